@@ -1,0 +1,82 @@
+//! Bridges between blocking drivers and async seams.
+
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::sync::mpsc;
+
+use crate::{ConnectError, ConnectErrorKind};
+
+/// Items that may wait between a blocking reader and whoever consumes them; with the batch limits this bounds memory.
+pub const QUEUE_LENGTH_MAX: usize = 2;
+
+/// Runs a blocking closure on its own thread pool and waits for it. A panic inside becomes an internal error.
+pub async fn run<T, F>(work: F) -> Result<T, ConnectError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ConnectError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(ConnectError::new(ConnectErrorKind::Internal, "a blocking task ended abnormally").because(error)),
+    }
+}
+
+/// The consuming end is gone: stop producing.
+#[derive(Debug)]
+pub struct Closed;
+
+/// Hands items from a blocking producer to an async consumer.
+#[derive(Debug)]
+pub struct Producer<T>(mpsc::Sender<Result<T, ConnectError>>);
+
+impl<T> Producer<T> {
+    /// Waits for room and hands over one item. `Err` when nobody listens any more.
+    pub fn send(&self, item: T) -> Result<(), Closed> {
+        self.0.blocking_send(Ok(item)).map_err(|_| Closed)
+    }
+}
+
+/// Why a producer stopped early.
+#[derive(Debug)]
+pub enum Stopped {
+    /// Nobody listens.
+    Closed,
+    /// It failed.
+    Failed(ConnectError),
+}
+
+impl From<Closed> for Stopped {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<ConnectError> for Stopped {
+    fn from(error: ConnectError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs a blocking producer on its own thread when the stream is first polled, and yields what it sends. Dropping the stream
+/// makes its next `send` fail.
+pub fn produce<T, F>(work: F) -> BoxStream<'static, Result<T, ConnectError>>
+where
+    T: Send + 'static,
+    F: FnOnce(&Producer<T>) -> Result<(), Stopped> + Send + 'static,
+{
+    stream::once(async move {
+        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH_MAX);
+        tokio::task::spawn_blocking(move || {
+            let producer = Producer(sender);
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&producer)));
+            let error = match result {
+                Ok(Ok(()) | Err(Stopped::Closed)) => return,
+                Ok(Err(Stopped::Failed(error))) => error,
+                Err(_) => ConnectError::new(ConnectErrorKind::Internal, "a reader panicked"),
+            };
+            drop(producer.0.blocking_send(Err(error)));
+        });
+        stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
+    })
+    .flatten()
+    .boxed()
+}

@@ -1,0 +1,73 @@
+//! Connectors: the kinds of outside systems that this build knows, and one open connection to one of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Sink, Source, SqlBackend};
+
+/// A kind of outside system.
+#[async_trait]
+pub trait Connector: Send + Sync {
+    /// The word after `type:`, for example `duckdb`.
+    fn kind(&self) -> &'static str;
+    /// One sentence for readers of the documentation.
+    fn summary(&self) -> &'static str;
+    /// The keys that it knows.
+    fn config(&self) -> ConfigSchema;
+    /// What its connections can do.
+    fn abilities(&self) -> Abilities;
+    /// Opens a connection. Fails when the system cannot be reached, or refuses us.
+    async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError>;
+}
+
+/// What a connection can do. A connection of the kind returns `Some` for exactly these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Abilities {
+    /// Streams can be read.
+    pub source: bool,
+    /// Tables can be written.
+    pub sink: bool,
+    /// SQL assets can be built, in this dialect.
+    pub sql: Option<&'static Dialect>,
+    /// Tables have a schema as well as a name; without, the schema becomes part of the name.
+    pub schemas: bool,
+}
+
+/// How to open a connection.
+#[derive(Debug, Clone, Default)]
+pub struct OpenRequest {
+    /// Its name in the project, for messages.
+    pub name: String,
+    /// Its values.
+    pub config: ConnectionConfig,
+    /// Folder for temporary files of this project; exists.
+    pub temporary: PathBuf,
+    /// Whether nothing will be written. An embedded database is then opened so that other readers can share it.
+    pub is_read_only: bool,
+}
+
+/// One configured outside system, open. An ability that it lacks is absent.
+pub trait Connection: Send + Sync {
+    /// Reading streams.
+    fn source(&self) -> Option<&dyn Source> {
+        None
+    }
+    /// Writing tables.
+    fn sink(&self) -> Option<&dyn Sink> {
+        None
+    }
+    /// Building and querying with SQL.
+    fn sql(&self) -> Option<&dyn SqlBackend> {
+        None
+    }
+}
+
+/// The connectors of one build.
+pub type Registry = &'static [&'static dyn Connector];
+
+/// The connector of this kind.
+pub fn find(registry: Registry, kind: &str) -> Option<&'static dyn Connector> {
+    registry.iter().copied().find(|connector| connector.kind() == kind)
+}

@@ -1,0 +1,324 @@
+//! Conversion of values to declared types: exact, or an error that names the column, the place and the value.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
+    Int32Array, Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt64Array,
+};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType as ArrowType, Field, Fields, Schema, TimeUnit};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use jiff::civil::{Date, DateTime, Time};
+use jiff::{Timestamp, tz::TimeZone};
+use subak_domain::DataType;
+
+use crate::{Batch, ConnectError, ConnectErrorKind};
+
+/// The Arrow type that carries a logical type.
+pub fn arrow_type(data_type: DataType) -> ArrowType {
+    match data_type {
+        DataType::Boolean => ArrowType::Boolean,
+        DataType::SmallInt => ArrowType::Int16,
+        DataType::Integer => ArrowType::Int32,
+        DataType::BigInt => ArrowType::Int64,
+        DataType::UnsignedBigInt => ArrowType::UInt64,
+        DataType::Real => ArrowType::Float32,
+        DataType::Double => ArrowType::Float64,
+        DataType::Decimal { precision, scale } => ArrowType::Decimal128(precision, scale.cast_signed()),
+        DataType::Text | DataType::Json | DataType::Uuid => ArrowType::Utf8,
+        DataType::Bytes => ArrowType::Binary,
+        DataType::Date => ArrowType::Date32,
+        DataType::Time => ArrowType::Time64(TimeUnit::Microsecond),
+        DataType::DateTime => ArrowType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Timestamp => ArrowType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+    }
+}
+
+/// The logical type that an Arrow column stands for. Types without a counterpart, such as lists, count as JSON.
+pub fn logical_type(arrow: &ArrowType) -> DataType {
+    match arrow {
+        ArrowType::Boolean => DataType::Boolean,
+        ArrowType::Int8 | ArrowType::Int16 | ArrowType::UInt8 => DataType::SmallInt,
+        ArrowType::Int32 | ArrowType::UInt16 => DataType::Integer,
+        ArrowType::Int64 | ArrowType::UInt32 => DataType::BigInt,
+        ArrowType::UInt64 => DataType::UnsignedBigInt,
+        ArrowType::Float16 | ArrowType::Float32 => DataType::Real,
+        ArrowType::Float64 => DataType::Double,
+        ArrowType::Decimal32(precision, scale) | ArrowType::Decimal64(precision, scale) | ArrowType::Decimal128(precision, scale)
+            if *scale >= 0 =>
+        {
+            DataType::Decimal { precision: *precision, scale: scale.unsigned_abs() }
+        }
+        ArrowType::Binary | ArrowType::LargeBinary | ArrowType::BinaryView | ArrowType::FixedSizeBinary(_) => DataType::Bytes,
+        ArrowType::Date32 | ArrowType::Date64 => DataType::Date,
+        ArrowType::Time32(_) | ArrowType::Time64(_) => DataType::Time,
+        ArrowType::Timestamp(_, None) => DataType::DateTime,
+        ArrowType::Timestamp(_, Some(_)) => DataType::Timestamp,
+        ArrowType::List(_) | ArrowType::LargeList(_) | ArrowType::Struct(_) | ArrowType::Map(..) => DataType::Json,
+        _ => DataType::Text,
+    }
+}
+
+/// The schema after [`to_declared`]. Fails when a declared column is not there.
+pub fn declared_schema(schema: &Schema, columns: &BTreeMap<String, DataType>) -> Result<Schema, ConnectError> {
+    for name in columns.keys() {
+        if schema.index_of(name).is_err() {
+            return Err(missing_column(name, schema));
+        }
+    }
+    let fields: Fields = schema
+        .fields()
+        .iter()
+        .map(|field| match columns.get(field.name()) {
+            Some(data_type) => Arc::new(Field::new(field.name(), arrow_type(*data_type), true)),
+            None => Arc::clone(field),
+        })
+        .collect();
+    Ok(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// The error for a column that is declared and not there; it lists the columns that are.
+pub fn missing_column(name: &str, schema: &Schema) -> ConnectError {
+    let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    ConnectError::new(ConnectErrorKind::ColumnMissing, format!("column `{name}` is not in the stream"))
+        .help(format!("the stream has the columns {}", known.join(", ")))
+}
+
+/// Converts the columns that `columns` names to their declared types; the others stay as they are. Order stays.
+pub fn to_declared(batch: Batch, columns: &BTreeMap<String, DataType>) -> Result<Batch, ConnectError> {
+    if columns.is_empty() {
+        return Ok(batch);
+    }
+    let schema = Arc::new(declared_schema(batch.records.schema_ref(), columns)?);
+    let mut arrays = Vec::with_capacity(schema.fields().len());
+    for (at, field) in schema.fields().iter().enumerate() {
+        let array = batch.records.column(at);
+        arrays.push(match columns.get(field.name()) {
+            Some(data_type) if array.data_type() != field.data_type() => convert(array, *data_type, field.name(), &batch)?,
+            _ => Arc::clone(array),
+        });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.row_count()));
+    let records = RecordBatch::try_new_with_options(schema, arrays, &options)
+        .map_err(|error| ConnectError::new(ConnectErrorKind::Internal, "a converted batch does not fit its schema").because(error))?;
+    Ok(Batch { records, origin: batch.origin })
+}
+
+fn convert(array: &ArrayRef, data_type: DataType, column: &str, batch: &Batch) -> Result<ArrayRef, ConnectError> {
+    if let Some(texts) = array.as_string_opt::<i32>() {
+        return parse(texts, data_type).map_err(|row| misfit(column, texts.value(row), data_type, &batch.place(row)));
+    }
+    let target = arrow_type(data_type);
+    let options = CastOptions { safe: true, ..CastOptions::default() };
+    let converted = cast_with_options(array, &target, &options).map_err(|error| {
+        ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{column}` cannot become {data_type}")).because(error)
+    })?;
+    // A value that does not fit became NULL, and one that was narrowed no longer casts back to itself: both are misfits.
+    let back = cast_with_options(&converted, array.data_type(), &options).unwrap_or_else(|_| Arc::clone(&converted));
+    for row in 0..array.len() {
+        let is_lost = array.is_valid(row) && converted.is_null(row);
+        let is_changed = back.data_type() == array.data_type() && array.slice(row, 1).as_ref() != back.slice(row, 1).as_ref();
+        if is_lost || is_changed {
+            let shown = arrow::util::display::array_value_to_string(array, row).unwrap_or_default();
+            return Err(misfit(column, &shown, data_type, &batch.place(row)));
+        }
+    }
+    Ok(converted)
+}
+
+/// The error for a value that its declared type cannot hold.
+pub fn misfit(column: &str, value: &str, data_type: DataType, place: &str) -> ConnectError {
+    let shown: String = value.chars().take(80).collect();
+    ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{column}`: `{shown}` is not {data_type} ({place})"))
+        .help(format!("correct the value, or declare `{column}` as a type that holds it; `text` holds everything"))
+}
+
+/// Parses every text. `Err` is the first row that does not fit.
+fn parse(texts: &StringArray, data_type: DataType) -> Result<ArrayRef, usize> {
+    Ok(match data_type {
+        DataType::Text | DataType::Json | DataType::Uuid => Arc::new(texts.clone()),
+        DataType::Bytes => Arc::new(texts.iter().map(|text| text.map(str::as_bytes)).collect::<BinaryArray>()),
+        DataType::Boolean => Arc::new(each(texts, parse_boolean)?.into_iter().collect::<BooleanArray>()),
+        DataType::SmallInt => Arc::new(Int16Array::from(each(texts, |text| text.parse().ok())?)),
+        DataType::Integer => Arc::new(Int32Array::from(each(texts, |text| text.parse().ok())?)),
+        DataType::BigInt => Arc::new(Int64Array::from(each(texts, |text| text.parse().ok())?)),
+        DataType::UnsignedBigInt => Arc::new(UInt64Array::from(each(texts, |text| text.parse().ok())?)),
+        DataType::Real => Arc::new(Float32Array::from(each(texts, |text| text.parse().ok())?)),
+        DataType::Double => Arc::new(Float64Array::from(each(texts, |text| text.parse().ok())?)),
+        DataType::Decimal { precision, scale } => {
+            let values = each(texts, |text| parse_decimal(text, precision, scale))?;
+            let array = Decimal128Array::from(values).with_precision_and_scale(precision, scale.cast_signed());
+            Arc::new(array.map_err(|_| 0_usize)?)
+        }
+        DataType::Date => Arc::new(Date32Array::from(each(texts, parse_date)?)),
+        DataType::Time => Arc::new(Time64MicrosecondArray::from(each(texts, parse_time)?)),
+        DataType::DateTime => Arc::new(TimestampMicrosecondArray::from(each(texts, parse_datetime)?)),
+        DataType::Timestamp => Arc::new(TimestampMicrosecondArray::from(each(texts, parse_timestamp)?).with_timezone("UTC")),
+    })
+}
+
+fn each<T>(texts: &StringArray, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<Option<T>>, usize> {
+    let mut values = Vec::with_capacity(texts.len());
+    for (row, text) in texts.iter().enumerate() {
+        values.push(match text {
+            Some(text) => Some(parse(text).ok_or(row)?),
+            None => None,
+        });
+    }
+    Ok(values)
+}
+
+fn parse_boolean(text: &str) -> Option<bool> {
+    match text {
+        "true" | "t" | "1" | "TRUE" | "True" => Some(true),
+        "false" | "f" | "0" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Parses a decimal without a trip through floating point: the unscaled value, or `None` when a digit would be lost.
+pub fn parse_decimal(text: &str, precision: u8, scale: u8) -> Option<i128> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (is_negative, digits) = match mantissa.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, mantissa.strip_prefix('+').unwrap_or(mantissa)),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let is_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.len() + fraction.len() == 0 || !is_digits(whole) || !is_digits(fraction) {
+        return None;
+    }
+    let mut unscaled = 0_i128;
+    for digit in whole.bytes().chain(fraction.bytes()) {
+        unscaled = unscaled.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
+    }
+    let shift = i32::from(scale).checked_add(exponent)?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+    let factor = 10_i128.checked_pow(shift.unsigned_abs());
+    let value = match (unscaled, factor) {
+        (0, _) => 0,
+        (_, Some(factor)) if shift >= 0 => unscaled.checked_mul(factor)?,
+        (_, Some(factor)) if unscaled % factor == 0 => unscaled / factor,
+        _ => return None,
+    };
+    let bound = 10_i128.checked_pow(u32::from(precision))?;
+    (value < bound).then_some(if is_negative { -value } else { value })
+}
+
+const DAY_MICROSECONDS: i64 = 86_400_000_000;
+
+fn parse_date(text: &str) -> Option<i32> {
+    days_of(text.parse::<Date>().ok().filter(|_| text.len() == 10)?)
+}
+
+fn days_of(date: Date) -> Option<i32> {
+    let days = date.since((jiff::Unit::Day, Date::constant(1970, 1, 1))).ok()?;
+    Some(days.get_days())
+}
+
+fn parse_time(text: &str) -> Option<i64> {
+    let time = text.parse::<Time>().ok()?;
+    microseconds_of(time)
+}
+
+fn microseconds_of(time: Time) -> Option<i64> {
+    let seconds = i64::from(time.hour()) * 3600 + i64::from(time.minute()) * 60 + i64::from(time.second());
+    let nanoseconds = i64::from(time.subsec_nanosecond());
+    (nanoseconds % 1000 == 0).then_some(seconds * 1_000_000 + nanoseconds / 1000)
+}
+
+/// Microseconds since 1970-01-01 00:00 of a wall-clock time such as `2023-10-27 10:00:00` or `2023-10-27T10:00:00.5`. A text with
+/// an offset is not a wall-clock time.
+pub fn parse_datetime(text: &str) -> Option<i64> {
+    let has_offset = text.len() > 10 && (text.ends_with(['Z', 'z']) || text[10..].contains(['+', '-']));
+    let value = text.parse::<DateTime>().ok().filter(|_| !has_offset)?;
+    i64::from(days_of(value.date())?).checked_mul(DAY_MICROSECONDS)?.checked_add(microseconds_of(value.time())?)
+}
+
+/// Microseconds since 1970-01-01 UTC of an instant such as `2023-10-27T10:00:00Z`. A text without an offset is no instant.
+pub fn parse_timestamp(text: &str) -> Option<i64> {
+    let value = text.parse::<Timestamp>().ok()?;
+    (value.as_nanosecond() % 1000 == 0).then(|| value.as_microsecond())
+}
+
+/// The wall-clock text of microseconds since 1970-01-01 00:00, with as many fractional digits as it needs.
+pub fn format_datetime(microseconds: i64) -> Option<String> {
+    let value = Timestamp::from_microsecond(microseconds).ok()?.to_zoned(TimeZone::UTC).datetime();
+    Some(value.to_string().replace('T', " "))
+}
+
+/// The text of an instant in UTC.
+pub fn format_timestamp(microseconds: i64) -> Option<String> {
+    Timestamp::from_microsecond(microseconds).ok().map(|value| value.to_string())
+}
+
+/// The text of a date, given as days since 1970-01-01.
+pub fn format_date(days: i32) -> Option<String> {
+    Date::constant(1970, 1, 1).checked_add(jiff::Span::new().try_days(days).ok()?).ok().map(|date| date.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_exact_or_refused() {
+        for (text, expect) in [
+            ("25000.0", Some(2_500_000)),
+            ("99999.99", Some(9_999_999)),
+            ("-0.01", Some(-1)),
+            ("1e3", Some(100_000)),
+            ("1.5e-1", Some(15)),
+            ("0.000", Some(0)),
+            (".5", Some(50)),
+            ("0.001", None),
+            ("1000000000", None),
+            ("", None),
+            (".", None),
+            ("1,5", None),
+            ("NaN", None),
+        ] {
+            assert_eq!(parse_decimal(text, 10, 2), expect, "{text}");
+        }
+        let widest = "9".repeat(38);
+        assert_eq!(parse_decimal(&widest, 38, 0).map(|value| value.to_string()), Some(widest));
+    }
+
+    #[test]
+    fn times_are_exact_or_refused() {
+        assert_eq!(parse_date("1970-01-02"), Some(1));
+        assert_eq!(parse_date("1969-12-31"), Some(-1));
+        assert_eq!(parse_date("2024-02-30"), None);
+        assert_eq!(parse_datetime("1970-01-01 00:00:01"), Some(1_000_000));
+        assert_eq!(parse_datetime("1970-01-01T00:00:01.5"), Some(1_500_000));
+        assert_eq!(parse_datetime("1970-01-01T00:00:01Z"), None);
+        assert_eq!(parse_datetime("1970-01-01T00:00:01+07:00"), None);
+        assert_eq!(parse_datetime("1970-01-01 00:00:00.0000001"), None);
+        assert_eq!(parse_timestamp("1970-01-01T07:00:00+07:00"), Some(0));
+        assert_eq!(parse_timestamp("1970-01-01 00:00:00"), None);
+        assert_eq!(format_datetime(1_500_000).as_deref(), Some("1970-01-01 00:00:01.5"));
+        assert_eq!(format_date(-1).as_deref(), Some("1969-12-31"));
+    }
+
+    #[test]
+    fn a_misfit_names_column_place_and_value() {
+        let schema = Arc::new(Schema::new(vec![Field::new("amount", ArrowType::Utf8, true)]));
+        let array: ArrayRef = Arc::new(StringArray::from(vec!["1", "x"]));
+        let mut batch = Batch::new(RecordBatch::try_new(schema, vec![array]).expect("batch"));
+        batch.origin = crate::Origin { file: Some("in.csv".into()), lines: Some([2, 3].into()) };
+        let error = to_declared(batch, &BTreeMap::from([("amount".to_owned(), DataType::Integer)])).expect_err("misfit");
+        assert_eq!(error.to_string(), "column `amount`: `x` is not integer (in.csv:3)");
+    }
+
+    #[test]
+    fn narrowing_is_refused() {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", ArrowType::Float64, true)]));
+        let array: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 1.5]));
+        let batch = Batch::new(RecordBatch::try_new(schema, vec![array]).expect("batch"));
+        assert!(to_declared(batch, &BTreeMap::from([("n".to_owned(), DataType::Integer)])).is_err());
+    }
+}

@@ -1,0 +1,34 @@
+//! Named points at which a test can kill the process, to prove that a crash there loses and doubles nothing.
+//!
+//! In normal use a point costs one relaxed load. The binary arms a point from its environment; nothing else does.
+
+use std::sync::OnceLock;
+
+static ARMED: OnceLock<String> = OnceLock::new();
+
+/// Every point, in the order in which a run passes them.
+pub const POINTS: &[&str] = &[
+    "run_planned",
+    "run_started",
+    "step_started",
+    "load_begun",
+    "batch_staged",
+    "rows_staged",
+    "before_publish",
+    "inside_publish",
+    "after_publish",
+    "step_reported",
+    "before_finish",
+];
+
+/// Arms the point `name`: the process dies by `abort` when it passes it for the first time. Only the first call counts.
+pub fn arm(name: &str) {
+    drop(ARMED.set(name.to_owned()));
+}
+
+/// Dies here if this point is armed. Abort runs no destructors and flushes nothing, like `kill -9`.
+pub fn point(name: &str) {
+    if ARMED.get().is_some_and(|armed| armed == name) {
+        std::process::abort();
+    }
+}

@@ -1,0 +1,29 @@
+//! The seams to outside systems: what a source can read, what a sink can write atomically, what a SQL backend can build.
+//!
+//! Implementations hold a connection and no run state. Beside the traits stand an in-memory implementation, a wrapper that
+//! injects faults, and the conformance suites that every implementation runs. Deliberately not here: drivers, retries, limits,
+//! and anything that knows about runs or projects.
+
+pub mod batch;
+pub mod blocking;
+pub mod config;
+pub mod conformance;
+pub mod connector;
+pub mod convert;
+pub mod crash;
+pub mod dialect;
+pub mod error;
+pub mod faulty;
+pub mod memory;
+pub mod sink;
+pub mod source;
+pub mod sql;
+
+pub use batch::{Batch, Origin};
+pub use config::{ConfigSchema, ConnectionConfig, Field, FieldKind};
+pub use connector::{Abilities, Connection, Connector, OpenRequest, Registry};
+pub use dialect::Dialect;
+pub use error::{ConnectError, ConnectErrorKind};
+pub use sink::{AuditResult, Committed, Load, LoadRequest, Sink, Staged, TableInfo, TableName};
+pub use source::{ReadRequest, Source, SourceItem, StreamInfo};
+pub use sql::{BuildRequest, SqlBackend};

@@ -1,0 +1,63 @@
+//! DuckDB's errors in our kinds.
+//!
+//! DuckDB's C interface gives a message and no code; the word before the first colon is its error type, which is the nearest to
+//! a code that there is. This is the only place that looks at it.
+
+use std::path::Path;
+
+use subak_connect::{ConnectError, ConnectErrorKind};
+
+/// The error for a database that cannot be opened.
+pub(super) fn opening(name: &str, path: &Path, error: duckdb::Error) -> ConnectError {
+    let text = error.to_string();
+    if let Some(holder) = holder(&text) {
+        let message = format!("connection `{name}`: another process holds `{}`: {holder}", path.display());
+        return ConnectError::new(ConnectErrorKind::Held, message)
+            .because(error)
+            .help("wait until that process ends, or stop it; one process at a time opens an embedded database");
+    }
+    let kind = match kind(&text) {
+        ConnectErrorKind::Sql => ConnectErrorKind::Unavailable,
+        kind => kind,
+    };
+    ConnectError::new(kind, format!("connection `{name}`: cannot open `{}`", path.display())).because(error)
+}
+
+/// The error for anything else.
+pub(super) fn failed(message: &str, error: duckdb::Error) -> ConnectError {
+    ConnectError::new(kind(&error.to_string()), message).because(error)
+}
+
+fn kind(text: &str) -> ConnectErrorKind {
+    let has_no_space = text.contains("No space left on device") || text.contains("Disk quota exceeded") || text.contains("could not be written: disk full");
+    match text.split(':').next().unwrap_or_default() {
+        _ if has_no_space => ConnectErrorKind::Resource,
+        "Out of Memory Error" | "OutOfMemoryException" => ConnectErrorKind::Resource,
+        "IO Error" if text.contains("Permission denied") || text.contains("read-only") => ConnectErrorKind::Permission,
+        "IO Error" => ConnectErrorKind::Write,
+        "INTERRUPT Error" => ConnectErrorKind::Canceled,
+        "Permission Error" => ConnectErrorKind::Permission,
+        "Serialization Error" | "FATAL Error" | "INTERNAL Error" => ConnectErrorKind::Internal,
+        "TransactionContext Error" => ConnectErrorKind::Unavailable,
+        _ => ConnectErrorKind::Sql,
+    }
+}
+
+/// Who holds the lock on the file, in DuckDB's words, for example `/usr/bin/python3 (PID 4711)`.
+fn holder(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("Conflicting lock is held in ")?;
+    let end = rest.find(')').map_or(rest.len(), |at| at + 1);
+    Some(rest[..end].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holder_is_found() {
+        let text = "IO Error: Could not set lock on file \"/tmp/x\": Conflicting lock is held in /usr/bin/python3 (PID 4711). See also";
+        assert_eq!(holder(text).as_deref(), Some("/usr/bin/python3 (PID 4711)"));
+        assert_eq!(holder("IO Error: x"), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! DuckDB: the embedded warehouse. Source, sink and SQL backend over one file that this process owns.
+
+mod error;
+mod load;
+mod query;
+mod sink;
+mod types;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use duckdb::{AccessMode, Config};
+use subak_connect::{
+    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Sink, Source,
+    SqlBackend, blocking,
+};
+
+/// How DuckDB writes SQL.
+pub static DIALECT: Dialect = Dialect { name: "duckdb", quote: '"' };
+
+/// The connector.
+#[derive(Debug)]
+pub struct DuckDb;
+
+#[async_trait]
+impl Connector for DuckDb {
+    fn kind(&self) -> &'static str {
+        "duckdb"
+    }
+
+    fn summary(&self) -> &'static str {
+        "DuckDB 1.5: an embedded analytical database in one file; the default warehouse"
+    }
+
+    fn config(&self) -> ConfigSchema {
+        const CONNECTION: &[Field] = &[
+            Field { name: "path", kind: FieldKind::Path, is_required: true, doc: "The database file. It is made when it does not exist." },
+            Field {
+                name: "memory_limit",
+                kind: FieldKind::Text,
+                is_required: false,
+                doc: "Most memory that DuckDB uses, for example `2GB`; beyond it, it spills to disk. By default 80 % of the machine's.",
+            },
+            Field { name: "threads", kind: FieldKind::Integer, is_required: false, doc: "Threads that DuckDB uses. By default one per core." },
+        ];
+        ConfigSchema { connection: CONNECTION, stream: &[] }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { source: true, sink: true, sql: Some(&DIALECT), schemas: true }
+    }
+
+    async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
+        blocking::run(move || Ok(Arc::new(Database::open(&request)?) as Arc<dyn Connection>)).await
+    }
+}
+
+/// One open database. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Database {
+    root: Arc<Mutex<duckdb::Connection>>,
+    /// DuckDB aborts one of two transactions that write the same table; publications are short, so they take turns.
+    publishing: Arc<Mutex<()>>,
+    name: Arc<str>,
+}
+
+impl Database {
+    fn open(request: &OpenRequest) -> Result<Self, ConnectError> {
+        let path = PathBuf::from(request.config.get("path").unwrap_or_default());
+        let is_missing = !path.exists();
+        if request.is_read_only && is_missing {
+            let message = format!("connection `{}`: there is no database at `{}` yet", request.name, path.display());
+            return Err(ConnectError::new(ConnectErrorKind::NotFound, message).help("`subak run` makes it"));
+        }
+        if let Some(folder) = path.parent().filter(|_| is_missing) {
+            std::fs::create_dir_all(folder).map_err(|error| {
+                ConnectError::io(ConnectErrorKind::Unavailable, format!("cannot make the folder `{}`", folder.display()), error)
+            })?;
+        }
+        let connection = Self::config(request)
+            .and_then(|config| duckdb::Connection::open_with_flags(&path, config))
+            .map_err(|error| error::opening(&request.name, &path, error))?;
+        let database = Self { root: Arc::new(Mutex::new(connection)), publishing: Arc::default(), name: request.name.as_str().into() };
+        let connection = database.connect()?;
+        // Fails where DuckDB was built without ICU: then time zones would break in the middle of a run.
+        let test = "set TimeZone = 'UTC'; select timestamptz '2024-03-10 00:00:00+00' + interval 1 day";
+        connection.execute_batch(test).map_err(|error| error::failed("this build of DuckDB fails its self-test", error))?;
+        Ok(database)
+    }
+
+    fn config(request: &OpenRequest) -> duckdb::Result<Config> {
+        let mode = if request.is_read_only { AccessMode::ReadOnly } else { AccessMode::ReadWrite };
+        let mut config = Config::default()
+            .access_mode(mode)?
+            .enable_autoload_extension(false)?
+            .with("autoinstall_known_extensions", "false")?
+            .with("temp_directory", request.temporary.join("duckdb").display().to_string())?
+            .with("preserve_insertion_order", "false")?;
+        if let Some(limit) = request.config.get("memory_limit") {
+            config = config.max_memory(limit)?;
+        }
+        if let Some(threads) = request.config.get("threads") {
+            config = config.with("threads", threads)?;
+        }
+        Ok(config)
+    }
+
+    /// A connection of its own to the same database.
+    fn connect(&self) -> Result<duckdb::Connection, ConnectError> {
+        let root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = root.try_clone().map_err(|error| error::failed(&format!("connection `{}` cannot be shared", self.name), error))?;
+        connection.execute_batch("set TimeZone = 'UTC'").map_err(|error| error::failed("cannot set the time zone", error))?;
+        Ok(connection)
+    }
+
+    /// Runs blocking work on a connection of its own. Dropping the result interrupts the statement that runs.
+    async fn with<T, F>(&self, work: F) -> Result<T, ConnectError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&duckdb::Connection) -> Result<T, ConnectError> + Send + 'static,
+    {
+        let database = self.clone();
+        let connection = blocking::run(move || database.connect()).await?;
+        let interrupt = Interrupt(Some(connection.interrupt_handle()));
+        let result = blocking::run(move || work(&connection)).await;
+        interrupt.disarm();
+        result
+    }
+}
+
+/// Interrupts the running statement when dropped, unless disarmed.
+struct Interrupt(Option<Arc<duckdb::InterruptHandle>>);
+
+impl Interrupt {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        if let Some(handle) = self.0.take() {
+            handle.interrupt();
+        }
+    }
+}
+
+impl Connection for Database {
+    fn source(&self) -> Option<&dyn Source> {
+        Some(self)
+    }
+    fn sink(&self) -> Option<&dyn Sink> {
+        Some(self)
+    }
+    fn sql(&self) -> Option<&dyn SqlBackend> {
+        Some(self)
+    }
+}

@@ -1,0 +1,223 @@
+//! Reading: streams, queries and small results as text.
+
+use arrow::array::Array;
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use duckdb::Connection;
+use futures::stream::BoxStream;
+use subak_connect::blocking::{Producer, Stopped};
+use subak_connect::{
+    AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem, SqlBackend, Staged,
+    StreamInfo, TableName, blocking, convert,
+};
+use subak_domain::{CheckRule, Column, Cursor};
+
+use super::error::failed;
+use super::load::DuckDbStaged;
+use super::{DIALECT, Database, load, sink};
+
+/// One row as pairs of column name and text; NULL is `None`.
+pub(super) type TextRow = Vec<(String, Option<String>)>;
+
+/// The first rows of a query as text.
+pub(super) fn text_rows(connection: &Connection, sql: &str, row_count_max: usize) -> Result<Vec<TextRow>, ConnectError> {
+    let mut rows = Vec::new();
+    let read = |batch: RecordBatch| {
+        rows.extend(batch_texts(&batch).into_iter().take(row_count_max - rows.len()));
+        Ok::<_, Stopped>(())
+    };
+    match stream_batches(connection, &format!("{sql}\nlimit {row_count_max}"), read) {
+        Ok(()) | Err(Stopped::Closed) => Ok(rows),
+        Err(Stopped::Failed(error)) => Err(error),
+    }
+}
+
+fn batch_texts(batch: &RecordBatch) -> Vec<TextRow> {
+    let schema = batch.schema();
+    let options = FormatOptions::default().with_null("NULL");
+    let text = |at: usize, row: usize| {
+        let array = batch.column(at);
+        let formatter = ArrayFormatter::try_new(array, &options).ok()?;
+        array.is_valid(row).then(|| formatter.value(row).to_string())
+    };
+    let name = |at: usize| schema.field(at).name().clone();
+    (0..batch.num_rows()).map(|row| (0..batch.num_columns()).map(|at| (name(at), text(at, row))).collect()).collect()
+}
+
+/// Runs a query and hands over its batches; at least one, which may be empty.
+fn stream_batches(
+    connection: &Connection,
+    sql: &str,
+    mut take: impl FnMut(RecordBatch) -> Result<(), Stopped>,
+) -> Result<(), Stopped> {
+    let failed = |error| Stopped::Failed(failed("the query failed", error));
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let schema = statement.stream_arrow([]).map_err(failed)?.get_schema();
+    let mut is_empty = true;
+    // The iterator that `stream_arrow` returns panics when a fetch fails; `step` returns the error.
+    while let Some(rows) = statement.step().map_err(failed)? {
+        is_empty = false;
+        take(RecordBatch::from(&rows))?;
+    }
+    if is_empty {
+        take(RecordBatch::new_empty(schema))?;
+    }
+    Ok(())
+}
+
+fn columns_of(connection: &Connection, sql: &str) -> Result<Vec<Column>, ConnectError> {
+    let describe = || {
+        let mut statement = connection.prepare(sql)?;
+        drop(statement.query_arrow([])?);
+        Ok(statement.schema())
+    };
+    let schema = describe().map_err(|error| failed("the query cannot be described", error))?;
+    let column = |field: &arrow::datatypes::FieldRef| Column {
+        name: field.name().clone(),
+        data_type: convert::logical_type(field.data_type()),
+    };
+    Ok(schema.fields().iter().map(column).collect())
+}
+
+#[async_trait]
+impl SqlBackend for Database {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn describe_query(&self, sql: &str) -> Result<Vec<Column>, ConnectError> {
+        let sql = format!("select * from (\n{sql}\n) limit 0");
+        self.with(move |connection| columns_of(connection, &sql)).await
+    }
+
+    async fn build(&self, request: BuildRequest) -> Result<Box<dyn Staged>, ConnectError> {
+        let database = self.clone();
+        self.with(move |connection| Ok(Box::new(DuckDbStaged::build(database, connection, request)?) as Box<dyn Staged>)).await
+    }
+
+    async fn audit(&self, table: Option<&TableName>, rule: &CheckRule) -> Result<AuditResult, ConnectError> {
+        let (table, rule) = (table.map(sink::quoted), rule.clone());
+        self.with(move |connection| load::audit(connection, table.as_deref(), &rule)).await
+    }
+
+    fn query(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
+        let (database, sql) = (self.clone(), sql.to_owned());
+        blocking::produce(move |producer: &Producer<RecordBatch>| {
+            let connection = database.connect()?;
+            stream_batches(&connection, &sql, |batch| Ok(producer.send(batch)?))
+        })
+    }
+}
+
+#[async_trait]
+impl Source for Database {
+    async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectError> {
+        self.with(|connection| {
+            let sql = "select table_schema || '.' || table_name as name from information_schema.tables \
+                       where table_catalog = current_database() and table_schema <> '_subak' order by name";
+            let list = || -> duckdb::Result<Vec<String>> {
+                connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+            };
+            let names = list().map_err(|error| failed("cannot list tables", error))?;
+            let info = |name: String| {
+                let columns = columns_of(connection, &format!("select * from {} limit 0", quoted_stream(&name)))?;
+                Ok(StreamInfo { name, columns, primary_key: Vec::new() })
+            };
+            names.into_iter().map(info).collect()
+        })
+        .await
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
+        let database = self.clone();
+        blocking::produce(move |producer| {
+            let connection = database.connect()?;
+            read_stream(&connection, &request, producer)
+        })
+    }
+
+    async fn probe(&self) -> Result<(), ConnectError> {
+        self.with(|connection| sink::count(connection, "select 1").map(drop)).await
+    }
+}
+
+/// Rows and their highest cursor value come from one transaction, so nothing can slip in between.
+fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
+    let table = quoted_stream(&request.stream);
+    let sql_failed = |error| Stopped::Failed(failed(&format!("cannot read `{}`", request.stream), error));
+    connection.execute_batch("begin transaction").map_err(sql_failed)?;
+    let columns = columns_of(connection, &format!("select * from {table} limit 0")).map_err(|mut error| {
+        error.kind = ConnectErrorKind::NotFound;
+        error.message = format!("there is no stream `{}`", request.stream);
+        error
+    })?;
+    let Some(bound) = &request.cursor else {
+        return stream_batches(connection, &format!("select * from {table}"), |batch| {
+            Ok(producer.send(SourceItem::Batch(Batch::new(batch)))?)
+        });
+    };
+    let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        let missing = ConnectError::new(ConnectErrorKind::ColumnMissing, format!("column `{}` is not in the stream", bound.column));
+        return Err(missing.help(format!("the stream has the columns {}", names.join(", "))).into());
+    };
+    let quoted = DIALECT.identifier(&bound.column);
+    let filter = match &bound.from {
+        Some(from) => format!(" where {quoted} >= {}", DIALECT.literal(&from.value)),
+        None => String::new(),
+    };
+    stream_batches(connection, &format!("select * from {table}{filter}"), |batch| {
+        Ok(producer.send(SourceItem::Batch(Batch::new(batch)))?)
+    })?;
+    let highest = format!("select cast(max({quoted}) as varchar) as highest from {table}{filter}");
+    let highest = text_rows(connection, &highest, 1)?.into_iter().next().and_then(|row| row.into_iter().next()?.1);
+    if let Some(value) = highest {
+        producer.send(SourceItem::Cursor(Cursor { column: bound.column.clone(), value, data_type: column.data_type }))?;
+    }
+    Ok(())
+}
+
+/// `schema.table` or `table`, quoted. A dot inside a name cannot be written; such tables can be reached by a view.
+fn quoted_stream(stream: &str) -> String {
+    stream.splitn(2, '.').map(|part| DIALECT.identifier(part)).collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use subak_connect::{ConnectionConfig, OpenRequest, conformance};
+
+    use super::*;
+
+    /// Reads through a second driver connection, not through the sink.
+    fn reader(database: Database) -> impl Fn(&TableName) -> Option<conformance::Rows> + Sync {
+        move |table| {
+            let connection = database.connect().ok()?;
+            sink::relation_kind(&connection, table).ok()??;
+            let rows = text_rows(&connection, &format!("select columns(*)::varchar from {}", sink::quoted(table)), 1000).ok()?;
+            let mut rows: conformance::Rows = rows.into_iter().map(|row| row.into_iter().map(|(_, value)| value).collect()).collect();
+            rows.sort();
+            Some(rows)
+        }
+    }
+
+    fn database(folder: &std::path::Path) -> Database {
+        let mut config = ConnectionConfig::default();
+        config.values.insert("path".into(), folder.join("w.duckdb").display().to_string());
+        Database::open(&OpenRequest { name: "w".into(), config, temporary: folder.into(), is_read_only: false }).expect("open")
+    }
+
+    #[tokio::test]
+    async fn conforms() {
+        let folder = tempfile::tempdir().expect("folder");
+        let database = database(folder.path());
+        let read = reader(database.clone());
+        conformance::sink(&database, &read).await;
+        conformance::sql(&database, &read).await;
+        let connection = database.connect().expect("connect");
+        connection.execute_batch("create table main.src as select n as id, 'x' as note from range(50000) t(n) union all select 49999, 'tie'").expect("rows");
+        let highest = Cursor { column: "id".into(), value: "49999".into(), data_type: subak_domain::DataType::BigInt };
+        let request = ReadRequest { stream: "main.src".into(), ..ReadRequest::default() };
+        conformance::source(&database, request, &highest, 2).await;
+    }
+}

@@ -1,0 +1,24 @@
+//! Built-in connectors: one folder, one feature and one line in the registry each.
+//!
+//! Deliberately not here: runs, retries, projects. A connector sees the seams of `subak-connect` and its own driver.
+
+#[cfg(feature = "duckdb")]
+pub mod duckdb;
+#[cfg(feature = "files")]
+pub mod files;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+#[cfg(any(feature = "duckdb", feature = "sqlite"))]
+mod staging;
+
+use subak_connect::Registry;
+
+/// Every connector in this build, sorted by kind. Docs, the editor schema and validation read it too.
+pub static CONNECTORS: Registry = &[
+    #[cfg(feature = "duckdb")]
+    &duckdb::DuckDb,
+    #[cfg(feature = "files")]
+    &files::Files,
+    #[cfg(feature = "sqlite")]
+    &sqlite::Sqlite,
+];

@@ -1,0 +1,152 @@
+//! The SQL of a load, for systems with transactions: rows go to a stage table, are compared with the table, and are published in
+//! one transaction. Pure functions from names to statements.
+
+use subak_connect::{Dialect, LoadRequest};
+use subak_domain::WriteMode;
+
+/// Stage tables begin with this, so that leftovers can be found.
+pub(crate) const STAGE_PREFIX: &str = "__subak_stage_";
+
+/// What a load works on. Table names are quoted.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    /// Where the rows wait.
+    pub(crate) stage: String,
+    /// Where they go.
+    pub(crate) target: String,
+}
+
+/// The columns of stage and target, as far as statements need them. Unquoted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Columns {
+    /// Columns of the stage, in order.
+    pub(crate) stage: Vec<String>,
+    /// Columns of the table, in order; `None` when there is no table.
+    pub(crate) target: Option<Vec<String>>,
+}
+
+impl Columns {
+    /// Columns that the table lacks.
+    pub(crate) fn added(&self) -> Vec<&String> {
+        let target = self.target.as_deref().unwrap_or_default();
+        self.stage.iter().filter(|column| !target.iter().any(|known| known.eq_ignore_ascii_case(column))).collect()
+    }
+
+    /// Whether rows of both can be compared: they have the same columns.
+    fn are_comparable(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| target.len() == self.stage.len()) && self.added().is_empty()
+    }
+
+    /// Columns of the table after publication.
+    fn result(&self) -> Vec<String> {
+        let mut columns = self.target.clone().unwrap_or_default();
+        columns.extend(self.added().into_iter().cloned());
+        columns
+    }
+}
+
+/// The query that returns the keys which make a merge ambiguous, with the number of their rows; NULL keys first.
+pub(crate) fn bad_keys(dialect: &Dialect, names: &Names, key: &[String]) -> String {
+    let list = dialect.identifiers(key);
+    let any_null = any_of(key, |column| format!("{} is null", dialect.identifier(column)));
+    format!(
+        "select case when {any_null} then 1 else 0 end as has_null, count(*) as row_count, {list} from {stage} \
+         group by {list} having count(*) > 1 or ({any_null}) order by has_null desc",
+        stage = names.stage
+    )
+}
+
+/// The statement that drops staged rows which the table holds already, or `None` when no such rows can be told.
+///
+/// Merge: a row that equals the row in the table, so that publishing it would change nothing. Append: as many copies of a row at
+/// or above the bound as the table holds.
+pub(crate) fn drop_overlap(dialect: &Dialect, names: &Names, request: &LoadRequest, columns: &Columns) -> Option<String> {
+    if !columns.are_comparable() {
+        return None;
+    }
+    let Names { stage, target } = names;
+    let is_same = all_of(&columns.stage, |column| {
+        let column = dialect.identifier(column);
+        format!("t.{column} is not distinct from s.{column}")
+    });
+    match (request.mode, &request.overlap) {
+        (WriteMode::Merge, _) => {
+            Some(format!("delete from {stage} as s where exists (select 1 from {target} as t where {is_same})"))
+        }
+        (WriteMode::Append, Some(_)) => {
+            let list = dialect.identifiers(&columns.stage);
+            let held = format!("(select count(*) from {target} as t where {is_same})");
+            Some(format!(
+                "delete from {stage} where rowid in (select s.row_number_of_stage from (select rowid as row_number_of_stage, \
+                 row_number() over (partition by {list}) as copy, {list} from {stage}) as s where s.copy <= {held})"
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// The query that counts groups of equal rows of the stage which the table does not hold in the same number. Zero, with equal
+/// row counts, means that both hold the same rows. `None` when the columns differ.
+pub(crate) fn count_differences(dialect: &Dialect, names: &Names, columns: &Columns) -> Option<String> {
+    let is_same_order = columns.target.as_ref() == Some(&columns.stage);
+    is_same_order.then(|| {
+        let list = dialect.identifiers(&columns.stage);
+        let groups = |table: &str| format!("select {list}, count(*) as row_count from {table} group by {list}");
+        format!("select count(*) from ({} except {}) as d", groups(&names.stage), groups(&names.target))
+    })
+}
+
+/// The rows as they will be after publication, as something that can stand behind `from`.
+pub(crate) fn preview(dialect: &Dialect, names: &Names, request: &LoadRequest, columns: &Columns) -> String {
+    let Names { stage, target } = names;
+    if request.mode == WriteMode::Replace || columns.target.is_none() {
+        return stage.clone();
+    }
+    let result = columns.result();
+    let select = |known: &[String], alias: &str| {
+        let item = |column: &String| {
+            let quoted = dialect.identifier(column);
+            let is_known = known.iter().any(|known| known.eq_ignore_ascii_case(column));
+            if is_known { format!("{alias}.{quoted}") } else { format!("null as {quoted}") }
+        };
+        result.iter().map(item).collect::<Vec<_>>().join(", ")
+    };
+    let kept = match request.mode {
+        WriteMode::Merge => format!(" where not exists (select 1 from {stage} as s where {})", same_key(dialect, &request.primary_key)),
+        _ => String::new(),
+    };
+    let target_columns = columns.target.as_deref().unwrap_or_default();
+    format!(
+        "(select {} from {target} as t{kept} union all select {} from {stage} as s)",
+        select(target_columns, "t"),
+        select(&columns.stage, "s")
+    )
+}
+
+/// The statements that carry staged rows into a table that exists, for append and merge.
+pub(crate) fn carry_over(dialect: &Dialect, names: &Names, request: &LoadRequest, columns: &Columns) -> Vec<String> {
+    let Names { stage, target } = names;
+    let mut statements = Vec::new();
+    if request.mode == WriteMode::Merge {
+        let is_same = same_key(dialect, &request.primary_key);
+        statements.push(format!("delete from {target} as t where exists (select 1 from {stage} as s where {is_same})"));
+    }
+    let list = dialect.identifiers(&columns.stage);
+    statements.push(format!("insert into {target} ({list}) select {list} from {stage}"));
+    statements
+}
+
+fn same_key(dialect: &Dialect, key: &[String]) -> String {
+    all_of(key, |column| {
+        let column = dialect.identifier(column);
+        format!("s.{column} = t.{column}")
+    })
+}
+
+fn all_of(columns: &[String], test: impl Fn(&String) -> String) -> String {
+    columns.iter().map(test).collect::<Vec<_>>().join(" and ")
+}
+
+fn any_of(columns: &[String], test: impl Fn(&String) -> String) -> String {
+    columns.iter().map(test).collect::<Vec<_>>().join(" or ")
+}

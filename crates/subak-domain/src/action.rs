@@ -1,0 +1,96 @@
+//! Actions: the entries of a plan, each with the reason why it is there.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AssetKey, StepId};
+
+/// One unit of work in a plan. It becomes one step of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// The step's id, unique in the plan.
+    pub step: StepId,
+    /// What to do.
+    pub work: Work,
+    /// Why.
+    pub reason: Reason,
+    /// Steps of the same plan that must succeed first, sorted.
+    pub needs: Vec<StepId>,
+}
+
+/// What an action does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Brings an asset up to date. With `full_refresh` it ignores the cursor and rebuilds from nothing.
+    Materialize {
+        /// The asset.
+        asset: AssetKey,
+        /// Whether everything is read again.
+        full_refresh: bool,
+    },
+    /// Evaluates a standalone check.
+    Check {
+        /// The check's name.
+        name: String,
+    },
+    /// Evaluates the checks of an asset on what it holds now, and changes nothing.
+    Audit {
+        /// The asset.
+        asset: AssetKey,
+    },
+}
+
+/// Why an action is in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The asset was never brought up to date.
+    Missing,
+    /// Its definition differs from the one that made its data.
+    DefinitionChanged,
+    /// An asset that it reads has newer data, or will have within this plan.
+    UpstreamNewer {
+        /// The first such asset, by name.
+        upstream: AssetKey,
+    },
+    /// It reads an outside source, which may hold something new.
+    SourceMayHaveNew,
+    /// Somebody asked for exactly this.
+    Selected,
+    /// Somebody asked to rebuild it from nothing.
+    FullRefresh,
+}
+
+impl Reason {
+    /// Whether the work may be left out when no step that it needs changed anything.
+    pub fn is_only_upstream(&self) -> bool {
+        matches!(self, Self::UpstreamNewer { .. })
+    }
+
+    /// The word for scripts.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::DefinitionChanged => "definition_changed",
+            Self::UpstreamNewer { .. } => "upstream_newer",
+            Self::SourceMayHaveNew => "source_may_have_new",
+            Self::Selected => "selected",
+            Self::FullRefresh => "full_refresh",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => formatter.write_str("never materialized"),
+            Self::DefinitionChanged => formatter.write_str("its definition changed"),
+            Self::UpstreamNewer { upstream } => write!(formatter, "`{upstream}` is newer"),
+            Self::SourceMayHaveNew => formatter.write_str("its source may have new rows"),
+            Self::Selected => formatter.write_str("selected"),
+            Self::FullRefresh => formatter.write_str("full refresh"),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! How far a stream has been read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::DataType;
+
+/// The highest value of a stream's cursor column that is committed, at the precision of the source.
+///
+/// The value is text in the source's own canonical form, so that nothing is rounded on the way to the destination and back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The cursor column.
+    pub column: String,
+    /// Canonical text of the value.
+    pub value: String,
+    /// Logical type of the value; decides how two values compare.
+    pub data_type: DataType,
+}
+
+impl Cursor {
+    /// Whether this value is above `other`, as the type compares: numbers by value, everything else by text, which for dates and
+    /// times in canonical form is their order.
+    pub fn is_after(&self, other: &Self) -> bool {
+        let number = |text: &str| text.parse::<i128>().ok();
+        match (self.data_type, number(&self.value), number(&other.value)) {
+            (DataType::SmallInt | DataType::Integer | DataType::BigInt | DataType::UnsignedBigInt, Some(a), Some(b)) => a > b,
+            (DataType::Decimal { .. } | DataType::Real | DataType::Double, ..) => {
+                match (self.value.parse::<f64>(), other.value.parse::<f64>()) {
+                    (Ok(a), Ok(b)) => a > b,
+                    _ => self.value > other.value,
+                }
+            }
+            _ => self.value > other.value,
+        }
+    }
+}

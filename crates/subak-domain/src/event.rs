@@ -1,0 +1,194 @@
+//! Events: the closed set of things that happen to runs. Appending one is the only way in which run state changes.
+//!
+//! This is a stored surface: a field is never renamed or removed, a new one has a default, and a new kind of event raises
+//! [`EVENT_FORMAT`], which makes older binaries refuse the store instead of misreading it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Action, CheckOutcome, Cursor, RowAccount, RunId, RunStatus, StepId, Timestamp, ValueChange, Version};
+
+/// Version of the stored form of events.
+pub const EVENT_FORMAT: u32 = 1;
+
+/// One event as the log holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Place in the whole log, from 1, without gaps within one run's view of it; later events have higher positions.
+    pub position: u64,
+    /// The run.
+    pub run: RunId,
+    /// Place among the events of the run, from 1, without gaps.
+    pub sequence: u64,
+    /// When it was appended.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: RunEvent,
+}
+
+/// What can happen to a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunEvent {
+    /// The run was made, with its whole plan.
+    Planned {
+        /// What to do, in dependency order.
+        actions: Vec<Action>,
+        /// The selection in words, as it was asked for.
+        selection: String,
+        /// Who or what asked, for example `command line`.
+        trigger: String,
+    },
+    /// A process took the run up.
+    Started {
+        /// The process, for people: host and pid.
+        holder: String,
+    },
+    /// An attempt of a step began.
+    StepStarted {
+        /// The step.
+        step: StepId,
+        /// The attempt, from 1.
+        attempt: u32,
+    },
+    /// An attempt did its work, and its effects are durable.
+    StepSucceeded {
+        /// The step.
+        step: StepId,
+        /// What came of it.
+        outcome: StepOutcome,
+    },
+    /// An attempt failed.
+    StepErrored {
+        /// The step.
+        step: StepId,
+        /// Why, and what is now true of the data.
+        failure: Failure,
+        /// When it is due to be tried again; `None` when it is not.
+        retry_at: Option<Timestamp>,
+    },
+    /// A step will not be executed.
+    StepSkipped {
+        /// The step.
+        step: StepId,
+        /// Why.
+        reason: SkipReason,
+    },
+    /// Somebody asked the run to stop.
+    CancelRequested {
+        /// Who.
+        by: String,
+    },
+    /// The process that held the run is gone.
+    Lost {
+        /// The process, for people.
+        holder: String,
+    },
+    /// Somebody asked the run to go on with what is not done.
+    Resumed {
+        /// Who.
+        by: String,
+    },
+    /// Nothing more will happen, unless the run is resumed.
+    Finished {
+        /// How it ended.
+        status: RunStatus,
+    },
+}
+
+/// Why a step was not executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// A step that it needs did not succeed.
+    UpstreamFailed {
+        /// That step.
+        upstream: StepId,
+    },
+    /// It was planned only because upstream might change, and nothing upstream did.
+    UpstreamUnchanged,
+}
+
+/// What came of a step that succeeded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepOutcome {
+    /// Whether the data that readers see differs from before.
+    pub changed: bool,
+    /// The version of the definition that made the data; `None` for a standalone check.
+    pub version: Option<Version>,
+    /// The accounting of rows; `None` where no rows moved.
+    pub account: Option<RowAccount>,
+    /// Rows in the table afterwards, where that is known.
+    pub row_count: Option<u64>,
+    /// How far the stream is read now.
+    pub cursor: Option<Cursor>,
+    /// The checks that were evaluated.
+    pub checks: Vec<CheckOutcome>,
+    /// Values that were changed by a declared policy.
+    pub value_changes: Vec<ValueChange>,
+    /// One sentence for people, for example `no new rows`.
+    pub note: Option<String>,
+    /// Milliseconds that the attempt took.
+    pub elapsed_ms: u64,
+}
+
+impl StepOutcome {
+    /// Whether a check of error severity failed, which makes the run fail although the step did its work.
+    pub fn has_failed_check(&self) -> bool {
+        self.checks.iter().any(|check| !check.passed() && check.severity == crate::Severity::Error)
+    }
+}
+
+/// Why an attempt failed, in a form that a person can act on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Stable code, for example `SBK0311`.
+    pub code: String,
+    /// What failed, one sentence.
+    pub message: String,
+    /// Why, outermost cause first.
+    pub causes: Vec<String>,
+    /// What is now true of the data.
+    pub data: String,
+    /// What to do next.
+    pub help: Vec<String>,
+    /// What kind of failure it is.
+    pub class: FailureClass,
+    /// The checks that were evaluated before it failed.
+    #[serde(default)]
+    pub checks: Vec<CheckOutcome>,
+    /// Milliseconds that the attempt took.
+    #[serde(default)]
+    pub elapsed_ms: u64,
+}
+
+/// What kind of failure it is; decides whether another attempt makes sense, and the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// The data or the declaration is wrong; trying again gives the same.
+    Input,
+    /// A blocking check failed.
+    Check,
+    /// An outside system could not be reached, or gave up; may pass.
+    Unavailable,
+    /// An outside system refused who we are or what we may do.
+    Permission,
+    /// Somebody else holds what the step needs; may pass.
+    Conflict,
+    /// Disk, memory or another bound is used up.
+    Resource,
+    /// The step took longer than it may.
+    Timeout,
+    /// Somebody asked it to stop.
+    Canceled,
+    /// A bug of ours.
+    Internal,
+}
+
+impl FailureClass {
+    /// Whether another attempt may succeed without anybody doing anything.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Conflict | Self::Timeout)
+    }
+}

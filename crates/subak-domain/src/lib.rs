@@ -1,0 +1,37 @@
+//! The nouns of Subak: keys, schemas, cursors, assets, statuses, events, and the functions that fold events into state.
+//!
+//! Deliberately not here: I/O, async, clocks, randomness, SQL, YAML. Everything is a value or a pure function, and every
+//! collection that is iterated has a stable order.
+
+pub mod account;
+pub mod action;
+pub mod asset;
+pub mod check;
+pub mod cursor;
+pub mod event;
+pub mod graph;
+pub mod id;
+pub mod key;
+pub mod run;
+pub mod schema;
+pub mod secret;
+pub mod snapshot;
+pub mod status;
+pub mod version;
+
+pub use account::{RowAccount, ValueChange};
+pub use action::{Action, Reason, Work};
+pub use asset::{Asset, CursorRule, Definition, Ingest, Retry, Seed, SqlAsset, StoredAs, WriteMode};
+pub use check::{Check, CheckOutcome, CheckRule, Severity, StandaloneCheck};
+pub use cursor::Cursor;
+pub use event::{Event, Failure, FailureClass, RunEvent, StepOutcome};
+pub use graph::AssetGraph;
+pub use id::{LoadId, RunId, StepId};
+pub use jiff::Timestamp;
+pub use key::{AssetKey, ConnectionName, InvalidAssetKey, InvalidConnectionName};
+pub use run::{RunState, StepState};
+pub use schema::{Column, DataType};
+pub use secret::Secret;
+pub use snapshot::{Materialization, Snapshot};
+pub use status::{RunStatus, StepStatus};
+pub use version::Version;

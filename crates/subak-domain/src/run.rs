@@ -1,0 +1,188 @@
+//! The state of one run: a fold of its events.
+
+use std::collections::BTreeMap;
+
+use crate::event::SkipReason;
+use crate::status::{IllegalChange, StepChange};
+use crate::{Action, Failure, RunEvent, RunStatus, StepId, StepOutcome, StepStatus, Timestamp};
+
+/// One run as its events tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunState {
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Its plan, in dependency order.
+    pub actions: Vec<Action>,
+    /// Its steps by id.
+    pub steps: BTreeMap<StepId, StepState>,
+}
+
+/// One step as the events tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepState {
+    /// Where it stands.
+    pub status: StepStatus,
+    /// When the last attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// When it is due to be tried again.
+    pub retry_at: Option<Timestamp>,
+    /// What came of it.
+    pub outcome: Option<StepOutcome>,
+    /// Why the last attempt failed.
+    pub failure: Option<Failure>,
+    /// Why it was skipped.
+    pub skip_reason: Option<SkipReason>,
+    /// Attempts so far, those before a resume included.
+    pub attempt_count: u32,
+}
+
+impl Default for StepState {
+    fn default() -> Self {
+        Self {
+            status: StepStatus::Pending,
+            started_at: None,
+            ended_at: None,
+            retry_at: None,
+            outcome: None,
+            failure: None,
+            skip_reason: None,
+            attempt_count: 0,
+        }
+    }
+}
+
+/// An event that does not fit the state: a damaged log, or a bug in whoever appended it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalEvent {
+    /// The event names a step that the plan does not have.
+    #[error("the run has no step `{0}`")]
+    UnknownStep(StepId),
+    /// The step cannot take the change.
+    #[error("step `{step}`")]
+    Step {
+        /// The step.
+        step: StepId,
+        /// Why not.
+        #[source]
+        source: IllegalChange,
+    },
+    /// The run is over, or not begun.
+    #[error("a run that is {0} cannot take this event")]
+    Run(RunStatus),
+}
+
+impl RunState {
+    /// The state of a run that has just been planned.
+    pub fn planned(actions: Vec<Action>) -> Self {
+        let steps = actions.iter().map(|action| (action.step.clone(), StepState::default())).collect();
+        Self { status: RunStatus::Queued, actions, steps }
+    }
+
+    /// Folds the events of one run, oldest first. `None` when there are none, or the first is not [`RunEvent::Planned`].
+    pub fn fold<'a>(mut events: impl Iterator<Item = (Timestamp, &'a RunEvent)>) -> Option<Result<Self, IllegalEvent>> {
+        let (_, RunEvent::Planned { actions, .. }) = events.next()? else { return None };
+        let mut state = Self::planned(actions.clone());
+        for (at, event) in events {
+            if let Err(illegal) = state.apply(at, event) {
+                return Some(Err(illegal));
+            }
+        }
+        Some(Ok(state))
+    }
+
+    /// Takes one event. The state is unchanged when the event is illegal.
+    pub fn apply(&mut self, at: Timestamp, event: &RunEvent) -> Result<(), IllegalEvent> {
+        match event {
+            RunEvent::Planned { .. } => return Err(IllegalEvent::Run(self.status)),
+            RunEvent::Started { .. } => {
+                self.expect_open()?;
+                if self.status == RunStatus::Queued {
+                    self.status = RunStatus::Running;
+                }
+            }
+            RunEvent::StepStarted { step, .. } => {
+                let state = self.change(step, StepChange::Started)?;
+                state.started_at = Some(at);
+                state.retry_at = None;
+                state.attempt_count += 1;
+            }
+            RunEvent::StepSucceeded { step, outcome } => {
+                let state = self.change(step, StepChange::Succeeded)?;
+                state.ended_at = Some(at);
+                state.failure = None;
+                state.outcome = Some(outcome.clone());
+            }
+            RunEvent::StepErrored { step, failure, retry_at } => {
+                let state = self.change(step, StepChange::Errored { retry: retry_at.is_some() })?;
+                state.ended_at = Some(at);
+                state.retry_at = if state.status.is_final() { None } else { *retry_at };
+                state.failure = Some(failure.clone());
+            }
+            RunEvent::StepSkipped { step, reason } => {
+                let state = self.change(step, StepChange::Skipped)?;
+                state.ended_at = Some(at);
+                state.skip_reason = Some(reason.clone());
+            }
+            RunEvent::CancelRequested { .. } => {
+                self.expect_open()?;
+                self.change_all(StepChange::CancelRequested)?;
+                self.status = RunStatus::Stopping;
+            }
+            RunEvent::Lost { .. } => {
+                self.expect_open()?;
+                self.change_all(StepChange::Lost)?;
+            }
+            RunEvent::Resumed { .. } => {
+                self.change_all(StepChange::Resumed)?;
+                self.status = RunStatus::Queued;
+            }
+            RunEvent::Finished { status } => {
+                self.expect_open()?;
+                self.status = *status;
+            }
+        }
+        Ok(())
+    }
+
+    /// How the run ends, given how its steps ended. Meaningful once every step is final.
+    pub fn verdict(&self) -> RunStatus {
+        let has = |wanted: StepStatus| self.steps.values().any(|step| step.status == wanted);
+        let is_check_failed = self.steps.values().any(|step| step.outcome.as_ref().is_some_and(StepOutcome::has_failed_check));
+        if has(StepStatus::Failed) || is_check_failed {
+            RunStatus::Failed
+        } else if has(StepStatus::Canceled) {
+            RunStatus::Canceled
+        } else {
+            RunStatus::Succeeded
+        }
+    }
+
+    /// Whether every step is final.
+    pub fn is_settled(&self) -> bool {
+        self.steps.values().all(|step| step.status.is_final())
+    }
+
+    fn expect_open(&self) -> Result<(), IllegalEvent> {
+        if self.status.is_final() { Err(IllegalEvent::Run(self.status)) } else { Ok(()) }
+    }
+
+    fn change(&mut self, step: &StepId, change: StepChange) -> Result<&mut StepState, IllegalEvent> {
+        let state = self.steps.get_mut(step).ok_or_else(|| IllegalEvent::UnknownStep(step.clone()))?;
+        state.status = state.status.after(change).map_err(|source| IllegalEvent::Step { step: step.clone(), source })?;
+        Ok(state)
+    }
+
+    fn change_all(&mut self, change: StepChange) -> Result<(), IllegalEvent> {
+        let steps: Vec<StepId> = self.steps.keys().cloned().collect();
+        for step in steps {
+            let state = self.change(&step, change)?;
+            if change == StepChange::Resumed && state.status == StepStatus::Pending {
+                state.skip_reason = None;
+                state.ended_at = None;
+            }
+        }
+        Ok(())
+    }
+}
