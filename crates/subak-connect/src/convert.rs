@@ -108,7 +108,7 @@ pub fn to_declared(batch: Batch, columns: &BTreeMap<String, DataType>) -> Result
 
 fn convert(array: &ArrayRef, data_type: DataType, column: &str, batch: &Batch) -> Result<ArrayRef, ConnectError> {
     if let Some(texts) = array.as_string_opt::<i32>() {
-        return parse(texts, data_type).map_err(|row| misfit(column, texts.value(row), data_type, &batch.place(row)));
+        return parse_texts(texts, data_type).map_err(|row| misfit(column, texts.value(row), data_type, &batch.place(row)));
     }
     let target = arrow_type(data_type);
     let options = CastOptions { safe: true, ..CastOptions::default() };
@@ -136,7 +136,7 @@ pub fn misfit(column: &str, value: &str, data_type: DataType, place: &str) -> Co
 }
 
 /// Parses every text. `Err` is the first row that does not fit.
-fn parse(texts: &StringArray, data_type: DataType) -> Result<ArrayRef, usize> {
+pub fn parse_texts(texts: &StringArray, data_type: DataType) -> Result<ArrayRef, usize> {
     Ok(match data_type {
         DataType::Text | DataType::Json | DataType::Uuid => Arc::new(texts.clone()),
         DataType::Bytes => Arc::new(texts.iter().map(|text| text.map(str::as_bytes)).collect::<BinaryArray>()),

@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod connector;
 pub mod convert;
 pub mod crash;
+pub mod cursor;
 pub mod dialect;
 pub mod error;
 pub mod faulty;

@@ -39,9 +39,8 @@ impl Asset {
     /// The connection whose tables hold the asset; `None` for an external asset.
     pub fn stored_in(&self) -> Option<&ConnectionName> {
         match &self.definition {
-            Definition::Ingest(ingest) => Some(&ingest.to),
+            Definition::Ingest(ingest) | Definition::Seed(ingest) => Some(&ingest.to),
             Definition::Sql(sql) => Some(&sql.on),
-            Definition::Seed(seed) => Some(&seed.to),
             Definition::External => None,
         }
     }
@@ -54,8 +53,8 @@ pub enum Definition {
     Ingest(Ingest),
     /// A query's result is stored.
     Sql(SqlAsset),
-    /// A small file under version control is loaded into a table.
-    Seed(Seed),
+    /// A small file under version control is loaded into a table. It is read through the project's own files.
+    Seed(Ingest),
     /// Something outside keeps it up to date; it is never run.
     External,
 }
@@ -155,17 +154,6 @@ impl StoredAs {
             Self::Table => "table",
         }
     }
-}
-
-/// Loads a file of the project into a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seed {
-    /// The destination.
-    pub to: ConnectionName,
-    /// The file, relative to the project.
-    pub path: String,
-    /// Declared types by column; the other columns are text.
-    pub columns: BTreeMap<String, DataType>,
 }
 
 /// How often a failed step is tried again, and how long it waits in between.

@@ -21,7 +21,7 @@ pub mod version;
 
 pub use account::{RowAccount, ValueChange};
 pub use action::{Action, Reason, Work};
-pub use asset::{Asset, CursorRule, Definition, Ingest, Retry, Seed, SqlAsset, StoredAs, WriteMode};
+pub use asset::{Asset, CursorRule, Definition, Ingest, Retry, SqlAsset, StoredAs, WriteMode};
 pub use check::{Check, CheckOutcome, CheckRule, Severity, StandaloneCheck};
 pub use cursor::Cursor;
 pub use event::{Event, Failure, FailureClass, RunEvent, StepOutcome};

@@ -1,0 +1,157 @@
+//! The options of a stream of files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use subak_connect::{ConnectError, ConnectErrorKind, Field, FieldKind};
+
+/// The keys that a stream of files knows.
+pub(super) const FIELDS: &[Field] = &[
+    Field {
+        name: "path",
+        kind: FieldKind::Text,
+        is_required: false,
+        doc: "Pattern of the files, relative to the connection's folder; `*`, `?`, `[…]` and `**` work. By default the stream's name.",
+    },
+    Field {
+        name: "format",
+        kind: FieldKind::Word(&["csv", "json", "ndjson", "parquet"]),
+        is_required: false,
+        doc: "Format of the files. By default it follows from the ending of their names.",
+    },
+    Field { name: "delimiter", kind: FieldKind::Text, is_required: false, doc: "CSV: the character between fields. By default a comma." },
+    Field { name: "quote", kind: FieldKind::Text, is_required: false, doc: "CSV: the character around fields. By default `\"`." },
+    Field {
+        name: "header",
+        kind: FieldKind::Boolean,
+        is_required: false,
+        doc: "CSV: whether the first line names the columns. Without, they are `column_1`, `column_2` and so on. By default `true`.",
+    },
+    Field {
+        name: "null",
+        kind: FieldKind::Text,
+        is_required: false,
+        doc: "CSV: a text that stands for NULL when it is not quoted, besides nothing at all, for example `\\N`.",
+    },
+    Field {
+        name: "encoding",
+        kind: FieldKind::Text,
+        is_required: false,
+        doc: "CSV and JSON: character encoding by its WHATWG label, for example `windows-1252`. By default UTF-8; a byte order mark wins.",
+    },
+    Field {
+        name: "records",
+        kind: FieldKind::Text,
+        is_required: false,
+        doc: "JSON: dotted path to the list of records inside the document, for example `data.items`. By default the document is the list.",
+    },
+    Field {
+        name: "if_no_files",
+        kind: FieldKind::Word(&["error", "skip"]),
+        is_required: false,
+        doc: "What happens when no file matches. By default it is an error.",
+    },
+];
+
+/// A format of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Csv,
+    Json,
+    Ndjson,
+    Parquet,
+}
+
+impl Format {
+    /// The format that the ending of a name says, the ending of a compression left aside.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+        match name.rsplit_once('.')?.1 {
+            "csv" | "tsv" => Some(Self::Csv),
+            "json" => Some(Self::Json),
+            "ndjson" | "jsonl" => Some(Self::Ndjson),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
+    }
+}
+
+/// Parsed options.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) pattern: String,
+    format: Option<Format>,
+    delimiter: Option<u8>,
+    pub(super) quote: u8,
+    pub(super) has_header: bool,
+    pub(super) null: Option<String>,
+    pub(super) encoding: Option<&'static encoding_rs::Encoding>,
+    pub(super) records: Vec<String>,
+    pub(super) may_be_empty: bool,
+}
+
+impl Options {
+    /// The defaults for one file.
+    pub(super) fn of(path: PathBuf) -> Self {
+        Self {
+            pattern: path.display().to_string(),
+            format: None,
+            delimiter: None,
+            quote: b'"',
+            has_header: true,
+            null: None,
+            encoding: None,
+            records: Vec::new(),
+            may_be_empty: false,
+        }
+    }
+
+    pub(super) fn parse(stream: &str, values: &BTreeMap<String, String>) -> Result<Self, ConnectError> {
+        let get = |key: &str| values.get(key).map(String::as_str);
+        let wrong = |key: &str, what: &str| {
+            ConnectError::new(ConnectErrorKind::Config, format!("`{key}` of stream `{stream}` must be {what}"))
+        };
+        let byte = |key: &str| match get(key) {
+            None => Ok(None),
+            Some("\\t" | "tab") => Ok(Some(b'\t')),
+            Some(text) if text.len() == 1 => Ok(Some(text.as_bytes()[0])),
+            Some(_) => Err(wrong(key, "one ASCII character, or `tab`")),
+        };
+        let encoding = match get("encoding") {
+            None => None,
+            Some(label) => {
+                let found = encoding_rs::Encoding::for_label(label.as_bytes());
+                Some(found.ok_or_else(|| wrong("encoding", "a WHATWG encoding label such as `utf-8` or `windows-1252`"))?)
+            }
+        };
+        Ok(Self {
+            format: match get("format") {
+                Some("csv") => Some(Format::Csv),
+                Some("json") => Some(Format::Json),
+                Some("ndjson") => Some(Format::Ndjson),
+                Some("parquet") => Some(Format::Parquet),
+                _ => None,
+            },
+            delimiter: byte("delimiter")?,
+            quote: byte("quote")?.unwrap_or(b'"'),
+            has_header: get("header") != Some("false"),
+            null: get("null").map(str::to_owned),
+            encoding,
+            records: get("records").map(|path| path.split('.').map(str::to_owned).collect()).unwrap_or_default(),
+            may_be_empty: get("if_no_files") == Some("skip"),
+            ..Self::of(PathBuf::from(get("path").unwrap_or(stream)))
+        })
+    }
+
+    /// The format of a file: what is declared, else what its name says.
+    pub(super) fn format(&self, path: &Path) -> Option<Format> {
+        self.format.or_else(|| Format::of(path))
+    }
+
+    /// The delimiter for a file: what is declared, else a tab for `.tsv` and a comma for everything else.
+    pub(super) fn delimiter(&self, path: &str) -> u8 {
+        let is_tsv = path.to_ascii_lowercase().contains(".tsv");
+        self.delimiter.unwrap_or(if is_tsv { b'\t' } else { b',' })
+    }
+}

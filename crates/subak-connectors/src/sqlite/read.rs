@@ -1,0 +1,177 @@
+//! Reading tables and views: SQLite's cells straight into Arrow columns.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection as Driver, OptionalExtension};
+use subak_connect::batch::{BATCH_BYTES_MAX, BATCH_ROW_COUNT_MAX};
+use subak_connect::blocking::{Producer, Stopped};
+use subak_connect::{Batch, ConnectError, ConnectErrorKind, ReadRequest, Source, SourceItem, StreamInfo, blocking, convert};
+use subak_domain::{Column, Cursor, DataType};
+
+use super::values::{self, Builder, declared_type, misfit};
+use super::{DIALECT, Database, failed};
+
+#[async_trait]
+impl Source for Database {
+    async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectError> {
+        self.with(false, |driver| {
+            let list = || -> rusqlite::Result<Vec<String>> {
+                let sql = "select name from sqlite_schema where type in ('table', 'view') and name not like 'sqlite\\_%' escape '\\' \
+                           and name not like '\\_subak\\_%' escape '\\' and name not like '\\_\\_subak\\_%' escape '\\' order by name";
+                driver.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+            };
+            let names = list().map_err(|error| failed(ConnectErrorKind::Read, "cannot list tables", error))?;
+            names.into_iter().map(|name| stream_info(driver, &name)).collect()
+        })
+        .await
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
+        let database = self.clone();
+        blocking::produce(move |producer| read_stream(&database.open_to_read()?, &request, producer))
+    }
+}
+
+fn stream_info(driver: &Driver, name: &str) -> Result<StreamInfo, ConnectError> {
+    let read = || -> rusqlite::Result<Vec<(String, String, i64)>> {
+        let mut statement = driver.prepare("select name, type, pk from pragma_table_xinfo(?) where hidden <> 1")?;
+        statement.query_map([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+    };
+    let rows = read().map_err(|error| failed(ConnectErrorKind::Read, &format!("cannot describe `{name}`"), error))?;
+    let mut key: Vec<(i64, String)> = rows.iter().filter(|(_, _, pk)| *pk > 0).map(|(name, _, pk)| (*pk, name.clone())).collect();
+    key.sort_unstable();
+    let columns = rows.into_iter().map(|(name, declared, _)| Column { name, data_type: declared_type(&declared) }).collect();
+    Ok(StreamInfo { name: name.to_owned(), columns, primary_key: key.into_iter().map(|(_, name)| name).collect() })
+}
+
+/// One statement reads everything, so what it sees is one state of the database.
+fn read_stream(driver: &Driver, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
+    let exists: Option<i64> = driver
+        .query_row("select 1 from sqlite_schema where type in ('table', 'view') and name = ?", [&request.stream], |row| row.get(0))
+        .optional()
+        .map_err(|error| failed(ConnectErrorKind::Read, "cannot read the schema", error))?;
+    if exists.is_none() {
+        return Err(ConnectError::new(ConnectErrorKind::NotFound, format!("there is no table or view `{}`", request.stream)).into());
+    }
+    let mut columns = stream_info(driver, &request.stream)?.columns;
+    for column in &mut columns {
+        // A column that is declared as text keeps every value as it is written.
+        if request.columns.get(&column.name) == Some(&DataType::Text) {
+            column.data_type = DataType::Text;
+        }
+    }
+    let mut reader = Reader::new(request, columns, producer)?;
+    let table = DIALECT.identifier(&request.stream);
+    let list = DIALECT.identifiers(&reader.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
+    let bound = request.cursor.as_ref().and_then(|bound| bound.from.as_ref());
+    let filter = bound.map_or_else(String::new, |from| format!(" where {} >= ?", DIALECT.identifier(&from.column)));
+    let sql_failed = |error| Stopped::Failed(failed(ConnectErrorKind::Read, &format!("cannot read `{}`", request.stream), error));
+    let mut statement = driver.prepare(&format!("select {list} from {table}{filter}")).map_err(sql_failed)?;
+    let parameters: Vec<rusqlite::types::Value> = bound.map(parameter).into_iter().collect();
+    let mut rows = statement.query(rusqlite::params_from_iter(parameters)).map_err(sql_failed)?;
+    while let Some(row) = rows.next().map_err(sql_failed)? {
+        for at in 0..reader.columns.len() {
+            reader.push(at, row.get_ref(at).map_err(sql_failed)?)?;
+        }
+        reader.end_row()?;
+    }
+    reader.finish()
+}
+
+/// The bound in the type in which SQLite compares the column.
+fn parameter(cursor: &Cursor) -> rusqlite::types::Value {
+    match (cursor.data_type, cursor.value.parse::<i64>(), cursor.value.parse::<f64>()) {
+        (DataType::BigInt | DataType::Boolean, Ok(number), _) => number.into(),
+        (DataType::Double | DataType::Decimal { .. }, _, Ok(number)) => number.into(),
+        _ => cursor.value.clone().into(),
+    }
+}
+
+struct Reader<'a> {
+    columns: Vec<Column>,
+    schema: SchemaRef,
+    builders: Vec<Builder>,
+    producer: &'a Producer<SourceItem>,
+    cursor_at: Option<usize>,
+    highest: Option<Cursor>,
+    row_number: u64,
+    rows_waiting: usize,
+    bytes_waiting: usize,
+    is_first: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(request: &ReadRequest, columns: Vec<Column>, producer: &'a Producer<SourceItem>) -> Result<Self, ConnectError> {
+        let fields: Vec<Field> =
+            columns.iter().map(|column| Field::new(&column.name, convert::arrow_type(column.data_type), true)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let cursor_at = match &request.cursor {
+            None => None,
+            Some(bound) => {
+                let at = columns.iter().position(|column| column.name == bound.column);
+                Some(at.ok_or_else(|| convert::missing_column(&bound.column, &schema))?)
+            }
+        };
+        let builders = columns.iter().map(|column| Builder::new(column.data_type)).collect();
+        Ok(Self {
+            columns,
+            schema,
+            builders,
+            producer,
+            cursor_at,
+            highest: None,
+            row_number: 0,
+            rows_waiting: 0,
+            bytes_waiting: 0,
+            is_first: true,
+        })
+    }
+
+    fn push(&mut self, at: usize, value: ValueRef<'_>) -> Result<(), ConnectError> {
+        let column = &self.columns[at];
+        let refused = || misfit(&column.name, value, column.data_type, self.row_number + 1);
+        self.bytes_waiting += self.builders[at].push(value).ok_or_else(refused)?;
+        if self.cursor_at == Some(at)
+            && let Some(text) = values::text_of(value)
+        {
+            let next = Cursor { column: column.name.clone(), value: text, data_type: column.data_type };
+            if self.highest.as_ref().is_none_or(|highest| next.is_after(highest)) {
+                self.highest = Some(next);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_row(&mut self) -> Result<(), Stopped> {
+        self.row_number += 1;
+        self.rows_waiting += 1;
+        if self.rows_waiting >= BATCH_ROW_COUNT_MAX || self.bytes_waiting >= BATCH_BYTES_MAX {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Stopped> {
+        let arrays: Vec<ArrayRef> = self.builders.iter_mut().map(Builder::finish).collect();
+        let records = RecordBatch::try_new(Arc::clone(&self.schema), arrays)
+            .map_err(|error| ConnectError::new(ConnectErrorKind::Internal, "rows do not fit their own schema").because(error))?;
+        (self.rows_waiting, self.bytes_waiting, self.is_first) = (0, 0, false);
+        Ok(self.producer.send(SourceItem::Batch(Batch::new(records)))?)
+    }
+
+    fn finish(mut self) -> Result<(), Stopped> {
+        if self.rows_waiting > 0 || self.is_first {
+            self.flush()?;
+        }
+        if let Some(cursor) = self.highest.take() {
+            self.producer.send(SourceItem::Cursor(cursor))?;
+        }
+        Ok(())
+    }
+}
