@@ -64,6 +64,11 @@ impl StepId {
         Self(format!("check:{name}"))
     }
 
+    /// The step that evaluates the checks of `asset` and changes nothing.
+    pub fn audit(asset: &crate::AssetKey) -> Self {
+        Self(format!("audit:{asset}"))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

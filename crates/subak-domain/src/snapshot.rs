@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Action, AssetKey, Event, RowAccount, RunEvent, RunId, StepId, Timestamp, Version, Work};
+use crate::{AssetKey, Event, RowAccount, RunEvent, RunId, Timestamp, Version};
 
 /// The immutable picture of what was materialized when.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,46 +30,21 @@ pub struct Materialization {
     pub account: Option<RowAccount>,
 }
 
-/// Folds events of all runs into the last materialization of each asset.
-#[derive(Debug, Default)]
-pub struct SnapshotFold {
-    snapshot: Snapshot,
-    assets: BTreeMap<(RunId, StepId), AssetKey>,
-}
-
-impl SnapshotFold {
+impl Snapshot {
     /// Takes one event; events come in the order of their positions.
     pub fn apply(&mut self, event: &Event) {
-        match &event.event {
-            RunEvent::Planned { actions, .. } => {
-                for action in actions {
-                    if let Some(asset) = materialized_by(action) {
-                        self.assets.insert((event.run, action.step.clone()), asset.clone());
-                    }
-                }
-            }
-            RunEvent::StepSucceeded { step, .. } => {
-                if let Some(asset) = self.assets.get(&(event.run, step.clone()))
-                    && let Some(next) = materialization_after(self.snapshot.latest.get(asset), event)
-                {
-                    self.snapshot.latest.insert(asset.clone(), next);
-                }
-            }
-            _ => {}
+        let Some(asset) = materialized_by(&event.event) else { return };
+        if let Some(next) = materialization_after(self.latest.get(&asset), event) {
+            self.latest.insert(asset, next);
         }
-    }
-
-    /// The picture so far.
-    pub fn finish(self) -> Snapshot {
-        self.snapshot
     }
 }
 
-/// The asset that an action brings up to date, if it does.
-pub fn materialized_by(action: &Action) -> Option<&AssetKey> {
-    match &action.work {
-        Work::Materialize { asset, .. } => Some(asset),
-        Work::Check { .. } | Work::Audit { .. } => None,
+/// The asset that an event brings up to date, if it does: the outcome of such a step has a version, and its id is the key.
+pub fn materialized_by(event: &RunEvent) -> Option<AssetKey> {
+    match event {
+        RunEvent::StepSucceeded { step, outcome } if outcome.version.is_some() => step.as_str().parse().ok(),
+        _ => None,
     }
 }
 

@@ -1,0 +1,99 @@
+//! The schema and its history. Each migration is one transaction; a backup is made before the first one that changes data.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+use subak_domain::event::EVENT_FORMAT;
+
+use super::failed;
+use crate::StoreError;
+
+/// Migrations in order; the index plus one is the format that a migration leads to.
+const MIGRATIONS: &[&str] = &["
+    create table events (
+        position integer primary key autoincrement,
+        run text not null,
+        sequence integer not null,
+        at integer not null,
+        body text not null,
+        unique (run, sequence)) strict;
+    create table leases (
+        name text primary key,
+        generation integer not null,
+        holder text,
+        expires_at integer) strict;
+    -- Summaries: made from events, and thrown away whenever that is easier than mending them.
+    create table runs (
+        run text primary key,
+        status text not null,
+        selection text not null,
+        trigger_text text not null,
+        step_count integer not null,
+        planned_at integer not null,
+        started_at integer,
+        ended_at integer,
+        cause text) strict;
+    create index runs_by_status on runs (status);
+    create table materializations (
+        asset text primary key,
+        version text not null,
+        position integer not null,
+        run text not null,
+        at integer not null,
+        confirmed_at integer not null,
+        row_count integer,
+        account text) strict;"];
+
+/// The format that this binary writes: schema and events together.
+fn format_known() -> u32 {
+    MIGRATIONS.len() as u32 + (EVENT_FORMAT - 1) * 1000
+}
+
+/// Brings the schema up to date. Two processes that do so at once take turns.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let read = |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
+    let found = read(connection).map_err(failed("read"))?;
+    if found > format_known() {
+        return Err(StoreError::Newer { found, known: format_known() });
+    }
+    if found == format_known() {
+        return Ok(());
+    }
+    if found > 0 {
+        back_up(connection, path, found)?;
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed("written"))?;
+    let found = read(&transaction).map_err(failed("read"))?;
+    for migration in MIGRATIONS.iter().skip(found as usize % 1000) {
+        transaction.execute_batch(migration).map_err(failed("written"))?;
+    }
+    transaction.pragma_update(None, "user_version", format_known()).map_err(failed("written"))?;
+    transaction.commit().map_err(failed("written"))
+}
+
+fn back_up(connection: &Connection, path: &Path, format: u32) -> Result<(), StoreError> {
+    let backup = path.with_extension(format!("db.backup-format-{format}"));
+    if backup.exists() {
+        return Ok(());
+    }
+    connection.execute("vacuum into ?", [backup.display().to_string()]).map_err(failed("written"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_state_is_refused_and_an_older_one_backed_up() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("state.db");
+        let mut connection = Connection::open(&path).expect("open");
+        migrate(&mut connection, &path).expect("migrate");
+        migrate(&mut connection, &path).expect("again");
+        connection.pragma_update(None, "user_version", format_known() + 1).expect("pragma");
+        assert!(matches!(migrate(&mut connection, &path), Err(StoreError::Newer { .. })));
+        back_up(&connection, &path, 1).expect("backup");
+        assert!(path.with_extension("db.backup-format-1").exists());
+    }
+}

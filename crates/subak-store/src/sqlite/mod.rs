@@ -1,0 +1,183 @@
+//! The store on SQLite.
+//!
+//! One thread owns the one connection that writes. It takes whatever requests are waiting, runs them in one transaction with a
+//! savepoint each, commits once with `synchronous=FULL`, and only then answers: group commit. Readers use their own connection
+//! and never block it (WAL).
+
+mod migrate;
+mod summary;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OpenFlags, Row, params};
+use subak_domain::{Event, RunEvent, RunId, Snapshot, Timestamp};
+use tokio::sync::watch;
+
+pub use self::summary::RunSummary;
+use self::writer::{Request, Writer};
+use crate::{Acquired, Append, EventLog, Holder, Lease, Leases, StoreError};
+
+/// Opens, reads and writes `state.db` in a project's `.subak` folder. Clones share it.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    path: PathBuf,
+    writer: Arc<Writer>,
+    reader: Arc<Mutex<Connection>>,
+    newest: watch::Sender<u64>,
+}
+
+pub(crate) fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full(Box::new(error)),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
+        _ => StoreError::Failed { action, source: Box::new(error) },
+    }
+}
+
+impl SqliteStore {
+    /// Opens the database, makes it when it does not exist, and brings its schema up to date after a backup.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let cannot_open = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open { path: path.to_path_buf(), source };
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|error| cannot_open(Box::new(error)))?;
+        if is_network_file_system(folder) {
+            return Err(StoreError::NetworkFileSystem { path: path.to_path_buf() });
+        }
+        let was_unclean = path.with_extension("db-wal").metadata().is_ok_and(|metadata| metadata.len() > 0);
+        let mut connection = Connection::open(path).map_err(|error| cannot_open(Box::new(error)))?;
+        configure(&connection).map_err(|error| cannot_open(Box::new(error)))?;
+        if was_unclean {
+            check(&connection)?;
+        }
+        migrate::migrate(&mut connection, path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let reader = Connection::open_with_flags(path, flags).map_err(|error| cannot_open(Box::new(error)))?;
+        reader.busy_timeout(writer::BUSY_TIMEOUT).map_err(|error| cannot_open(Box::new(error)))?;
+        let writer = Arc::new(Writer::start(connection));
+        Ok(Self { path: path.to_path_buf(), writer, reader: Arc::new(Mutex::new(reader)), newest: watch::Sender::new(0) })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is known about assets.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        summary::snapshot(&self.read())
+    }
+
+    /// The newest runs first, at most `count_max`.
+    pub fn runs(&self, count_max: usize) -> Result<Vec<RunSummary>, StoreError> {
+        summary::runs(&self.read(), count_max)
+    }
+
+    /// Runs whose id begins with `prefix`, newest first, at most two: enough to tell whether the prefix is clear.
+    pub fn runs_by_prefix(&self, prefix: &str) -> Result<Vec<RunId>, StoreError> {
+        summary::runs_by_prefix(&self.read(), prefix)
+    }
+
+    /// Runs that no event has ended, oldest first.
+    pub fn open_runs(&self) -> Result<Vec<RunId>, StoreError> {
+        summary::open_runs(&self.read())
+    }
+
+    /// All events of one run, oldest first.
+    pub fn run_events(&self, run: RunId) -> Result<Vec<Event>, StoreError> {
+        let sql = "select position, run, sequence, at, body from events where run = ? order by sequence";
+        read_events(&self.read(), sql, params![run.to_string()])
+    }
+
+    /// Throws the summary tables away and makes them again from the log.
+    pub async fn rebuild_summaries(&self) -> Result<(), StoreError> {
+        self.writer.ask(Request::Rebuild).await.map(drop)
+    }
+
+    fn read(&self) -> std::sync::MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(writer::BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)
+}
+
+fn check(connection: &Connection) -> Result<(), StoreError> {
+    let verdict: String = connection.query_row("pragma quick_check(1)", [], |row| row.get(0)).map_err(failed("read"))?;
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged(verdict)) }
+}
+
+/// Magic numbers of NFS, SMB, CIFS, Ceph and AFS, from statfs(2).
+fn is_network_file_system(folder: &Path) -> bool {
+    const MAGIC: &[i64] = &[0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400, 0x5346_414f];
+    nix::sys::statfs::statfs(folder).is_ok_and(|found| MAGIC.contains(&found.filesystem_type().0))
+}
+
+pub(crate) fn read_events(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<Event>, StoreError> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let rows = statement.query_map(parameters, event_of).map_err(failed("read"))?;
+    rows.map(|row| row.map_err(failed("read"))?).collect()
+}
+
+fn event_of(row: &Row<'_>) -> rusqlite::Result<Result<Event, StoreError>> {
+    let (position, run, sequence, at, body): (i64, String, i64, i64, String) =
+        (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+    let parse = || -> Result<Event, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Event {
+            position: position.unsigned_abs(),
+            run: run.parse()?,
+            sequence: sequence.unsigned_abs(),
+            at: Timestamp::from_microsecond(at)?,
+            event: serde_json::from_str::<RunEvent>(&body)?,
+        })
+    };
+    Ok(parse().map_err(|error| StoreError::Damaged(format!("event {position} cannot be read: {error}"))))
+}
+
+#[async_trait]
+impl EventLog for SqliteStore {
+    async fn append(&self, request: Append) -> Result<Vec<Event>, StoreError> {
+        let events = self.writer.append(request).await?;
+        if let Some(last) = events.last() {
+            self.newest.send_replace(last.position);
+        }
+        Ok(events)
+    }
+
+    async fn read_after(&self, position: u64, count_max: usize) -> Result<Vec<Event>, StoreError> {
+        let sql = "select position, run, sequence, at, body from events where position > ? order by position limit ?";
+        read_events(&self.read(), sql, params![position.cast_signed(), count_max as i64])
+    }
+
+    async fn read_run(&self, run: RunId) -> Result<Vec<Event>, StoreError> {
+        self.run_events(run)
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+}
+
+#[async_trait]
+impl Leases for SqliteStore {
+    async fn acquire(&self, name: &str, holder: &Holder, now: Timestamp) -> Result<Acquired, StoreError> {
+        self.writer.acquire(name, holder, now).await
+    }
+
+    async fn renew(&self, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.ask(Request::Renew(lease.clone(), now)).await.map(drop)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.writer.ask(Request::Release(lease.clone())).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;

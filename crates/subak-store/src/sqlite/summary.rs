@@ -1,0 +1,197 @@
+//! Summary tables: folds of the log that lists read, changed in the transaction of the events.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use subak_domain::snapshot::{materialization_after, materialized_by};
+use subak_domain::{AssetKey, Event, Materialization, RunEvent, RunId, RunStatus, Snapshot, Timestamp, Version};
+
+use super::{failed, read_events};
+use crate::StoreError;
+
+/// One run, as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSummary {
+    /// The run.
+    pub run: RunId,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// The selection in words.
+    pub selection: String,
+    /// Who or what asked.
+    pub trigger: String,
+    /// Steps in its plan.
+    pub step_count: u64,
+    /// When it was planned.
+    pub planned_at: Timestamp,
+    /// When it was first taken up.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// The first failure, one sentence.
+    pub cause: Option<String>,
+}
+
+fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<(), StoreError> {
+    connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed("written")).map(drop)
+}
+
+/// Takes one event.
+pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreError> {
+    let (run, at) = (event.run.to_string(), event.at.as_microsecond());
+    let status = |status: RunStatus| execute(connection, "update runs set status = ? where run = ?", params![status.as_str(), run]);
+    match &event.event {
+        RunEvent::Planned { actions, selection, trigger } => {
+            let sql = "insert into runs (run, status, selection, trigger_text, step_count, planned_at) values (?, 'queued', ?, ?, ?, ?)";
+            execute(connection, sql, params![run, selection, trigger, actions.len() as i64, at])
+        }
+        RunEvent::Started { .. } => {
+            let sql = "update runs set status = 'running', started_at = coalesce(started_at, ?) where run = ? and status = 'queued'";
+            execute(connection, sql, params![at, run])
+        }
+        RunEvent::StepErrored { failure, retry_at: None, .. } => {
+            execute(connection, "update runs set cause = coalesce(cause, ?) where run = ?", params![failure.message, run])
+        }
+        RunEvent::StepSucceeded { .. } => materialize(connection, event),
+        RunEvent::CancelRequested { .. } => status(RunStatus::Stopping),
+        RunEvent::Resumed { .. } => {
+            execute(connection, "update runs set status = 'queued', ended_at = null, cause = null where run = ?", params![run])
+        }
+        RunEvent::Finished { status } => {
+            execute(connection, "update runs set status = ?, ended_at = ? where run = ?", params![status.as_str(), at, run])
+        }
+        RunEvent::StepStarted { .. } | RunEvent::StepErrored { .. } | RunEvent::StepSkipped { .. } | RunEvent::Lost { .. } => Ok(()),
+    }
+}
+
+fn materialize(connection: &Connection, event: &Event) -> Result<(), StoreError> {
+    let Some(asset) = materialized_by(&event.event) else { return Ok(()) };
+    let sql = "select asset, version, position, run, at, confirmed_at, row_count, account from materializations where asset = ?";
+    let previous = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row([asset.as_str()], materialization_of).optional())
+        .map_err(failed("read"))?
+        .transpose()?
+        .map(|(_, materialization)| materialization);
+    let Some(next) = materialization_after(previous.as_ref(), event) else { return Ok(()) };
+    let account = next.account.map(|account| serde_json::to_string(&account)).transpose();
+    let account = account.map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
+    execute(
+        connection,
+        "insert or replace into materializations values (?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            asset.as_str(),
+            next.version.as_str(),
+            next.position.cast_signed(),
+            next.run.to_string(),
+            next.at.as_microsecond(),
+            next.confirmed_at.as_microsecond(),
+            next.row_count.map(u64::cast_signed),
+            account,
+        ],
+    )
+}
+
+type Parsed<T> = rusqlite::Result<Result<T, StoreError>>;
+
+fn damaged(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged(format!("a summary cannot be read: {error}"))
+}
+
+fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(microseconds).map_err(damaged)
+}
+
+fn materialization_of(row: &Row<'_>) -> Parsed<(AssetKey, Materialization)> {
+    let asset: String = row.get(0)?;
+    let version: String = row.get(1)?;
+    let run: String = row.get(3)?;
+    let (position, at, confirmed_at): (i64, i64, i64) = (row.get(2)?, row.get(4)?, row.get(5)?);
+    let (row_count, account): (Option<i64>, Option<String>) = (row.get(6)?, row.get(7)?);
+    let parse = || {
+        let version: Version = serde_json::from_value(version.into()).map_err(damaged)?;
+        let materialization = Materialization {
+            version,
+            position: position.unsigned_abs(),
+            run: run.parse().map_err(damaged)?,
+            at: time(at)?,
+            confirmed_at: time(confirmed_at)?,
+            row_count: row_count.map(i64::unsigned_abs),
+            account: account.map(|text| serde_json::from_str(&text)).transpose().map_err(damaged)?,
+        };
+        Ok((asset.parse().map_err(damaged)?, materialization))
+    };
+    Ok(parse())
+}
+
+pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> {
+    let sql = "select asset, version, position, run, at, confirmed_at, row_count, account from materializations";
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let rows = statement.query_map([], materialization_of).map_err(failed("read"))?;
+    let latest = rows.map(|row| row.map_err(failed("read"))?).collect::<Result<_, StoreError>>()?;
+    Ok(Snapshot { latest })
+}
+
+fn status_of(text: &str) -> Result<RunStatus, StoreError> {
+    use RunStatus as S;
+    let all = [S::Queued, S::Running, S::Stopping, S::Succeeded, S::Failed, S::Canceled];
+    all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| damaged(format!("unknown status `{text}`")))
+}
+
+fn run_of(row: &Row<'_>) -> Parsed<RunSummary> {
+    let (run, status): (String, String) = (row.get(0)?, row.get(1)?);
+    let (selection, trigger, step_count): (String, String, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
+    let (planned_at, started_at, ended_at): (i64, Option<i64>, Option<i64>) = (row.get(5)?, row.get(6)?, row.get(7)?);
+    let cause = row.get(8)?;
+    let parse = || {
+        Ok(RunSummary {
+            run: run.parse().map_err(damaged)?,
+            status: status_of(&status)?,
+            selection,
+            trigger,
+            step_count: step_count.unsigned_abs(),
+            planned_at: time(planned_at)?,
+            started_at: started_at.map(time).transpose()?,
+            ended_at: ended_at.map(time).transpose()?,
+            cause,
+        })
+    };
+    Ok(parse())
+}
+
+pub(super) fn runs(connection: &Connection, count_max: usize) -> Result<Vec<RunSummary>, StoreError> {
+    let sql = "select run, status, selection, trigger_text, step_count, planned_at, started_at, ended_at, cause \
+               from runs order by run desc limit ?";
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let rows = statement.query_map([count_max as i64], run_of).map_err(failed("read"))?;
+    rows.map(|row| row.map_err(failed("read"))?).collect()
+}
+
+fn ids(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<RunId>, StoreError> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let rows = statement.query_map(parameters, |row| row.get::<_, String>(0)).map_err(failed("read"))?;
+    rows.map(|row| row.map_err(failed("read"))?.parse().map_err(damaged)).collect()
+}
+
+pub(super) fn runs_by_prefix(connection: &Connection, prefix: &str) -> Result<Vec<RunId>, StoreError> {
+    let sql = "select run from runs where substr(run, 1, length(?1)) = ?1 order by run desc limit 2";
+    ids(connection, sql, [prefix.to_ascii_uppercase()])
+}
+
+pub(super) fn open_runs(connection: &Connection) -> Result<Vec<RunId>, StoreError> {
+    ids(connection, "select run from runs where status in ('queued', 'running', 'stopping') order by run", [])
+}
+
+/// Folds the whole log again.
+pub(super) fn rebuild(connection: &Connection) -> Result<(), StoreError> {
+    const PAGE_LENGTH: i64 = 1000;
+    connection.execute_batch("delete from runs; delete from materializations;").map_err(failed("written"))?;
+    let sql = "select position, run, sequence, at, body from events where position > ? order by position limit ?";
+    let mut position = 0;
+    loop {
+        let page = read_events(connection, sql, params![position, PAGE_LENGTH])?;
+        let Some(last) = page.last() else { return Ok(()) };
+        position = last.position.cast_signed();
+        for event in &page {
+            apply(connection, event)?;
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The one thread that writes.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use subak_domain::{Event, Timestamp};
+use tokio::sync::oneshot;
+
+use super::{failed, summary};
+use crate::lease::LEASE_DURATION;
+use crate::{Acquired, Append, Holder, Lease, StoreError};
+
+/// How long a statement waits for another process's lock.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests in one transaction at most.
+const GROUP_LENGTH_MAX: usize = 500;
+
+/// What the writer can be asked to do.
+#[derive(Debug)]
+pub(super) enum Request {
+    Append(Append),
+    Acquire { name: String, holder: Box<Holder>, now: Timestamp },
+    Renew(Lease, Timestamp),
+    Release(Lease),
+    Rebuild,
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Events(Vec<Event>),
+    Acquired(Acquired),
+    Done,
+}
+
+type Reply = oneshot::Sender<Result<Answer, StoreError>>;
+
+/// A handle to the thread. Dropping it lets the thread finish what waits, and joins it.
+#[derive(Debug)]
+pub(super) struct Writer {
+    requests: Mutex<Option<Sender<(Request, Reply)>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let take = |slot: &mut Option<Sender<(Request, Reply)>>| drop(slot.take());
+        self.requests.get_mut().map(take).unwrap_or_default();
+        if let Ok(Some(thread)) = self.thread.get_mut().map(Option::take) {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn start(connection: Connection) -> Self {
+        let (requests, waiting) = channel();
+        let thread = std::thread::spawn(move || serve(connection, &waiting));
+        Self { requests: Mutex::new(Some(requests)), thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Hands over a request and waits until it is durable.
+    pub(super) async fn ask(&self, request: Request) -> Result<Answer, StoreError> {
+        let gone = || StoreError::Failed { action: "written", source: "the writer has stopped".into() };
+        let (reply, answer) = oneshot::channel();
+        {
+            let requests = self.requests.lock().map_err(|_| gone())?;
+            requests.as_ref().ok_or_else(gone)?.send((request, reply)).map_err(|_| gone())?;
+        }
+        answer.await.map_err(|_| gone())?
+    }
+
+    pub(super) async fn append(&self, request: Append) -> Result<Vec<Event>, StoreError> {
+        match self.ask(Request::Append(request)).await? {
+            Answer::Events(events) => Ok(events),
+            Answer::Acquired(_) | Answer::Done => Ok(Vec::new()),
+        }
+    }
+
+    pub(super) async fn acquire(&self, name: &str, holder: &Holder, now: Timestamp) -> Result<Acquired, StoreError> {
+        let request = Request::Acquire { name: name.to_owned(), holder: Box::new(holder.clone()), now };
+        match self.ask(request).await? {
+            Answer::Acquired(acquired) => Ok(acquired),
+            Answer::Events(_) | Answer::Done => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
+        }
+    }
+}
+
+fn serve(connection: Connection, waiting: &Receiver<(Request, Reply)>) {
+    while let Ok(first) = waiting.recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP_LENGTH_MAX
+            && let Ok(next) = waiting.try_recv()
+        {
+            group.push(next);
+        }
+        serve_group(&connection, group);
+    }
+    // Leaves one file behind, and none that looks like a crash.
+    drop(connection.execute_batch("pragma wal_checkpoint(truncate)"));
+}
+
+/// One transaction for the whole group. A request that fails is rolled back alone; a commit that fails fails all of them.
+fn serve_group(connection: &Connection, group: Vec<(Request, Reply)>) {
+    let mut answers = Vec::with_capacity(group.len());
+    let mut outcome = connection.execute_batch("begin immediate");
+    for (request, reply) in group {
+        let answer = match &outcome {
+            Ok(()) => in_savepoint(connection, &request),
+            Err(_) => Ok(Answer::Done),
+        };
+        answers.push((answer, reply));
+    }
+    if outcome.is_ok() {
+        outcome = connection.execute_batch("commit");
+    }
+    if outcome.is_err() && !connection.is_autocommit() {
+        drop(connection.execute_batch("rollback"));
+    }
+    for (answer, reply) in answers {
+        let answer = match &outcome {
+            Ok(()) => answer,
+            Err(error) => Err(failed("written")(copy(error))),
+        };
+        drop(reply.send(answer));
+    }
+}
+
+/// The same error once more, for each request of a group.
+fn copy(error: &rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, text) => rusqlite::Error::SqliteFailure(*code, text.clone()),
+        other => rusqlite::Error::ToSqlConversionFailure(other.to_string().into()),
+    }
+}
+
+fn in_savepoint(connection: &Connection, request: &Request) -> Result<Answer, StoreError> {
+    let run = |sql: &str| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed("written"));
+    run("savepoint request")?;
+    let answer = handle(connection, request);
+    if answer.is_err() {
+        run("rollback to request")?;
+    }
+    run("release request")?;
+    answer
+}
+
+fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreError> {
+    match request {
+        Request::Append(append) => append_events(connection, append).map(Answer::Events),
+        Request::Acquire { name, holder, now } => acquire(connection, name, holder, *now).map(Answer::Acquired),
+        Request::Renew(lease, now) => {
+            let sql = "update leases set expires_at = ? where name = ? and generation = ? and holder is not null";
+            let expires_at = (*now + LEASE_DURATION).as_microsecond();
+            let count = execute(connection, sql, params![expires_at, lease.name, lease.generation.cast_signed()])?;
+            if count == 1 { Ok(Answer::Done) } else { Err(StoreError::Fenced { name: lease.name.clone() }) }
+        }
+        Request::Release(lease) => {
+            let sql = "update leases set holder = null, expires_at = null where name = ? and generation = ?";
+            execute(connection, sql, params![lease.name, lease.generation.cast_signed()])?;
+            Ok(Answer::Done)
+        }
+        Request::Rebuild => summary::rebuild(connection).map(|()| Answer::Done),
+    }
+}
+
+fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, StoreError> {
+    connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed("written"))
+}
+
+fn append_events(connection: &Connection, append: &Append) -> Result<Vec<Event>, StoreError> {
+    if let Some(fence) = &append.fence {
+        let sql = "select generation from leases where name = ? and holder is not null";
+        let generation: Option<i64> = connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row([&fence.name], |row| row.get(0)).optional())
+            .map_err(failed("read"))?;
+        if generation.map(i64::unsigned_abs) != Some(fence.generation) {
+            return Err(StoreError::Fenced { name: fence.name.clone() });
+        }
+    }
+    let run = append.run.to_string();
+    let found: i64 = connection
+        .prepare_cached("select coalesce(max(sequence), 0) from events where run = ?")
+        .and_then(|mut statement| statement.query_row([&run], |row| row.get(0)))
+        .map_err(failed("read"))?;
+    if found.unsigned_abs() + 1 != append.expected {
+        return Err(StoreError::Conflict { expected: append.expected - 1, found: found.unsigned_abs() });
+    }
+    let mut events = Vec::with_capacity(append.events.len());
+    for (sequence, (at, event)) in (append.expected..).zip(&append.events) {
+        let body = serde_json::to_string(event).map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
+        let sql = "insert into events (run, sequence, at, body) values (?, ?, ?, ?)";
+        execute(connection, sql, params![run, sequence.cast_signed(), at.as_microsecond(), body])?;
+        let position = connection.last_insert_rowid().unsigned_abs();
+        let event = Event { position, run: append.run, sequence, at: *at, event: event.clone() };
+        summary::apply(connection, &event)?;
+        events.push(event);
+    }
+    Ok(events)
+}
+
+fn acquire(connection: &Connection, name: &str, holder: &Holder, now: Timestamp) -> Result<Acquired, StoreError> {
+    let row: Option<(i64, Option<String>, Option<i64>)> = connection
+        .query_row("select generation, holder, expires_at from leases where name = ?", [name], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()
+        .map_err(failed("read"))?;
+    let (generation, held, expires_at) = row.unwrap_or((0, None, None));
+    let previous: Option<Holder> = held.and_then(|text| serde_json::from_str(&text).ok());
+    if let (Some(other), Some(expires_at)) = (&previous, expires_at)
+        && expires_at > now.as_microsecond()
+        && !other.is_gone()
+    {
+        return Ok(Acquired::No { holder: other.clone() });
+    }
+    let sql = "insert into leases (name, generation, holder, expires_at) values (?1, ?2, ?3, ?4) \
+               on conflict (name) do update set generation = ?2, holder = ?3, expires_at = ?4";
+    let text = serde_json::to_string(holder).map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
+    execute(connection, sql, params![name, generation + 1, text, (now + LEASE_DURATION).as_microsecond()])?;
+    let lease = Lease { name: name.to_owned(), generation: generation.unsigned_abs() + 1 };
+    Ok(Acquired::Yes { lease, previous })
+}
