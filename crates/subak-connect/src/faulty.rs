@@ -8,7 +8,7 @@ use subak_domain::{CheckRule, Cursor, LoadId};
 
 use crate::{
     AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, ReadRequest, Sink, Source, SourceItem,
-    Staged, StreamInfo, TableInfo, TableName,
+    Staged, StagedRows, StreamInfo, TableInfo, TableName,
 };
 
 /// Decides which operation fails. The same seed and the same operations give the same faults.
@@ -146,6 +146,10 @@ struct FaultyStaged {
 
 #[async_trait]
 impl Staged for FaultyStaged {
+    fn rows(&self) -> StagedRows {
+        self.inner.rows()
+    }
+
     async fn audit(&mut self, rule: &CheckRule) -> Result<AuditResult, ConnectError> {
         self.faults.strike("audit")?;
         self.inner.audit(rule).await

@@ -25,6 +25,6 @@ pub use config::{ConfigSchema, ConnectionConfig, Field, FieldKind};
 pub use connector::{Abilities, Connection, Connector, OpenRequest, Registry};
 pub use dialect::Dialect;
 pub use error::{ConnectError, ConnectErrorKind};
-pub use sink::{AuditResult, Committed, Load, LoadRequest, Sink, Staged, TableInfo, TableName};
+pub use sink::{AuditResult, Committed, Load, LoadRequest, Sink, Staged, StagedRows, TableInfo, TableName};
 pub use source::{ReadRequest, Source, SourceItem, StreamInfo};
 pub use sql::{BuildRequest, SqlBackend};

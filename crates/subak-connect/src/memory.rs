@@ -15,7 +15,7 @@ use subak_domain::{CheckRule, Column, Cursor, LoadId, WriteMode};
 
 use crate::source::ReadRequest;
 use crate::{
-    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, Sink, Source, SourceItem, Staged,
+    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, Sink, Source, SourceItem, Staged, StagedRows,
     StreamInfo, TableInfo, TableName, convert,
 };
 
@@ -257,6 +257,10 @@ struct MemoryStaged {
 
 #[async_trait]
 impl Staged for MemoryStaged {
+    fn rows(&self) -> StagedRows {
+        StagedRows { written: self.written, overlap: self.overlap_count }
+    }
+
     async fn audit(&mut self, rule: &CheckRule) -> Result<AuditResult, ConnectError> {
         let bad_row_count = match rule {
             CheckRule::NotNull { columns } => {

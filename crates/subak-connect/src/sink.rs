@@ -88,6 +88,8 @@ pub trait Load: Send {
 /// A table as it will be, complete and unseen. Dropping it leaves the published table as it was.
 #[async_trait]
 pub trait Staged: Send {
+    /// How many rows are staged, and how many were left out because the table holds them already.
+    fn rows(&self) -> StagedRows;
     /// Evaluates a check on the table as readers would see it after publication.
     async fn audit(&mut self, rule: &CheckRule) -> Result<AuditResult, ConnectError>;
     /// Publishes the rows and `cursor` in one transaction and enters the load in the ledger. Readers see all of it or nothing.
@@ -95,6 +97,15 @@ pub trait Staged: Send {
     /// `Ok` means durable. After an error the table is as it was, unless the error is of the kind that leaves the outcome of a
     /// commit unknown: then [`Sink::committed`] tells.
     async fn publish(self: Box<Self>, cursor: Option<Cursor>) -> Result<Committed, ConnectError>;
+}
+
+/// The rows of a stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StagedRows {
+    /// Rows that publication will add or replace.
+    pub written: u64,
+    /// Rows that were left out because the table holds them already.
+    pub overlap: u64,
 }
 
 /// What one check found.

@@ -1,1 +1,9 @@
+//! Pure decisions: which assets a selection names, what is stale and why, and the ordered plan that follows.
+//!
+//! Deliberately not here: reading files or state, clocks, and doing anything.
 
+pub mod plan;
+pub mod selection;
+
+pub use plan::{Plan, PlanRequest, plan, plan_checks};
+pub use selection::{Selected, SelectionError, select};

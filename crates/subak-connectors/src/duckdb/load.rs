@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use duckdb::Connection;
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Staged, TableName, blocking, crash,
+    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Staged, StagedRows, TableName, blocking, crash,
 };
 use subak_domain::{CheckRule, Cursor, LoadId, StoredAs, WriteMode};
 
@@ -300,6 +300,10 @@ impl DuckDbStaged {
 
 #[async_trait]
 impl Staged for DuckDbStaged {
+    fn rows(&self) -> StagedRows {
+        StagedRows { written: self.prepared.staged_count, overlap: self.prepared.overlap_count }
+    }
+
     async fn audit(&mut self, rule: &CheckRule) -> Result<AuditResult, ConnectError> {
         let (preview, rule) = (self.prepared.preview.clone(), rule.clone());
         self.stage.with(move |connection| audit(connection, Some(&preview), &rule)).await

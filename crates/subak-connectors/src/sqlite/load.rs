@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection as Driver, OptionalExtension, TransactionBehavior, params};
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Sink, Staged, TableInfo, TableName, blocking, convert,
+    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Sink, Staged, StagedRows, TableInfo, TableName, blocking, convert,
     crash,
 };
 use subak_domain::schema::InvalidDataType;
@@ -319,6 +319,10 @@ impl SqliteStaged {
 
 #[async_trait]
 impl Staged for SqliteStaged {
+    fn rows(&self) -> StagedRows {
+        StagedRows { written: self.prepared.staged_count, overlap: self.prepared.overlap_count }
+    }
+
     async fn audit(&mut self, rule: &CheckRule) -> Result<AuditResult, ConnectError> {
         let preview = staging::preview(&DIALECT, &self.prepared.names, &self.request, &self.prepared.columns);
         let (database, rule) = (self.stage.database.clone(), rule.clone());
