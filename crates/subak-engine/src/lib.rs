@@ -1,1 +1,17 @@
+//! Runs a plan: a pure run state machine inside an async shell that owns limits, retries, timeouts and cancellation.
+//!
+//! Deliberately not here: what a connector is (connections are handed in), where definitions come from, and printing.
 
+pub mod clock;
+pub mod execute;
+pub mod failure;
+mod load;
+pub mod machine;
+pub mod shell;
+pub mod stop;
+
+pub use clock::{Clock, SystemClock};
+pub use execute::{Connections, DataExecutor, Progress, Reporter};
+pub use machine::{Effect, Input, Machine};
+pub use shell::{Engine, EngineError, Limits, StepExecutor};
+pub use stop::{StopReason, StopSignal};

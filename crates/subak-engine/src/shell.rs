@@ -1,0 +1,322 @@
+//! The async shell: records events before it acts on them, executes steps, waits, stops.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use subak_connect::crash;
+use subak_domain::run::IllegalEvent;
+use subak_domain::{Action, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, Timestamp};
+use subak_store::{Append, EventLog, Lease, Leases, StoreError};
+use tokio::task::JoinSet;
+
+use crate::failure::{self, DATA_UNTOUCHED};
+use crate::machine::{Effect, Input, Machine};
+use crate::{Clock, Reporter, StopReason, StopSignal};
+
+/// How often a lease is renewed: three times before it runs out.
+const RENEW_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Carries out one attempt of a step.
+#[async_trait]
+pub trait StepExecutor: Send + Sync {
+    /// Does the work. It ends soon after `stop` asks, and never leaves half of it visible.
+    async fn execute(&self, run: RunId, action: &Action, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>>;
+}
+
+/// Bounds of one run.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// Steps that run at a time.
+    pub slots_max: usize,
+    /// Retry rules by step; others have the default.
+    pub retries: BTreeMap<StepId, Retry>,
+    /// Upper bound for one attempt, by step.
+    pub timeouts: BTreeMap<StepId, Duration>,
+}
+
+/// Everything that runs plans.
+#[derive(Clone)]
+pub struct Engine {
+    /// Where events are recorded.
+    pub log: Arc<dyn EventLog>,
+    /// Where the right to act comes from.
+    pub leases: Arc<dyn Leases>,
+    /// The lease under which this process acts; every append is fenced by it.
+    pub lease: Option<Lease>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What steps do.
+    pub executor: Arc<dyn StepExecutor>,
+    /// Who watches.
+    pub reporter: Arc<dyn Reporter>,
+    /// This process, for people.
+    pub holder: String,
+}
+
+/// Why a run cannot go on. Its state stays as the log tells it.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The state cannot be read or written.
+    #[error("the state of the project failed")]
+    Store(#[from] StoreError),
+    /// The log does not fit together.
+    #[error("the log of the run does not fit together")]
+    Log(#[from] IllegalEvent),
+    /// There is no such run.
+    #[error("there is no run `{0}`")]
+    UnknownRun(RunId),
+    /// The run succeeded, or it has not ended.
+    #[error("run `{run}` is {status} and cannot be resumed")]
+    NotResumable {
+        /// The run.
+        run: RunId,
+        /// Where it stands.
+        status: RunStatus,
+    },
+}
+
+/// A run that this process has in hand.
+struct Hand<'a> {
+    engine: &'a Engine,
+    run: RunId,
+    sequence: u64,
+}
+
+impl Hand<'_> {
+    async fn append(&mut self, events: Vec<RunEvent>) -> Result<(), EngineError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let now = self.engine.clock.now();
+        let request = Append {
+            run: self.run,
+            expected: self.sequence + 1,
+            events: events.into_iter().map(|event| (now, event)).collect(),
+            fence: self.engine.lease.clone(),
+        };
+        let written = self.engine.log.append(request).await?;
+        self.sequence += written.len() as u64;
+        for event in &written {
+            crash_point_of(&event.event);
+            self.engine.reporter.event(self.run, &event.event);
+        }
+        Ok(())
+    }
+}
+
+fn crash_point_of(event: &RunEvent) {
+    match event {
+        RunEvent::Planned { .. } => crash::point("run_planned"),
+        RunEvent::Started { .. } => crash::point("run_started"),
+        RunEvent::StepStarted { .. } => crash::point("step_started"),
+        RunEvent::StepSucceeded { .. } => crash::point("step_reported"),
+        _ => {}
+    }
+}
+
+fn fold(run: RunId, events: &[Event]) -> Result<RunState, EngineError> {
+    let state = RunState::fold(events.iter().map(|event| (event.at, &event.event)));
+    Ok(state.ok_or(EngineError::UnknownRun(run))??)
+}
+
+type Ended = (StepId, Result<StepOutcome, Box<Failure>>);
+
+impl Engine {
+    /// Records a new run.
+    pub async fn plan_run(&self, run: RunId, actions: Vec<Action>, selection: String, trigger: String) -> Result<(), EngineError> {
+        let mut hand = Hand { engine: self, run, sequence: 0 };
+        hand.append(vec![RunEvent::Planned { actions, selection, trigger }]).await
+    }
+
+    /// Runs a recorded run to its end. A stop through `cancel` asks running steps to stop and waits for them.
+    pub async fn run(&self, run: RunId, limits: &Limits, cancel: &StopSignal) -> Result<RunState, EngineError> {
+        let events = self.log.read_run(run).await?;
+        let state = fold(run, &events)?;
+        let hand = Hand { engine: self, run, sequence: events.len() as u64 };
+        let machine = Machine::new(state, limits.slots_max, limits.retries.clone());
+        Loop { hand, machine, limits, steps: JoinSet::new(), stops: BTreeMap::new(), tasks: HashMap::new(), wake_at: None, is_finished: false }.run(cancel).await
+    }
+
+    /// Records that whoever held these runs is gone: what ran has failed, what waited is canceled. Call it with the lease in
+    /// hand, so that nobody can be running them.
+    pub async fn settle_lost(&self, runs: &[RunId], holder: &str) -> Result<(), EngineError> {
+        for run in runs {
+            let events = self.log.read_run(*run).await?;
+            let mut state = fold(*run, &events)?;
+            if state.status.is_final() {
+                continue;
+            }
+            let lost = RunEvent::Lost { holder: holder.to_owned() };
+            state.apply(self.clock.now(), &lost)?;
+            let status = if state.verdict() == RunStatus::Succeeded { RunStatus::Succeeded } else { RunStatus::Failed };
+            let mut hand = Hand { engine: self, run: *run, sequence: events.len() as u64 };
+            hand.append(vec![lost, RunEvent::Finished { status }]).await?;
+        }
+        Ok(())
+    }
+
+    /// Records that a run goes on with what is not done.
+    pub async fn resume(&self, run: RunId, by: &str) -> Result<(), EngineError> {
+        let events = self.log.read_run(run).await?;
+        let state = fold(run, &events)?;
+        if !matches!(state.status, RunStatus::Failed | RunStatus::Canceled) {
+            return Err(EngineError::NotResumable { run, status: state.status });
+        }
+        let mut hand = Hand { engine: self, run, sequence: events.len() as u64 };
+        hand.append(vec![RunEvent::Resumed { by: by.to_owned() }]).await
+    }
+}
+
+/// One run in motion.
+struct Loop<'a> {
+    hand: Hand<'a>,
+    machine: Machine,
+    limits: &'a Limits,
+    steps: JoinSet<Ended>,
+    stops: BTreeMap<StepId, StopSignal>,
+    /// Which step a task executes, so that a panic fails the right one.
+    tasks: HashMap<tokio::task::Id, StepId>,
+    wake_at: Option<Timestamp>,
+    is_finished: bool,
+}
+
+impl Loop<'_> {
+    async fn run(mut self, cancel: &StopSignal) -> Result<RunState, EngineError> {
+        let engine = self.hand.engine;
+        let mut renew_at = engine.clock.now() + RENEW_INTERVAL;
+        let mut is_cancel_sent = false;
+        self.take(Input::Begin { holder: engine.holder.clone() }).await?;
+        while !self.is_finished {
+            let wake_at = self.wake_at.unwrap_or(renew_at).min(renew_at);
+            let input = tokio::select! {
+                biased;
+                _ = cancel.stopped(), if !is_cancel_sent => {
+                    is_cancel_sent = true;
+                    Some(Input::Cancel { by: engine.holder.clone() })
+                }
+                Some(ended) = self.steps.join_next_with_id() => Some(self.ended(ended)),
+                () = engine.clock.sleep_until(wake_at) => None,
+            };
+            let now = engine.clock.now();
+            if now >= renew_at {
+                renew_at = now + RENEW_INTERVAL;
+                if let Some(lease) = &engine.lease {
+                    engine.leases.renew(lease, now).await?;
+                }
+            }
+            match input {
+                Some(input) => self.take(input).await?,
+                None if self.wake_at.is_some_and(|wake_at| wake_at <= now) => self.take(Input::Woke).await?,
+                None => {}
+            }
+        }
+        Ok(self.machine.state().clone())
+    }
+
+    /// Hands one input to the machine, records its events, then carries out its effects. Steps that ended meanwhile join in, so
+    /// that a wide plan does not pay one commit per step.
+    async fn take(&mut self, input: Input) -> Result<(), EngineError> {
+        let now = self.hand.engine.clock.now();
+        let (mut events, mut effects) = self.machine.handle(now, input)?;
+        while let Some(ended) = self.steps.try_join_next_with_id() {
+            let input = self.ended(ended);
+            let (more_events, more_effects) = self.machine.handle(now, input)?;
+            events.extend(more_events);
+            effects.extend(more_effects);
+        }
+        if events.iter().any(|event| matches!(event, RunEvent::Finished { .. })) {
+            crash::point("before_finish");
+        }
+        self.hand.append(events).await?;
+        self.wake_at = None;
+        for effect in effects {
+            match effect {
+                Effect::Start { step, .. } => self.start(step),
+                Effect::Stop(step) => {
+                    if let Some(stop) = self.stops.get(&step) {
+                        stop.stop(StopReason::Canceled);
+                    }
+                }
+                Effect::WakeAt(time) => self.wake_at = Some(time),
+                Effect::Finish(_) => self.is_finished = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, step: StepId) {
+        let Some(action) = self.machine.action(&step).cloned() else { return };
+        let (engine, run) = (self.hand.engine.clone(), self.hand.run);
+        let stop = StopSignal::default();
+        self.stops.insert(step.clone(), stop.clone());
+        let timeout = self.limits.timeouts.get(&step).copied();
+        let name = step.clone();
+        let task = self.steps.spawn(async move {
+            let began_at = engine.clock.now();
+            let work = engine.executor.execute(run, &action, &stop);
+            let result = match timeout {
+                None => work.await,
+                Some(timeout) => within(engine.clock.as_ref(), began_at + timeout, &stop, work).await,
+            };
+            let elapsed_ms = engine.clock.now().duration_since(began_at).as_millis().max(0) as u64;
+            let result = match result {
+                Ok(outcome) => Ok(StepOutcome { elapsed_ms, ..outcome }),
+                Err(failure) => Err(Box::new(Failure { elapsed_ms, ..*failure })),
+            };
+            (step, result)
+        });
+        self.tasks.insert(task.id(), name);
+    }
+
+    /// What ended; a panic becomes the failure of its step.
+    fn ended(&mut self, ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>) -> Input {
+        let (step, result) = match ended {
+            Ok((task, ended)) => {
+                self.tasks.remove(&task);
+                ended
+            }
+            Err(error) => {
+                let step = self.tasks.remove(&error.id()).unwrap_or_else(|| StepId::check("unknown"));
+                let mut failure = failure::plain("SBK0315", "the step panicked".into(), DATA_UNTOUCHED, FailureClass::Internal);
+                failure.causes.push(panic_text(error));
+                (step, Err(failure))
+            }
+        };
+        self.stops.remove(&step);
+        Input::Ended { step, result }
+    }
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+            (Some(text), _) => (*text).to_owned(),
+            (_, Some(text)) => text.clone(),
+            _ => "a panic without a message".to_owned(),
+        },
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Asks the work to stop at the deadline and waits until it has.
+async fn within(
+    clock: &dyn Clock,
+    deadline: Timestamp,
+    stop: &StopSignal,
+    work: impl Future<Output = Result<StepOutcome, Box<Failure>>>,
+) -> Result<StepOutcome, Box<Failure>> {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        biased;
+        result = &mut work => result,
+        () = clock.sleep_until(deadline) => {
+            stop.stop(StopReason::TimedOut);
+            work.await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
