@@ -7,6 +7,7 @@ pub mod account;
 pub mod action;
 pub mod asset;
 pub mod check;
+pub mod config;
 pub mod cursor;
 pub mod event;
 pub mod graph;

@@ -1,1 +1,131 @@
+//! Turns file *contents* into a resolved asset graph plus all diagnostics. Owns the YAML keys, SQL parsing, column lineage and
+//! the editor schema.
+//!
+//! Deliberately not here: reading files, the environment, connecting to anything. Loading never stops at the first problem: what
+//! can be read is read, and everything that is wrong comes back at once.
 
+mod config;
+mod declare;
+mod decode;
+pub mod keys;
+pub mod lineage;
+mod reference;
+mod resolve;
+pub mod schema;
+mod sql;
+mod yaml;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use subak_diag::{Diagnostic, Sources};
+use subak_domain::config::ConfigSchema;
+use subak_domain::{AssetGraph, AssetKey};
+
+pub use config::{Config, ConnectionDeclaration};
+pub use lineage::{ColumnRef, OutputColumn, OutputColumns};
+pub use reference::{InvalidReference, Part, Template, Unresolved};
+
+/// The connection through which seeds are read: the project's own files. No project can declare it, for `-` is no part of a name.
+pub const PROJECT_FILES: &str = "project_files";
+
+/// What a kind of connection can do and be configured with, handed in as data.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectorInfo {
+    /// The word after `type:`.
+    pub kind: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// Its keys.
+    pub config: ConfigSchema,
+    /// Whether streams can be read from it.
+    pub is_source: bool,
+    /// Whether tables can be written to it.
+    pub is_sink: bool,
+    /// The dialect of its SQL, if it runs SQL.
+    pub dialect: Option<&'static str>,
+    /// Whether its tables have schemas; without, `a.b` and `a_b` are one table.
+    pub has_schemas: bool,
+}
+
+/// The contents of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Its text.
+    Text(Arc<str>),
+    /// Why it has none.
+    Unreadable(String),
+}
+
+/// The files of a project by path, relative to it, with `/` between parts.
+pub type Files = BTreeMap<Arc<str>, Content>;
+
+/// What loading takes besides files.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions<'a> {
+    /// The connectors of this build.
+    pub connectors: &'a [ConnectorInfo],
+    /// Environment variables that references may name.
+    pub environment: &'a BTreeMap<String, String>,
+    /// The profile to lay over the settings.
+    pub profile: Option<&'a str>,
+}
+
+/// What loading gives.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The project; `None` when an error keeps it from being used.
+    pub project: Option<Project>,
+    /// Everything that is wrong, by file and place.
+    pub problems: Vec<Diagnostic>,
+    /// The texts into which problems point.
+    pub sources: Sources,
+}
+
+impl Loaded {
+    /// Whether a problem is an error.
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(Diagnostic::is_error)
+    }
+}
+
+/// A project that holds together.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// Its settings.
+    pub config: Config,
+    /// Its assets and checks.
+    pub graph: Arc<AssetGraph>,
+    queries: Arc<resolve::Queries>,
+}
+
+impl Project {
+    /// The columns of an asset and what each is made from, as far as that is known.
+    pub fn columns(&self, asset: &AssetKey) -> OutputColumns {
+        self.queries.columns(&self.graph, asset)
+    }
+
+    /// The columns of every asset. Cheaper than asking for each.
+    pub fn all_columns(&self) -> BTreeMap<AssetKey, OutputColumns> {
+        self.queries.all_columns(&self.graph)
+    }
+}
+
+/// Loads projects, and keeps what unchanged files declared from one load to the next.
+#[derive(Debug, Default)]
+pub struct Loader {
+    config: Option<(Arc<str>, Option<String>)>,
+    parsed: HashMap<Arc<str>, (Content, Arc<resolve::ParsedFile>)>,
+}
+
+impl Loader {
+    /// Loads the project. Files that have not changed since the last call are not parsed again.
+    pub fn load(&mut self, files: &Files, options: &LoadOptions<'_>) -> Loaded {
+        resolve::load(self, files, options)
+    }
+}
+
+/// Loads a project once.
+pub fn load(files: &Files, options: &LoadOptions<'_>) -> Loaded {
+    Loader::default().load(files, options)
+}

@@ -1,0 +1,259 @@
+//! `subak.yml`: connections, profiles, defaults.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use subak_diag::{Diagnostic, codes};
+use subak_domain::config::{Field, FieldKind};
+use subak_domain::{AssetKey, ConnectionName, Retry, asset};
+
+use crate::ConnectorInfo;
+use crate::decode::{self, Context, Fields, list, text};
+use crate::keys;
+use crate::reference::{Part, Template};
+use crate::yaml::{self, Name, Node, Value};
+
+/// The settings of a project, with the profile laid over them.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the project.
+    pub project: String,
+    /// Its time zone, by IANA name.
+    pub timezone: String,
+    /// The connection in which assets are stored where nothing else is said.
+    pub warehouse: ConnectionName,
+    /// The outside systems.
+    pub connections: BTreeMap<ConnectionName, ConnectionDeclaration>,
+    /// Names of all profiles.
+    pub profiles: Vec<String>,
+    /// How often a failed step is tried again.
+    pub retry: Retry,
+    /// Upper bound for one attempt.
+    pub timeout: Duration,
+    /// Assets that something outside keeps up to date.
+    pub external: Vec<(AssetKey, Range<usize>)>,
+}
+
+/// One configured outside system, references not resolved.
+#[derive(Debug, Clone)]
+pub struct ConnectionDeclaration {
+    /// The kind of its connector.
+    pub kind: String,
+    /// Its values by key, as written.
+    pub values: BTreeMap<String, Template>,
+    /// Where it is declared.
+    pub span: Range<usize>,
+}
+
+/// What a value of a connection is checked against.
+pub(crate) struct Settings<'a> {
+    pub(crate) connectors: &'a [ConnectorInfo],
+    pub(crate) environment: &'a BTreeMap<String, String>,
+    pub(crate) profile: Option<&'a str>,
+}
+
+/// Reads `subak.yml`. Problems go to `problems`; `None` when nothing in it can be used.
+pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problems: &mut Vec<Diagnostic>) -> Option<Config> {
+    let documents = yaml::parse(path, text, problems);
+    let mut context = Context { path, offset: 0, problems };
+    let Some(node) = documents.first() else {
+        if context.problems.is_empty() {
+            context.report(Diagnostic::error(codes::MISSING_KEY, "`subak.yml` is empty").help("it needs `project:` and `connections:`"), &(0..0), "");
+        }
+        return None;
+    };
+    let fields = Fields::of(node, keys::PROJECT, &[], "`subak.yml`", &mut context)?;
+    let project = fields.text("project", &mut context).unwrap_or_default().to_owned();
+    let timezone = timezone(&fields, &mut context);
+    let mut connections = connections(fields.named("connections", &mut context), settings, &mut context);
+    let mut warehouse = fields.get("warehouse");
+    let profiles = fields.named("profiles", &mut context);
+    let mut is_found = settings.profile.is_none();
+    for (name, node) in profiles {
+        let Some(profile) = Fields::of(node, keys::PROFILE, &[], &format!("profile `{}`", name.text), &mut context) else { continue };
+        let overlay = self::connections(profile.named("connections", &mut context), settings, &mut context);
+        if settings.profile == Some(name.text.as_str()) {
+            is_found = true;
+            warehouse = profile.get("warehouse").or(warehouse);
+            connections.extend(overlay);
+        }
+    }
+    let profiles: Vec<String> = profiles.iter().map(|(name, _)| name.text.clone()).collect();
+    if !is_found {
+        unknown_profile(settings.profile.unwrap_or_default(), &profiles, &mut context);
+    }
+    let warehouse = self::warehouse(warehouse, &connections, &mut context);
+    let (retry, timeout) = defaults(&fields, &mut context);
+    let external = external(&fields, &mut context);
+    Some(Config { project, timezone, warehouse, connections, profiles, retry, timeout, external })
+}
+
+fn unknown_profile(wanted: &str, known: &[String], context: &mut Context<'_>) {
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
+    let problem = Diagnostic::error(codes::UNKNOWN_PROFILE, format!("there is no profile `{wanted}`"));
+    let help = match subak_diag::nearest(wanted, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if names.is_empty() => "declare it under `profiles:`".to_owned(),
+        None => format!("known profiles are {}", list(&names)),
+    };
+    context.report(problem.help(help), &(0..0), "");
+}
+
+fn timezone(fields: &Fields<'_>, context: &mut Context<'_>) -> String {
+    let Some(node) = fields.get("timezone") else { return "UTC".to_owned() };
+    let Some(name) = text(node, "`timezone`", context) else { return "UTC".to_owned() };
+    if TimeZone::get(name).is_err() {
+        context.invalid(node, format!("`{name}` is not a time zone; use an IANA name such as `Asia/Jakarta`"));
+    }
+    name.to_owned()
+}
+
+fn defaults(fields: &Fields<'_>, context: &mut Context<'_>) -> (Retry, Duration) {
+    let none = (Retry::default(), asset::TIMEOUT_DEFAULT);
+    let Some(node) = fields.get("defaults") else { return none };
+    let Some(fields) = Fields::of(node, keys::DEFAULTS, &[], "`defaults`", context) else { return none };
+    (decode::retry(&fields, none.0, context), fields.duration("timeout", context).unwrap_or(none.1))
+}
+
+fn external(fields: &Fields<'_>, context: &mut Context<'_>) -> Vec<(AssetKey, Range<usize>)> {
+    let texts = fields.texts("external", context);
+    texts.into_iter().filter_map(|(text, node)| Some((decode::asset_key(text, node, context)?, node.span.clone()))).collect()
+}
+
+fn warehouse(
+    node: Option<&Node>,
+    connections: &BTreeMap<ConnectionName, ConnectionDeclaration>,
+    context: &mut Context<'_>,
+) -> ConnectionName {
+    let name = match node {
+        Some(node) => text(node, "`warehouse`", context).and_then(|text| connection_ref(text, node, connections, context)),
+        None => connections.keys().find(|name| name.as_str() == "warehouse").or_else(|| connections.keys().next()).cloned(),
+    };
+    name.unwrap_or_else(|| "warehouse".parse().unwrap_or_else(|_| unreachable!("`warehouse` is a valid name")))
+}
+
+/// A reference to a declared connection.
+pub(crate) fn connection_ref(
+    text: &str,
+    node: &Node,
+    connections: &BTreeMap<ConnectionName, ConnectionDeclaration>,
+    context: &mut Context<'_>,
+) -> Option<ConnectionName> {
+    if let Some((name, _)) = connections.iter().find(|(name, _)| name.as_str() == text) {
+        return Some(name.clone());
+    }
+    let names: Vec<&str> = connections.keys().map(ConnectionName::as_str).collect();
+    let problem = Diagnostic::error(codes::UNKNOWN_CONNECTION, format!("there is no connection `{text}`"));
+    let help = match subak_diag::nearest(text, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("declare it under `connections:` in `subak.yml`; known connections are {}", list(&names)),
+    };
+    context.report(problem.help(help), &node.span, "not declared");
+    None
+}
+
+fn connections(
+    entries: &[(Name, Node)],
+    settings: &Settings<'_>,
+    context: &mut Context<'_>,
+) -> BTreeMap<ConnectionName, ConnectionDeclaration> {
+    let mut connections = BTreeMap::new();
+    for (name, node) in entries {
+        match name.text.parse::<ConnectionName>() {
+            Ok(key) => {
+                if let Some(declaration) = connection(&name.text, node, settings, context) {
+                    connections.insert(key, declaration);
+                }
+            }
+            Err(error) => context.report(Diagnostic::error(codes::INVALID_VALUE, error.to_string()), &name.span, ""),
+        }
+    }
+    connections
+}
+
+fn connection(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Context<'_>) -> Option<ConnectionDeclaration> {
+    let Value::Map(entries) = &node.value else {
+        context.wrong_shape(node, &format!("connection `{name}`"), "a mapping");
+        return None;
+    };
+    let Some((_, kind_node)) = entries.iter().find(|(key, _)| key.text == "type") else {
+        let problem = Diagnostic::error(codes::MISSING_KEY, format!("connection `{name}` needs the key `type`"));
+        let kinds: Vec<&str> = settings.connectors.iter().map(|connector| connector.kind).collect();
+        context.report(problem.help(format!("known types are {}", list(&kinds))), &node.span, "");
+        return None;
+    };
+    let kind = text(kind_node, "`type`", context)?;
+    let Some(connector) = settings.connectors.iter().find(|connector| connector.kind == kind) else {
+        let kinds: Vec<&str> = settings.connectors.iter().map(|connector| connector.kind).collect();
+        let problem = Diagnostic::error(codes::UNKNOWN_CONNECTOR, format!("`{kind}` is no type of connection in this build"));
+        let near = subak_diag::nearest(kind, kinds.iter().copied()).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        context.report(problem.help(format!("{near}known types are {}", list(&kinds))), &kind_node.span, "");
+        return None;
+    };
+    let keys: Vec<keys::Key> = connector
+        .config
+        .connection
+        .iter()
+        .map(|field| keys::Key { name: field.name, shape: keys::Shape::Text, is_required: field.is_required, doc: field.doc })
+        .collect();
+    let fields = Fields::of(node, &keys, &["type"], &format!("connection `{name}`"), context)?;
+    let mut values = BTreeMap::new();
+    for field in connector.config.connection {
+        if let Some(node) = fields.get(field.name)
+            && let Some(template) = value(node, field, settings, context)
+        {
+            values.insert(field.name.to_owned(), template);
+        }
+    }
+    Some(ConnectionDeclaration { kind: kind.to_owned(), values, span: context.place(&node.span) })
+}
+
+/// One value of a connection or a stream, checked as far as it can be without resolving it.
+pub(crate) fn value(node: &Node, field: &Field, settings: &Settings<'_>, context: &mut Context<'_>) -> Option<Template> {
+    let text = text(node, &format!("`{}`", field.name), context)?;
+    let template = match Template::parse(text) {
+        Ok(template) => template,
+        Err(error) => {
+            let problem = Diagnostic::error(codes::INVALID_REFERENCE, error.to_string());
+            context.report(problem.help("references are `${NAME}`, `${NAME:-default}` and `${secret:NAME}`; `$$` is one dollar sign"), &node.span, "");
+            return None;
+        }
+    };
+    for part in template.parts() {
+        if let Part::Variable { name, default: None } = part
+            && settings.environment.get(name).is_none_or(String::is_empty)
+        {
+            let problem = Diagnostic::warning(codes::MISSING_VARIABLE, format!("the environment variable `{name}` is not set"));
+            context.report(problem.help(format!("set it, or give a default: `${{{name}:-default}}`")), &node.span, "");
+        }
+    }
+    if let Some(literal) = template.literal() {
+        check_literal(literal, node, field, context);
+    }
+    Some(template)
+}
+
+fn check_literal(literal: &str, node: &Node, field: &Field, context: &mut Context<'_>) {
+    let name = field.name;
+    match field.kind {
+        FieldKind::Integer if literal.parse::<u64>().is_err() => {
+            context.invalid(node, format!("`{name}` must be a whole number, and this is `{literal}`"));
+        }
+        FieldKind::Boolean if !matches!(literal, "true" | "false") => {
+            context.invalid(node, format!("`{name}` must be `true` or `false`, and this is `{literal}`"));
+        }
+        FieldKind::Word(words) if !words.contains(&literal) => decode::unknown_word(node, literal, words, &format!("`{name}`"), context),
+        FieldKind::Path if std::path::Path::new(literal).components().any(|part| part == std::path::Component::ParentDir) => {
+            let problem = Diagnostic::error(codes::INSECURE_PATH, format!("the path `{literal}` leaves the project"));
+            context.report(problem.help("use a path below the project, or an absolute one, for example from a variable: `${DATA_DIR}/…`"), &node.span, "");
+        }
+        FieldKind::Secret if !literal.is_empty() => {
+            let problem = Diagnostic::warning(codes::LITERAL_SECRET, format!("`{name}` stands here as plain text"));
+            context.report(problem.help(format!("write `{name}: ${{secret:{name}}}` and keep the value outside of the project")), &node.span, "");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,480 @@
+//! Declarations of assets and checks, file by file. What other files say takes no part here, so the result of a file can be kept
+//! until the file changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use subak_diag::{Diagnostic, codes};
+use subak_domain::{AssetKey, Check, CheckRule, ConnectionName, CursorRule, DataType, Retry, Severity, StoredAs, WriteMode};
+
+use crate::config::{Config, Settings, connection_ref};
+use crate::decode::{self, Context, Fields, text};
+use crate::keys;
+use crate::reference::Template;
+use crate::yaml::{self, Name, Node, Value};
+
+/// What one file declares.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FileDeclarations {
+    pub(crate) streams: Vec<StreamDeclaration>,
+    pub(crate) seeds: Vec<SeedDeclaration>,
+    pub(crate) queries: Vec<QueryDeclaration>,
+    pub(crate) problems: Vec<Diagnostic>,
+}
+
+/// What every asset has.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    pub(crate) key: AssetKey,
+    /// Where its name stands.
+    pub(crate) span: Range<usize>,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) description: Option<String>,
+    pub(crate) owner: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) tags: BTreeSet<String>,
+    pub(crate) retry: Retry,
+    pub(crate) timeout: Duration,
+}
+
+/// A stream that becomes an asset.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamDeclaration {
+    pub(crate) common: Common,
+    pub(crate) from: ConnectionName,
+    pub(crate) to: ConnectionName,
+    pub(crate) stream: String,
+    pub(crate) mode: WriteMode,
+    pub(crate) primary_key: Vec<String>,
+    pub(crate) cursor: Option<CursorRule>,
+    pub(crate) columns: BTreeMap<String, DataType>,
+    pub(crate) options: BTreeMap<String, String>,
+}
+
+/// Types and checks of a seed; the file itself is found by its ending.
+#[derive(Debug, Clone)]
+pub(crate) struct SeedDeclaration {
+    pub(crate) common: Common,
+    pub(crate) columns: BTreeMap<String, DataType>,
+}
+
+/// A SQL file: an asset, or a standalone check.
+#[derive(Debug, Clone)]
+pub(crate) struct QueryDeclaration {
+    /// The asset's parts; a check uses only some.
+    pub(crate) common: Common,
+    /// The check's name, when it is one.
+    pub(crate) check: Option<(String, Severity)>,
+    pub(crate) on: ConnectionName,
+    pub(crate) stored_as: StoredAs,
+    pub(crate) depends_on: Option<Vec<(AssetKey, Range<usize>)>>,
+    /// The SQL behind the header, and where it begins.
+    pub(crate) body: String,
+    pub(crate) body_start: usize,
+}
+
+/// Where a file stands and what holds for all files.
+pub(crate) struct Scope<'a> {
+    pub(crate) path: &'a Arc<str>,
+    pub(crate) config: &'a Config,
+    pub(crate) settings: &'a Settings<'a>,
+}
+
+/// The key that a path below `assets/` gives: `assets/gold/x.sql` is `gold.x`.
+pub(crate) fn key_of_path(path: &str) -> String {
+    let inner = path.strip_prefix("assets/").unwrap_or(path);
+    let stem = inner.rsplit_once('.').map_or(inner, |(stem, _)| stem);
+    stem.replace('/', ".")
+}
+
+fn path_key(scope: &Scope<'_>, context: &mut Context<'_>) -> Option<AssetKey> {
+    let text = key_of_path(scope.path);
+    match text.parse() {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let error: subak_domain::InvalidAssetKey = error;
+            let problem = Diagnostic::error(codes::INVALID_ASSET_KEY, error.to_string());
+            let help = "the key comes from the path below `assets/`; rename the file or its folder";
+            context.problems.push(problem.at(scope.path, 0..0, "").help(help));
+            None
+        }
+    }
+}
+
+impl Common {
+    fn new(key: AssetKey, span: Range<usize>, config: &Config) -> Self {
+        Self {
+            key,
+            span,
+            checks: Vec::new(),
+            description: None,
+            owner: None,
+            group: None,
+            tags: BTreeSet::new(),
+            retry: config.retry,
+            timeout: config.timeout,
+        }
+    }
+
+    /// Takes what the fields say; what they do not say stays.
+    fn read(&mut self, fields: &Fields<'_>, context: &mut Context<'_>) {
+        let take = |slot: &mut Option<String>, text: Option<&str>| {
+            if let Some(text) = text {
+                *slot = Some(text.to_owned());
+            }
+        };
+        take(&mut self.description, fields.text("description", context));
+        take(&mut self.owner, fields.text("owner", context));
+        take(&mut self.group, fields.text("group", context));
+        self.tags.extend(fields.texts("tags", context).into_iter().map(|(tag, _)| tag.to_owned()));
+        self.retry = decode::retry(fields, self.retry, context);
+        self.timeout = fields.duration("timeout", context).unwrap_or(self.timeout);
+        self.checks.extend(checks(fields, context));
+        let mut names = BTreeSet::new();
+        let twice: Vec<String> = self.checks.iter().filter(|check| !names.insert(&check.name)).map(|check| check.name.clone()).collect();
+        for name in twice {
+            let problem = Diagnostic::error(codes::CHECK_DUPLICATE, format!("`{}` has the check `{name}` twice", self.key));
+            let span = fields.name("checks").map_or(0..0, |name| name.span.clone());
+            context.report(problem.help("remove one of them, or give it a `name:`"), &span, "");
+        }
+    }
+}
+
+/// Reads a YAML file below `assets/`.
+pub(crate) fn yaml_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
+    let mut found = FileDeclarations::default();
+    let mut problems = Vec::new();
+    let documents = yaml::parse(scope.path, text, &mut problems);
+    let mut context = Context { path: scope.path, offset: 0, problems: &mut problems };
+    if documents.iter().all(|node| node.value == Value::Null) && context.problems.is_empty() {
+        let problem = Diagnostic::error(codes::UNKNOWN_FILE, "the file declares nothing");
+        context.report(problem.help("declare `ingest:` or `seed:`, or remove the file"), &(0..0), "");
+    }
+    for node in documents.iter().filter(|node| node.value != Value::Null) {
+        let Some(fields) = Fields::of(node, keys::INGEST_FILE, &[], "the file", &mut context) else { continue };
+        if let Some(node) = fields.get("ingest") {
+            ingest(scope, node, &mut context, &mut found);
+        }
+        if let Some(node) = fields.get("seed") {
+            seed(scope, node, &mut context, &mut found);
+        }
+    }
+    found.problems = problems;
+    found
+}
+
+fn seed(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut FileDeclarations) {
+    let Some(fields) = Fields::of(node, keys::SEED, &[], "`seed`", context) else { return };
+    let Some(key) = path_key(scope, context) else { return };
+    let mut common = Common::new(key, node.span.clone(), scope.config);
+    common.read(&fields, context);
+    found.seeds.push(SeedDeclaration { common, columns: columns(&fields, context) });
+}
+
+fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut FileDeclarations) {
+    let Some(fields) = Fields::of(node, keys::INGEST, &[], "`ingest`", context) else { return };
+    let connections = &scope.config.connections;
+    let resolve = |name: &str, context: &mut Context<'_>| {
+        let node = fields.get(name)?;
+        connection_ref(text(node, &format!("`{name}`"), context)?, node, connections, context)
+    };
+    let from = resolve("from", context);
+    let to = if fields.get("to").is_some() { resolve("to", context) } else { Some(scope.config.warehouse.clone()) };
+    let connector = from.as_ref().and_then(|from| connections.get(from)).map(|connection| connection.kind.as_str());
+    let connector = scope.settings.connectors.iter().find(|info| Some(info.kind) == connector);
+    if let (Some(name), Some(info)) = (&from, connector)
+        && !info.is_source
+    {
+        lacks(context, &fields, "from", format!("connection `{name}` (type `{}`) cannot be read", info.kind));
+    }
+    let target = to.as_ref().and_then(|to| connections.get(to)).and_then(|to| scope.settings.connectors.iter().find(|info| info.kind == to.kind));
+    if let (Some(name), Some(info)) = (&to, target)
+        && !info.is_sink
+    {
+        let key = if fields.get("to").is_some() { "to" } else { "from" };
+        lacks(context, &fields, key, format!("connection `{name}` (type `{}`) cannot be written", info.kind));
+    }
+    let options: &[subak_domain::config::Field] = connector.map_or(&[], |info| info.config.stream);
+    let extra: Vec<&str> = options.iter().map(|field| field.name).collect();
+    // A connector that is not known has said so already; its options must not be called unknown as well.
+    let is_known = connector.is_some();
+    let defaults = fields.get("defaults").filter(|_| is_known).and_then(|node| Fields::of(node, keys::STREAM, &extra, "`defaults`", context));
+    let streams = fields.named("streams", context);
+    if streams.is_empty() && matches!(fields.get("streams").map(|node| &node.value), Some(Value::Map(_) | Value::Null)) {
+        let problem = Diagnostic::error(codes::NO_STREAMS, "the ingest declares no streams");
+        context.report(problem.help("list at least one under `streams:`"), &node.span.clone(), "");
+    }
+    let (Some(from), Some(to)) = (from, to) else { return };
+    let reader = StreamReader { scope, defaults, options, extra: &extra, from, to };
+    for (name, node) in streams {
+        found.streams.extend(reader.read(name, node, context));
+    }
+}
+
+fn lacks(context: &mut Context<'_>, fields: &Fields<'_>, key: &str, message: String) {
+    let span = fields.get(key).map_or(0..0, |node| node.span.clone());
+    context.report(Diagnostic::error(codes::LACKS_ABILITY, message).help("`subak docs connectors` shows what each type can do"), &span, "");
+}
+
+struct StreamReader<'a> {
+    scope: &'a Scope<'a>,
+    defaults: Option<Fields<'a>>,
+    options: &'a [subak_domain::config::Field],
+    extra: &'a [&'a str],
+    from: ConnectionName,
+    to: ConnectionName,
+}
+
+impl StreamReader<'_> {
+    fn read(&self, name: &Name, node: &Node, context: &mut Context<'_>) -> Option<StreamDeclaration> {
+        let what = format!("stream `{}`", name.text);
+        let empty = Node { span: node.span.clone(), value: Value::Map(Vec::new()) };
+        let node = if node.value == Value::Null { &empty } else { node };
+        let own = Fields::of(node, keys::STREAM, self.extra, &what, context)?;
+        let folder = self.scope.path.strip_prefix("assets/").unwrap_or(self.scope.path);
+        let prefix = folder.rsplit_once('/').map(|(folder, _)| format!("{}.", folder.replace('/', "."))).unwrap_or_default();
+        let key = decode::asset_key(&format!("{prefix}{}", name.text), &Node { span: name.span.clone(), value: Value::Null }, context)?;
+        let mut common = Common::new(key, name.span.clone(), self.scope.config);
+        let layers: Vec<Fields<'_>> = self.defaults.into_iter().chain([own]).collect();
+        for fields in &layers {
+            common.read(fields, context);
+        }
+        let mut declaration = StreamDeclaration {
+            common,
+            from: self.from.clone(),
+            to: self.to.clone(),
+            stream: name.text.clone(),
+            mode: WriteMode::Replace,
+            primary_key: Vec::new(),
+            cursor: None,
+            columns: BTreeMap::new(),
+            options: BTreeMap::new(),
+        };
+        let mut mode = None;
+        for fields in &layers {
+            self.layer(fields, &mut declaration, &mut mode, context);
+        }
+        declaration.mode = mode.unwrap_or(match (declaration.primary_key.is_empty(), &declaration.cursor) {
+            (false, _) => WriteMode::Merge,
+            (true, Some(_)) => WriteMode::Append,
+            (true, None) => WriteMode::Replace,
+        });
+        refuse_misuse(&declaration, &own, name, context);
+        Some(declaration)
+    }
+
+    fn layer(&self, fields: &Fields<'_>, declaration: &mut StreamDeclaration, mode: &mut Option<WriteMode>, context: &mut Context<'_>) {
+        let modes = [("replace", WriteMode::Replace), ("append", WriteMode::Append), ("merge", WriteMode::Merge)];
+        *mode = fields.word("mode", &modes, context).or(*mode);
+        if let Some(stream) = fields.text("stream", context) {
+            stream.clone_into(&mut declaration.stream);
+        }
+        if fields.get("primary_key").is_some() {
+            declaration.primary_key = fields.texts("primary_key", context).into_iter().map(|(column, _)| column.to_owned()).collect();
+        }
+        declaration.cursor = cursor(fields, context).or(declaration.cursor.take());
+        declaration.columns.extend(columns(fields, context));
+        for option in self.options {
+            if let Some(node) = fields.get(option.name)
+                && let Some(template) = crate::config::value(node, option, self.scope.settings, context)
+                && let Some(value) = self.resolve(&template, node, context)
+            {
+                declaration.options.insert(option.name.to_owned(), value);
+            }
+        }
+    }
+
+    fn resolve(&self, template: &Template, node: &Node, context: &mut Context<'_>) -> Option<String> {
+        let variable = |name: &str| self.scope.settings.environment.get(name).cloned();
+        match template.resolve(variable, |_| None) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let problem = Diagnostic::error(codes::MISSING_VARIABLE, error.to_string());
+                context.report(problem.help("options of streams take environment variables and no secrets"), &node.span, "");
+                None
+            }
+        }
+    }
+}
+
+fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Name, context: &mut Context<'_>) {
+    let place = |key: &str| fields.name(key).map_or_else(|| name.span.clone(), |name| name.span.clone());
+    let key = &declaration.common.key;
+    if declaration.mode == WriteMode::Merge && declaration.primary_key.is_empty() {
+        let problem = Diagnostic::error(codes::MERGE_WITHOUT_KEY, format!("`{key}` is merged, and no `primary_key` says by what"));
+        context.report(problem.help("declare `primary_key:`, or use `mode: append` or `mode: replace`"), &place("mode"), "");
+    }
+    if declaration.mode == WriteMode::Replace && declaration.cursor.is_some() {
+        let problem = Diagnostic::error(codes::CURSOR_MISUSE, format!("`{key}` is replaced each time, so a cursor would lose the rows before it"));
+        context.report(problem.help("remove `cursor:`, or use `mode: merge` or `mode: append`"), &place("cursor"), "");
+    }
+    let has_lag = declaration.cursor.as_ref().is_some_and(|cursor| !cursor.lag.is_zero());
+    if declaration.mode == WriteMode::Append && has_lag {
+        let problem = Diagnostic::error(codes::CURSOR_MISUSE, format!("`{key}` is appended to, and a `lag` reads changed rows again"));
+        context.report(problem.help("remove `lag:`, or declare a `primary_key:` and use `mode: merge`"), &place("cursor"), "");
+    }
+}
+
+fn cursor(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<CursorRule> {
+    let node = fields.get("cursor")?;
+    if let Value::Scalar { text, .. } = &node.value {
+        return Some(CursorRule { column: text.clone(), lag: Duration::ZERO });
+    }
+    let fields = Fields::of(node, keys::CURSOR, &[], "`cursor`", context)?;
+    let lag = fields.duration("lag", context).unwrap_or_default();
+    Some(CursorRule { column: fields.text("column", context)?.to_owned(), lag })
+}
+
+fn columns(fields: &Fields<'_>, context: &mut Context<'_>) -> BTreeMap<String, DataType> {
+    let mut columns = BTreeMap::new();
+    for (name, node) in fields.named("columns", context) {
+        let Some(text) = text(node, &format!("the type of `{}`", name.text), context) else { continue };
+        match text.parse() {
+            Ok(data_type) => {
+                columns.insert(name.text.clone(), data_type);
+            }
+            Err(error) => {
+                let error: subak_domain::schema::InvalidDataType = error;
+                let problem = Diagnostic::error(codes::INVALID_TYPE, format!("`{text}` is not a column type"));
+                let known = subak_domain::schema::TYPE_NAMES;
+                let near = subak_diag::nearest(text, known.iter().copied()).map(|near| format!("did you mean `{near}`? "));
+                drop(error);
+                context.report(problem.help(format!("{}known types are {}", near.unwrap_or_default(), known.join(", "))), &node.span, "");
+            }
+        }
+    }
+    columns
+}
+
+fn checks(fields: &Fields<'_>, context: &mut Context<'_>) -> Vec<Check> {
+    let items = match fields.get("checks") {
+        None => return Vec::new(),
+        Some(Node { value: Value::List(items), .. }) => items,
+        Some(node) => {
+            context.wrong_shape(node, "`checks`", "a list");
+            return Vec::new();
+        }
+    };
+    items.iter().filter_map(|node| check(node, context)).collect()
+}
+
+fn check(node: &Node, context: &mut Context<'_>) -> Option<Check> {
+    let fields = Fields::of(node, keys::CHECK, &[], "a check", context)?;
+    let stated: Vec<&str> = ["not_null", "unique", "sql"].into_iter().filter(|key| fields.get(key).is_some()).collect();
+    let [kind] = stated.as_slice() else {
+        let message = "a check says exactly one of `not_null`, `unique` and `sql`";
+        context.report(Diagnostic::error(codes::MISSING_KEY, message), &node.span, "");
+        return None;
+    };
+    let columns: Vec<String> = fields.texts(kind, context).into_iter().map(|(column, _)| column.to_owned()).collect();
+    if columns.is_empty() {
+        let problem = Diagnostic::error(codes::CHECK_COLUMNS, format!("`{kind}` names no column"));
+        context.report(problem.help(format!("for example `{kind}: [id]`")), &node.span, "");
+        return None;
+    }
+    let severity = fields.word("severity", &[("error", Severity::Error), ("warn", Severity::Warn)], context).unwrap_or(Severity::Error);
+    let blocking = fields.boolean("blocking", context).unwrap_or(severity == Severity::Error);
+    let (default_name, rule) = match *kind {
+        "not_null" => (format!("not_null({})", columns.join(", ")), CheckRule::NotNull { columns }),
+        "unique" => (format!("unique({})", columns.join(", ")), CheckRule::Unique { columns }),
+        _ => ("sql".to_owned(), CheckRule::Sql { sql: columns.into_iter().next().unwrap_or_default() }),
+    };
+    let name = fields.text("name", context).map_or(default_name, str::to_owned);
+    Some(Check { name, rule, severity, blocking })
+}
+
+/// Reads a SQL file below `assets/` or `checks/`.
+pub(crate) fn sql_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
+    let mut found = FileDeclarations::default();
+    let mut problems = Vec::new();
+    if let Some(query) = query(scope, text, &mut problems) {
+        found.queries.push(query);
+    }
+    found.problems = problems;
+    found
+}
+
+/// The header's place inside the file, and where the SQL begins. `Err` when it does not end.
+fn split_header(text: &str) -> Result<(Option<Range<usize>>, usize), Range<usize>> {
+    let start = text.len() - text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']).len();
+    let Some(rest) = text[start..].strip_prefix("/*") else { return Ok((None, start)) };
+    let word = rest.trim_start();
+    let Some(after) = word.strip_prefix("subak").filter(|after| after.starts_with(|c: char| c.is_whitespace() || c == '*')) else {
+        return Ok((None, start));
+    };
+    let inner = text.len() - after.len();
+    match after.find("*/") {
+        Some(length) => Ok((Some(inner..inner + length), inner + length + 2)),
+        None => Err(start..start + 2),
+    }
+}
+
+fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Option<QueryDeclaration> {
+    let (header, body_start) = match split_header(text) {
+        Ok(split) => split,
+        Err(span) => {
+            let problem = Diagnostic::error(codes::HEADER_UNTERMINATED, "the header comment does not end");
+            problems.push(problem.at(scope.path, span, "begins here").help("close it with `*/`"));
+            return None;
+        }
+    };
+    let is_check = scope.path.starts_with("checks/");
+    let (what, table) = if is_check { ("the header", keys::CHECK_HEADER) } else { ("the header", keys::SQL_HEADER) };
+    let documents = header.clone().map(|range| {
+        let mut inner = Vec::new();
+        let nodes = yaml::parse(scope.path, &text[range.clone()], &mut inner);
+        for problem in &mut inner {
+            for label in &mut problem.labels {
+                label.span = label.span.start + range.start..label.span.end + range.start;
+            }
+        }
+        problems.append(&mut inner);
+        nodes
+    });
+    let mut context = Context { path: scope.path, offset: header.map_or(0, |range| range.start), problems };
+    let key = if is_check { "check".parse().ok() } else { path_key(scope, &mut context) };
+    let mut common = Common::new(key?, 0..0, scope.config);
+    let node = documents.as_ref().and_then(|nodes| nodes.first()).filter(|node| node.value != Value::Null);
+    let fields = node.and_then(|node| Fields::of(node, table, &[], what, &mut context));
+    let mut declaration = QueryDeclaration {
+        common: common.clone(),
+        check: None,
+        on: scope.config.warehouse.clone(),
+        stored_as: StoredAs::View,
+        depends_on: None,
+        body: text[body_start..].to_owned(),
+        body_start,
+    };
+    let mut severity = Severity::Error;
+    if let Some(fields) = fields {
+        if is_check {
+            severity = fields.word("severity", &[("error", Severity::Error), ("warn", Severity::Warn)], &mut context).unwrap_or(severity);
+        } else {
+            common.read(&fields, &mut context);
+            declaration.stored_as =
+                fields.word("stored_as", &[("view", StoredAs::View), ("table", StoredAs::Table)], &mut context).unwrap_or(StoredAs::View);
+        }
+        if let Some(node) = fields.get("on")
+            && let Some(text) = decode::text(node, "`on`", &mut context)
+            && let Some(name) = connection_ref(text, node, &scope.config.connections, &mut context)
+        {
+            declaration.on = name;
+        }
+        if fields.get("depends_on").is_some() {
+            let texts = fields.texts("depends_on", &mut context);
+            let keys = texts.into_iter().filter_map(|(text, node)| {
+                let key = decode::asset_key(text, node, &mut context)?;
+                Some((key, context.place(&node.span)))
+            });
+            declaration.depends_on = Some(keys.collect());
+        }
+    }
+    if is_check {
+        let name = scope.path.strip_prefix("checks/").unwrap_or(scope.path);
+        declaration.check = Some((name.strip_suffix(".sql").unwrap_or(name).replace('/', "."), severity));
+    }
+    declaration.common = common;
+    Some(declaration)
+}

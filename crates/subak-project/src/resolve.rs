@@ -1,0 +1,697 @@
+//! From what files declare to one graph.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
+use sqlparser::ast::Query;
+use subak_diag::{Diagnostic, Sources, codes, nearest};
+use subak_domain::graph::GraphError;
+use subak_domain::{
+    Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, SqlAsset, StandaloneCheck, Version, WriteMode,
+};
+
+use crate::config::{self, Config, Settings};
+use crate::declare::{self, Common, FileDeclarations, QueryDeclaration, Scope, SeedDeclaration, StreamDeclaration};
+use crate::lineage::{self, Catalog, ColumnRef, OutputColumn, OutputColumns};
+use crate::sql::{self, ParsedSql, SqlProblem};
+use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, PROJECT_FILES, Project};
+
+/// What one file declares, its SQL parsed. Depends on the file, on `subak.yml` and on nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct ParsedFile {
+    found: FileDeclarations,
+    queries: Vec<ParsedQuery>,
+    problems: Vec<Diagnostic>,
+}
+
+/// A SQL file, rendered and parsed.
+#[derive(Debug)]
+struct ParsedQuery {
+    declaration: QueryDeclaration,
+    /// The SQL, templates rendered.
+    rendered: String,
+    is_templated: bool,
+    canonical: String,
+    parsed: Option<ParsedSql>,
+}
+
+/// The queries of SQL assets, for lineage.
+#[derive(Debug, Default)]
+pub(crate) struct Queries {
+    files: BTreeMap<AssetKey, (Arc<ParsedFile>, usize)>,
+    names: HashMap<String, AssetKey>,
+    declared: BTreeMap<AssetKey, BTreeMap<String, DataType>>,
+}
+
+pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>) -> Loaded {
+    let mut problems = Vec::new();
+    let mut sources = Sources::default();
+    for (path, content) in files {
+        match content {
+            Content::Text(text) => sources.insert(Arc::clone(path), Arc::clone(text)),
+            Content::Unreadable(why) => {
+                let problem = Diagnostic::error(codes::FILE_UNREADABLE, format!("`{path}` cannot be read")).caused_by(why.as_str());
+                problems.push(problem.at(path, 0..0, "").help("restore the file or its permissions; save it as UTF-8"));
+            }
+        }
+    }
+    let settings = Settings { connectors: options.connectors, environment: options.environment, profile: options.profile };
+    let path: Arc<str> = "subak.yml".into();
+    let config = match files.get("subak.yml") {
+        Some(Content::Text(text)) => {
+            let key = (Arc::clone(text), options.profile.map(str::to_owned));
+            if loader.config.as_ref() != Some(&key) {
+                loader.parsed.clear();
+                loader.config = Some(key);
+            }
+            config::read(&path, text, &settings, &mut problems)
+        }
+        Some(Content::Unreadable(_)) => None,
+        None => {
+            let problem = Diagnostic::error(codes::PROJECT_NOT_FOUND, "there is no `subak.yml`");
+            problems.push(problem.help("change into a project, or make one with `subak init`"));
+            None
+        }
+    };
+    let Some(config) = config else { return Loaded { project: None, problems, sources } };
+
+    loader.parsed.retain(|path, _| files.contains_key(path));
+    let mut parsed: Vec<(Arc<str>, Arc<ParsedFile>)> = Vec::new();
+    for (path, content) in files.iter().filter(|(path, _)| &***path != "subak.yml") {
+        let Content::Text(text) = content else { continue };
+        let file = match loader.parsed.get(path) {
+            Some((known, file)) if known == content => Arc::clone(file),
+            _ => {
+                let file = Arc::new(parse_file(path, text, &config, &settings));
+                loader.parsed.insert(Arc::clone(path), (content.clone(), Arc::clone(&file)));
+                file
+            }
+        };
+        parsed.push((Arc::clone(path), file));
+    }
+    let mut resolver = Resolver::new(&config, options.connectors, files);
+    let (graph, queries) = resolver.resolve(&parsed);
+    problems.append(&mut resolver.problems);
+    problems.extend(parsed.iter().flat_map(|(_, file)| file.problems.iter().cloned()));
+    sort(&mut problems);
+    let has_errors = problems.iter().any(Diagnostic::is_error);
+    let project = graph.filter(|_| !has_errors).map(|graph| Project { config, graph: Arc::new(graph), queries: Arc::new(queries) });
+    Loaded { project, problems, sources }
+}
+
+/// By file and place; problems without a place first.
+fn sort(problems: &mut [Diagnostic]) {
+    problems.sort_by(|a, b| {
+        let place = |problem: &Diagnostic| problem.labels.first().map(|label| (Arc::clone(&label.path), label.span.start));
+        (place(a), a.code.id, &a.message).cmp(&(place(b), b.code.id, &b.message))
+    });
+}
+
+fn parse_file(path: &Arc<str>, text: &str, config: &Config, settings: &Settings<'_>) -> ParsedFile {
+    let scope = Scope { path, config, settings };
+    let folder = path.split('/').next().unwrap_or_default();
+    let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
+    let mut file = ParsedFile::default();
+    let mut found = match (folder, ending) {
+        ("assets", "yml") => declare::yaml_file(&scope, text),
+        ("assets" | "checks", "sql") => declare::sql_file(&scope, text),
+        ("assets", "csv") => FileDeclarations::default(),
+        _ => {
+            let problem = Diagnostic::warning(codes::WRONG_FOLDER, format!("nothing reads `{path}`"));
+            let help = "below `assets/` only `.sql`, `.yml` and `.csv` files are read, below `checks/` only `.sql` files";
+            file.problems.push(problem.at(path, 0..0, "").help(help));
+            FileDeclarations::default()
+        }
+    };
+    file.problems.append(&mut found.problems);
+    for declaration in std::mem::take(&mut found.queries) {
+        file.queries.extend(parse_query(path, declaration, config, settings, &mut file.problems));
+    }
+    file.found = found;
+    file
+}
+
+fn dialect_of<'a>(on: &ConnectionName, config: &Config, connectors: &'a [ConnectorInfo]) -> Option<&'a str> {
+    let kind = &config.connections.get(on)?.kind;
+    connectors.iter().find(|info| info.kind == kind)?.dialect
+}
+
+fn parse_query(
+    path: &Arc<str>,
+    declaration: QueryDeclaration,
+    config: &Config,
+    settings: &Settings<'_>,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<ParsedQuery> {
+    let start = declaration.body_start;
+    let whole = start..(start + declaration.body.len()).max(start);
+    let Some(dialect) = dialect_of(&declaration.on, config, settings.connectors) else {
+        if config.connections.contains_key(&declaration.on) {
+            let message = format!("connection `{}` does not run SQL", declaration.on);
+            problems.push(Diagnostic::error(codes::LACKS_ABILITY, message).at(path, 0..0, "").help("set `on:` in the header, or `warehouse:` in `subak.yml`"));
+        } else {
+            let message = format!("there is no connection `{}`", declaration.on);
+            problems.push(Diagnostic::error(codes::UNKNOWN_CONNECTION, message).at(path, 0..0, "").help("declare it under `connections:` in `subak.yml`"));
+        }
+        return None;
+    };
+    let is_templated = declaration.body.contains("{{") || declaration.body.contains("{%");
+    let rendered = if is_templated {
+        match render(&declaration.body) {
+            Ok(rendered) => rendered,
+            Err(error) => {
+                let span = error.range().map_or(whole, |range| range.start + start..range.end + start);
+                let cause = error.detail().map(str::to_owned).unwrap_or_else(|| error.to_string());
+                let problem = Diagnostic::error(codes::TEMPLATE, "the template cannot be rendered").at(path, span, "").caused_by(cause);
+                problems.push(problem.help("`{{ ref('asset.key') }}` names another asset"));
+                return None;
+            }
+        }
+    } else {
+        declaration.body.clone()
+    };
+    let parsed = match sql::parse(&rendered, dialect) {
+        Ok(parsed) => Some(parsed),
+        Err(problem) => {
+            let place = |at: usize| if is_templated { whole.clone() } else { start + at..start + at };
+            let (problem, is_fatal) = sql_problem(problem, &declaration, dialect, place);
+            problems.push(Diagnostic { labels: problem.labels.into_iter().map(|label| subak_diag::Label { path: Arc::clone(path), ..label }).collect(), ..problem });
+            if is_fatal {
+                return None;
+            }
+            None
+        }
+    };
+    let canonical = sql::canonical(&rendered, dialect);
+    let rendered = sql::without_end(&rendered, dialect);
+    let is_shifted = is_templated || !declaration.body.starts_with(&rendered[..rendered.len().min(1)]);
+    Some(ParsedQuery { declaration, rendered, is_templated: is_shifted, canonical, parsed })
+}
+
+fn sql_problem(
+    problem: SqlProblem,
+    declaration: &QueryDeclaration,
+    dialect: &str,
+    place: impl Fn(usize) -> Range<usize>,
+) -> (Diagnostic, bool) {
+    let none: Arc<str> = "".into();
+    match problem {
+        SqlProblem::Unparsed(why) if declaration.depends_on.is_some() => {
+            let problem = Diagnostic::warning(codes::SQL_UNPARSED_NOTE, "our parser does not follow this SQL; `depends_on` is trusted");
+            (problem.at(&none, place(0), "").caused_by(why), false)
+        }
+        SqlProblem::Unparsed(why) => {
+            let problem = Diagnostic::error(codes::SQL_UNPARSED, format!("our {dialect} parser does not follow this SQL, so what it reads is not known"));
+            let problem = problem.at(&none, place(0), "").caused_by(why);
+            let help = "if the SQL is right, list what it reads in the header: `depends_on: [silver.users]`, or `depends_on: []`";
+            (problem.help(help), true)
+        }
+        SqlProblem::Empty => (Diagnostic::error(codes::SQL_EMPTY, "the file holds no SQL").at(&none, place(0), "").help("write a query behind the header"), true),
+        SqlProblem::Several(second) => {
+            let problem = Diagnostic::error(codes::SQL_SEVERAL, "the file holds more than one statement").at(&none, place(second), "the second begins here");
+            (problem.help("an asset or check is one query; split the file"), true)
+        }
+        SqlProblem::NotQuery => {
+            let problem = Diagnostic::error(codes::SQL_NOT_QUERY, "the statement is not a query").at(&none, place(0), "");
+            (problem.help("write a `select`; how its result is stored stands in the header: `stored_as: table`"), true)
+        }
+    }
+}
+
+/// Renders the template of a SQL file. `ref('a.b')` becomes the name of the asset's table.
+fn render(body: &str) -> Result<String, Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(100_000));
+    environment.add_function("ref", |name: String| -> Result<String, Error> {
+        let key = name.parse::<AssetKey>().map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))?;
+        Ok(physical_name(&key))
+    });
+    // `this` is left for the check that is evaluated on a table.
+    environment.render_str(body, minijinja::context! { this => "{{ this }}" })
+}
+
+/// The table's name as SQL writes it.
+fn physical_name(key: &AssetKey) -> String {
+    match key.schema() {
+        Some(schema) => format!("{schema}.{}", key.name()),
+        None => key.name().to_owned(),
+    }
+}
+
+/// Schemas that every system has and no project declares.
+const SYSTEM_SCHEMAS: &[&str] = &["information_schema", "pg_catalog", "_subak"];
+
+struct Resolver<'a> {
+    config: &'a Config,
+    connectors: &'a [ConnectorInfo],
+    files: &'a Files,
+    problems: Vec<Diagnostic>,
+    /// Assets by their keys and by the names of their tables.
+    names: HashMap<String, AssetKey>,
+    /// Where each asset is declared.
+    places: BTreeMap<AssetKey, (Arc<str>, Range<usize>)>,
+    stored_in: BTreeMap<AssetKey, ConnectionName>,
+    /// Where an asset names another, for cycles.
+    uses: HashMap<(AssetKey, AssetKey), (Arc<str>, Range<usize>)>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(config: &'a Config, connectors: &'a [ConnectorInfo], files: &'a Files) -> Self {
+        Self {
+            config,
+            connectors,
+            files,
+            problems: Vec::new(),
+            names: HashMap::new(),
+            places: BTreeMap::new(),
+            stored_in: BTreeMap::new(),
+            uses: HashMap::new(),
+        }
+    }
+
+    fn resolve(&mut self, parsed: &[(Arc<str>, Arc<ParsedFile>)]) -> (Option<AssetGraph>, Queries) {
+        let mut seeds: BTreeMap<AssetKey, (Arc<str>, &SeedDeclaration)> = BTreeMap::new();
+        for (path, file) in parsed {
+            for seed in &file.found.seeds {
+                seeds.insert(seed.common.key.clone(), (Arc::clone(path), seed));
+            }
+        }
+        let mut assets = Vec::new();
+        let subak_yml: Arc<str> = "subak.yml".into();
+        for (key, span) in &self.config.external {
+            if self.declare(key, &subak_yml, span.clone(), &self.config.warehouse.clone()) {
+                assets.push(self.external(key));
+            }
+        }
+        for (path, file) in parsed {
+            for stream in &file.found.streams {
+                if self.declare(&stream.common.key, path, stream.common.span.clone(), &stream.to) {
+                    assets.push(self.stream(path, stream));
+                }
+            }
+            for query in file.queries.iter().filter(|query| query.declaration.check.is_none()) {
+                self.declare(&query.declaration.common.key, path, 0..0, &query.declaration.on);
+            }
+            if path.ends_with(".csv") {
+                assets.extend(self.seed(path, &mut seeds));
+            }
+        }
+        for (key, (path, seed)) in seeds {
+            let problem = Diagnostic::error(codes::UNKNOWN_FILE, format!("there is no seed `{key}`"));
+            let help = format!("`seed:` describes the CSV file with the same name: `{}`", path.replace(".yml", ".csv"));
+            self.problems.push(problem.at(&path, seed.common.span.clone(), "").help(help));
+        }
+        let mut checks = Vec::new();
+        let mut queries = Queries::default();
+        for (path, file) in parsed {
+            for (at, query) in file.queries.iter().enumerate() {
+                match &query.declaration.check {
+                    Some(_) => checks.extend(self.check(path, query)),
+                    None => {
+                        let key = &query.declaration.common.key;
+                        if self.places.get(key).is_some_and(|(place, _)| place == path) {
+                            assets.push(self.query(path, query));
+                            queries.files.insert(key.clone(), (Arc::clone(file), at));
+                        }
+                    }
+                }
+            }
+        }
+        queries.declared = assets
+            .iter()
+            .filter_map(|asset| match &asset.definition {
+                Definition::Ingest(ingest) => Some((asset.key.clone(), ingest.columns.clone())),
+                _ => None,
+            })
+            .collect();
+        queries.names.clone_from(&self.names);
+        self.check_columns(&assets, &queries);
+        (self.graph(assets, checks), queries)
+    }
+
+    /// Enters an asset. `false` when another one has its key or its table already.
+    fn declare(&mut self, key: &AssetKey, path: &Arc<str>, span: Range<usize>, on: &ConnectionName) -> bool {
+        if let Some((other, other_span)) = self.places.get(key) {
+            let problem = Diagnostic::error(codes::DUPLICATE_ASSET, format!("asset `{key}` is declared twice"));
+            let problem = problem.at(path, span, "again").at(other, other_span.clone(), "first");
+            self.problems.push(problem.help("rename or remove one of them"));
+            return false;
+        }
+        let kind = self.config.connections.get(on).map(|connection| connection.kind.as_str());
+        let has_schemas = self.connectors.iter().find(|info| Some(info.kind) == kind).is_none_or(|info| info.has_schemas);
+        let table = if has_schemas { physical_name(key) } else { key.as_str().replace('.', "_") };
+        let other = self.names.get(&table).filter(|other| *other != key && self.stored_in.get(other) == Some(on)).cloned();
+        if let Some(other) = other {
+            let problem = Diagnostic::error(codes::TABLE_COLLISION, format!("assets `{key}` and `{other}` would share the table `{table}`"));
+            self.problems.push(problem.at(path, span, "").help("rename one of them"));
+            return false;
+        }
+        self.names.insert(key.as_str().to_owned(), key.clone());
+        self.names.entry(table).or_insert_with(|| key.clone());
+        self.names.entry(physical_name(key)).or_insert_with(|| key.clone());
+        self.places.insert(key.clone(), (Arc::clone(path), span));
+        self.stored_in.insert(key.clone(), on.clone());
+        true
+    }
+
+    fn asset(common: &Common, path: &Arc<str>, definition: Definition, upstream: Vec<AssetKey>, version: Version) -> Asset {
+        let group = common.group.clone();
+        Asset {
+            group: group.unwrap_or_else(|| common.key.as_str().split('.').next().unwrap_or_default().to_owned()),
+            key: common.key.clone(),
+            definition,
+            upstream,
+            checks: common.checks.clone(),
+            version,
+            path: path.to_string(),
+            owner: common.owner.clone(),
+            tags: common.tags.clone(),
+            description: common.description.clone(),
+            retry: common.retry,
+            timeout: common.timeout,
+        }
+    }
+
+    fn external(&self, key: &AssetKey) -> Asset {
+        Asset {
+            key: key.clone(),
+            definition: Definition::External,
+            upstream: Vec::new(),
+            checks: Vec::new(),
+            version: Version::of(&[("kind", "external")]),
+            path: "subak.yml".to_owned(),
+            group: key.as_str().split('.').next().unwrap_or_default().to_owned(),
+            owner: None,
+            tags: BTreeSet::new(),
+            description: None,
+            retry: self.config.retry,
+            timeout: self.config.timeout,
+        }
+    }
+
+    fn stream(&self, path: &Arc<str>, stream: &StreamDeclaration) -> Asset {
+        let ingest = Ingest {
+            from: stream.from.clone(),
+            to: stream.to.clone(),
+            stream: stream.stream.clone(),
+            mode: stream.mode,
+            primary_key: stream.primary_key.clone(),
+            cursor: stream.cursor.clone(),
+            columns: stream.columns.clone(),
+            options: stream.options.clone(),
+        };
+        let version = ingest_version("ingest", &ingest, "");
+        Self::asset(&stream.common, path, Definition::Ingest(ingest), Vec::new(), version)
+    }
+
+    fn seed(&mut self, path: &Arc<str>, described: &mut BTreeMap<AssetKey, (Arc<str>, &SeedDeclaration)>) -> Option<Asset> {
+        let key = match declare::key_of_path(path).parse::<AssetKey>() {
+            Ok(key) => key,
+            Err(error) => {
+                let problem = Diagnostic::error(codes::INVALID_ASSET_KEY, error.to_string()).at(path, 0..0, "");
+                self.problems.push(problem.help("the key comes from the path below `assets/`; rename the file or its folder"));
+                return None;
+            }
+        };
+        let Some(Content::Text(text)) = self.files.get(path) else { return None };
+        let description = described.remove(&key).map(|(_, seed)| seed);
+        let to = self.config.warehouse.clone();
+        if !self.declare(&key, path, 0..0, &to) {
+            return None;
+        }
+        let header = text.lines().next().unwrap_or_default().trim_start_matches('\u{feff}').trim_end();
+        let names: Vec<&str> = header.split(',').map(|name| name.trim().trim_matches('"')).collect();
+        let is_unusable = names.iter().any(|name| name.is_empty()) || names.iter().collect::<BTreeSet<_>>().len() < names.len();
+        if is_unusable {
+            let problem = Diagnostic::error(codes::SEED_HEADER, format!("the first line of seed `{key}` does not name its columns"));
+            self.problems.push(problem.at(path, 0..header.len(), "").help("every column needs a name of its own"));
+            return None;
+        }
+        for column in description.iter().flat_map(|seed| seed.columns.keys()).filter(|column| !names.contains(&column.as_str())) {
+            let problem = Diagnostic::error(codes::UNKNOWN_COLUMN, format!("seed `{key}` has no column `{column}`"));
+            let near = nearest(column, names.iter().copied()).map_or_else(|| format!("it has {}", names.join(", ")), |near| format!("did you mean `{near}`?"));
+            self.problems.push(problem.at(path, 0..header.len(), "its columns").help(near));
+        }
+        let ingest = Ingest {
+            from: PROJECT_FILES.parse().ok()?,
+            to,
+            stream: path.to_string(),
+            mode: WriteMode::Replace,
+            primary_key: Vec::new(),
+            cursor: None,
+            columns: description.map(|seed| seed.columns.clone()).unwrap_or_default(),
+            options: BTreeMap::new(),
+        };
+        let version = ingest_version("seed", &ingest, text);
+        let plain = Common {
+            key,
+            span: 0..0,
+            checks: Vec::new(),
+            description: None,
+            owner: None,
+            group: None,
+            tags: BTreeSet::new(),
+            retry: self.config.retry,
+            timeout: self.config.timeout,
+        };
+        let common = description.map_or(&plain, |seed| &seed.common);
+        Some(Self::asset(common, path, Definition::Seed(ingest), Vec::new(), version))
+    }
+
+    /// The assets that a query reads, sorted. Reports what is not declared.
+    fn upstream(&mut self, path: &Arc<str>, query: &ParsedQuery, reader: &str) -> Vec<AssetKey> {
+        let declaration = &query.declaration;
+        let own = declaration.check.is_none().then(|| declaration.common.key.clone());
+        let mut upstream = BTreeSet::new();
+        let mut named: Vec<(String, Range<usize>)> = Vec::new();
+        for table in query.parsed.iter().flat_map(|parsed| &parsed.tables) {
+            let span = if query.is_templated { self.find(path, &table.name) } else { self.shift(declaration, &table.span) };
+            named.push((table.name.to_lowercase(), span));
+        }
+        let listed = declaration.depends_on.iter().flatten();
+        named.extend(listed.map(|(key, span)| (key.as_str().to_owned(), span.clone())));
+        for (name, span) in named {
+            if SYSTEM_SCHEMAS.iter().any(|schema| name.starts_with(&format!("{schema}."))) {
+                continue;
+            }
+            let Some(key) = self.names.get(&name).cloned() else {
+                self.unknown_upstream(path, span, reader, &name);
+                continue;
+            };
+            if own.as_ref() == Some(&key) {
+                let problem = Diagnostic::error(codes::SELF_REFERENCE, format!("{reader} reads itself")).at(path, span, "");
+                self.problems.push(problem.help("read from the asset upstream of it"));
+                continue;
+            }
+            if self.stored_in.get(&key).is_some_and(|stored| *stored != declaration.on) {
+                let message = format!("{reader} runs on `{}`, and `{key}` is stored in `{}`", declaration.on, self.stored_in[&key]);
+                let problem = Diagnostic::error(codes::OTHER_CONNECTION, message).at(path, span.clone(), "");
+                self.problems.push(problem.help(format!("ingest `{key}` into `{}`, or set `on:` in the header", declaration.on)));
+            }
+            if let Some(own) = &own {
+                self.uses.entry((own.clone(), key.clone())).or_insert((Arc::clone(path), span));
+            }
+            upstream.insert(key);
+        }
+        upstream.into_iter().collect()
+    }
+
+    fn shift(&self, declaration: &QueryDeclaration, span: &Range<usize>) -> Range<usize> {
+        span.start + declaration.body_start..span.end + declaration.body_start
+    }
+
+    /// Where a name stands in a file whose SQL was rendered.
+    fn find(&self, path: &Arc<str>, name: &str) -> Range<usize> {
+        let Some(Content::Text(text)) = self.files.get(path) else { return 0..0 };
+        text.find(name).map_or(0..0, |at| at..at + name.len())
+    }
+
+    fn unknown_upstream(&mut self, path: &Arc<str>, span: Range<usize>, reader: &str, name: &str) {
+        let problem = Diagnostic::error(codes::UNKNOWN_UPSTREAM, format!("{reader} reads `{name}`, which no file declares"));
+        let problem = problem.at(path, span, "not declared");
+        let keys: BTreeSet<&str> = self.places.keys().map(AssetKey::as_str).collect();
+        let help = match nearest(name, keys.iter().copied()) {
+            Some(near) => {
+                let place = near.parse().ok().and_then(|key: AssetKey| self.places.get(&key)).map(|(path, _)| format!(" ({path})"));
+                format!("did you mean `{near}`?{}", place.unwrap_or_default())
+            }
+            None => format!("declare it in `assets/{}.sql`, or list it under `external:` in `subak.yml`", name.replace('.', "/")),
+        };
+        self.problems.push(problem.help(help));
+    }
+
+    fn query(&mut self, path: &Arc<str>, query: &ParsedQuery) -> Asset {
+        let declaration = &query.declaration;
+        let reader = format!("asset `{}`", declaration.common.key);
+        let upstream = self.upstream(path, query, &reader);
+        let on = declaration.on.as_str();
+        let fields = [("kind", "sql"), ("on", on), ("stored_as", declaration.stored_as.as_str()), ("sql", &query.canonical)];
+        let checks = check_fields(&declaration.common);
+        let version = version_of(&fields, &checks);
+        let sql = SqlAsset { on: declaration.on.clone(), sql: self.rewritten(query), stored_as: declaration.stored_as };
+        Self::asset(&declaration.common, path, Definition::Sql(sql), upstream, version)
+    }
+
+    /// The SQL with names of more than two parts replaced by the names of their tables.
+    fn rewritten(&self, query: &ParsedQuery) -> String {
+        let mut sql = query.rendered.clone();
+        let mut tables: Vec<_> = query.parsed.iter().flat_map(|parsed| &parsed.tables).filter(|table| table.name.matches('.').count() > 1).collect();
+        tables.sort_by_key(|table| std::cmp::Reverse(table.span.start));
+        for table in tables {
+            if let Some(key) = self.names.get(&table.name.to_lowercase())
+                && sql.get(table.span.clone()).is_some()
+            {
+                sql.replace_range(table.span.clone(), &physical_name(key));
+            }
+        }
+        sql
+    }
+
+    fn check(&mut self, path: &Arc<str>, query: &ParsedQuery) -> Option<StandaloneCheck> {
+        let declaration = &query.declaration;
+        let (name, severity) = declaration.check.clone()?;
+        let problem_count = self.problems.len();
+        let upstream = self.upstream(path, query, &format!("check `{name}`"));
+        if upstream.is_empty() && self.problems.len() == problem_count {
+            let problem = Diagnostic::error(codes::CHECK_READS_NOTHING, format!("check `{name}` reads no asset")).at(path, 0..0, "");
+            self.problems.push(problem.help("it is evaluated when an asset that it reads is brought up to date; read one, or list it under `depends_on:`"));
+            return None;
+        }
+        let version = Version::of(&[("kind", "check"), ("on", declaration.on.as_str()), ("sql", &query.canonical)]);
+        let (path, sql, on) = (path.to_string(), self.rewritten(query), declaration.on.clone());
+        Some(StandaloneCheck { name, path, on, sql, upstream, severity, version })
+    }
+
+    /// Warns of checks on columns that the query is known not to have.
+    fn check_columns(&mut self, assets: &[Asset], queries: &Queries) {
+        for asset in assets.iter().filter(|asset| !asset.checks.is_empty() && matches!(asset.definition, Definition::Sql(_))) {
+            let Some(columns) = queries.own_columns(&asset.key) else { continue };
+            for check in &asset.checks {
+                let (CheckRule::NotNull { columns: wanted } | CheckRule::Unique { columns: wanted }) = &check.rule else { continue };
+                for column in wanted.iter().filter(|column| !columns.iter().any(|known| known.eq_ignore_ascii_case(column))) {
+                    let (path, span) = self.places.get(&asset.key).cloned().unwrap_or_else(|| ("".into(), 0..0));
+                    let message = format!("check `{}` of `{}` names the column `{column}`, which its query does not return", check.name, asset.key);
+                    let near = nearest(column, columns.iter().map(String::as_str)).map_or_else(|| format!("it returns {}", columns.join(", ")), |near| format!("did you mean `{near}`?"));
+                    self.problems.push(Diagnostic::error(codes::UNKNOWN_COLUMN, message).at(&path, span, "").help(near));
+                }
+            }
+        }
+    }
+
+    fn graph(&mut self, assets: Vec<Asset>, checks: Vec<StandaloneCheck>) -> Option<AssetGraph> {
+        match AssetGraph::new(assets, checks) {
+            Ok(graph) => Some(graph),
+            Err(errors) => {
+                for error in errors {
+                    if let GraphError::Cycle { path } = error {
+                        self.cycle(&path);
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn cycle(&mut self, path: &[AssetKey]) {
+        let shown = path.iter().map(AssetKey::as_str).collect::<Vec<_>>().join(" → ");
+        let mut problem = Diagnostic::error(codes::CYCLE, format!("assets read each other in a circle: {shown}"));
+        for pair in path.windows(2) {
+            if let Some((file, span)) = self.uses.get(&(pair[0].clone(), pair[1].clone())) {
+                problem = problem.at(file, span.clone(), format!("`{}` reads `{}`", pair[0], pair[1]));
+            }
+        }
+        self.problems.push(problem.help("break the circle at one of these places"));
+    }
+}
+
+fn check_fields(common: &Common) -> Vec<(String, String)> {
+    // Checks decide whether data may be published, so a changed check makes the asset due.
+    common.checks.iter().map(|check| (format!("check {}", check.name), format!("{:?} {:?} {}", check.rule, check.severity, check.blocking))).collect()
+}
+
+fn version_of(fields: &[(&str, &str)], more: &[(String, String)]) -> Version {
+    let more = more.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Version::of(&fields.iter().copied().chain(more).collect::<Vec<_>>())
+}
+
+fn ingest_version(kind: &str, ingest: &Ingest, content: &str) -> Version {
+    let cursor = ingest.cursor.as_ref().map_or_else(String::new, |cursor| cursor.column.clone());
+    let columns = ingest.columns.iter().map(|(name, data_type)| (format!("column {name}"), data_type.to_string()));
+    let options = ingest.options.iter().map(|(name, value)| (format!("option {name}"), value.clone()));
+    let more: Vec<(String, String)> = columns.chain(options).collect();
+    let fields = [
+        ("kind", kind),
+        ("from", ingest.from.as_str()),
+        ("to", ingest.to.as_str()),
+        ("stream", &ingest.stream),
+        ("mode", ingest.mode.as_str()),
+        ("key", &ingest.primary_key.join("\u{1f}")),
+        ("cursor", &cursor),
+        ("content", content),
+    ];
+    version_of(&fields, &more)
+}
+
+/// What is known about assets while lineage is resolved.
+struct Known<'a> {
+    queries: &'a Queries,
+    columns: &'a BTreeMap<AssetKey, OutputColumns>,
+}
+
+impl Catalog for Known<'_> {
+    fn asset(&self, name: &str) -> Option<AssetKey> {
+        self.queries.names.get(&name.to_lowercase()).cloned()
+    }
+
+    fn columns(&self, asset: &AssetKey) -> Option<Vec<String>> {
+        let columns = self.columns.get(asset)?.as_ref()?;
+        Some(columns.iter().map(|column| column.name.clone()).collect())
+    }
+}
+
+impl Queries {
+    /// The names of a query's columns, where they follow from the query alone.
+    fn own_columns(&self, asset: &AssetKey) -> Option<Vec<String>> {
+        let columns = lineage::columns(self.query(asset)?, &Known { queries: self, columns: &BTreeMap::new() })?;
+        Some(columns.into_iter().map(|column| column.name).collect())
+    }
+
+    fn query(&self, asset: &AssetKey) -> Option<&Query> {
+        let (file, at) = self.files.get(asset)?;
+        Some(&file.queries[*at].parsed.as_ref()?.query)
+    }
+
+    pub(crate) fn columns(&self, graph: &AssetGraph, asset: &AssetKey) -> OutputColumns {
+        let mut wanted = graph.ancestors(asset, None);
+        wanted.insert(asset.clone());
+        self.resolve(graph, |key| wanted.contains(key)).remove(asset).flatten()
+    }
+
+    pub(crate) fn all_columns(&self, graph: &AssetGraph) -> BTreeMap<AssetKey, OutputColumns> {
+        self.resolve(graph, |_| true)
+    }
+
+    fn resolve(&self, graph: &AssetGraph, is_wanted: impl Fn(&AssetKey) -> bool) -> BTreeMap<AssetKey, OutputColumns> {
+        let mut columns: BTreeMap<AssetKey, OutputColumns> = BTreeMap::new();
+        for asset in graph.assets().iter().filter(|asset| is_wanted(&asset.key)) {
+            let own = match (&asset.definition, self.query(&asset.key)) {
+                (Definition::Sql(_), Some(query)) => lineage::columns(query, &Known { queries: self, columns: &columns }),
+                _ => None,
+            };
+            columns.insert(asset.key.clone(), own);
+        }
+        // Columns of sources that somebody downstream uses are known to exist, even where nobody declared them.
+        let used: BTreeSet<ColumnRef> = columns.values().flatten().flatten().flat_map(|column| column.sources.iter().cloned()).collect();
+        for (key, slot) in columns.iter_mut().filter(|(_, columns)| columns.is_none()) {
+            let declared = self.declared.get(key).into_iter().flat_map(BTreeMap::keys).cloned();
+            let names: BTreeSet<String> = declared.chain(used.iter().filter(|used| used.asset == *key).map(|used| used.column.clone())).collect();
+            if !names.is_empty() {
+                *slot = Some(names.into_iter().map(|name| OutputColumn { name, sources: BTreeSet::new() }).collect());
+            }
+        }
+        columns
+    }
+}

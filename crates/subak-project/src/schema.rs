@@ -1,0 +1,97 @@
+//! The editor schema (JSON Schema 2020-12) of project files, made from the key tables and the connectors of this build.
+
+use serde_json::{Map, Value, json};
+use subak_domain::config::{Field, FieldKind};
+
+use crate::ConnectorInfo;
+use crate::keys::{self, Key, Shape};
+
+const DURATION: &str = "^([0-9.]+ *(ns|us|µs|ms|s|sec|m|min|h|hr|hour|hours|d|day|days|w|week|weeks) *)+$";
+
+/// The schema of `subak.yml`.
+pub fn project(connectors: &[ConnectorInfo]) -> Value {
+    document("Subak project", mapping(keys::PROJECT, &[], connectors))
+}
+
+/// The schema of YAML files below `assets/`.
+pub fn assets(connectors: &[ConnectorInfo]) -> Value {
+    document("Subak assets", mapping(keys::INGEST_FILE, &[], connectors))
+}
+
+fn document(title: &str, mut schema: Value) -> Value {
+    if let Some(map) = schema.as_object_mut() {
+        map.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
+        map.insert("title".into(), title.into());
+    }
+    schema
+}
+
+fn mapping(table: &[Key], extra: &[&Field], connectors: &[ConnectorInfo]) -> Value {
+    let mut properties = Map::new();
+    for key in table {
+        let mut schema = shape(&key.shape, connectors);
+        if let Some(map) = schema.as_object_mut() {
+            map.insert("description".into(), key.doc.into());
+        }
+        properties.insert(key.name.into(), schema);
+    }
+    for field in extra {
+        properties.insert(field.name.into(), self::field(field));
+    }
+    let required: Vec<&str> = table.iter().filter(|key| key.is_required).map(|key| key.name).collect();
+    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+}
+
+fn shape(shape: &Shape, connectors: &[ConnectorInfo]) -> Value {
+    match shape {
+        Shape::Text => json!({ "type": ["string", "number", "boolean"] }),
+        Shape::Count => json!({ "type": "integer", "minimum": 1 }),
+        Shape::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
+        Shape::Boolean => json!({ "type": "boolean" }),
+        Shape::Duration => json!({ "type": "string", "pattern": DURATION }),
+        Shape::Word(words) => json!({ "enum": words }),
+        Shape::Texts => json!({ "oneOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] }),
+        Shape::Map(table) => mapping(table, &[], connectors),
+        Shape::Named(inner) => json!({ "type": ["object", "null"], "additionalProperties": self::shape(inner, connectors) }),
+        Shape::List(inner) => json!({ "type": "array", "items": self::shape(inner, connectors) }),
+        Shape::Type => {
+            let names: Vec<&str> = subak_domain::schema::TYPE_NAMES.iter().copied().filter(|name| !name.contains('(')).collect();
+            json!({ "anyOf": [{ "enum": names }, { "type": "string", "pattern": "^decimal\\([0-9]+, *[0-9]+\\)$" }] })
+        }
+        Shape::TextOr(table) => json!({ "oneOf": [{ "type": "string" }, mapping(table, &[], connectors)] }),
+        Shape::Stream(table) => {
+            let mut fields: Vec<&Field> = connectors.iter().flat_map(|info| info.config.stream).collect();
+            fields.sort_by_key(|field| field.name);
+            fields.dedup_by_key(|field| field.name);
+            let mut schema = mapping(table, &fields, connectors);
+            if let Some(map) = schema.as_object_mut() {
+                map.insert("type".into(), json!(["object", "null"]));
+            }
+            schema
+        }
+        Shape::Check => mapping(keys::CHECK, &[], connectors),
+        Shape::Connection => json!({ "oneOf": connectors.iter().map(connection).collect::<Vec<_>>() }),
+    }
+}
+
+fn connection(info: &ConnectorInfo) -> Value {
+    let mut properties = Map::new();
+    properties.insert("type".into(), json!({ "const": info.kind }));
+    properties.extend(info.config.connection.iter().map(|field| (field.name.to_owned(), self::field(field))));
+    let required: Vec<&str> =
+        std::iter::once("type").chain(info.config.connection.iter().filter(|field| field.is_required).map(|field| field.name)).collect();
+    json!({ "type": "object", "description": info.summary, "properties": properties, "required": required, "additionalProperties": false })
+}
+
+fn field(field: &Field) -> Value {
+    let mut schema = match field.kind {
+        FieldKind::Text | FieldKind::Path | FieldKind::Secret => json!({ "type": "string" }),
+        FieldKind::Integer => json!({ "type": ["integer", "string"] }),
+        FieldKind::Boolean => json!({ "type": ["boolean", "string"] }),
+        FieldKind::Word(words) => json!({ "enum": words }),
+    };
+    if let Some(map) = schema.as_object_mut() {
+        map.insert("description".into(), field.doc.into());
+    }
+    schema
+}
