@@ -12,7 +12,8 @@ use subak_domain::{CheckRule, Cursor, DataType, LoadId, RunId, StepId, StoredAs,
 
 use crate::source::CursorBound;
 use crate::{
-    Batch, BuildRequest, Committed, ConnectError, ConnectErrorKind, Connection, LoadRequest, ReadRequest, Source, SourceItem, Staged, TableName,
+    Batch, BuildRequest, Committed, ConnectError, ConnectErrorKind, Connection, LoadRequest, ReadRequest, Source, SourceItem,
+    Staged, TableName,
 };
 
 /// The rows of a table as texts, NULL as `None`, sorted.
@@ -64,12 +65,7 @@ fn batch(rows: &[(Option<i64>, Option<&str>)]) -> RecordBatch {
 
 fn texts(rows: &[(i64, &str)]) -> Rows {
     let row = |(id, note): &(i64, &str)| {
-        vec![
-            Some(id.to_string()),
-            Some((*note).to_owned()),
-            Some(format!("{id}.25")),
-            Some(format!("1970-01-01 00:00:{id:02}")),
-        ]
+        vec![Some(id.to_string()), Some((*note).to_owned()), Some(format!("{id}.25")), Some(format!("1970-01-01 00:00:{id:02}"))]
     };
     let mut rows: Rows = rows.iter().map(row).collect();
     rows.sort();
@@ -249,7 +245,12 @@ impl SinkSuite<'_> {
 /// Runs every case for SQL backends.
 pub async fn sql(connection: &dyn Connection, read: Reader<'_>) {
     let backend = connection.sql().expect("the connection runs SQL");
-    let build = |case: &str, sql: &str, stored_as| BuildRequest { load: load_id(case), table: table(case), sql: sql.to_owned(), stored_as };
+    let build = |case: &str, sql: &str, stored_as| BuildRequest {
+        load: load_id(case),
+        table: table(case),
+        sql: sql.to_owned(),
+        stored_as,
+    };
 
     let query = "select 1 as id, cast('a' as varchar) as note";
     let columns = backend.describe_query(query).await.expect("describe");
@@ -313,7 +314,8 @@ pub async fn source(source: &dyn Source, request: ReadRequest, highest: &Cursor,
     assert_eq!(batches.iter().map(Batch::row_count).sum::<usize>(), tie_count, "the bound is inclusive");
     assert_eq!(cursor.as_ref(), Some(highest));
 
-    let missing = ReadRequest { cursor: Some(CursorBound { column: "no_such_column".to_owned(), from: None }), ..request.clone() };
+    let missing =
+        ReadRequest { cursor: Some(CursorBound { column: "no_such_column".to_owned(), from: None }), ..request.clone() };
     assert_eq!(read_all(source, missing).await.map(drop).map_err(|error| error.kind), Err(ConnectErrorKind::ColumnMissing));
 
     let mut abandoned = source.read(request);

@@ -46,7 +46,9 @@ pub fn logical_type(arrow: &ArrowType) -> DataType {
         ArrowType::UInt64 => DataType::UnsignedBigInt,
         ArrowType::Float16 | ArrowType::Float32 => DataType::Real,
         ArrowType::Float64 => DataType::Double,
-        ArrowType::Decimal32(precision, scale) | ArrowType::Decimal64(precision, scale) | ArrowType::Decimal128(precision, scale)
+        ArrowType::Decimal32(precision, scale)
+        | ArrowType::Decimal64(precision, scale)
+        | ArrowType::Decimal128(precision, scale)
             if *scale >= 0 =>
         {
             DataType::Decimal { precision: *precision, scale: scale.unsigned_abs() }
@@ -101,8 +103,9 @@ pub fn to_declared(batch: Batch, columns: &BTreeMap<String, DataType>) -> Result
         });
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.row_count()));
-    let records = RecordBatch::try_new_with_options(schema, arrays, &options)
-        .map_err(|error| ConnectError::new(ConnectErrorKind::Internal, "a converted batch does not fit its schema").because(error))?;
+    let records = RecordBatch::try_new_with_options(schema, arrays, &options).map_err(|error| {
+        ConnectError::new(ConnectErrorKind::Internal, "a converted batch does not fit its schema").because(error)
+    })?;
     Ok(Batch { records, origin: batch.origin })
 }
 

@@ -29,7 +29,8 @@ impl Tracker {
         let schema = records.schema();
         let at = schema.index_of(&self.bound.column).map_err(|_| convert::missing_column(&self.bound.column, &schema))?;
         let message = format!("column `{}` cannot be a cursor", self.bound.column);
-        let internal = |error: arrow::error::ArrowError| ConnectError::new(ConnectErrorKind::Internal, message.as_str()).because(error);
+        let internal =
+            |error: arrow::error::ArrowError| ConnectError::new(ConnectErrorKind::Internal, message.as_str()).because(error);
         let kept = match &self.bound.from {
             None => records.clone(),
             Some(from) => {
@@ -77,7 +78,8 @@ fn value_of(cursor: &Cursor, data_type: &ArrowType) -> Result<ArrayRef, ConnectE
     let text: ArrayRef = std::sync::Arc::new(StringArray::from(vec![cursor.value.as_str()]));
     let logical = convert::logical_type(data_type);
     let changed = || {
-        let message = format!("column `{}` is {logical}, and its last value `{}` was {}", cursor.column, cursor.value, cursor.data_type);
+        let message =
+            format!("column `{}` is {logical}, and its last value `{}` was {}", cursor.column, cursor.value, cursor.data_type);
         ConnectError::new(ConnectErrorKind::SchemaChanged, message).help("rebuild the table with `--full-refresh`")
     };
     if logical == DataType::Text {

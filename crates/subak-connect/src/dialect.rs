@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn any_text_is_one_name() {
-        for (name, quoted) in [("a", "\"a\""), ("a\"; drop table x; --", "\"a\"\"; drop table x; --\""), ("select", "\"select\"")] {
+        for (name, quoted) in [("a", "\"a\""), ("a\"; drop table x; --", "\"a\"\"; drop table x; --\""), ("select", "\"select\"")]
+        {
             assert_eq!(DIALECT.identifier(name), quoted);
         }
         assert_eq!(DIALECT.literal("it's"), "'it''s'");

@@ -7,8 +7,8 @@ use futures::stream::{BoxStream, StreamExt};
 use subak_domain::{CheckRule, Cursor, LoadId};
 
 use crate::{
-    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, ReadRequest, Sink, Source, SourceItem,
-    Staged, StagedRows, StreamInfo, TableInfo, TableName,
+    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, ReadRequest, Sink, Source,
+    SourceItem, Staged, StagedRows, StreamInfo, TableInfo, TableName,
 };
 
 /// Decides which operation fails. The same seed and the same operations give the same faults.

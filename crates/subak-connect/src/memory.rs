@@ -15,8 +15,8 @@ use subak_domain::{CheckRule, Column, Cursor, LoadId, WriteMode};
 
 use crate::source::ReadRequest;
 use crate::{
-    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, Sink, Source, SourceItem, Staged, StagedRows,
-    StreamInfo, TableInfo, TableName, convert,
+    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, Sink, Source, SourceItem,
+    Staged, StagedRows, StreamInfo, TableInfo, TableName, convert,
 };
 
 /// A connection whose streams and tables live in memory. Clones share them.
@@ -91,7 +91,9 @@ impl Memory {
             if let Some(from) = &bound.from {
                 let keep: BooleanArray = values
                     .iter()
-                    .map(|value| Some(value.as_ref().is_some_and(|value| order(value, data_type) >= order(&from.value, data_type))))
+                    .map(|value| {
+                        Some(value.as_ref().is_some_and(|value| order(value, data_type) >= order(&from.value, data_type)))
+                    })
                     .collect();
                 rows = filter_record_batch(&rows, &keep).map_err(internal)?;
             }
@@ -164,7 +166,8 @@ impl Load for MemoryLoad {
 
     async fn stage(self: Box<Self>) -> Result<Box<dyn Staged>, ConnectError> {
         let staged = concat_batches(&self.request.schema, &self.staged).map_err(internal)?;
-        let current = self.memory.table(&self.request.table).unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.request.schema)));
+        let current =
+            self.memory.table(&self.request.table).unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.request.schema)));
         let (result, overlap_count) = apply(&current, &staged, &self.request)?;
         let written = staged.num_rows() as u64 - overlap_count;
         let changed = self.request.mode == WriteMode::Replace || written > 0;
@@ -197,8 +200,10 @@ fn apply(current: &RecordBatch, staged: &RecordBatch, request: &LoadRequest) -> 
                 return Err(ConnectError::new(ConnectErrorKind::KeyTwice, format!("two rows have the key {key:?}")));
             }
             let current = aligned(current, &request.schema)?;
-            let keep: BooleanArray =
-                row_texts(&current, Some(&request.primary_key))?.into_iter().map(|key| Some(!counts.contains_key(&key))).collect();
+            let keep: BooleanArray = row_texts(&current, Some(&request.primary_key))?
+                .into_iter()
+                .map(|key| Some(!counts.contains_key(&key)))
+                .collect();
             let kept = filter_record_batch(&current, &keep).map_err(internal)?;
             Ok((concat_batches(&request.schema, [&kept, staged]).map_err(internal)?, 0))
         }
@@ -282,8 +287,13 @@ impl Staged for MemoryStaged {
             let is_kept = self.request.mode != WriteMode::Replace;
             state.tables.get(&self.request.table).filter(|_| is_kept).and_then(|(_, cursor)| cursor.clone())
         });
-        let committed =
-            Committed { written: self.written, row_count, overlap_count: self.overlap_count, changed: self.changed, cursor: cursor.clone() };
+        let committed = Committed {
+            written: self.written,
+            row_count,
+            overlap_count: self.overlap_count,
+            changed: self.changed,
+            cursor: cursor.clone(),
+        };
         state.tables.insert(self.request.table.clone(), (self.result, cursor));
         state.ledger.insert(self.request.load.clone(), committed.clone());
         Ok(committed)
@@ -294,7 +304,8 @@ impl Staged for MemoryStaged {
 pub fn rows(columns: &[(&str, &[Option<&str>])]) -> RecordBatch {
     let fields: Vec<Field> = columns.iter().map(|(name, _)| Field::new(*name, ArrowType::Utf8, true)).collect();
     let arrays = columns.iter().map(|(_, values)| Arc::new(arrow::array::StringArray::from(values.to_vec())) as _).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap_or_else(|_| RecordBatch::new_empty(Arc::new(Schema::empty())))
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+        .unwrap_or_else(|_| RecordBatch::new_empty(Arc::new(Schema::empty())))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub static CONNECTORS: Registry = &[
     #[cfg(feature = "duckdb")]
     &duckdb::DuckDb,
     #[cfg(feature = "files")]
-    //     &files::Files,files::Files,
+    &files::Files,
     #[cfg(feature = "sqlite")]
     &sqlite::Sqlite,
 ];

@@ -112,7 +112,9 @@ pub(crate) fn preview(dialect: &Dialect, names: &Names, request: &LoadRequest, c
         result.iter().map(item).collect::<Vec<_>>().join(", ")
     };
     let kept = match request.mode {
-        WriteMode::Merge => format!(" where not exists (select 1 from {stage} as s where {})", same_key(dialect, &request.primary_key)),
+        WriteMode::Merge => {
+            format!(" where not exists (select 1 from {stage} as s where {})", same_key(dialect, &request.primary_key))
+        }
         _ => String::new(),
     };
     let target_columns = columns.target.as_deref().unwrap_or_default();

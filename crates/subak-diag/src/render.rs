@@ -99,9 +99,10 @@ mod tests {
         let path: std::sync::Arc<str> = "assets/gold/daily.sql".into();
         let text = "select 1\nfrom silver.order_lines\n";
         sources.insert(path.clone(), text.into());
-        let diagnostic = Diagnostic::error(codes::UNKNOWN_UPSTREAM, "asset `gold.daily` reads `silver.order_lines`, which no file declares")
-            .at(&path, 14..32, "not declared")
-            .help("did you mean `silver.order_items`?");
+        let diagnostic =
+            Diagnostic::error(codes::UNKNOWN_UPSTREAM, "asset `gold.daily` reads `silver.order_lines`, which no file declares")
+                .at(&path, 14..32, "not declared")
+                .help("did you mean `silver.order_items`?");
         (diagnostic, sources)
     }
 

@@ -87,7 +87,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Missing => formatter.write_str("never materialized"),
             Self::DefinitionChanged => formatter.write_str("its definition changed"),
-            Self::UpstreamNewer { upstream } => write!(formatter, "`{upstream}` is newer"),
+            Self::UpstreamNewer { upstream } => write!(formatter, "`{upstream}` is newer, or may become so"),
             Self::SourceMayHaveNew => formatter.write_str("its source may have new rows"),
             Self::Selected => formatter.write_str("selected"),
             Self::FullRefresh => formatter.write_str("full refresh"),

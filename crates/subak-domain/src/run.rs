@@ -176,10 +176,10 @@ impl RunState {
 
     fn change_all(&mut self, change: StepChange) -> Result<(), IllegalEvent> {
         // A step that was left out because nothing upstream had changed stays so: what it would read is still what it was.
-        let is_settled = |state: &StepState| {
-            change == StepChange::Resumed && state.skip_reason == Some(SkipReason::UpstreamUnchanged)
-        };
-        let steps: Vec<StepId> = self.steps.iter().filter(|(_, state)| !is_settled(state)).map(|(step, _)| step.clone()).collect();
+        let is_settled =
+            |state: &StepState| change == StepChange::Resumed && state.skip_reason == Some(SkipReason::UpstreamUnchanged);
+        let steps: Vec<StepId> =
+            self.steps.iter().filter(|(_, state)| !is_settled(state)).map(|(step, _)| step.clone()).collect();
         for step in steps {
             let state = self.change(&step, change)?;
             if change == StepChange::Resumed && state.status == StepStatus::Pending {

@@ -62,8 +62,22 @@ pub enum DataType {
 
 /// Every type name that YAML accepts, for error messages and the editor schema.
 pub const TYPE_NAMES: &[&str] = &[
-    "boolean", "smallint", "integer", "bigint", "unsigned_bigint", "real", "double", "decimal(p,s)", "text", "bytes", "date",
-    "time", "datetime", "timestamp", "json", "uuid",
+    "boolean",
+    "smallint",
+    "integer",
+    "bigint",
+    "unsigned_bigint",
+    "real",
+    "double",
+    "decimal(p,s)",
+    "text",
+    "bytes",
+    "date",
+    "time",
+    "datetime",
+    "timestamp",
+    "json",
+    "uuid",
 ];
 
 /// A text that names no type.
@@ -148,7 +162,8 @@ mod tests {
 
     #[test]
     fn display_parses_back() {
-        for name in TYPE_NAMES.iter().filter(|name| !name.contains('p')).chain(&["decimal(18,2)", "decimal(38,38)", "timestamp"]) {
+        for name in TYPE_NAMES.iter().filter(|name| !name.contains('p')).chain(&["decimal(18,2)", "decimal(38,38)", "timestamp"])
+        {
             assert_eq!(name.parse::<DataType>().map(|data_type| data_type.to_string()).as_deref(), Ok(*name));
         }
     }

@@ -128,7 +128,10 @@ impl StepStatus {
             (Self::Running { .. } | Self::Stopping { .. }, C::Lost) => Self::Failed,
             (Self::Waiting { .. } | Self::Pending, C::Lost) => Self::Canceled,
             (Self::Failed | Self::Canceled | Self::Skipped | Self::Pending, C::Resumed) => Self::Pending,
-            (Self::Stopping { .. } | Self::Succeeded | Self::Failed | Self::Canceled | Self::Skipped, C::CancelRequested | C::Lost)
+            (
+                Self::Stopping { .. } | Self::Succeeded | Self::Failed | Self::Canceled | Self::Skipped,
+                C::CancelRequested | C::Lost,
+            )
             | (Self::Succeeded, C::Resumed) => self,
             (status, change) => return Err(IllegalChange { status, change }),
         })

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use subak_connect::{BuildRequest, ConnectError, ConnectErrorKind, Connection, SqlBackend, Staged, TableName};
 use subak_domain::{
-    Action, Asset, AssetGraph, AssetKey, Check, CheckOutcome, CheckRule, ConnectionName, Definition, Failure, FailureClass, LoadId, RunEvent,
-    RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome, Work,
+    Action, Asset, AssetGraph, AssetKey, Check, CheckOutcome, CheckRule, ConnectionName, Definition, Failure, FailureClass,
+    LoadId, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome, Work,
 };
 
 use crate::failure::{self, DATA_NOT_BEGUN, DATA_UNTOUCHED};
@@ -189,7 +189,11 @@ fn outcome_of(check: &Check, found: subak_connect::AuditResult) -> CheckOutcome 
 }
 
 /// Evaluates the checks of an asset on what is staged. `Err` when one of them blocks the publication.
-pub(crate) async fn audit_staged(asset: &Asset, staged: &mut dyn Staged, stop: &StopSignal) -> Result<Vec<CheckOutcome>, Box<Failure>> {
+pub(crate) async fn audit_staged(
+    asset: &Asset,
+    staged: &mut dyn Staged,
+    stop: &StopSignal,
+) -> Result<Vec<CheckOutcome>, Box<Failure>> {
     let mut checks = Vec::new();
     for check in &asset.checks {
         let found = guarded(stop, staged.audit(&check.rule)).await?;
@@ -201,7 +205,12 @@ pub(crate) async fn audit_staged(asset: &Asset, staged: &mut dyn Staged, stop: &
     Ok(checks)
 }
 
-async fn build(asset: &Asset, sql: &SqlAsset, backend: &dyn SqlBackend, attempt: &Attempt<'_>) -> Result<StepOutcome, Box<Failure>> {
+async fn build(
+    asset: &Asset,
+    sql: &SqlAsset,
+    backend: &dyn SqlBackend,
+    attempt: &Attempt<'_>,
+) -> Result<StepOutcome, Box<Failure>> {
     let table = TableName::of(&asset.key);
     let request = BuildRequest { load: attempt.load.clone(), table, sql: sql.sql.clone(), stored_as: sql.stored_as };
     let mut staged = guarded(attempt.stop, backend.build(request)).await?;

@@ -54,7 +54,8 @@ pub fn of_stop(reason: StopReason, data: &str) -> Box<Failure> {
 /// The failure for blocking checks that failed before publication.
 pub fn of_checks(table: &str, checks: Vec<CheckOutcome>) -> Box<Failure> {
     let failed: Vec<&CheckOutcome> = checks.iter().filter(|check| is_blocked_by(check)).collect();
-    let names: Vec<String> = failed.iter().map(|check| format!("`{}` finds {} bad rows", check.check, check.bad_row_count)).collect();
+    let names: Vec<String> =
+        failed.iter().map(|check| format!("`{}` finds {} bad rows", check.check, check.bad_row_count)).collect();
     let causes = failed.iter().flat_map(|check| check.sample.iter().map(|row| format!("bad row: {row}"))).collect();
     let data = format!("`{table}` was not published; readers see it as it was");
     let mut failure = plain("SBK0312", format!("a blocking check failed: {}", names.join(", ")), &data, FailureClass::Check);

@@ -67,7 +67,11 @@ impl Ingesting<'_> {
     }
 
     /// Reads everything and stages it. Dropping it at any await leaves the table as it was.
-    async fn stage(&self, table: TableName, start: &Start) -> Result<(Box<dyn Staged>, RowAccount, Option<Cursor>), Box<Failure>> {
+    async fn stage(
+        &self,
+        table: TableName,
+        start: &Start,
+    ) -> Result<(Box<dyn Staged>, RowAccount, Option<Cursor>), Box<Failure>> {
         let stop = self.attempt.stop;
         let request = ReadRequest {
             stream: self.ingest.stream.clone(),
@@ -201,9 +205,9 @@ fn lower(cursor: &Cursor, lag: Duration) -> Result<Cursor, Box<Failure>> {
                 let text = convert::format_datetime(microseconds)?;
                 if cursor.value.contains('T') { text.replace(' ', "T") } else { text }
             }
-            DataType::Timestamp => {
-                convert::format_timestamp(convert::parse_timestamp(&cursor.value)?.checked_sub(i64::try_from(lag.as_micros()).ok()?)?)?
-            }
+            DataType::Timestamp => convert::format_timestamp(
+                convert::parse_timestamp(&cursor.value)?.checked_sub(i64::try_from(lag.as_micros()).ok()?)?,
+            )?,
             DataType::Date => {
                 let days = i64::try_from(lag.as_secs()).ok()?.div_euclid(86_400) + i64::from(lag.as_secs() % 86_400 != 0);
                 let date: jiff::civil::Date = cursor.value.parse().ok()?;
@@ -216,7 +220,9 @@ fn lower(cursor: &Cursor, lag: Duration) -> Result<Cursor, Box<Failure>> {
         Some(value) => Ok(Cursor { value, ..cursor.clone() }),
         None => {
             let message = format!("column `{}` is {}, and a `lag` needs a date or time", cursor.column, cursor.data_type);
-            Err(untouched(ConnectError::new(ConnectErrorKind::Config, message).help("remove `lag`, or declare the column's type")))
+            Err(untouched(
+                ConnectError::new(ConnectErrorKind::Config, message).help("remove `lag`, or declare the column's type"),
+            ))
         }
     }
 }

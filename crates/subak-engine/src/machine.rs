@@ -156,7 +156,8 @@ impl Machine {
             return None;
         }
         // A stable hash instead of a random number: replaying a run gives the same waits, and steps still differ.
-        let seed = step.as_str().bytes().fold(u64::from(attempt), |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let seed =
+            step.as_str().bytes().fold(u64::from(attempt), |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let random = u16::try_from((seed >> 20) % 1001).unwrap_or(500);
         now.checked_add(retry.delay_after(attempt, random)).ok()
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use subak_connect::crash;
 use subak_domain::run::IllegalEvent;
-use subak_domain::{Action, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, Timestamp};
+use subak_domain::{
+    Action, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, Timestamp,
+};
 use subak_store::{Append, EventLog, Lease, Leases, StoreError};
 use tokio::task::JoinSet;
 
@@ -125,7 +127,13 @@ type Ended = (StepId, Result<StepOutcome, Box<Failure>>);
 
 impl Engine {
     /// Records a new run.
-    pub async fn plan_run(&self, run: RunId, actions: Vec<Action>, selection: String, trigger: String) -> Result<(), EngineError> {
+    pub async fn plan_run(
+        &self,
+        run: RunId,
+        actions: Vec<Action>,
+        selection: String,
+        trigger: String,
+    ) -> Result<(), EngineError> {
         let mut hand = Hand { engine: self, run, sequence: 0 };
         hand.append(vec![RunEvent::Planned { actions, selection, trigger }]).await
     }
@@ -136,7 +144,18 @@ impl Engine {
         let state = fold(run, &events)?;
         let hand = Hand { engine: self, run, sequence: events.len() as u64 };
         let machine = Machine::new(state, limits.slots_max, limits.retries.clone());
-        Loop { hand, machine, limits, steps: JoinSet::new(), stops: BTreeMap::new(), tasks: HashMap::new(), wake_at: None, is_finished: false }.run(cancel).await
+        Loop {
+            hand,
+            machine,
+            limits,
+            steps: JoinSet::new(),
+            stops: BTreeMap::new(),
+            tasks: HashMap::new(),
+            wake_at: None,
+            is_finished: false,
+        }
+        .run(cancel)
+        .await
     }
 
     /// Records that whoever held these runs is gone: what ran has failed, what waited is canceled. Call it with the lease in

@@ -50,7 +50,8 @@ pub fn plan(request: PlanRequest<'_>) -> Plan {
         let needs: BTreeSet<StepId> = upstream.iter().flat_map(|flow| flow.steps.iter().cloned()).collect();
         let reason = reason(asset, &upstream, &request);
         let latest = request.snapshot.latest.get(&asset.key);
-        let mut flow = Flow { newest: latest.map_or(0, |latest| latest.position), newest_from: Some(asset.key.clone()), ..Flow::default() };
+        let mut flow =
+            Flow { newest: latest.map_or(0, |latest| latest.position), newest_from: Some(asset.key.clone()), ..Flow::default() };
         if let Some(reason) = reason {
             let step = StepId::asset(&asset.key);
             flow.steps.insert(step.clone());
@@ -232,45 +233,80 @@ pub(crate) mod tests {
 
     #[test]
     fn everything_is_missing_at_first() {
-        assert_plan(CHAIN, "", "", &expect![[r#"
+        assert_plan(
+            CHAIN,
+            "",
+            "",
+            &expect![[r#"
             src: never materialized []
             clean: never materialized [src]
             mart: never materialized [clean]
-            fresh: "#]]);
+            fresh: "#]],
+        );
     }
 
     #[test]
     fn a_source_is_asked_again_and_the_rest_depends() {
-        assert_plan(CHAIN, "src@1 clean@2 mart@3", "", &expect![[r#"
+        assert_plan(
+            CHAIN,
+            "src@1 clean@2 mart@3",
+            "",
+            &expect![[r#"
             src: its source may have new rows []
-            clean: `src` is newer [src]
-            mart: `clean` is newer [clean]
-            fresh: "#]]);
+            clean: `src` is newer, or may become so [src]
+            mart: `clean` is newer, or may become so [clean]
+            fresh: "#]],
+        );
     }
 
     #[test]
     fn fresh_assets_stay() {
-        assert_plan(CHAIN, "src@1 clean@2 mart@3", "+mart,kind:sql", &expect![[r#"
+        assert_plan(
+            CHAIN,
+            "src@1 clean@2 mart@3",
+            "+mart,kind:sql",
+            &expect![[r#"
             mart: selected []
-            fresh: clean"#]]);
-        assert_plan(CHAIN, "src@1 clean@2! mart@3", "+mart,kind:sql", &expect![[r#"
+            fresh: clean"#]],
+        );
+        assert_plan(
+            CHAIN,
+            "src@1 clean@2! mart@3",
+            "+mart,kind:sql",
+            &expect![[r#"
             clean: its definition changed []
-            mart: `clean` is newer [clean]
-            fresh: "#]]);
-        assert_plan(CHAIN, "src@9 clean@2 mart@3", "mart", &expect![[r#"
+            mart: `clean` is newer, or may become so [clean]
+            fresh: "#]],
+        );
+        assert_plan(
+            CHAIN,
+            "src@9 clean@2 mart@3",
+            "mart",
+            &expect![[r#"
             mart: selected []
-            fresh: "#]]);
+            fresh: "#]],
+        );
     }
 
     #[test]
     fn readers_of_a_view_see_what_is_behind_it() {
         let assets = "src\nview v <- src\nmart <- v";
-        assert_plan(assets, "src@5 v@2 mart@3", "kind:sql,+mart", &expect![[r#"
-            mart: `src` is newer []
-            fresh: v"#]]);
-        assert_plan(assets, "src@1 v@2 mart@3", "", &expect![[r#"
+        assert_plan(
+            assets,
+            "src@5 v@2 mart@3",
+            "kind:sql,+mart",
+            &expect![[r#"
+            mart: `src` is newer, or may become so []
+            fresh: v"#]],
+        );
+        assert_plan(
+            assets,
+            "src@1 v@2 mart@3",
+            "",
+            &expect![[r#"
             src: its source may have new rows []
-            mart: `src` is newer [src]
-            fresh: v"#]]);
+            mart: `src` is newer, or may become so [src]
+            fresh: v"#]],
+        );
     }
 }

@@ -46,7 +46,12 @@ pub enum SelectionError {
 }
 
 /// Evaluates selections: their union, without what `exclude` names. No selection at all means every asset.
-pub fn select(graph: &AssetGraph, snapshot: &Snapshot, include: &[String], exclude: &[String]) -> Result<Selected, SelectionError> {
+pub fn select(
+    graph: &AssetGraph,
+    snapshot: &Snapshot,
+    include: &[String],
+    exclude: &[String],
+) -> Result<Selected, SelectionError> {
     let terms: Vec<&str> = include.iter().flat_map(|text| text.split_whitespace()).collect();
     let excluded: Vec<&str> = exclude.iter().flat_map(|text| text.split_whitespace()).collect();
     let count = terms.len() + excluded.len();
@@ -91,7 +96,8 @@ type Reach = Option<Option<usize>>;
 fn term(graph: &AssetGraph, snapshot: &Snapshot, text: &str) -> Result<Selected, SelectionError> {
     let (is_closure, rest) = text.strip_prefix('@').map_or((false, text), |rest| (true, rest));
     let (up, rest) = split_reach(rest.split_once('+').filter(|(count, _)| is_count(count)), rest);
-    let (down, core) = split_reach(rest.rsplit_once('+').filter(|(_, count)| is_count(count)).map(|(core, count)| (count, core)), rest);
+    let (down, core) =
+        split_reach(rest.rsplit_once('+').filter(|(_, count)| is_count(count)).map(|(core, count)| (count, core)), rest);
     let syntax = |why| SelectionError::Syntax { term: text.to_owned(), why };
     if core.is_empty() {
         return Err(syntax("a name is missing"));
@@ -139,7 +145,8 @@ fn matching(graph: &AssetGraph, snapshot: &Snapshot, core: &str) -> Option<BTree
         Some(("group", group)) => Box::new(move |asset| is_like(group, &asset.group)),
         Some(("owner", owner)) => Box::new(move |asset| asset.owner.as_deref().is_some_and(|known| is_like(owner, known))),
         Some(("path", path)) => Box::new(move |asset| {
-            is_like(path, &asset.path) || asset.path.strip_prefix(path.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
+            is_like(path, &asset.path)
+                || asset.path.strip_prefix(path.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
         }),
         Some(("kind", kind)) => Box::new(move |asset| asset.definition.kind() == kind),
         Some(_) => return None,
@@ -211,9 +218,15 @@ mod tests {
 
     #[test]
     fn patterns() {
-        for (pattern, text, expect) in
-            [("a", "a", true), ("a*", "abc", true), ("*c", "abc", true), ("a*c", "ac", true), ("a*b*c", "axbyc", true), ("a*bc", "abd", false), ("ab*b", "ab", false)]
-        {
+        for (pattern, text, expect) in [
+            ("a", "a", true),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c", "ac", true),
+            ("a*b*c", "axbyc", true),
+            ("a*bc", "abd", false),
+            ("ab*b", "ab", false),
+        ] {
             assert_eq!(is_like(pattern, text), expect, "{pattern} {text}");
         }
     }

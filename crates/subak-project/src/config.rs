@@ -61,7 +61,11 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
     let mut context = Context { path, offset: 0, problems };
     let Some(node) = documents.first() else {
         if context.problems.is_empty() {
-            context.report(Diagnostic::error(codes::MISSING_KEY, "`subak.yml` is empty").help("it needs `project:` and `connections:`"), &(0..0), "");
+            context.report(
+                Diagnostic::error(codes::MISSING_KEY, "`subak.yml` is empty").help("it needs `project:` and `connections:`"),
+                &(0..0),
+                "",
+            );
         }
         return None;
     };
@@ -73,7 +77,9 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
     let profiles = fields.named("profiles", &mut context);
     let mut is_found = settings.profile.is_none();
     for (name, node) in profiles {
-        let Some(profile) = Fields::of(node, keys::PROFILE, &[], &format!("profile `{}`", name.text), &mut context) else { continue };
+        let Some(profile) = Fields::of(node, keys::PROFILE, &[], &format!("profile `{}`", name.text), &mut context) else {
+            continue;
+        };
         let overlay = self::connections(profile.named("connections", &mut context), settings, &mut context);
         if settings.profile == Some(name.text.as_str()) {
             is_found = true;
@@ -189,7 +195,8 @@ fn connection(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Co
     let Some(connector) = settings.connectors.iter().find(|connector| connector.kind == kind) else {
         let kinds: Vec<&str> = settings.connectors.iter().map(|connector| connector.kind).collect();
         let problem = Diagnostic::error(codes::UNKNOWN_CONNECTOR, format!("`{kind}` is no type of connection in this build"));
-        let near = subak_diag::nearest(kind, kinds.iter().copied()).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        let near =
+            subak_diag::nearest(kind, kinds.iter().copied()).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
         context.report(problem.help(format!("{near}known types are {}", list(&kinds))), &kind_node.span, "");
         return None;
     };
@@ -218,7 +225,11 @@ pub(crate) fn value(node: &Node, field: &Field, settings: &Settings<'_>, context
         Ok(template) => template,
         Err(error) => {
             let problem = Diagnostic::error(codes::INVALID_REFERENCE, error.to_string());
-            context.report(problem.help("references are `${NAME}`, `${NAME:-default}` and `${secret:NAME}`; `$$` is one dollar sign"), &node.span, "");
+            context.report(
+                problem.help("references are `${NAME}`, `${NAME:-default}` and `${secret:NAME}`; `$$` is one dollar sign"),
+                &node.span,
+                "",
+            );
             return None;
         }
     };
@@ -245,14 +256,24 @@ fn check_literal(literal: &str, node: &Node, field: &Field, context: &mut Contex
         FieldKind::Boolean if !matches!(literal, "true" | "false") => {
             context.invalid(node, format!("`{name}` must be `true` or `false`, and this is `{literal}`"));
         }
-        FieldKind::Word(words) if !words.contains(&literal) => decode::unknown_word(node, literal, words, &format!("`{name}`"), context),
+        FieldKind::Word(words) if !words.contains(&literal) => {
+            decode::unknown_word(node, literal, words, &format!("`{name}`"), context)
+        }
         FieldKind::Path if std::path::Path::new(literal).components().any(|part| part == std::path::Component::ParentDir) => {
             let problem = Diagnostic::error(codes::INSECURE_PATH, format!("the path `{literal}` leaves the project"));
-            context.report(problem.help("use a path below the project, or an absolute one, for example from a variable: `${DATA_DIR}/…`"), &node.span, "");
+            context.report(
+                problem.help("use a path below the project, or an absolute one, for example from a variable: `${DATA_DIR}/…`"),
+                &node.span,
+                "",
+            );
         }
         FieldKind::Secret if !literal.is_empty() => {
             let problem = Diagnostic::warning(codes::LITERAL_SECRET, format!("`{name}` stands here as plain text"));
-            context.report(problem.help(format!("write `{name}: ${{secret:{name}}}` and keep the value outside of the project")), &node.span, "");
+            context.report(
+                problem.help(format!("write `{name}: ${{secret:{name}}}` and keep the value outside of the project")),
+                &node.span,
+                "",
+            );
         }
         _ => {}
     }

@@ -133,7 +133,8 @@ impl Common {
         self.timeout = fields.duration("timeout", context).unwrap_or(self.timeout);
         self.checks.extend(checks(fields, context));
         let mut names = BTreeSet::new();
-        let twice: Vec<String> = self.checks.iter().filter(|check| !names.insert(&check.name)).map(|check| check.name.clone()).collect();
+        let twice: Vec<String> =
+            self.checks.iter().filter(|check| !names.insert(&check.name)).map(|check| check.name.clone()).collect();
         for name in twice {
             let problem = Diagnostic::error(codes::CHECK_DUPLICATE, format!("`{}` has the check `{name}` twice", self.key));
             let span = fields.name("checks").map_or(0..0, |name| name.span.clone());
@@ -189,7 +190,10 @@ fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut
     {
         lacks(context, &fields, "from", format!("connection `{name}` (type `{}`) cannot be read", info.kind));
     }
-    let target = to.as_ref().and_then(|to| connections.get(to)).and_then(|to| scope.settings.connectors.iter().find(|info| info.kind == to.kind));
+    let target = to
+        .as_ref()
+        .and_then(|to| connections.get(to))
+        .and_then(|to| scope.settings.connectors.iter().find(|info| info.kind == to.kind));
     if let (Some(name), Some(info)) = (&to, target)
         && !info.is_sink
     {
@@ -200,7 +204,10 @@ fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut
     let extra: Vec<&str> = options.iter().map(|field| field.name).collect();
     // A connector that is not known has said so already; its options must not be called unknown as well.
     let is_known = connector.is_some();
-    let defaults = fields.get("defaults").filter(|_| is_known).and_then(|node| Fields::of(node, keys::STREAM, &extra, "`defaults`", context));
+    let defaults = fields
+        .get("defaults")
+        .filter(|_| is_known)
+        .and_then(|node| Fields::of(node, keys::STREAM, &extra, "`defaults`", context));
     let streams = fields.named("streams", context);
     if streams.is_empty() && matches!(fields.get("streams").map(|node| &node.value), Some(Value::Map(_) | Value::Null)) {
         let problem = Diagnostic::error(codes::NO_STREAMS, "the ingest declares no streams");
@@ -215,7 +222,11 @@ fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut
 
 fn lacks(context: &mut Context<'_>, fields: &Fields<'_>, key: &str, message: String) {
     let span = fields.get(key).map_or(0..0, |node| node.span.clone());
-    context.report(Diagnostic::error(codes::LACKS_ABILITY, message).help("`subak docs connectors` shows what each type can do"), &span, "");
+    context.report(
+        Diagnostic::error(codes::LACKS_ABILITY, message).help("`subak docs connectors` shows what each type can do"),
+        &span,
+        "",
+    );
 }
 
 struct StreamReader<'a> {
@@ -235,7 +246,8 @@ impl StreamReader<'_> {
         let own = Fields::of(node, keys::STREAM, self.extra, &what, context)?;
         let folder = self.scope.path.strip_prefix("assets/").unwrap_or(self.scope.path);
         let prefix = folder.rsplit_once('/').map(|(folder, _)| format!("{}.", folder.replace('/', "."))).unwrap_or_default();
-        let key = decode::asset_key(&format!("{prefix}{}", name.text), &Node { span: name.span.clone(), value: Value::Null }, context)?;
+        let key =
+            decode::asset_key(&format!("{prefix}{}", name.text), &Node { span: name.span.clone(), value: Value::Null }, context)?;
         let mut common = Common::new(key, name.span.clone(), self.scope.config);
         let layers: Vec<Fields<'_>> = self.defaults.into_iter().chain([own]).collect();
         for fields in &layers {
@@ -265,14 +277,21 @@ impl StreamReader<'_> {
         Some(declaration)
     }
 
-    fn layer(&self, fields: &Fields<'_>, declaration: &mut StreamDeclaration, mode: &mut Option<WriteMode>, context: &mut Context<'_>) {
+    fn layer(
+        &self,
+        fields: &Fields<'_>,
+        declaration: &mut StreamDeclaration,
+        mode: &mut Option<WriteMode>,
+        context: &mut Context<'_>,
+    ) {
         let modes = [("replace", WriteMode::Replace), ("append", WriteMode::Append), ("merge", WriteMode::Merge)];
         *mode = fields.word("mode", &modes, context).or(*mode);
         if let Some(stream) = fields.text("stream", context) {
             stream.clone_into(&mut declaration.stream);
         }
         if fields.get("primary_key").is_some() {
-            declaration.primary_key = fields.texts("primary_key", context).into_iter().map(|(column, _)| column.to_owned()).collect();
+            declaration.primary_key =
+                fields.texts("primary_key", context).into_iter().map(|(column, _)| column.to_owned()).collect();
         }
         declaration.cursor = cursor(fields, context).or(declaration.cursor.take());
         declaration.columns.extend(columns(fields, context));
@@ -303,16 +322,21 @@ fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Na
     let place = |key: &str| fields.name(key).map_or_else(|| name.span.clone(), |name| name.span.clone());
     let key = &declaration.common.key;
     if declaration.mode == WriteMode::Merge && declaration.primary_key.is_empty() {
-        let problem = Diagnostic::error(codes::MERGE_WITHOUT_KEY, format!("`{key}` is merged, and no `primary_key` says by what"));
+        let problem =
+            Diagnostic::error(codes::MERGE_WITHOUT_KEY, format!("`{key}` is merged, and no `primary_key` says by what"));
         context.report(problem.help("declare `primary_key:`, or use `mode: append` or `mode: replace`"), &place("mode"), "");
     }
     if declaration.mode == WriteMode::Replace && declaration.cursor.is_some() {
-        let problem = Diagnostic::error(codes::CURSOR_MISUSE, format!("`{key}` is replaced each time, so a cursor would lose the rows before it"));
+        let problem = Diagnostic::error(
+            codes::CURSOR_MISUSE,
+            format!("`{key}` is replaced each time, so a cursor would lose the rows before it"),
+        );
         context.report(problem.help("remove `cursor:`, or use `mode: merge` or `mode: append`"), &place("cursor"), "");
     }
     let has_lag = declaration.cursor.as_ref().is_some_and(|cursor| !cursor.lag.is_zero());
     if declaration.mode == WriteMode::Append && has_lag {
-        let problem = Diagnostic::error(codes::CURSOR_MISUSE, format!("`{key}` is appended to, and a `lag` reads changed rows again"));
+        let problem =
+            Diagnostic::error(codes::CURSOR_MISUSE, format!("`{key}` is appended to, and a `lag` reads changed rows again"));
         context.report(problem.help("remove `lag:`, or declare a `primary_key:` and use `mode: merge`"), &place("cursor"), "");
     }
 }
@@ -341,7 +365,11 @@ fn columns(fields: &Fields<'_>, context: &mut Context<'_>) -> BTreeMap<String, D
                 let known = subak_domain::schema::TYPE_NAMES;
                 let near = subak_diag::nearest(text, known.iter().copied()).map(|near| format!("did you mean `{near}`? "));
                 drop(error);
-                context.report(problem.help(format!("{}known types are {}", near.unwrap_or_default(), known.join(", "))), &node.span, "");
+                context.report(
+                    problem.help(format!("{}known types are {}", near.unwrap_or_default(), known.join(", "))),
+                    &node.span,
+                    "",
+                );
             }
         }
     }
@@ -374,7 +402,8 @@ fn check(node: &Node, context: &mut Context<'_>) -> Option<Check> {
         context.report(problem.help(format!("for example `{kind}: [id]`")), &node.span, "");
         return None;
     }
-    let severity = fields.word("severity", &[("error", Severity::Error), ("warn", Severity::Warn)], context).unwrap_or(Severity::Error);
+    let severity =
+        fields.word("severity", &[("error", Severity::Error), ("warn", Severity::Warn)], context).unwrap_or(Severity::Error);
     let blocking = fields.boolean("blocking", context).unwrap_or(severity == Severity::Error);
     let (default_name, rule) = match *kind {
         "not_null" => (format!("not_null({})", columns.join(", ")), CheckRule::NotNull { columns }),
@@ -401,7 +430,8 @@ fn split_header(text: &str) -> Result<(Option<Range<usize>>, usize), Range<usize
     let start = text.len() - text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']).len();
     let Some(rest) = text[start..].strip_prefix("/*") else { return Ok((None, start)) };
     let word = rest.trim_start();
-    let Some(after) = word.strip_prefix("subak").filter(|after| after.starts_with(|c: char| c.is_whitespace() || c == '*')) else {
+    let Some(after) = word.strip_prefix("subak").filter(|after| after.starts_with(|c: char| c.is_whitespace() || c == '*'))
+    else {
         return Ok((None, start));
     };
     let inner = text.len() - after.len();
@@ -450,11 +480,14 @@ fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Optio
     let mut severity = Severity::Error;
     if let Some(fields) = fields {
         if is_check {
-            severity = fields.word("severity", &[("error", Severity::Error), ("warn", Severity::Warn)], &mut context).unwrap_or(severity);
+            severity = fields
+                .word("severity", &[("error", Severity::Error), ("warn", Severity::Warn)], &mut context)
+                .unwrap_or(severity);
         } else {
             common.read(&fields, &mut context);
-            declaration.stored_as =
-                fields.word("stored_as", &[("view", StoredAs::View), ("table", StoredAs::Table)], &mut context).unwrap_or(StoredAs::View);
+            declaration.stored_as = fields
+                .word("stored_as", &[("view", StoredAs::View), ("table", StoredAs::Table)], &mut context)
+                .unwrap_or(StoredAs::View);
         }
         if let Some(node) = fields.get("on")
             && let Some(text) = decode::text(node, "`on`", &mut context)

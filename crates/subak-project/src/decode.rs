@@ -62,7 +62,11 @@ impl<'n> Fields<'n> {
         for key in keys.iter().filter(|key| key.is_required && !entries.iter().any(|(name, _)| name.text == key.name)) {
             let message = format!("{what} needs the key `{}`", key.name);
             let first_line = node.span.start..(node.span.start + 1).min(node.span.end);
-            context.report(Diagnostic::error(codes::MISSING_KEY, message).help(format!("`{}`: {}", key.name, key.doc)), &first_line, "");
+            context.report(
+                Diagnostic::error(codes::MISSING_KEY, message).help(format!("`{}`: {}", key.name, key.doc)),
+                &first_line,
+                "",
+            );
         }
         Some(Self { entries })
     }

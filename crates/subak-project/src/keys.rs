@@ -61,7 +61,11 @@ const fn required(name: &'static str, shape: Shape, doc: &'static str) -> Key {
 pub static PROJECT: &[Key] = &[
     required("project", Shape::Text, "Name of the project."),
     key("timezone", Shape::Text, "Time zone by its IANA name, for example `Asia/Jakarta`. By default `UTC`."),
-    key("warehouse", Shape::Text, "The connection in which SQL assets and loads are stored where nothing else is said. By default `warehouse`."),
+    key(
+        "warehouse",
+        Shape::Text,
+        "The connection in which SQL assets and loads are stored where nothing else is said. By default `warehouse`.",
+    ),
     required("connections", Shape::Named(&Shape::Connection), "The outside systems by name."),
     key("profiles", Shape::Named(&Shape::Map(PROFILE)), "Overlays that `--profile NAME` lays over these settings."),
     key("defaults", Shape::Map(DEFAULTS), "Settings that assets have where they say nothing."),
@@ -105,7 +109,11 @@ pub static INGEST: &[Key] = &[
 /// One stream.
 pub static STREAM: &[Key] = &[
     key("stream", Shape::Text, "Name of the stream in the source. By default the asset's name."),
-    key("mode", Shape::Word(&["replace", "append", "merge"]), "What happens to rows that the table holds: they are replaced, they stay, or those with the same key are replaced. By default `merge` with a `primary_key`, `append` with a `cursor` alone, else `replace`."),
+    key(
+        "mode",
+        Shape::Word(&["replace", "append", "merge"]),
+        "What happens to rows that the table holds: they are replaced, they stay, or those with the same key are replaced. By default `merge` with a `primary_key`, `append` with a `cursor` alone, else `replace`.",
+    ),
     key("primary_key", Shape::Texts, "The columns that identify a row."),
     key("cursor", Shape::TextOr(CURSOR), "The column by which new rows are found."),
     key("columns", Shape::Named(&Shape::Type), "Types by column. Other columns keep the type that the source reports."),
@@ -121,7 +129,11 @@ pub static STREAM: &[Key] = &[
 /// `cursor` as a mapping.
 pub static CURSOR: &[Key] = &[
     required("column", Shape::Text, "The column whose highest committed value bounds the next read from below."),
-    key("lag", Shape::Duration, "How far below that value the next read starts, so that rows that were committed late are found. Needs `mode: merge`."),
+    key(
+        "lag",
+        Shape::Duration,
+        "How far below that value the next read starts, so that rows that were committed late are found. Needs `mode: merge`.",
+    ),
 ];
 
 /// `seed`.

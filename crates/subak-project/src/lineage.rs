@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor,
-    TableWithJoins, Visit, Visitor,
+    Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias,
+    TableFactor, TableWithJoins, Visit, Visitor,
 };
 use subak_domain::AssetKey;
 
@@ -69,7 +69,8 @@ impl Relation {
     fn sources(&self, column: &str) -> Option<BTreeSet<ColumnRef>> {
         match &self.kind {
             Kind::Asset(asset, columns) => {
-                let is_there = columns.as_ref().is_none_or(|columns| columns.iter().any(|known| known.eq_ignore_ascii_case(column)));
+                let is_there =
+                    columns.as_ref().is_none_or(|columns| columns.iter().any(|known| known.eq_ignore_ascii_case(column)));
                 is_there.then(|| BTreeSet::from([ColumnRef { asset: asset.clone(), column: column.to_lowercase() }]))
             }
             Kind::Query(None) => Some(BTreeSet::new()),
@@ -164,7 +165,10 @@ impl Resolver<'_> {
     }
 
     fn relations(&self, from: &TableWithJoins, ctes: &Ctes) -> Vec<Relation> {
-        std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)).flat_map(|factor| self.factor(factor, ctes)).collect()
+        std::iter::once(&from.relation)
+            .chain(from.joins.iter().map(|join| &join.relation))
+            .flat_map(|factor| self.factor(factor, ctes))
+            .collect()
     }
 
     fn factor(&self, factor: &TableFactor, ctes: &Ctes) -> Vec<Relation> {
@@ -306,7 +310,8 @@ impl Visitor for Collector<'_> {
 
 impl Collector<'_> {
     fn unqualified(&mut self, column: &Ident) {
-        let candidates: Vec<&Relation> = self.relations.iter().filter(|relation| relation.sources(&column.value).is_some()).collect();
+        let candidates: Vec<&Relation> =
+            self.relations.iter().filter(|relation| relation.sources(&column.value).is_some()).collect();
         let closed: Vec<&&Relation> = candidates.iter().filter(|relation| relation.is_closed()).collect();
         // A relation that certainly has the column goes before those that may have it.
         let chosen: Vec<&Relation> = match (closed.as_slice(), candidates.as_slice()) {
@@ -362,7 +367,8 @@ mod tests {
             Some(columns) => columns
                 .iter()
                 .map(|column| {
-                    let sources: Vec<String> = column.sources.iter().map(|source| format!("{}.{}", source.asset, source.column)).collect();
+                    let sources: Vec<String> =
+                        column.sources.iter().map(|source| format!("{}.{}", source.asset, source.column)).collect();
                     format!("{}<-{}", column.name, sources.join("+"))
                 })
                 .collect::<Vec<_>>()
@@ -375,13 +381,22 @@ mod tests {
     fn columns_are_followed() {
         assert_lineage("select id, name as n from s.users", "id<-s.users.id n<-s.users.name");
         assert_lineage("select * from s.users", "id<-s.users.id name<-s.users.name");
-        assert_lineage("select t.amount * 2 as double, u.name from s.tx t join s.users u on u.id = t.user_id", "double<-s.tx.amount name<-s.users.name");
-        assert_lineage("select amount, name from s.tx join s.users u on u.id = user_id", "amount<-s.tx.amount name<-s.users.name");
+        assert_lineage(
+            "select t.amount * 2 as double, u.name from s.tx t join s.users u on u.id = t.user_id",
+            "double<-s.tx.amount name<-s.users.name",
+        );
+        assert_lineage(
+            "select amount, name from s.tx join s.users u on u.id = user_id",
+            "amount<-s.tx.amount name<-s.users.name",
+        );
         assert_lineage("with x as (select id as k from s.users) select k + 1 as k2 from x", "k2<-s.users.id");
         assert_lineage("select a.n from (select name as n from s.users) a", "n<-s.users.name");
         assert_lineage("select sum(amount) as total, count(*) as c from s.tx", "total<-s.tx.amount c<-");
         assert_lineage("select id from s.users union all select user_id from s.tx", "id<-s.tx.user_id+s.users.id");
-        assert_lineage("select case when amount > 1 then 'a' else name end as x from s.tx, s.users", "x<-s.tx.amount+s.users.name");
+        assert_lineage(
+            "select case when amount > 1 then 'a' else name end as x from s.tx, s.users",
+            "x<-s.tx.amount+s.users.name",
+        );
         assert_lineage("select u.* from s.users u join s.tx using (id)", "id<-s.users.id name<-s.users.name");
         assert_lineage("from s.users", "id<-s.users.id name<-s.users.name");
     }

@@ -9,7 +9,8 @@ use sqlparser::ast::Query;
 use subak_diag::{Diagnostic, Sources, codes, nearest};
 use subak_domain::graph::GraphError;
 use subak_domain::{
-    Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, SqlAsset, StandaloneCheck, Version, WriteMode,
+    Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, SqlAsset, StandaloneCheck, Version,
+    WriteMode,
 };
 
 use crate::config::{self, Config, Settings};
@@ -52,7 +53,8 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
         match content {
             Content::Text(text) => sources.insert(Arc::clone(path), Arc::clone(text)),
             Content::Unreadable(why) => {
-                let problem = Diagnostic::error(codes::FILE_UNREADABLE, format!("`{path}` cannot be read")).caused_by(why.as_str());
+                let problem =
+                    Diagnostic::error(codes::FILE_UNREADABLE, format!("`{path}` cannot be read")).caused_by(why.as_str());
                 problems.push(problem.at(path, 0..0, "").help("restore the file or its permissions; save it as UTF-8"));
             }
         }
@@ -97,7 +99,8 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
     problems.extend(parsed.iter().flat_map(|(_, file)| file.problems.iter().cloned()));
     sort(&mut problems);
     let has_errors = problems.iter().any(Diagnostic::is_error);
-    let project = graph.filter(|_| !has_errors).map(|graph| Project { config, graph: Arc::new(graph), queries: Arc::new(queries) });
+    let project =
+        graph.filter(|_| !has_errors).map(|graph| Project { config, graph: Arc::new(graph), queries: Arc::new(queries) });
     Loaded { project, problems, sources }
 }
 
@@ -150,10 +153,18 @@ fn parse_query(
     let Some(dialect) = dialect_of(&declaration.on, config, settings.connectors) else {
         if config.connections.contains_key(&declaration.on) {
             let message = format!("connection `{}` does not run SQL", declaration.on);
-            problems.push(Diagnostic::error(codes::LACKS_ABILITY, message).at(path, 0..0, "").help("set `on:` in the header, or `warehouse:` in `subak.yml`"));
+            problems.push(
+                Diagnostic::error(codes::LACKS_ABILITY, message)
+                    .at(path, 0..0, "")
+                    .help("set `on:` in the header, or `warehouse:` in `subak.yml`"),
+            );
         } else {
             let message = format!("there is no connection `{}`", declaration.on);
-            problems.push(Diagnostic::error(codes::UNKNOWN_CONNECTION, message).at(path, 0..0, "").help("declare it under `connections:` in `subak.yml`"));
+            problems.push(
+                Diagnostic::error(codes::UNKNOWN_CONNECTION, message)
+                    .at(path, 0..0, "")
+                    .help("declare it under `connections:` in `subak.yml`"),
+            );
         }
         return None;
     };
@@ -164,7 +175,8 @@ fn parse_query(
             Err(error) => {
                 let span = error.range().map_or(whole, |range| range.start + start..range.end + start);
                 let cause = error.detail().map(str::to_owned).unwrap_or_else(|| error.to_string());
-                let problem = Diagnostic::error(codes::TEMPLATE, "the template cannot be rendered").at(path, span, "").caused_by(cause);
+                let problem =
+                    Diagnostic::error(codes::TEMPLATE, "the template cannot be rendered").at(path, span, "").caused_by(cause);
                 problems.push(problem.help("`{{ ref('asset.key') }}` names another asset"));
                 return None;
             }
@@ -177,7 +189,10 @@ fn parse_query(
         Err(problem) => {
             let place = |at: usize| if is_templated { whole.clone() } else { start + at..start + at };
             let (problem, is_fatal) = sql_problem(problem, &declaration, dialect, place);
-            problems.push(Diagnostic { labels: problem.labels.into_iter().map(|label| subak_diag::Label { path: Arc::clone(path), ..label }).collect(), ..problem });
+            problems.push(Diagnostic {
+                labels: problem.labels.into_iter().map(|label| subak_diag::Label { path: Arc::clone(path), ..label }).collect(),
+                ..problem
+            });
             if is_fatal {
                 return None;
             }
@@ -199,18 +214,31 @@ fn sql_problem(
     let none: Arc<str> = "".into();
     match problem {
         SqlProblem::Unparsed(why) if declaration.depends_on.is_some() => {
-            let problem = Diagnostic::warning(codes::SQL_UNPARSED_NOTE, "our parser does not follow this SQL; `depends_on` is trusted");
+            let problem =
+                Diagnostic::warning(codes::SQL_UNPARSED_NOTE, "our parser does not follow this SQL; `depends_on` is trusted");
             (problem.at(&none, place(0), "").caused_by(why), false)
         }
         SqlProblem::Unparsed(why) => {
-            let problem = Diagnostic::error(codes::SQL_UNPARSED, format!("our {dialect} parser does not follow this SQL, so what it reads is not known"));
+            let problem = Diagnostic::error(
+                codes::SQL_UNPARSED,
+                format!("our {dialect} parser does not follow this SQL, so what it reads is not known"),
+            );
             let problem = problem.at(&none, place(0), "").caused_by(why);
             let help = "if the SQL is right, list what it reads in the header: `depends_on: [silver.users]`, or `depends_on: []`";
             (problem.help(help), true)
         }
-        SqlProblem::Empty => (Diagnostic::error(codes::SQL_EMPTY, "the file holds no SQL").at(&none, place(0), "").help("write a query behind the header"), true),
+        SqlProblem::Empty => (
+            Diagnostic::error(codes::SQL_EMPTY, "the file holds no SQL")
+                .at(&none, place(0), "")
+                .help("write a query behind the header"),
+            true,
+        ),
         SqlProblem::Several(second) => {
-            let problem = Diagnostic::error(codes::SQL_SEVERAL, "the file holds more than one statement").at(&none, place(second), "the second begins here");
+            let problem = Diagnostic::error(codes::SQL_SEVERAL, "the file holds more than one statement").at(
+                &none,
+                place(second),
+                "the second begins here",
+            );
             (problem.help("an asset or check is one query; split the file"), true)
         }
         SqlProblem::NotQuery => {
@@ -345,7 +373,10 @@ impl<'a> Resolver<'a> {
         let table = if has_schemas { physical_name(key) } else { key.as_str().replace('.', "_") };
         let other = self.names.get(&table).filter(|other| *other != key && self.stored_in.get(other) == Some(on)).cloned();
         if let Some(other) = other {
-            let problem = Diagnostic::error(codes::TABLE_COLLISION, format!("assets `{key}` and `{other}` would share the table `{table}`"));
+            let problem = Diagnostic::error(
+                codes::TABLE_COLLISION,
+                format!("assets `{key}` and `{other}` would share the table `{table}`"),
+            );
             self.problems.push(problem.at(path, span, "").help("rename one of them"));
             return false;
         }
@@ -426,13 +457,15 @@ impl<'a> Resolver<'a> {
         let names: Vec<&str> = header.split(',').map(|name| name.trim().trim_matches('"')).collect();
         let is_unusable = names.iter().any(|name| name.is_empty()) || names.iter().collect::<BTreeSet<_>>().len() < names.len();
         if is_unusable {
-            let problem = Diagnostic::error(codes::SEED_HEADER, format!("the first line of seed `{key}` does not name its columns"));
+            let problem =
+                Diagnostic::error(codes::SEED_HEADER, format!("the first line of seed `{key}` does not name its columns"));
             self.problems.push(problem.at(path, 0..header.len(), "").help("every column needs a name of its own"));
             return None;
         }
         for column in description.iter().flat_map(|seed| seed.columns.keys()).filter(|column| !names.contains(&column.as_str())) {
             let problem = Diagnostic::error(codes::UNKNOWN_COLUMN, format!("seed `{key}` has no column `{column}`"));
-            let near = nearest(column, names.iter().copied()).map_or_else(|| format!("it has {}", names.join(", ")), |near| format!("did you mean `{near}`?"));
+            let near = nearest(column, names.iter().copied())
+                .map_or_else(|| format!("it has {}", names.join(", ")), |near| format!("did you mean `{near}`?"));
             self.problems.push(problem.at(path, 0..header.len(), "its columns").help(near));
         }
         let ingest = Ingest {
@@ -487,7 +520,8 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             if self.stored_in.get(&key).is_some_and(|stored| *stored != declaration.on) {
-                let message = format!("{reader} runs on `{}`, and `{key}` is stored in `{}`", declaration.on, self.stored_in[&key]);
+                let message =
+                    format!("{reader} runs on `{}`, and `{key}` is stored in `{}`", declaration.on, self.stored_in[&key]);
                 let problem = Diagnostic::error(codes::OTHER_CONNECTION, message).at(path, span.clone(), "");
                 self.problems.push(problem.help(format!("ingest `{key}` into `{}`, or set `on:` in the header", declaration.on)));
             }
@@ -515,7 +549,8 @@ impl<'a> Resolver<'a> {
         let keys: BTreeSet<&str> = self.places.keys().map(AssetKey::as_str).collect();
         let help = match nearest(name, keys.iter().copied()) {
             Some(near) => {
-                let place = near.parse().ok().and_then(|key: AssetKey| self.places.get(&key)).map(|(path, _)| format!(" ({path})"));
+                let place =
+                    near.parse().ok().and_then(|key: AssetKey| self.places.get(&key)).map(|(path, _)| format!(" ({path})"));
                 format!("did you mean `{near}`?{}", place.unwrap_or_default())
             }
             None => format!("declare it in `assets/{}.sql`, or list it under `external:` in `subak.yml`", name.replace('.', "/")),
@@ -538,7 +573,8 @@ impl<'a> Resolver<'a> {
     /// The SQL with names of more than two parts replaced by the names of their tables.
     fn rewritten(&self, query: &ParsedQuery) -> String {
         let mut sql = query.rendered.clone();
-        let mut tables: Vec<_> = query.parsed.iter().flat_map(|parsed| &parsed.tables).filter(|table| table.name.matches('.').count() > 1).collect();
+        let mut tables: Vec<_> =
+            query.parsed.iter().flat_map(|parsed| &parsed.tables).filter(|table| table.name.matches('.').count() > 1).collect();
         tables.sort_by_key(|table| std::cmp::Reverse(table.span.start));
         for table in tables {
             if let Some(key) = self.names.get(&table.name.to_lowercase())
@@ -556,8 +592,11 @@ impl<'a> Resolver<'a> {
         let problem_count = self.problems.len();
         let upstream = self.upstream(path, query, &format!("check `{name}`"));
         if upstream.is_empty() && self.problems.len() == problem_count {
-            let problem = Diagnostic::error(codes::CHECK_READS_NOTHING, format!("check `{name}` reads no asset")).at(path, 0..0, "");
-            self.problems.push(problem.help("it is evaluated when an asset that it reads is brought up to date; read one, or list it under `depends_on:`"));
+            let problem =
+                Diagnostic::error(codes::CHECK_READS_NOTHING, format!("check `{name}` reads no asset")).at(path, 0..0, "");
+            self.problems.push(problem.help(
+                "it is evaluated when an asset that it reads is brought up to date; read one, or list it under `depends_on:`",
+            ));
             return None;
         }
         let version = Version::of(&[("kind", "check"), ("on", declaration.on.as_str()), ("sql", &query.canonical)]);
@@ -570,11 +609,17 @@ impl<'a> Resolver<'a> {
         for asset in assets.iter().filter(|asset| !asset.checks.is_empty() && matches!(asset.definition, Definition::Sql(_))) {
             let Some(columns) = queries.own_columns(&asset.key) else { continue };
             for check in &asset.checks {
-                let (CheckRule::NotNull { columns: wanted } | CheckRule::Unique { columns: wanted }) = &check.rule else { continue };
+                let (CheckRule::NotNull { columns: wanted } | CheckRule::Unique { columns: wanted }) = &check.rule else {
+                    continue;
+                };
                 for column in wanted.iter().filter(|column| !columns.iter().any(|known| known.eq_ignore_ascii_case(column))) {
                     let (path, span) = self.places.get(&asset.key).cloned().unwrap_or_else(|| ("".into(), 0..0));
-                    let message = format!("check `{}` of `{}` names the column `{column}`, which its query does not return", check.name, asset.key);
-                    let near = nearest(column, columns.iter().map(String::as_str)).map_or_else(|| format!("it returns {}", columns.join(", ")), |near| format!("did you mean `{near}`?"));
+                    let message = format!(
+                        "check `{}` of `{}` names the column `{column}`, which its query does not return",
+                        check.name, asset.key
+                    );
+                    let near = nearest(column, columns.iter().map(String::as_str))
+                        .map_or_else(|| format!("it returns {}", columns.join(", ")), |near| format!("did you mean `{near}`?"));
                     self.problems.push(Diagnostic::error(codes::UNKNOWN_COLUMN, message).at(&path, span, "").help(near));
                 }
             }
@@ -609,7 +654,11 @@ impl<'a> Resolver<'a> {
 
 fn check_fields(common: &Common) -> Vec<(String, String)> {
     // Checks decide whether data may be published, so a changed check makes the asset due.
-    common.checks.iter().map(|check| (format!("check {}", check.name), format!("{:?} {:?} {}", check.rule, check.severity, check.blocking))).collect()
+    common
+        .checks
+        .iter()
+        .map(|check| (format!("check {}", check.name), format!("{:?} {:?} {}", check.rule, check.severity, check.blocking)))
+        .collect()
 }
 
 fn version_of(fields: &[(&str, &str)], more: &[(String, String)]) -> Version {
@@ -684,10 +733,12 @@ impl Queries {
             columns.insert(asset.key.clone(), own);
         }
         // Columns of sources that somebody downstream uses are known to exist, even where nobody declared them.
-        let used: BTreeSet<ColumnRef> = columns.values().flatten().flatten().flat_map(|column| column.sources.iter().cloned()).collect();
+        let used: BTreeSet<ColumnRef> =
+            columns.values().flatten().flatten().flat_map(|column| column.sources.iter().cloned()).collect();
         for (key, slot) in columns.iter_mut().filter(|(_, columns)| columns.is_none()) {
             let declared = self.declared.get(key).into_iter().flat_map(BTreeMap::keys).cloned();
-            let names: BTreeSet<String> = declared.chain(used.iter().filter(|used| used.asset == *key).map(|used| used.column.clone())).collect();
+            let names: BTreeSet<String> =
+                declared.chain(used.iter().filter(|used| used.asset == *key).map(|used| used.column.clone())).collect();
             if !names.is_empty() {
                 *slot = Some(names.into_iter().map(|name| OutputColumn { name, sources: BTreeSet::new() }).collect());
             }

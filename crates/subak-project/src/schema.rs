@@ -78,8 +78,9 @@ fn connection(info: &ConnectorInfo) -> Value {
     let mut properties = Map::new();
     properties.insert("type".into(), json!({ "const": info.kind }));
     properties.extend(info.config.connection.iter().map(|field| (field.name.to_owned(), self::field(field))));
-    let required: Vec<&str> =
-        std::iter::once("type").chain(info.config.connection.iter().filter(|field| field.is_required).map(|field| field.name)).collect();
+    let required: Vec<&str> = std::iter::once("type")
+        .chain(info.config.connection.iter().filter(|field| field.is_required).map(|field| field.name))
+        .collect();
     json!({ "type": "object", "description": info.summary, "properties": properties, "required": required, "additionalProperties": false })
 }
 

@@ -223,7 +223,8 @@ mod tests {
 
     #[track_caller]
     fn assert_tables(sql: &str, expect: &str) {
-        let parsed = parse(sql, "duckdb").map(|parsed| parsed.tables.iter().map(|table| table.name.clone()).collect::<Vec<_>>().join(" "));
+        let parsed =
+            parse(sql, "duckdb").map(|parsed| parsed.tables.iter().map(|table| table.name.clone()).collect::<Vec<_>>().join(" "));
         assert_eq!(parsed, Ok(expect.to_owned()), "{sql}");
         for table in parse(sql, "duckdb").expect("parsed").tables {
             assert_eq!(sql[table.span.clone()].replace('"', ""), table.name, "the place of {}", table.name);
@@ -236,7 +237,10 @@ mod tests {
         assert_tables("select * from silver.t", "silver.t");
         assert_tables("from silver.t", "silver.t");
         assert_tables("select é from \"silver\".\"t\" a join gold.u using (id)", "silver.t gold.u");
-        assert_tables("select * from a, (select * from b) x where exists (select 1 from c where c.id in (select id from d))", "a b c d");
+        assert_tables(
+            "select * from a, (select * from b) x where exists (select 1 from c where c.id in (select id from d))",
+            "a b c d",
+        );
         assert_tables("select * from a union all select * from b", "a b");
         assert_tables("select (select max(x) from b) from a", "b a");
         assert_tables("select * from range(3), read_csv('x.csv'), 'y.csv'", "");

@@ -26,7 +26,10 @@ pub(crate) enum Value {
     /// Nothing, `~` or `null`, not quoted.
     Null,
     /// Text as written, quotes removed.
-    Scalar { text: String, is_plain: bool },
+    Scalar {
+        text: String,
+        is_plain: bool,
+    },
     List(Vec<Node>),
     Map(Vec<(Name, Node)>),
 }

@@ -116,7 +116,10 @@ mod tests {
     fn this_process_is_not_gone() {
         let holder = Holder::current("test");
         assert!(!holder.is_gone());
-        assert!(Holder { started_ticks: holder.started_ticks + 1, ..holder.clone() }.is_gone(), "a later process with the same id");
+        assert!(
+            Holder { started_ticks: holder.started_ticks + 1, ..holder.clone() }.is_gone(),
+            "a later process with the same id"
+        );
         assert!(Holder { boot_id: "other".into(), ..holder.clone() }.is_gone(), "before a reboot");
         assert!(!Holder { host: "other".into(), boot_id: "other".into(), ..holder }.is_gone(), "another machine");
     }

@@ -8,28 +8,34 @@ use std::path::Path;
 use subak_connect::{ConnectError, ConnectErrorKind};
 
 /// The error for a database that cannot be opened.
-pub(super) fn opening(name: &str, path: &Path, error: duckdb::Error) -> ConnectError {
+pub(super) fn opening(name: &str, path: &Path, error: &duckdb::Error) -> ConnectError {
     let text = error.to_string();
     if let Some(holder) = holder(&text) {
         let message = format!("connection `{name}`: another process holds `{}`: {holder}", path.display());
         return ConnectError::new(ConnectErrorKind::Held, message)
-            .because(error)
+            .because(text)
             .help("wait until that process ends, or stop it; one process at a time opens an embedded database");
     }
     let kind = match kind(&text) {
         ConnectErrorKind::Sql => ConnectErrorKind::Unavailable,
         kind => kind,
     };
-    ConnectError::new(kind, format!("connection `{name}`: cannot open `{}`", path.display())).because(error)
+    ConnectError::new(kind, format!("connection `{name}`: cannot open `{}`", path.display())).because(text)
 }
 
 /// The error for anything else.
+///
+/// The cause is DuckDB's text; what stands below it in the driver's chain is a number that says nothing.
 pub(super) fn failed(message: &str, error: duckdb::Error) -> ConnectError {
-    ConnectError::new(kind(&error.to_string()), message).because(error)
+    let text = error.to_string();
+    drop(error);
+    ConnectError::new(kind(&text), message).because(text)
 }
 
 fn kind(text: &str) -> ConnectErrorKind {
-    let has_no_space = text.contains("No space left on device") || text.contains("Disk quota exceeded") || text.contains("could not be written: disk full");
+    let has_no_space = text.contains("No space left on device")
+        || text.contains("Disk quota exceeded")
+        || text.contains("could not be written: disk full");
     match text.split(':').next().unwrap_or_default() {
         _ if has_no_space => ConnectErrorKind::Resource,
         "Out of Memory Error" | "OutOfMemoryException" => ConnectErrorKind::Resource,
@@ -56,7 +62,8 @@ mod tests {
 
     #[test]
     fn holder_is_found() {
-        let text = "IO Error: Could not set lock on file \"/tmp/x\": Conflicting lock is held in /usr/bin/python3 (PID 4711). See also";
+        let text =
+            "IO Error: Could not set lock on file \"/tmp/x\": Conflicting lock is held in /usr/bin/python3 (PID 4711). See also";
         assert_eq!(holder(text).as_deref(), Some("/usr/bin/python3 (PID 4711)"));
         assert_eq!(holder("IO Error: x"), None);
     }

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use duckdb::Connection;
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Staged, StagedRows, TableName, blocking, crash,
+    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Staged, StagedRows, TableName, blocking,
+    crash,
 };
 use subak_domain::{CheckRule, Cursor, LoadId, StoredAs, WriteMode};
 
@@ -42,6 +43,9 @@ impl Drop for Stage {
 
 impl Stage {
     fn new(database: Database, connection: &Connection, load: &LoadId, table: &TableName) -> Result<Self, ConnectError> {
+        // Two transactions that make one schema conflict, so this takes turns with publications too.
+        let publishing = Arc::clone(&database.publishing);
+        let turn = publishing.lock().unwrap_or_else(PoisonError::into_inner);
         sink::ensure_state(connection)?;
         let schema = DIALECT.identifier(sink::schema_of(table));
         connection
@@ -49,6 +53,7 @@ impl Stage {
             .map_err(|error| failed(&format!("cannot make the schema {schema}"), error))?;
         let stage = sink::stage_table(load, table);
         sink::drop_stage(connection, &stage)?;
+        drop(turn);
         let own = Arc::new(Mutex::new(database.connect()?));
         Ok(Self { database, connection: own, table: stage, is_done: false })
     }
@@ -108,7 +113,13 @@ impl Load for DuckDbLoad {
             .await?;
         crash::point("rows_staged");
         let load = request.load.clone();
-        Ok(Box::new(DuckDbStaged { stage, load, table: request.table.clone(), prepared, kind: Publication::Load(Box::new(request)) }))
+        Ok(Box::new(DuckDbStaged {
+            stage,
+            load,
+            table: request.table.clone(),
+            prepared,
+            kind: Publication::Load(Box::new(request)),
+        }))
     }
 }
 
@@ -139,7 +150,8 @@ impl Prepared {
             refuse_changed_types(connection, stage, request, &prepared.columns)?;
         }
         if let Some(sql) = staging::drop_overlap(&DIALECT, &names, request, &prepared.columns) {
-            let dropped = connection.execute(&sql, []).map_err(|error| failed("cannot compare staged rows with the table", error))?;
+            let dropped =
+                connection.execute(&sql, []).map_err(|error| failed("cannot compare staged rows with the table", error))?;
             prepared.overlap_count = dropped as u64;
             prepared.staged_count -= prepared.overlap_count;
         }
@@ -147,6 +159,10 @@ impl Prepared {
             WriteMode::Replace => prepared.differs(connection)?,
             WriteMode::Append | WriteMode::Merge => prepared.staged_count > 0 || prepared.target.is_none(),
         };
+        if !prepared.changed && request.mode == WriteMode::Replace {
+            // Every row is there already: nothing will be written.
+            prepared.overlap_count = std::mem::take(&mut prepared.staged_count);
+        }
         prepared.preview = staging::preview(&DIALECT, &names, request, &prepared.columns);
         Ok(prepared)
     }
@@ -205,7 +221,12 @@ fn refuse_bad_keys(connection: &Connection, names: &Names, request: &LoadRequest
 }
 
 /// Refuses a load whose columns have other types than the table's, because DuckDB would convert them without a word.
-fn refuse_changed_types(connection: &Connection, stage: &TableName, request: &LoadRequest, columns: &Columns) -> Result<(), ConnectError> {
+fn refuse_changed_types(
+    connection: &Connection,
+    stage: &TableName,
+    request: &LoadRequest,
+    columns: &Columns,
+) -> Result<(), ConnectError> {
     if columns.target.is_none() {
         return Ok(());
     }
@@ -247,13 +268,15 @@ pub(super) struct DuckDbStaged {
 
 impl DuckDbStaged {
     /// Stages the result of a query.
-    pub(super) fn build(database: Database, connection: &Connection, request: subak_connect::BuildRequest) -> Result<Self, ConnectError> {
+    pub(super) fn build(
+        database: Database,
+        connection: &Connection,
+        request: subak_connect::BuildRequest,
+    ) -> Result<Self, ConnectError> {
         let stage = Stage::new(database, connection, &request.load, &request.table)?;
         let word = request.stored_as.as_str();
         let sql = format!("create {word} {} as\n{}\n", quoted(&stage.table), request.sql);
-        connection
-            .execute_batch(&sql)
-            .map_err(|error| failed(&format!("the query of `{}` failed", request.table), error))?;
+        connection.execute_batch(&sql).map_err(|error| failed(&format!("the query of `{}` failed", request.table), error))?;
         crash::point("batch_staged");
         let mut prepared = Prepared::compare(connection, &stage.table, &request.table)?;
         prepared.changed = match request.stored_as {
@@ -347,7 +370,8 @@ pub(super) fn audit(connection: &Connection, table: Option<&str>, rule: &CheckRu
     let mut sample = Vec::new();
     if bad_row_count > 0 {
         for row in super::query::text_rows(connection, &format!("select * from (\n{query}\n)"), SAMPLE_ROW_COUNT_MAX)? {
-            let parts: Vec<String> = row.iter().map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("NULL"))).collect();
+            let parts: Vec<String> =
+                row.iter().map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("NULL"))).collect();
             sample.push(parts.join(", "));
         }
     }

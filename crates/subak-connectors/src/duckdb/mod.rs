@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use duckdb::{AccessMode, Config};
 use subak_connect::{
-    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Sink, Source,
-    SqlBackend, blocking,
+    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Sink,
+    Source, SqlBackend, blocking,
 };
 
 /// How DuckDB writes SQL.
@@ -35,14 +35,24 @@ impl Connector for DuckDb {
 
     fn config(&self) -> ConfigSchema {
         const CONNECTION: &[Field] = &[
-            Field { name: "path", kind: FieldKind::Path, is_required: true, doc: "The database file. It is made when it does not exist." },
+            Field {
+                name: "path",
+                kind: FieldKind::Path,
+                is_required: true,
+                doc: "The database file. It is made when it does not exist.",
+            },
             Field {
                 name: "memory_limit",
                 kind: FieldKind::Text,
                 is_required: false,
                 doc: "Most memory that DuckDB uses, for example `2GB`; beyond it, it spills to disk. By default 80 % of the machine's.",
             },
-            Field { name: "threads", kind: FieldKind::Integer, is_required: false, doc: "Threads that DuckDB uses. By default one per core." },
+            Field {
+                name: "threads",
+                kind: FieldKind::Integer,
+                is_required: false,
+                doc: "Threads that DuckDB uses. By default one per core.",
+            },
         ];
         ConfigSchema { connection: CONNECTION, stream: &[] }
     }
@@ -80,8 +90,9 @@ impl Database {
         }
         let connection = Self::config(request)
             .and_then(|config| duckdb::Connection::open_with_flags(&path, config))
-            .map_err(|error| error::opening(&request.name, &path, error))?;
-        let database = Self { root: Arc::new(Mutex::new(connection)), publishing: Arc::default(), name: request.name.as_str().into() };
+            .map_err(|error| error::opening(&request.name, &path, &error))?;
+        let database =
+            Self { root: Arc::new(Mutex::new(connection)), publishing: Arc::default(), name: request.name.as_str().into() };
         let connection = database.connect()?;
         // Fails where DuckDB was built without ICU: then time zones would break in the middle of a run.
         let test = "set TimeZone = 'UTC'; select timestamptz '2024-03-10 00:00:00+00' + interval 1 day";
@@ -109,7 +120,8 @@ impl Database {
     /// A connection of its own to the same database.
     fn connect(&self) -> Result<duckdb::Connection, ConnectError> {
         let root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = root.try_clone().map_err(|error| error::failed(&format!("connection `{}` cannot be shared", self.name), error))?;
+        let connection =
+            root.try_clone().map_err(|error| error::failed(&format!("connection `{}` cannot be shared", self.name), error))?;
         connection.execute_batch("set TimeZone = 'UTC'").map_err(|error| error::failed("cannot set the time zone", error))?;
         Ok(connection)
     }

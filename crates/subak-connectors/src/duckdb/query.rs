@@ -8,8 +8,8 @@ use duckdb::Connection;
 use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::{
-    AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem, SqlBackend, Staged,
-    StreamInfo, TableName, blocking, convert,
+    AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem, SqlBackend,
+    Staged, StreamInfo, TableName, blocking, convert,
 };
 use subak_domain::{CheckRule, Column, Cursor};
 
@@ -116,9 +116,7 @@ impl Source for Database {
         self.with(|connection| {
             let sql = "select table_schema || '.' || table_name as name from information_schema.tables \
                        where table_catalog = current_database() and table_schema <> '_subak' order by name";
-            let list = || -> duckdb::Result<Vec<String>> {
-                connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
-            };
+            let list = || -> duckdb::Result<Vec<String>> { connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect() };
             let names = list().map_err(|error| failed("cannot list tables", error))?;
             let info = |name: String| {
                 let columns = columns_of(connection, &format!("select * from {} limit 0", quoted_stream(&name)))?;
@@ -159,7 +157,8 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
     };
     let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
         let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        let missing = ConnectError::new(ConnectErrorKind::ColumnMissing, format!("column `{}` is not in the stream", bound.column));
+        let missing =
+            ConnectError::new(ConnectErrorKind::ColumnMissing, format!("column `{}` is not in the stream", bound.column));
         return Err(missing.help(format!("the stream has the columns {}", names.join(", "))).into());
     };
     let quoted = DIALECT.identifier(&bound.column);
@@ -195,7 +194,8 @@ mod tests {
             let connection = database.connect().ok()?;
             sink::relation_kind(&connection, table).ok()??;
             let rows = text_rows(&connection, &format!("select columns(*)::varchar from {}", sink::quoted(table)), 1000).ok()?;
-            let mut rows: conformance::Rows = rows.into_iter().map(|row| row.into_iter().map(|(_, value)| value).collect()).collect();
+            let mut rows: conformance::Rows =
+                rows.into_iter().map(|row| row.into_iter().map(|(_, value)| value).collect()).collect();
             rows.sort();
             Some(rows)
         }
@@ -215,7 +215,11 @@ mod tests {
         conformance::sink(&database, &read).await;
         conformance::sql(&database, &read).await;
         let connection = database.connect().expect("connect");
-        connection.execute_batch("create table main.src as select n as id, 'x' as note from range(50000) t(n) union all select 49999, 'tie'").expect("rows");
+        connection
+            .execute_batch(
+                "create table main.src as select n as id, 'x' as note from range(50000) t(n) union all select 49999, 'tie'",
+            )
+            .expect("rows");
         let highest = Cursor { column: "id".into(), value: "49999".into(), data_type: subak_domain::DataType::BigInt };
         let request = ReadRequest { stream: "main.src".into(), ..ReadRequest::default() };
         conformance::source(&database, request, &highest, 2).await;

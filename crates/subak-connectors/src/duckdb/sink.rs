@@ -115,7 +115,10 @@ pub(super) fn write_state(
     is_cursor_kept: bool,
 ) -> duckdb::Result<()> {
     if committed.cursor.is_some() || !is_cursor_kept {
-        connection.execute("delete from _subak.cursors where table_schema = ? and table_name = ?", params![schema_of(table), table.name])?;
+        connection.execute(
+            "delete from _subak.cursors where table_schema = ? and table_name = ?",
+            params![schema_of(table), table.name],
+        )?;
     }
     let cursor = committed.cursor.as_ref();
     if let Some(cursor) = cursor {
@@ -189,7 +192,8 @@ impl Sink for Database {
 
     async fn begin(&self, request: LoadRequest) -> Result<Box<dyn Load>, ConnectError> {
         let database = self.clone();
-        self.with(move |connection| DuckDbLoad::begin(database, connection, request).map(|load| Box::new(load) as Box<dyn Load>)).await
+        self.with(move |connection| DuckDbLoad::begin(database, connection, request).map(|load| Box::new(load) as Box<dyn Load>))
+            .await
     }
 
     async fn clean_up(&self) -> Result<u64, ConnectError> {
@@ -198,7 +202,8 @@ impl Sink for Database {
                        where table_catalog = current_database() and starts_with(table_name, ?)";
             let list = || -> duckdb::Result<Vec<TableName>> {
                 let mut statement = connection.prepare(sql)?;
-                let rows = statement.query_map([STAGE_PREFIX], |row| Ok(TableName { schema: Some(row.get(0)?), name: row.get(1)? }))?;
+                let rows =
+                    statement.query_map([STAGE_PREFIX], |row| Ok(TableName { schema: Some(row.get(0)?), name: row.get(1)? }))?;
                 rows.collect()
             };
             let leftovers = list().map_err(|error| failed("cannot list stage tables", error))?;

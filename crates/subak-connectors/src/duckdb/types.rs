@@ -49,8 +49,11 @@ pub(super) fn column_list(schema: &Schema) -> Result<String, ConnectError> {
     let column = |field: &FieldRef| {
         let data_type = plain_type(field.data_type());
         let refused = || {
-            ConnectError::new(ConnectErrorKind::ValueMisfit, format!("DuckDB has no exact type for column `{}` ({data_type})", field.name()))
-                .help(format!("declare it under `columns:`, for example `{}: text`", field.name()))
+            ConnectError::new(
+                ConnectErrorKind::ValueMisfit,
+                format!("DuckDB has no exact type for column `{}` ({data_type})", field.name()),
+            )
+            .help(format!("declare it under `columns:`, for example `{}: text`", field.name()))
         };
         Ok(format!("{} {}", DIALECT.identifier(field.name()), sql_type(&data_type).ok_or_else(refused)?))
     };
@@ -91,7 +94,8 @@ pub(super) fn plain(records: &RecordBatch) -> Result<RecordBatch, ConnectError> 
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(fields.len());
     for (field, array) in fields.iter().zip(records.columns()) {
         let refused = |error: arrow::error::ArrowError| {
-            ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{}` does not fit DuckDB", field.name())).because(error)
+            ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{}` does not fit DuckDB", field.name()))
+                .because(error)
         };
         arrays.push(if field.data_type() == array.data_type() {
             Arc::clone(array)

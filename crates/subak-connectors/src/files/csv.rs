@@ -62,7 +62,13 @@ pub(super) fn header(input: &Input, options: &Options) -> Result<Vec<String>, Co
     Ok(names)
 }
 
-fn read_file(input: &Input, options: &Options, schema: &SchemaRef, places: &[usize], output: &mut Output<'_>) -> Result<(), Stopped> {
+fn read_file(
+    input: &Input,
+    options: &Options,
+    schema: &SchemaRef,
+    places: &[usize],
+    output: &mut Output<'_>,
+) -> Result<(), Stopped> {
     let mut records = Records::open(input, options)?;
     let mut record = Record::default();
     if options.has_header {
@@ -123,8 +129,9 @@ impl Pending {
         let lines = std::mem::take(&mut self.lines);
         let arrays: Vec<ArrayRef> = self.columns.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef).collect();
         let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(lines.len()));
-        let records = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
-            .map_err(|error| ConnectError::new(ConnectErrorKind::Internal, "CSV rows do not fit their own schema").because(error))?;
+        let records = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options).map_err(|error| {
+            ConnectError::new(ConnectErrorKind::Internal, "CSV rows do not fit their own schema").because(error)
+        })?;
         self.bytes = 0;
         output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: Some(lines.into()) })
     }

@@ -92,9 +92,9 @@ fn each_record(
         let mut json = serde_json::Deserializer::from_reader(text);
         Records { path: &options.records, each: &mut each }.deserialize(&mut json).and_then(|()| json.end())
     } else {
-        serde_json::Deserializer::from_reader(text).into_iter::<Value>().try_for_each(|value| {
-            if each(value?) { Ok(()) } else { Err(serde::de::Error::custom("stopped")) }
-        })
+        serde_json::Deserializer::from_reader(text)
+            .into_iter::<Value>()
+            .try_for_each(|value| if each(value?) { Ok(()) } else { Err(serde::de::Error::custom("stopped")) })
     };
     match (stopped, result) {
         (Some(stopped), _) => Err(stopped),
@@ -188,7 +188,11 @@ impl<'de, F: FnMut(Value) -> bool> Visitor<'de> for Records<'_, F> {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        if is_found { Ok(()) } else { Err(serde::de::Error::custom(format!("the key `{wanted}` (from `records:`) is not there"))) }
+        if is_found {
+            Ok(())
+        } else {
+            Err(serde::de::Error::custom(format!("the key `{wanted}` (from `records:`) is not there")))
+        }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
@@ -365,8 +369,9 @@ impl<'a> Pending<'a> {
     fn send(&mut self, input: &Input, output: &mut Output<'_>) -> Result<(), Stopped> {
         let arrays: Vec<ArrayRef> = self.builders.iter_mut().map(Builder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.row_count));
-        let records = RecordBatch::try_new_with_options(Arc::clone(self.schema), arrays, &options)
-            .map_err(|error| ConnectError::new(ConnectErrorKind::Internal, "JSON rows do not fit their own schema").because(error))?;
+        let records = RecordBatch::try_new_with_options(Arc::clone(self.schema), arrays, &options).map_err(|error| {
+            ConnectError::new(ConnectErrorKind::Internal, "JSON rows do not fit their own schema").because(error)
+        })?;
         let lines = std::mem::take(&mut self.lines);
         (self.row_count, self.bytes) = (0, 0);
         output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: (!lines.is_empty()).then(|| lines.into()) })

@@ -16,8 +16,8 @@ use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::cursor::Tracker;
 use subak_connect::{
-    Abilities, Batch, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Field, FieldKind, OpenRequest, Origin, ReadRequest,
-    Source, SourceItem, StreamInfo, blocking, convert,
+    Abilities, Batch, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Field, FieldKind, OpenRequest, Origin,
+    ReadRequest, Source, SourceItem, StreamInfo, blocking, convert,
 };
 use subak_domain::{Column, DataType};
 
@@ -168,7 +168,9 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
         None => {}
         Some(None) => {
             let message = format!("the format of `{}` is not clear from its name", paths[0].display());
-            return Err(ConnectError::new(ConnectErrorKind::Config, message).help("set `format: csv`, `json`, `ndjson` or `parquet`").into());
+            return Err(ConnectError::new(ConnectErrorKind::Config, message)
+                .help("set `format: csv`, `json`, `ndjson` or `parquet`")
+                .into());
         }
         Some(Some(Format::Csv)) => csv::read(&inputs, &options, &mut output)?,
         Some(Some(Format::Json | Format::Ndjson)) => json::read(&inputs, &options, request, &mut output)?,
@@ -178,9 +180,10 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
         input.refuse_if_changed()?;
     }
     if output.is_empty {
-        let fields = request.columns.iter().map(|(name, data_type)| {
-            arrow::datatypes::Field::new(name, convert::arrow_type(*data_type), true)
-        });
+        let fields = request
+            .columns
+            .iter()
+            .map(|(name, data_type)| arrow::datatypes::Field::new(name, convert::arrow_type(*data_type), true));
         let schema = Schema::new(fields.collect::<Vec<_>>());
         output.tracker = None;
         output.send(RecordBatch::new_empty(Arc::new(schema)), Origin::default())?;

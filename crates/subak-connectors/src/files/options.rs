@@ -19,7 +19,12 @@ pub(super) const FIELDS: &[Field] = &[
         is_required: false,
         doc: "Format of the files. By default it follows from the ending of their names.",
     },
-    Field { name: "delimiter", kind: FieldKind::Text, is_required: false, doc: "CSV: the character between fields. By default a comma." },
+    Field {
+        name: "delimiter",
+        kind: FieldKind::Text,
+        is_required: false,
+        doc: "CSV: the character between fields. By default a comma.",
+    },
     Field { name: "quote", kind: FieldKind::Text, is_required: false, doc: "CSV: the character around fields. By default `\"`." },
     Field {
         name: "header",

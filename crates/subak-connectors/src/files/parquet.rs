@@ -19,9 +19,11 @@ use super::input::Input;
 const BATCH_ROW_COUNT: usize = 8192;
 
 fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, ConnectError> {
-    let file = File::open(path).map_err(|error| ConnectError::io(ConnectErrorKind::Read, format!("cannot read `{}`", path.display()), error))?;
+    let file = File::open(path)
+        .map_err(|error| ConnectError::io(ConnectErrorKind::Read, format!("cannot read `{}`", path.display()), error))?;
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| {
-        ConnectError::new(ConnectErrorKind::Malformed, format!("`{}` is not a complete Parquet file", path.display())).because(error)
+        ConnectError::new(ConnectErrorKind::Malformed, format!("`{}` is not a complete Parquet file", path.display()))
+            .because(error)
     })
 }
 
@@ -39,9 +41,16 @@ pub(super) fn read(inputs: &[Input], output: &mut Output<'_>) -> Result<(), Stop
                 None => fields.push(Arc::new(field.as_ref().clone().with_nullable(true))),
                 Some(known) if known.data_type() == field.data_type() => {}
                 Some(known) => {
-                    let what =
-                        format!("column `{}` is {} here and {} in an earlier file", field.name(), field.data_type(), known.data_type());
-                    return Err(input.malformed("", &what).help("declare its type under `columns:`, or load the files apart").into());
+                    let what = format!(
+                        "column `{}` is {} here and {} in an earlier file",
+                        field.name(),
+                        field.data_type(),
+                        known.data_type()
+                    );
+                    return Err(input
+                        .malformed("", &what)
+                        .help("declare its type under `columns:`, or load the files apart")
+                        .into());
                 }
             }
         }
@@ -62,8 +71,9 @@ pub(super) fn read(inputs: &[Input], output: &mut Output<'_>) -> Result<(), Stop
 }
 
 fn aligned(records: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ConnectError> {
-    let internal =
-        |error: arrow::error::ArrowError| ConnectError::new(ConnectErrorKind::Internal, "a row group does not fit its schema").because(error);
+    let internal = |error: arrow::error::ArrowError| {
+        ConnectError::new(ConnectErrorKind::Internal, "a row group does not fit its schema").because(error)
+    };
     let mut arrays = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         arrays.push(match records.column_by_name(field.name()) {

@@ -6,8 +6,8 @@ use std::io::Write;
 use arrow::array::Array;
 use arrow::util::display::array_value_to_string;
 use expect_test::{Expect, expect};
-use subak_connect::source::CursorBound;
 use subak_connect::conformance;
+use subak_connect::source::CursorBound;
 use subak_domain::Cursor;
 
 use super::*;
@@ -35,7 +35,11 @@ fn show(batches: &[Batch]) -> String {
         for row in 0..batch.row_count() {
             text.push('\n');
             for array in batch.records.columns() {
-                let cell = if array.is_null(row) { "∅".to_owned() } else { format!("{:?}", array_value_to_string(array, row).expect("text")) };
+                let cell = if array.is_null(row) {
+                    "∅".to_owned()
+                } else {
+                    format!("{:?}", array_value_to_string(array, row).expect("text"))
+                };
                 text.push_str(&cell);
                 text.push(' ');
             }
@@ -99,7 +103,9 @@ async fn csv_refuses_what_is_broken() {
         (b"a\n\"x\n\n", expect!["Malformed: `/in/a.csv`:2: the quote that opens a field is never closed []"]),
         (
             b"a\n\"x\"y\n",
-            expect!["Malformed: `/in/a.csv`:2: text follows the quote that closes a field; a quote inside a field must be doubled []"],
+            expect![
+                "Malformed: `/in/a.csv`:2: text follows the quote that closes a field; a quote inside a field must be doubled []"
+            ],
         ),
         (
             b"a\nok\n\xff\n",
@@ -112,9 +118,11 @@ async fn csv_refuses_what_is_broken() {
 
 #[tokio::test]
 async fn encodings_are_decoded() {
-    let expect = || expect![[r#"
+    let expect = || {
+        expect![[r#"
         n:text
-        "€""#]];
+        "€""#]]
+    };
     assert_read(&[("a.csv", b"n\n\x80\n")], request("a.csv", &[("encoding", "windows-1252")]), expect()).await;
     assert_read(&[("a.csv", b"\xff\xfen\0\n\0\xac\x20\n\0")], request("a.csv", &[]), expect()).await;
 }
@@ -210,17 +218,21 @@ async fn compressed_files_are_whole_or_refused() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(b"2\n").expect("gzip");
     let both = [first.clone(), gzip.finish().expect("gzip")].concat();
-    let rows = || expect![[r#"
+    let rows = || {
+        expect![[r#"
         a:text
         "1"
-        "2""#]];
+        "2""#]]
+    };
     assert_read(&[("a.csv.gz", &both)], request("a.csv.gz", &[]), rows()).await;
     let zstd = zstd::encode_all(&b"a\n1\n2\n"[..], 1).expect("zstd");
     assert_read(&[("a.csv.zst", &zstd)], request("a.csv.zst", &[]), rows()).await;
     assert_read(
         &[("a.csv.gz", &first[..first.len() - 6])],
         request("a.csv.gz", &[]),
-        expect![[r#"Malformed: `/in/a.csv.gz`: the compressed data end too early: the file is not complete ["unexpected end of file"]"#]],
+        expect![[
+            r#"Malformed: `/in/a.csv.gz`: the compressed data end too early: the file is not complete ["unexpected end of file"]"#
+        ]],
     )
     .await;
 }

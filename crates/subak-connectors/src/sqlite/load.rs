@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection as Driver, OptionalExtension, TransactionBehavior, params};
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Sink, Staged, StagedRows, TableInfo, TableName, blocking, convert,
-    crash,
+    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Sink, Staged, StagedRows, TableInfo,
+    TableName, blocking, convert, crash,
 };
 use subak_domain::schema::InvalidDataType;
 use subak_domain::{CheckRule, Cursor, LoadId, WriteMode};
@@ -29,7 +29,8 @@ fn sql_failed(message: &str) -> impl Fn(rusqlite::Error) -> ConnectError + '_ {
 
 fn has_table(driver: &Driver, name: &str) -> Result<bool, ConnectError> {
     let sql = "select 1 from sqlite_schema where type = 'table' and name = ? collate nocase";
-    let found: Option<i64> = driver.query_row(sql, [name], |row| row.get(0)).optional().map_err(sql_failed("cannot read the schema"))?;
+    let found: Option<i64> =
+        driver.query_row(sql, [name], |row| row.get(0)).optional().map_err(sql_failed("cannot read the schema"))?;
     Ok(found.is_some())
 }
 
@@ -128,8 +129,11 @@ impl Sink for Database {
         self.with(true, move |driver| {
             let column = |field: &arrow::datatypes::FieldRef| {
                 let refused = || {
-                    ConnectError::new(ConnectErrorKind::ValueMisfit, format!("SQLite has no exact type for column `{}`", field.name()))
-                        .help(format!("declare it under `columns:`, for example `{}: text`", field.name()))
+                    ConnectError::new(
+                        ConnectErrorKind::ValueMisfit,
+                        format!("SQLite has no exact type for column `{}`", field.name()),
+                    )
+                    .help(format!("declare it under `columns:`, for example `{}: text`", field.name()))
                 };
                 Ok(format!("{} {}", DIALECT.identifier(field.name()), values::sql_type(field.data_type()).ok_or_else(refused)?))
             };
@@ -154,7 +158,9 @@ impl Sink for Database {
             };
             let leftovers = list().map_err(sql_failed("cannot list stage tables"))?;
             for table in &leftovers {
-                driver.execute_batch(&format!("drop table {}", DIALECT.identifier(table))).map_err(sql_failed("cannot drop a stage table"))?;
+                driver
+                    .execute_batch(&format!("drop table {}", DIALECT.identifier(table)))
+                    .map_err(sql_failed("cannot drop a stage table"))?;
             }
             Ok(leftovers.len() as u64)
         })
@@ -218,12 +224,14 @@ impl Load for SqliteLoad {
 fn insert(driver: &Driver, table: &str, batch: &Batch) -> Result<(), ConnectError> {
     let message = sql_failed("cannot stage rows");
     let places = vec!["?"; batch.records.num_columns()].join(", ");
-    let mut statement = driver.prepare(&format!("insert into {} values ({places})", DIALECT.identifier(table))).map_err(&message)?;
+    let mut statement =
+        driver.prepare(&format!("insert into {} values ({places})", DIALECT.identifier(table))).map_err(&message)?;
     for row in 0..batch.row_count() {
         for (at, array) in batch.records.columns().iter().enumerate() {
             let refused = || {
                 let schema = batch.records.schema();
-                let text = format!("column `{}`: SQLite cannot hold the value exactly ({})", schema.field(at).name(), batch.place(row));
+                let text =
+                    format!("column `{}`: SQLite cannot hold the value exactly ({})", schema.field(at).name(), batch.place(row));
                 ConnectError::new(ConnectErrorKind::ValueMisfit, text)
             };
             let value = values::cell(array.as_ref(), row).ok_or_else(refused)?;
@@ -249,10 +257,7 @@ fn prepare(driver: &Driver, stage: &str, request: &LoadRequest) -> Result<Prepar
     let target = table_name(&request.table);
     let names = Names { stage: DIALECT.identifier(stage), target: DIALECT.identifier(&target) };
     let is_there = has_table(driver, &target)?;
-    let columns = Columns {
-        stage: names_of(driver, stage)?,
-        target: is_there.then(|| names_of(driver, &target)).transpose()?,
-    };
+    let columns = Columns { stage: names_of(driver, stage)?, target: is_there.then(|| names_of(driver, &target)).transpose()? };
     if request.mode == WriteMode::Merge {
         refuse_bad_keys(driver, &names, request)?;
     }
@@ -260,7 +265,7 @@ fn prepare(driver: &Driver, stage: &str, request: &LoadRequest) -> Result<Prepar
     if let Some(sql) = staging::drop_overlap(&DIALECT, &names, request, &columns) {
         overlap_count = driver.execute(&sql, []).map_err(sql_failed("cannot compare staged rows with the table"))? as u64;
     }
-    let staged_count = count(driver, &format!("select count(*) from {}", names.stage))?;
+    let mut staged_count = count(driver, &format!("select count(*) from {}", names.stage))?;
     let changed = match (request.mode, staging::count_differences(&DIALECT, &names, &columns)) {
         _ if !is_there => true,
         (WriteMode::Replace, Some(sql)) => {
@@ -269,6 +274,10 @@ fn prepare(driver: &Driver, stage: &str, request: &LoadRequest) -> Result<Prepar
         (WriteMode::Replace, None) => true,
         (WriteMode::Append | WriteMode::Merge, _) => staged_count > 0,
     };
+    if !changed && request.mode == WriteMode::Replace {
+        // Every row is there already: nothing will be written.
+        overlap_count = std::mem::take(&mut staged_count);
+    }
     Ok(Prepared { names, columns, is_there, staged_count, overlap_count, changed })
 }
 
@@ -279,14 +288,19 @@ fn refuse_bad_keys(driver: &Driver, names: &Names, request: &LoadRequest) -> Res
             .primary_key
             .iter()
             .enumerate()
-            .map(|(at, name)| Ok(format!("{name}={}", values::text_of(row.get_ref(at + 2)?).unwrap_or_else(|| "NULL".to_owned()))))
+            .map(|(at, name)| {
+                Ok(format!("{name}={}", values::text_of(row.get_ref(at + 2)?).unwrap_or_else(|| "NULL".to_owned())))
+            })
             .collect();
         Ok((row.get::<_, bool>(0)?, parts?.join(", ")))
     };
     let found = driver.query_row(&sql, [], read).optional().map_err(sql_failed("cannot check the keys"))?;
     let Some((is_null, key)) = found else { return Ok(()) };
-    let (kind, what) =
-        if is_null { (ConnectErrorKind::KeyNull, "rows without a key") } else { (ConnectErrorKind::KeyTwice, "several rows with one key") };
+    let (kind, what) = if is_null {
+        (ConnectErrorKind::KeyNull, "rows without a key")
+    } else {
+        (ConnectErrorKind::KeyTwice, "several rows with one key")
+    };
     Err(ConnectError::new(kind, format!("`{}` would get {what}: {key}", request.table))
         .help("correct the source, or declare another `primary_key:`"))
 }
@@ -309,7 +323,8 @@ impl SqliteStaged {
             return vec![drop_target, format!("alter table {} rename to {}", names.stage, names.target)];
         }
         let add = |column: &&String| {
-            let data_type = self.request.schema.field_with_name(column).ok().and_then(|field| values::sql_type(field.data_type()));
+            let data_type =
+                self.request.schema.field_with_name(column).ok().and_then(|field| values::sql_type(field.data_type()));
             format!("alter table {} add column {} {}", names.target, DIALECT.identifier(column), data_type.unwrap_or_default())
         };
         let added: Vec<String> = columns.added().iter().map(add).collect();
@@ -375,7 +390,9 @@ fn audit(driver: &Driver, preview: &str, rule: &CheckRule) -> Result<AuditResult
             let parts: rusqlite::Result<Vec<String>> = names
                 .iter()
                 .enumerate()
-                .map(|(at, name)| Ok(format!("{name}={}", values::text_of(row.get_ref(at)?).unwrap_or_else(|| "NULL".to_owned()))))
+                .map(|(at, name)| {
+                    Ok(format!("{name}={}", values::text_of(row.get_ref(at)?).unwrap_or_else(|| "NULL".to_owned())))
+                })
                 .collect();
             Ok(parts?.join(", "))
         };
@@ -441,7 +458,8 @@ mod tests {
                     with recursive n(i) as (select 1 union all select i + 1 from n where i < 40000)
                     insert into src select i, datetime('2025-01-01', (i / 2) || ' seconds'), i + 0.25, null from n;";
         driver.execute_batch(rows).expect("rows");
-        let highest = Cursor { column: "at".into(), value: "2025-01-01 05:33:20".into(), data_type: subak_domain::DataType::DateTime };
+        let highest =
+            Cursor { column: "at".into(), value: "2025-01-01 05:33:20".into(), data_type: subak_domain::DataType::DateTime };
         let request = ReadRequest { stream: "src".into(), ..ReadRequest::default() };
         conformance::source(&database, request, &highest, 1).await;
     }

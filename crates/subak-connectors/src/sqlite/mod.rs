@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection as Driver, OpenFlags};
 use subak_connect::{
-    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Sink, Source,
-    TableName, blocking,
+    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Sink,
+    Source, TableName, blocking,
 };
 
 /// How SQLite writes SQL.

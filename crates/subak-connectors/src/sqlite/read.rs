@@ -53,11 +53,15 @@ fn stream_info(driver: &Driver, name: &str) -> Result<StreamInfo, ConnectError> 
 /// One statement reads everything, so what it sees is one state of the database.
 fn read_stream(driver: &Driver, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
     let exists: Option<i64> = driver
-        .query_row("select 1 from sqlite_schema where type in ('table', 'view') and name = ?", [&request.stream], |row| row.get(0))
+        .query_row("select 1 from sqlite_schema where type in ('table', 'view') and name = ?", [&request.stream], |row| {
+            row.get(0)
+        })
         .optional()
         .map_err(|error| failed(ConnectErrorKind::Read, "cannot read the schema", error))?;
     if exists.is_none() {
-        return Err(ConnectError::new(ConnectErrorKind::NotFound, format!("there is no table or view `{}`", request.stream)).into());
+        return Err(
+            ConnectError::new(ConnectErrorKind::NotFound, format!("there is no table or view `{}`", request.stream)).into()
+        );
     }
     let mut columns = stream_info(driver, &request.stream)?.columns;
     for column in &mut columns {

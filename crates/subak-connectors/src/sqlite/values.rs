@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder, StringBuilder,
-    TimestampMicrosecondBuilder,
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{
-    DataType as ArrowType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType as ArrowType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use rusqlite::types::{Value, ValueRef};
 use subak_connect::{ConnectError, ConnectErrorKind, convert};
@@ -22,8 +22,7 @@ use subak_domain::DataType;
 pub(super) fn declared_type(declared: &str) -> DataType {
     let text = declared.to_ascii_lowercase();
     let (name, arguments) = text.split_once('(').unwrap_or((text.as_str(), ""));
-    let numbers: Vec<u8> =
-        arguments.trim_end_matches(')').split(',').map_while(|number| number.trim().parse().ok()).collect();
+    let numbers: Vec<u8> = arguments.trim_end_matches(')').split(',').map_while(|number| number.trim().parse().ok()).collect();
     match (name.trim(), numbers.as_slice()) {
         ("decimal" | "numeric" | "decimal_text", [precision @ 1..=38, scale]) if scale <= precision => {
             DataType::Decimal { precision: *precision, scale: *scale }
@@ -135,7 +134,10 @@ impl Builder {
 fn exact_double(number: i64) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "the comparison with the value cast back refuses any loss")]
     let double = number as f64;
-    #[expect(clippy::cast_possible_truncation, reason = "a double that came from an i64 is in range or saturates, and then differs")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a double that came from an i64 is in range or saturates, and then differs"
+    )]
     (double as i128 == i128::from(number)).then_some(double)
 }
 
@@ -197,7 +199,8 @@ pub(super) fn cell(array: &dyn Array, row: usize) -> Option<Value> {
         ArrowType::Date32 => Value::Text(convert::format_date(array.as_primitive::<Date32Type>().value(row))?),
         ArrowType::Timestamp(TimeUnit::Microsecond, zone) => {
             let microseconds = array.as_primitive::<TimestampMicrosecondType>().value(row);
-            let text = if zone.is_some() { convert::format_timestamp(microseconds) } else { convert::format_datetime(microseconds) };
+            let text =
+                if zone.is_some() { convert::format_timestamp(microseconds) } else { convert::format_datetime(microseconds) };
             Value::Text(text?)
         }
         _ => return None,
@@ -211,6 +214,9 @@ pub(super) fn misfit(column: &str, value: ValueRef<'_>, data_type: DataType, row
         other => text_of(other).unwrap_or_else(|| "text that is not UTF-8".to_owned()),
     };
     let shown: String = shown.chars().take(80).collect();
-    ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{column}`: `{shown}` is not {data_type} (row {row_number})"))
-        .help(format!("correct the value, or declare `{column}: text` under `columns:`"))
+    ConnectError::new(
+        ConnectErrorKind::ValueMisfit,
+        format!("column `{column}`: `{shown}` is not {data_type} (row {row_number})"),
+    )
+    .help(format!("correct the value, or declare `{column}: text` under `columns:`"))
 }

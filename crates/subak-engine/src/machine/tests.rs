@@ -87,45 +87,74 @@ fn assert_run(plan: &str, slots_max: usize, script: &str, expect: &Expect) {
 
 #[test]
 fn runs_in_order_within_its_slots() {
-    assert_run("a\nb\nc <- a b", 1, "begin a+ b+ c+", &expect![[r#"
+    assert_run(
+        "a\nb\nc <- a b",
+        1,
+        "begin a+ b+ c+",
+        &expect![[r#"
         begin: start a#1
         a+: start b#1
         b+: start c#1
         c+: finish succeeded
-        a succeeded, b succeeded, c succeeded"#]]);
-    assert_run("a\nb\nc", 2, "begin b+ a+ c+", &expect![[r#"
+        a succeeded, b succeeded, c succeeded"#]],
+    );
+    assert_run(
+        "a\nb\nc",
+        2,
+        "begin b+ a+ c+",
+        &expect![[r#"
         begin: start a#1, start b#1
         b+: start c#1
         a+: 
         c+: finish succeeded
-        a succeeded, b succeeded, c succeeded"#]]);
-    assert_run("", 2, "begin", &expect![[r#"
+        a succeeded, b succeeded, c succeeded"#]],
+    );
+    assert_run(
+        "",
+        2,
+        "begin",
+        &expect![[r#"
         begin: finish succeeded
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_failure_skips_what_needs_it_and_nothing_else() {
-    assert_run("a\nb\nc <- a\nd <- c\ne <- b", 4, "begin a! b+ e+", &expect![[r#"
+    assert_run(
+        "a\nb\nc <- a\nd <- c\ne <- b",
+        4,
+        "begin a! b+ e+",
+        &expect![[r#"
         begin: start a#1, start b#1
         a!: 
         b+: start e#1
         e+: finish failed
-        a failed, b succeeded, c skipped, d skipped, e succeeded"#]]);
+        a failed, b succeeded, c skipped, d skipped, e succeeded"#]],
+    );
 }
 
 #[test]
 fn unchanged_upstream_skips_what_was_planned_for_it() {
-    assert_run("a\nb? <- a\nc? <- b\nd <- c", 4, "begin a= d+", &expect![[r#"
+    assert_run(
+        "a\nb? <- a\nc? <- b\nd <- c",
+        4,
+        "begin a= d+",
+        &expect![[r#"
         begin: start a#1
         a=: start d#1
         d+: finish succeeded
-        a succeeded, b skipped, c skipped, d succeeded"#]]);
+        a succeeded, b skipped, c skipped, d succeeded"#]],
+    );
 }
 
 #[test]
 fn transient_failures_are_tried_again_while_others_go_on() {
-    assert_run("a\nb", 1, "begin a~ b+ 5 a~ 60 a~", &expect![[r#"
+    assert_run(
+        "a\nb",
+        1,
+        "begin a~ b+ 5 a~ 60 a~",
+        &expect![[r#"
         begin: start a#1
         a~: start b#1, wake at 1
         b+: wake at 1
@@ -133,22 +162,33 @@ fn transient_failures_are_tried_again_while_others_go_on() {
         a~: wake at 6
         60: start a#3
         a~: finish failed
-        a failed, b succeeded"#]]);
+        a failed, b succeeded"#]],
+    );
 }
 
 #[test]
 fn cancel_stops_what_runs_and_drops_the_rest() {
-    assert_run("a\nb\nc <- a", 1, "begin cancel a+", &expect![[r#"
+    assert_run(
+        "a\nb\nc <- a",
+        1,
+        "begin cancel a+",
+        &expect![[r#"
         begin: start a#1
         cancel: stop a
         a+: finish canceled
-        a succeeded, b canceled, c canceled"#]]);
-    assert_run("a", 1, "begin a~ cancel 100", &expect![[r#"
+        a succeeded, b canceled, c canceled"#]],
+    );
+    assert_run(
+        "a",
+        1,
+        "begin a~ cancel 100",
+        &expect![[r#"
         begin: start a#1
         a~: wake at 1
         cancel: finish canceled
         100: 
-        a canceled"#]]);
+        a canceled"#]],
+    );
 }
 
 /// xorshift64*, so that a seed is the whole story of a run.

@@ -11,8 +11,8 @@ use subak_connect::faulty::{Faults, Faulty};
 use subak_connect::memory::Memory;
 use subak_connect::{ConnectError, Connection, TableName};
 use subak_domain::{
-    Asset, AssetGraph, AssetKey, Check, CheckRule, ConnectionName, CursorRule, Definition, Ingest, Reason, Severity, StepStatus, Version, Work,
-    WriteMode,
+    Asset, AssetGraph, AssetKey, Check, CheckRule, ConnectionName, CursorRule, Definition, Ingest, Reason, Severity, StepStatus,
+    Version, Work, WriteMode,
 };
 use subak_store::MemoryStore;
 

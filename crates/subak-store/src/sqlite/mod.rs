@@ -40,7 +40,8 @@ pub(crate) fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreE
 impl SqliteStore {
     /// Opens the database, makes it when it does not exist, and brings its schema up to date after a backup.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let cannot_open = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open { path: path.to_path_buf(), source };
+        let cannot_open =
+            |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open { path: path.to_path_buf(), source };
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|error| cannot_open(Box::new(error)))?;
         if is_network_file_system(folder) {
@@ -119,7 +120,11 @@ fn is_network_file_system(folder: &Path) -> bool {
     nix::sys::statfs::statfs(folder).is_ok_and(|found| MAGIC.contains(&found.filesystem_type().0))
 }
 
-pub(crate) fn read_events(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<Event>, StoreError> {
+pub(crate) fn read_events(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Vec<Event>, StoreError> {
     let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
     let rows = statement.query_map(parameters, event_of).map_err(failed("read"))?;
     rows.map(|row| row.map_err(failed("read"))?).collect()

@@ -37,14 +37,16 @@ fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params
 /// Takes one event.
 pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreError> {
     let (run, at) = (event.run.to_string(), event.at.as_microsecond());
-    let status = |status: RunStatus| execute(connection, "update runs set status = ? where run = ?", params![status.as_str(), run]);
+    let status =
+        |status: RunStatus| execute(connection, "update runs set status = ? where run = ?", params![status.as_str(), run]);
     match &event.event {
         RunEvent::Planned { actions, selection, trigger } => {
             let sql = "insert into runs (run, status, selection, trigger_text, step_count, planned_at) values (?, 'queued', ?, ?, ?, ?)";
             execute(connection, sql, params![run, selection, trigger, actions.len() as i64, at])
         }
         RunEvent::Started { .. } => {
-            let sql = "update runs set status = 'running', started_at = coalesce(started_at, ?) where run = ? and status = 'queued'";
+            let sql =
+                "update runs set status = 'running', started_at = coalesce(started_at, ?) where run = ? and status = 'queued'";
             execute(connection, sql, params![at, run])
         }
         RunEvent::StepErrored { failure, retry_at: None, .. } => {
@@ -58,7 +60,9 @@ pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreE
         RunEvent::Finished { status } => {
             execute(connection, "update runs set status = ?, ended_at = ? where run = ?", params![status.as_str(), at, run])
         }
-        RunEvent::StepStarted { .. } | RunEvent::StepErrored { .. } | RunEvent::StepSkipped { .. } | RunEvent::Lost { .. } => Ok(()),
+        RunEvent::StepStarted { .. } | RunEvent::StepErrored { .. } | RunEvent::StepSkipped { .. } | RunEvent::Lost { .. } => {
+            Ok(())
+        }
     }
 }
 

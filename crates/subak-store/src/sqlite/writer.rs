@@ -85,7 +85,9 @@ impl Writer {
         let request = Request::Acquire { name: name.to_owned(), holder: Box::new(holder.clone()), now };
         match self.ask(request).await? {
             Answer::Acquired(acquired) => Ok(acquired),
-            Answer::Events(_) | Answer::Done => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
+            Answer::Events(_) | Answer::Done => {
+                Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() })
+            }
         }
     }
 }
@@ -139,7 +141,8 @@ fn copy(error: &rusqlite::Error) -> rusqlite::Error {
 }
 
 fn in_savepoint(connection: &Connection, request: &Request) -> Result<Answer, StoreError> {
-    let run = |sql: &str| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed("written"));
+    let run =
+        |sql: &str| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed("written"));
     run("savepoint request")?;
     let answer = handle(connection, request);
     if answer.is_err() {
@@ -193,7 +196,8 @@ fn append_events(connection: &Connection, append: &Append) -> Result<Vec<Event>,
     }
     let mut events = Vec::with_capacity(append.events.len());
     for (sequence, (at, event)) in (append.expected..).zip(&append.events) {
-        let body = serde_json::to_string(event).map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
+        let body =
+            serde_json::to_string(event).map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
         let sql = "insert into events (run, sequence, at, body) values (?, ?, ?, ?)";
         execute(connection, sql, params![run, sequence.cast_signed(), at.as_microsecond(), body])?;
         let position = connection.last_insert_rowid().unsigned_abs();
@@ -221,7 +225,8 @@ fn acquire(connection: &Connection, name: &str, holder: &Holder, now: Timestamp)
     }
     let sql = "insert into leases (name, generation, holder, expires_at) values (?1, ?2, ?3, ?4) \
                on conflict (name) do update set generation = ?2, holder = ?3, expires_at = ?4";
-    let text = serde_json::to_string(holder).map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
+    let text =
+        serde_json::to_string(holder).map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
     execute(connection, sql, params![name, generation + 1, text, (now + LEASE_DURATION).as_microsecond()])?;
     let lease = Lease { name: name.to_owned(), generation: generation.unsigned_abs() + 1 };
     Ok(Acquired::Yes { lease, previous })

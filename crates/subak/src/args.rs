@@ -1,0 +1,328 @@
+//! The command line: what can be typed. What it does stands in `commands`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::ArgValueCompleter;
+
+use crate::complete;
+
+/// Moves, checks, transforms and orchestrates data.
+///
+/// Data goes to standard output, everything else to standard error.
+///
+/// Exit codes: 0 ok; 1 a run or check failed; 2 usage or project invalid; 3 an outside system is unreachable or refused;
+/// 4 authentication or permission; 5 `--check` found something to do; 6 somebody else holds what is needed; 7 timed out waiting;
+/// 70 a bug of ours; 130 and 143 stopped by a signal.
+#[derive(Debug, Parser)]
+#[command(name = "subak", version, propagate_version = true, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Work on the project in this folder, or in one above it
+    #[arg(short = 'C', long = "project", global = true, value_name = "DIR", env = "SUBAK_PROJECT", value_hint = ValueHint::DirPath)]
+    pub(crate) project: Option<PathBuf>,
+    /// Lay this profile over the settings
+    #[arg(long, global = true, value_name = "NAME", env = "SUBAK_PROFILE")]
+    pub(crate) profile: Option<String>,
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Human, env = "SUBAK_OUTPUT")]
+    pub(crate) output: Format,
+    /// When colours are used; `NO_COLOR` and `CLICOLOR_FORCE` are honoured
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+    /// Show every problem instead of the first 20
+    #[arg(long, global = true)]
+    pub(crate) all: bool,
+    /// Say less: no progress, only results and problems
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables and sentences.
+    Human,
+    /// One JSON document with a version.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+/// When colours are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write the e-wallet example into a folder, run it twice, say what to look at
+    Demo(DemoArgs),
+    /// Make a new project that runs offline at once
+    Init(InitArgs),
+    /// Load the project and report every problem; touches no outside system
+    Validate,
+    /// List assets and how they stand
+    List(Selection),
+    /// Show one asset: definition, state, columns
+    Show(KeyArgs),
+    /// Show what an asset is made from and what is made from it
+    Lineage(LineageArgs),
+    /// Show what a run would do, and why; changes nothing
+    Plan(PlanArgs),
+    /// Bring assets up to date; or look at runs with `run list|show|logs|resume`
+    #[command(args_conflicts_with_subcommands = true)]
+    Run(RunArgs),
+    /// Say in one sentence why an asset, a run or a step stands as it does
+    Why(WhyArgs),
+    /// Evaluate checks on what the assets hold now
+    Check(CheckArgs),
+    /// Run a query on a connection and print the rows
+    Query(QueryArgs),
+    /// Explain an error code
+    Explain(ExplainArgs),
+    /// Read the documentation
+    Docs(DocsArgs),
+    /// Look for what could go wrong here: versions, clock, disk, permissions, connections
+    Doctor,
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
+}
+
+/// Which assets are meant.
+#[derive(Debug, Args, Clone, Default)]
+pub(crate) struct Selection {
+    /// Assets: keys with `*`, `+upstream`, `downstream+`, `2+a`, `a+2`, `@a`, `tag:`, `group:`, `owner:`, `path:`, `kind:`,
+    /// `changed`, `all`; spaces unite, commas intersect. By default all
+    #[arg(value_name = "SELECT", add = ArgValueCompleter::new(complete::assets))]
+    pub(crate) select: Vec<String>,
+    /// Leave these out
+    #[arg(long, value_name = "SELECT", add = ArgValueCompleter::new(complete::assets))]
+    pub(crate) exclude: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// An empty or new folder
+    #[arg(default_value = "ewallet", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+    /// Transactions to generate
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub(crate) transactions: u32,
+    /// Only write the project and its data
+    #[arg(long)]
+    pub(crate) no_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// An empty or new folder
+    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+    /// What the project begins with
+    #[arg(long, value_enum, default_value_t = Template::Warehouse)]
+    pub(crate) template: Template,
+}
+
+/// What a new project begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Template {
+    /// A seed and two SQL assets with checks.
+    Warehouse,
+    /// CSV and NDJSON files loaded into the warehouse.
+    Ingest,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    /// The asset
+    #[arg(add = ArgValueCompleter::new(complete::assets))]
+    pub(crate) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LineageArgs {
+    /// The asset
+    #[arg(add = ArgValueCompleter::new(complete::assets))]
+    pub(crate) key: String,
+    /// Steps upstream; by default all
+    #[arg(long, value_name = "N")]
+    pub(crate) up: Option<usize>,
+    /// Steps downstream; by default all
+    #[arg(long, value_name = "N")]
+    pub(crate) down: Option<usize>,
+    /// How the graph is drawn
+    #[arg(long, value_enum, default_value_t = LineageFormat::Tree)]
+    pub(crate) format: LineageFormat,
+    /// Follow columns instead of assets
+    #[arg(long)]
+    pub(crate) columns: bool,
+}
+
+/// How a graph is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LineageFormat {
+    /// Indented text.
+    Tree,
+    /// A Mermaid flow chart.
+    Mermaid,
+    /// Nodes and edges.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Rebuild everything that is selected from nothing
+    #[arg(long)]
+    pub(crate) full_refresh: bool,
+    /// Exit with 5 when there is something to do
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<RunCommand>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Rebuild everything that is selected from nothing
+    #[arg(long)]
+    pub(crate) full_refresh: bool,
+    /// Show the plan and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) how: HowToRun,
+}
+
+/// How a run is executed.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct HowToRun {
+    /// Steps that run at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256), env = "SUBAK_PARALLEL")]
+    pub(crate) parallel: u16,
+    /// When another command works on this project, wait so long for it
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunCommand {
+    /// List runs, the newest first
+    List(RunListArgs),
+    /// Show one run: its steps, counts, checks and failures
+    Show(RunIdArgs),
+    /// Show what happened in a run, event by event
+    Logs(RunLogsArgs),
+    /// Go on with a run that failed or was canceled, with what is not done
+    Resume(RunResumeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunListArgs {
+    /// Runs to list at most
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunIdArgs {
+    /// The run's id or the beginning of it; `last` is the newest
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunLogsArgs {
+    /// The run's id or the beginning of it; `last` is the newest
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// Only this step
+    pub(crate) step: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunResumeArgs {
+    /// The run's id or the beginning of it; `last` is the newest
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) how: HowToRun,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// An asset, a run id or the beginning of one, or `RUN/STEP`
+    #[arg(add = ArgValueCompleter::new(complete::assets))]
+    pub(crate) what: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) how: HowToRun,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// The query; `-` reads it from standard input
+    pub(crate) sql: String,
+    /// The connection; by default the warehouse
+    #[arg(long)]
+    pub(crate) on: Option<String>,
+    /// Rows to print at most; 0 prints all
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A code such as `SBK0104`; without one, all codes are listed
+    pub(crate) code: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DocsArgs {
+    /// A topic; without one, all topics are listed
+    pub(crate) topic: Option<String>,
+    /// Print the JSON Schema of project files for editors
+    #[arg(long, value_enum, conflicts_with = "topic")]
+    pub(crate) json_schema: Option<SchemaKind>,
+}
+
+/// A kind of project file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaKind {
+    /// `subak.yml`.
+    Project,
+    /// YAML files below `assets/`.
+    Assets,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}

@@ -1,0 +1,66 @@
+//! `subak docs`: the documentation of exactly this version, offline.
+
+use include_dir::{Dir, include_dir};
+use serde_json::json;
+
+use super::Context;
+use crate::args::{DocsArgs, SchemaKind};
+use crate::exit::{CliError, Exit};
+use crate::printer::Table;
+use crate::project;
+
+static DOCS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../docs");
+
+/// The text of a page by its path without ending.
+pub(super) fn page(topic: &str) -> Option<&'static str> {
+    DOCS.get_file(format!("{topic}.md"))?.contents_utf8()
+}
+
+fn topics(folder: &Dir<'static>, found: &mut Vec<(String, String)>) {
+    for file in folder.files() {
+        let path = file.path().display().to_string();
+        if let (Some(topic), Some(text)) = (path.strip_suffix(".md"), file.contents_utf8()) {
+            let title = text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or(topic);
+            found.push((topic.to_owned(), title.to_owned()));
+        }
+    }
+    for folder in folder.dirs() {
+        topics(folder, found);
+    }
+}
+
+pub(super) fn execute(context: &Context<'_>, args: &DocsArgs) -> Result<Exit, CliError> {
+    if let Some(kind) = args.json_schema {
+        let connectors = project::connectors();
+        let schema = match kind {
+            SchemaKind::Project => subak_project::schema::project(&connectors),
+            SchemaKind::Assets => subak_project::schema::assets(&connectors),
+        };
+        context.printer.out(&format!("{schema:#}"));
+        return Ok(Exit::Ok);
+    }
+    let mut found = Vec::new();
+    topics(&DOCS, &mut found);
+    found.sort();
+    let Some(wanted) = &args.topic else {
+        let mut table = Table::new("topics", &["topic", "title"]);
+        let is_listed = |topic: &str| !topic.starts_with("reference/errors/") && !topic.starts_with("decisions/");
+        table.rows =
+            found.iter().filter(|(topic, _)| is_listed(topic)).map(|(topic, title)| vec![json!(topic), json!(title)]).collect();
+        context.printer.table(&table);
+        return Ok(Exit::Ok);
+    };
+    // The last part of a path is enough where it is clear.
+    let topic = found
+        .iter()
+        .find(|(topic, _)| topic == wanted)
+        .or_else(|| found.iter().find(|(topic, _)| topic.rsplit('/').next() == Some(wanted)));
+    match topic.and_then(|(topic, _)| page(topic)) {
+        Some(text) => context.printer.out(text.trim_end()),
+        None => {
+            let names = found.iter().flat_map(|(topic, _)| [topic.as_str(), topic.rsplit('/').next().unwrap_or(topic)]);
+            return Err(CliError::not_found("topic", wanted, names));
+        }
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,64 @@
+//! `subak list`.
+
+use serde_json::json;
+use subak_domain::{Action, Asset, Snapshot};
+use subak_plan::{PlanRequest, Selected};
+
+use super::{Context, select};
+use crate::args::Selection;
+use crate::exit::{CliError, Exit};
+use crate::printer::Table;
+use crate::project::Opened;
+
+pub(super) fn execute(context: &Context<'_>, selection: &Selection) -> Result<Exit, CliError> {
+    let opened = context.open()?;
+    let snapshot = context.snapshot(&opened)?;
+    let selected = select(&opened, &snapshot, selection)?;
+    let due = due(&opened, &snapshot);
+    let mut table = Table::new("assets", &["asset", "kind", "status", "reason", "rows", "changed_at", "path"]);
+    for asset in opened.graph().assets().iter().filter(|asset| selected.assets.contains(&asset.key)) {
+        let latest = snapshot.latest.get(&asset.key);
+        let (status, reason) = status(asset, &snapshot, &due);
+        table.rows.push(vec![
+            json!(asset.key.as_str()),
+            json!(asset.definition.kind()),
+            json!(status),
+            json!(reason),
+            json!(latest.and_then(|latest| latest.row_count)),
+            json!(latest.map(|latest| latest.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())),
+            json!(asset.path),
+        ]);
+    }
+    context.printer.table(&table);
+    Ok(Exit::Ok)
+}
+
+/// What a run of everything would do: how each asset stands follows from it.
+pub(super) fn due(opened: &Opened, snapshot: &Snapshot) -> Vec<Action> {
+    let everything =
+        Selected { assets: opened.graph().assets().iter().map(|asset| asset.key.clone()).collect(), ..Selected::default() };
+    let request = PlanRequest { graph: opened.graph(), snapshot, selected: &everything, full_refresh: false };
+    subak_plan::plan(request).actions
+}
+
+/// The status of an asset, and why it is not fresh. An ingest that was loaded counts as fresh: only its source knows better.
+pub(super) fn status(asset: &Asset, snapshot: &Snapshot, due: &[Action]) -> (&'static str, Option<String>) {
+    use subak_domain::{Definition, Reason};
+    if matches!(asset.definition, Definition::External) {
+        return ("external", None);
+    }
+    let action = due.iter().find(|action| action.step == subak_domain::StepId::asset(&asset.key));
+    match action.map(|action| &action.reason) {
+        None | Some(Reason::SourceMayHaveNew) => ("fresh", None),
+        Some(Reason::Missing) => ("missing", None),
+        // Upstream that is only going to be asked for new rows does not make an asset stale yet.
+        Some(Reason::UpstreamNewer { upstream }) if !is_newer(snapshot, asset, upstream) => ("fresh", None),
+        Some(Reason::UpstreamNewer { upstream }) => ("stale", Some(format!("`{upstream}` is newer"))),
+        Some(reason) => ("stale", Some(reason.to_string())),
+    }
+}
+
+fn is_newer(snapshot: &Snapshot, asset: &Asset, upstream: &subak_domain::AssetKey) -> bool {
+    let position = |key| snapshot.latest.get(key).map_or(u64::MAX, |latest| latest.position);
+    position(upstream) > position(&asset.key)
+}

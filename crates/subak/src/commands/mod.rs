@@ -1,0 +1,115 @@
+//! One module per command. A command takes its arguments and a context, prints results, and returns an exit code.
+
+mod check;
+mod demo;
+mod docs;
+mod doctor;
+mod explain;
+mod init;
+mod lineage;
+mod list;
+mod plan;
+mod query;
+mod run;
+mod runs;
+mod show;
+mod validate;
+mod why;
+
+use std::sync::Arc;
+
+use clap::CommandFactory;
+use subak_domain::Snapshot;
+use subak_plan::{Selected, SelectionError};
+
+use crate::args::{Cli, Command, Global, RunCommand, Selection};
+use crate::exit::{CliError, Exit};
+use crate::printer::Printer;
+use crate::project::{self, Opened};
+use crate::settings::Settings;
+
+/// What every command has at hand.
+pub(crate) struct Context<'a> {
+    pub(crate) global: &'a Global,
+    pub(crate) settings: &'a Arc<Settings>,
+    pub(crate) printer: Printer,
+}
+
+impl Context<'_> {
+    fn open(&self) -> Result<Opened, CliError> {
+        project::open(self.global, self.settings, self.printer)
+    }
+
+    /// What is known about the project's assets; nothing when it never ran.
+    fn snapshot(&self, opened: &Opened) -> Result<Snapshot, CliError> {
+        if !opened.state_folder().join("state.db").exists() {
+            return Ok(Snapshot::default());
+        }
+        Ok(opened.store()?.snapshot()?)
+    }
+
+    /// Runs async work on a runtime of its own; most commands need none.
+    fn block_on<T>(&self, work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.map_err(|error| {
+            let problem = subak_diag::Diagnostic::error(subak_diag::codes::RESOURCE, "no threads can be started");
+            CliError::new(problem.caused_by(error.to_string()), Exit::Unreachable)
+        })?;
+        runtime.block_on(work)
+    }
+}
+
+/// Evaluates a selection; an error names the nearest key.
+pub(crate) fn select(opened: &Opened, snapshot: &Snapshot, selection: &Selection) -> Result<Selected, CliError> {
+    subak_plan::select(opened.graph(), snapshot, &selection.select, &selection.exclude).map_err(|error| {
+        let code = match error {
+            SelectionError::Empty { .. } => subak_diag::codes::SELECTION_EMPTY,
+            SelectionError::Syntax { .. } | SelectionError::TooLong { .. } => subak_diag::codes::SELECTION_SYNTAX,
+        };
+        let mut problem = subak_diag::Diagnostic::error(code, error.to_string());
+        if let SelectionError::Empty { term } = &error {
+            let keys = opened.graph().assets().iter().map(|asset| asset.key.as_str());
+            problem = match subak_diag::nearest(term, keys) {
+                Some(near) => problem.help(format!("did you mean `{near}`?")),
+                None => problem.help("`subak list` shows what exists"),
+            };
+        } else {
+            problem = problem.help("for example `+gold.sales`, `tag:daily`, `silver.*`; see `subak docs selection`");
+        }
+        CliError::new(problem, Exit::Invalid)
+    })
+}
+
+/// Carries out what was typed.
+pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> Result<Exit, CliError> {
+    let context = Context { global: &cli.global, settings, printer };
+    match &cli.command {
+        Command::Demo(args) => demo::execute(&context, args),
+        Command::Init(args) => init::execute(&context, args),
+        Command::Validate => validate::execute(&context),
+        Command::List(selection) => list::execute(&context, selection),
+        Command::Show(args) => show::execute(&context, args),
+        Command::Lineage(args) => lineage::execute(&context, args),
+        Command::Plan(args) => plan::execute(&context, args),
+        Command::Run(args) => match &args.command {
+            None => run::execute(&context, args),
+            Some(RunCommand::List(args)) => runs::list(&context, args),
+            Some(RunCommand::Show(args)) => runs::show(&context, args),
+            Some(RunCommand::Logs(args)) => runs::logs(&context, args),
+            Some(RunCommand::Resume(args)) => run::resume(&context, args),
+        },
+        Command::Why(args) => why::execute(&context, args),
+        Command::Check(args) => check::execute(&context, args),
+        Command::Query(args) => query::execute(&context, args),
+        Command::Explain(args) => explain::execute(&context, args),
+        Command::Docs(args) => docs::execute(&context, args),
+        Command::Doctor => doctor::execute(&context),
+        Command::Completions(args) => {
+            let mut command = Cli::command();
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut command, "subak", &mut script);
+            printer.out(String::from_utf8_lossy(&script).trim_end());
+            Ok(Exit::Ok)
+        }
+    }
+}

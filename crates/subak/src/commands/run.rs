@@ -1,0 +1,281 @@
+//! `subak run` and `subak run resume`: plan, then do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use subak_diag::{Diagnostic, codes};
+use subak_domain::{Action, Failure, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus};
+use subak_engine::{Clock, Connections, DataExecutor, Engine, Limits, Reporter, StopReason, StopSignal, SystemClock};
+use subak_store::{Acquired, Holder, Lease, Leases, SqliteStore};
+
+use super::{Context, plan, runs};
+use crate::args::{HowToRun, RunArgs, RunResumeArgs, Selection};
+use crate::exit::{CliError, Exit, diagnostic_of, exit_of};
+use crate::open::ProjectConnections;
+use crate::printer::{Tone, count, duration};
+use crate::progress::Watcher;
+use crate::project::Opened;
+
+/// The lease under which commands change a project's data.
+const LEASE: &str = "project";
+
+/// How often a command that waits for another one looks again.
+const WAIT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What is to be done.
+pub(super) enum Work {
+    /// A new run of these actions.
+    New { actions: Vec<Action>, selection: String },
+    /// What a run has not done.
+    Resume { run: RunId },
+}
+
+pub(super) fn execute(context: &Context<'_>, args: &RunArgs) -> Result<Exit, CliError> {
+    let opened = context.open()?;
+    if args.dry_run {
+        let plan = plan::make(context, &opened, &args.selection, args.full_refresh)?;
+        plan::print(context, &plan);
+        return Ok(Exit::Ok);
+    }
+    context.block_on(async {
+        let hold = Hold::take(context, &opened, &args.how).await?;
+        // Planned with the project in hand, so that nothing can change between the plan and the run.
+        let plan = plan::make(context, &opened, &args.selection, args.full_refresh)?;
+        if plan.actions.is_empty() {
+            context.printer.note(&format!("nothing to do: {} selected assets are fresh", plan.fresh.len()));
+            hold.give_back().await?;
+            return Ok(Exit::Ok);
+        }
+        let work = Work::New { actions: plan.actions, selection: selection_words(&args.selection) };
+        hold.work(context, &opened, work, &args.how).await
+    })
+}
+
+pub(super) fn resume(context: &Context<'_>, args: &RunResumeArgs) -> Result<Exit, CliError> {
+    let opened = context.open()?;
+    let run = runs::find(&opened.store()?, &args.run)?;
+    context.block_on(work(context, &opened, Work::Resume { run }, &args.how))
+}
+
+/// Takes the project, does the work, gives the project back.
+pub(super) async fn work(context: &Context<'_>, opened: &Opened, work: Work, how: &HowToRun) -> Result<Exit, CliError> {
+    Hold::take(context, opened, how).await?.work(context, opened, work, how).await
+}
+
+/// A selection as it was typed.
+pub(super) fn selection_words(selection: &Selection) -> String {
+    let mut words = if selection.select.is_empty() { "all".to_owned() } else { selection.select.join(" ") };
+    for exclude in &selection.exclude {
+        words.push_str(&format!(" --exclude {exclude}"));
+    }
+    words
+}
+
+/// The project in hand: no other command changes it meanwhile.
+struct Hold {
+    store: SqliteStore,
+    lease: Lease,
+    holder: Holder,
+    lost_holder: Option<Holder>,
+}
+
+impl Hold {
+    async fn take(context: &Context<'_>, opened: &Opened, how: &HowToRun) -> Result<Self, CliError> {
+        let store = opened.store()?;
+        let holder = Holder::current("subak run");
+        let deadline = SystemClock.now() + Duration::from_secs(how.wait);
+        let mut has_said = false;
+        loop {
+            match store.acquire(LEASE, &holder, SystemClock.now()).await? {
+                Acquired::Yes { lease, previous } => return Ok(Self { store, lease, holder, lost_holder: previous }),
+                Acquired::No { holder: other } => {
+                    if SystemClock.now() >= deadline {
+                        let problem =
+                            Diagnostic::error(codes::PROJECT_HELD, format!("another command works on this project: {other}"));
+                        let problem = problem.data("nothing was planned or changed");
+                        let exit = if how.wait > 0 { Exit::TimedOut } else { Exit::Conflict };
+                        return Err(CliError::new(problem.help("wait for it with `--wait SECONDS`, or stop that process"), exit));
+                    }
+                    if !has_said {
+                        context.printer.note(&format!("waiting up to {} s for {other}", how.wait));
+                        has_said = true;
+                    }
+                    SystemClock.sleep_until(SystemClock.now() + WAIT_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    async fn give_back(&self) -> Result<(), CliError> {
+        Ok(self.store.release(&self.lease).await?)
+    }
+
+    async fn work(self, context: &Context<'_>, opened: &Opened, work: Work, how: &HowToRun) -> Result<Exit, CliError> {
+        let snapshot = self.store.snapshot()?;
+        let watcher: Arc<dyn Reporter> = Arc::new(Watcher::new(context.printer, expected(&snapshot)));
+        let connections: Arc<dyn Connections> =
+            Arc::new(ProjectConnections::new(&opened.root, &opened.project.config, context.settings, false));
+        let executor = DataExecutor { graph: Arc::clone(opened.graph()), connections, reporter: Arc::clone(&watcher) };
+        let engine = Engine {
+            log: Arc::new(self.store.clone()),
+            leases: Arc::new(self.store.clone()),
+            lease: Some(self.lease.clone()),
+            clock: Arc::new(SystemClock),
+            executor: Arc::new(executor),
+            reporter: watcher,
+            holder: self.holder.to_string(),
+        };
+        let result = self.run(context, opened, &engine, work, how).await;
+        // After an error the lease may be somebody else's already; giving it back has no effect then.
+        let given_back = self.give_back().await;
+        let exit = result?;
+        given_back?;
+        Ok(exit)
+    }
+
+    async fn run(
+        &self,
+        context: &Context<'_>,
+        opened: &Opened,
+        engine: &Engine,
+        work: Work,
+        how: &HowToRun,
+    ) -> Result<Exit, CliError> {
+        let lost = self.store.open_runs()?;
+        if !lost.is_empty() {
+            let dead = self.lost_holder.as_ref().map_or_else(|| "a process that is gone".to_owned(), ToString::to_string);
+            engine.settle_lost(&lost, &dead).await?;
+            let runs: Vec<String> = lost.iter().map(ToString::to_string).collect();
+            context
+                .printer
+                .note(&format!("{dead} died during run {}; what it published stays, nothing else is visible", runs.join(", ")));
+        }
+        let run = match work {
+            Work::Resume { run } => {
+                engine.resume(run, &engine.holder).await?;
+                run
+            }
+            Work::New { actions, selection } => {
+                let run = RunId::from_parts(u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0), random());
+                engine.plan_run(run, actions, selection, "command line".into()).await?;
+                run
+            }
+        };
+        let began_at = SystemClock.now();
+        let limits = limits(opened, how);
+        let cancel = StopSignal::default();
+        let signals = watch_signals(&cancel)?;
+        let state = engine.run(run, &limits, &cancel).await?;
+        signals.abort();
+        let elapsed_ms = SystemClock.now().duration_since(began_at).as_millis().max(0) as u64;
+        Ok(report(context, run, &state, elapsed_ms))
+    }
+}
+
+/// 80 random bits for a run id, from the hash keys that the standard library draws from the system.
+fn random() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    let draw = || u128::from(RandomState::new().hash_one(std::process::id()));
+    (draw() << 64 | draw()) & ((1 << 80) - 1)
+}
+
+/// Rows that each step read last time.
+fn expected(snapshot: &Snapshot) -> BTreeMap<StepId, u64> {
+    let rows = |(key, latest): (&subak_domain::AssetKey, &subak_domain::Materialization)| {
+        Some((StepId::asset(key), latest.account?.read))
+    };
+    snapshot.latest.iter().filter_map(rows).collect()
+}
+
+fn limits(opened: &Opened, how: &HowToRun) -> Limits {
+    let assets = opened.graph().assets();
+    Limits {
+        slots_max: usize::from(how.parallel),
+        retries: assets.iter().map(|asset| (StepId::asset(&asset.key), asset.retry)).collect(),
+        timeouts: assets.iter().map(|asset| (StepId::asset(&asset.key), asset.timeout)).collect(),
+    }
+}
+
+/// The first signal asks the run to stop, the second one ends the process.
+fn watch_signals(cancel: &StopSignal) -> Result<tokio::task::AbortHandle, CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error: std::io::Error| {
+        CliError::new(
+            Diagnostic::error(codes::RESOURCE, "signals cannot be watched").caused_by(error.to_string()),
+            Exit::Unreachable,
+        )
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let cancel = cancel.clone();
+    let mut tasks = tokio::task::JoinSet::new();
+    let handle = tasks.spawn(async move {
+        let mut count = 0;
+        loop {
+            let code = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            count += 1;
+            if count > 1 {
+                std::process::exit(code);
+            }
+            cancel.stop(StopReason::Canceled);
+        }
+    });
+    tasks.detach_all();
+    Ok(handle)
+}
+
+/// Says how the run ended, and every failure in full.
+fn report(context: &Context<'_>, run: RunId, state: &RunState, elapsed_ms: u64) -> Exit {
+    let printer = context.printer;
+    let failures: Vec<(&StepId, &Failure)> = state
+        .steps
+        .iter()
+        .filter(|(_, step)| matches!(step.status, StepStatus::Failed | StepStatus::Canceled))
+        .filter_map(|(id, step)| Some((id, step.failure.as_ref()?)))
+        .collect();
+    let problems: Vec<Diagnostic> = failures
+        .iter()
+        .filter(|(_, failure)| failure.class != subak_domain::FailureClass::Canceled)
+        .map(|(step, failure)| step_problem(run, step, failure, state))
+        .collect();
+    printer.problems(&problems, &subak_diag::Sources::default());
+    let number = |status: StepStatus| state.steps.values().filter(|step| step.status == status).count();
+    let (succeeded, failed, skipped, canceled) =
+        (number(StepStatus::Succeeded), number(StepStatus::Failed), number(StepStatus::Skipped), number(StepStatus::Canceled));
+    let written: u64 =
+        state.steps.values().filter_map(|step| step.outcome.as_ref()?.account).map(|account| account.written).sum();
+    let tone = if state.status == RunStatus::Succeeded { Tone::Good } else { Tone::Bad };
+    let human = format!(
+        "run {run} {}: {succeeded} steps done, {failed} failed, {skipped} skipped, {canceled} canceled; {} rows written; {}",
+        printer.tone(tone, state.status.as_str()),
+        count(written),
+        duration(elapsed_ms)
+    );
+    let object = json!({
+        "run": run.to_string(), "status": state.status.as_str(), "succeeded": succeeded, "failed": failed, "skipped": skipped,
+        "canceled": canceled, "rows_written": written, "elapsed_ms": elapsed_ms, "steps": runs::steps_json(state),
+        "problems": problems.iter().map(|problem| subak_diag::to_json(problem, &subak_diag::Sources::default())).collect::<Vec<Value>>(),
+    });
+    printer.object("run", &object, &human);
+    match state.status {
+        RunStatus::Succeeded => Exit::Ok,
+        RunStatus::Canceled => {
+            printer.note(&format!("go on with `subak run resume {run}`"));
+            Exit::Interrupted
+        }
+        _ => failures.first().map_or(Exit::Failed, |(_, failure)| exit_of(failure.class)),
+    }
+}
+
+fn step_problem(run: RunId, step: &StepId, failure: &Failure, state: &RunState) -> Diagnostic {
+    let mut problem = diagnostic_of(failure);
+    let attempts = state.steps.get(step).map_or(1, |step| step.attempt_count);
+    let tries = if attempts > 1 { format!(" after {attempts} attempts") } else { String::new() };
+    problem.message = format!("step `{step}` failed{tries}: {}", failure.message);
+    problem.help(format!("then go on with `subak run resume {run}`; `subak explain {}` says more", failure.code))
+}

@@ -1,0 +1,206 @@
+//! `subak run list`, `show` and `logs`: what the log tells.
+
+use serde_json::{Value, json};
+use subak_diag::{Diagnostic, codes};
+use subak_domain::event::SkipReason;
+use subak_domain::{Event, RunEvent, RunId, RunState, StepId, StepState};
+use subak_store::SqliteStore;
+
+use super::Context;
+use crate::args::{RunIdArgs, RunListArgs, RunLogsArgs};
+use crate::exit::{CliError, Exit, diagnostic_of};
+use crate::printer::{Table, Tone, count, duration};
+
+/// The run that an id, the beginning of one, or `last` names.
+pub(super) fn find(store: &SqliteStore, text: &str) -> Result<RunId, CliError> {
+    let unknown = |message: String| {
+        CliError::new(Diagnostic::error(codes::UNKNOWN_RUN, message).help("`subak run list` shows the runs"), Exit::Invalid)
+    };
+    if text == "last" {
+        let newest = store.runs(1)?.first().map(|run| run.run);
+        return newest.ok_or_else(|| unknown("there are no runs yet".into()));
+    }
+    match store.runs_by_prefix(text)?.as_slice() {
+        [run] => Ok(*run),
+        [] => Err(unknown(format!("there is no run `{text}`"))),
+        _ => Err(unknown(format!("more than one run begins with `{text}`"))),
+    }
+}
+
+/// The state of a run.
+pub(super) fn state(store: &SqliteStore, run: RunId) -> Result<(RunState, Vec<Event>), CliError> {
+    let events = store.run_events(run)?;
+    let state = RunState::fold(events.iter().map(|event| (event.at, &event.event)));
+    let unknown = || CliError::new(Diagnostic::error(codes::UNKNOWN_RUN, format!("there is no run `{run}`")), Exit::Invalid);
+    let state = state.ok_or_else(unknown)?.map_err(subak_engine::EngineError::from)?;
+    Ok((state, events))
+}
+
+pub(super) fn list(context: &Context<'_>, args: &RunListArgs) -> Result<Exit, CliError> {
+    let opened = context.open()?;
+    let mut table = Table::new("runs", &["run", "status", "what", "trigger", "steps", "started_at", "took_ms", "cause"]);
+    for run in opened.store()?.runs(args.limit)? {
+        let took_ms = run.started_at.zip(run.ended_at).map(|(start, end)| end.duration_since(start).as_millis().max(0) as u64);
+        table.rows.push(vec![
+            json!(run.run.to_string()),
+            json!(run.status.as_str()),
+            json!(run.selection),
+            json!(run.trigger),
+            json!(run.step_count),
+            json!(run.started_at.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())),
+            json!(took_ms),
+            json!(run.cause),
+        ]);
+    }
+    if table.rows.is_empty() {
+        context.printer.note("there are no runs yet; `subak run` makes one");
+    }
+    context.printer.table(&table);
+    Ok(Exit::Ok)
+}
+
+/// One object per step, for JSON.
+pub(super) fn steps_json(state: &RunState) -> Vec<Value> {
+    state.actions.iter().map(|action| step_json(&action.step, &state.steps[&action.step], &action.reason.to_string())).collect()
+}
+
+fn step_json(id: &StepId, step: &StepState, reason: &str) -> Value {
+    let outcome = step.outcome.as_ref();
+    let checks: Vec<Value> = outcome
+        .map(|outcome| &outcome.checks)
+        .or(step.failure.as_ref().map(|failure| &failure.checks))
+        .into_iter()
+        .flatten()
+        .map(|check| json!({ "check": check.check, "passed": check.passed(), "bad_rows": check.bad_row_count, "rows": check.row_count, "sample": check.sample }))
+        .collect();
+    json!({
+        "step": id.as_str(), "status": step.status.as_str(), "reason": reason, "attempts": step.attempt_count,
+        "changed": outcome.map(|outcome| outcome.changed),
+        "read": outcome.and_then(|outcome| outcome.account).map(|account| account.read),
+        "written": outcome.and_then(|outcome| outcome.account).map(|account| account.written),
+        "rejected": outcome.and_then(|outcome| outcome.account).map(|account| account.rejected),
+        "filtered": outcome.and_then(|outcome| outcome.account).map(|account| account.filtered),
+        "row_count": outcome.and_then(|outcome| outcome.row_count),
+        "cursor": outcome.and_then(|outcome| outcome.cursor.as_ref()).map(|cursor| cursor.value.as_str()),
+        "note": note(step), "checks": checks,
+        "failure": step.failure.as_ref().map(|failure| json!({ "code": failure.code, "message": failure.message, "causes": failure.causes, "data": failure.data, "help": failure.help })),
+    })
+}
+
+/// A few words on a step for people.
+pub(super) fn note(step: &StepState) -> Option<String> {
+    match (&step.skip_reason, &step.failure, &step.outcome) {
+        (Some(SkipReason::UpstreamFailed { upstream }), ..) => Some(format!("`{upstream}` did not succeed")),
+        (Some(SkipReason::UpstreamUnchanged), ..) => Some("nothing upstream changed".to_owned()),
+        (None, Some(failure), None) => Some(failure.message.clone()),
+        (None, _, Some(outcome)) => outcome.note.clone(),
+        (None, None, None) => None,
+    }
+}
+
+pub(super) fn show(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, CliError> {
+    let opened = context.open()?;
+    let store = opened.store()?;
+    let run = find(&store, &args.run)?;
+    let (state, events) = state(&store, run)?;
+    if context.printer.format != crate::args::Format::Human {
+        let object = json!({ "run": run.to_string(), "status": state.status.as_str(), "steps": steps_json(&state) });
+        context.printer.object("run", &object, "");
+        return Ok(Exit::Ok);
+    }
+    let planned = events.first().map(|event| event.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default();
+    context.printer.out(&format!("run {run}  {}  planned {planned}", context.printer.tone(Tone::Strong, state.status.as_str())));
+    let mut table = Table::new("steps", &["step", "status", "why", "read", "written", "filtered", "rows_now", "took", "note"]);
+    for action in &state.actions {
+        let step = &state.steps[&action.step];
+        let account = step.outcome.as_ref().and_then(|outcome| outcome.account);
+        let took =
+            step.outcome.as_ref().map(|outcome| outcome.elapsed_ms).or(step.failure.as_ref().map(|failure| failure.elapsed_ms));
+        table.rows.push(vec![
+            json!(action.step.as_str()),
+            json!(step.status.as_str()),
+            json!(action.reason.to_string()),
+            json!(account.map(|account| account.read)),
+            json!(account.map(|account| account.written)),
+            json!(account.map(|account| account.filtered)),
+            json!(step.outcome.as_ref().and_then(|outcome| outcome.row_count)),
+            json!(took.map(duration)),
+            json!(note(step)),
+        ]);
+    }
+    context.printer.table(&table);
+    let failures = state.steps.values().filter(|step| step.outcome.is_none()).filter_map(|step| step.failure.as_ref());
+    let problems: Vec<Diagnostic> = failures.map(diagnostic_of).collect();
+    context.printer.problems(&problems, &opened.sources);
+    Ok(Exit::Ok)
+}
+
+pub(super) fn logs(context: &Context<'_>, args: &RunLogsArgs) -> Result<Exit, CliError> {
+    let opened = context.open()?;
+    let store = opened.store()?;
+    let run = find(&store, &args.run)?;
+    let (state, events) = state(&store, run)?;
+    if let Some(step) = &args.step
+        && !state.steps.keys().any(|known| known.as_str() == step)
+    {
+        return Err(CliError::not_found("step", step, state.steps.keys().map(StepId::as_str)));
+    }
+    let mut table = Table::new("events", &["at", "event", "step", "text"]);
+    for event in &events {
+        let (kind, step, text) = describe(&event.event);
+        if args.step.as_deref().is_none_or(|wanted| step.is_some_and(|step| step.as_str() == wanted)) {
+            table.rows.push(vec![
+                json!(event.at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()),
+                json!(kind),
+                json!(step.map(StepId::as_str)),
+                json!(text),
+            ]);
+        }
+    }
+    context.printer.table(&table);
+    Ok(Exit::Ok)
+}
+
+fn describe(event: &RunEvent) -> (&'static str, Option<&StepId>, String) {
+    match event {
+        RunEvent::Planned { actions, selection, trigger } => {
+            ("planned", None, format!("{} steps for `{selection}`, by {trigger}", actions.len()))
+        }
+        RunEvent::Started { holder } => ("started", None, holder.clone()),
+        RunEvent::StepStarted { step, attempt } => ("step started", Some(step), format!("attempt {attempt}")),
+        RunEvent::StepSucceeded { step, outcome } => {
+            let mut text = if outcome.changed { "changed".to_owned() } else { "unchanged".to_owned() };
+            if let Some(account) = outcome.account {
+                text.push_str(&format!(
+                    "; read {} = written {} + rejected {} + filtered {}",
+                    count(account.read),
+                    count(account.written),
+                    count(account.rejected),
+                    count(account.filtered)
+                ));
+            }
+            if let Some(cursor) = &outcome.cursor {
+                text.push_str(&format!("; cursor {} = {}", cursor.column, cursor.value));
+            }
+            for check in &outcome.checks {
+                text.push_str(&format!("; {} {}", check.check, if check.passed() { "passed" } else { "failed" }));
+            }
+            ("step succeeded", Some(step), text)
+        }
+        RunEvent::StepErrored { step, failure, retry_at } => {
+            let next = retry_at.map(|at| format!("; again at {at}")).unwrap_or_default();
+            ("step failed", Some(step), format!("[{}] {}: {}{next}", failure.code, failure.message, failure.causes.join(": ")))
+        }
+        RunEvent::StepSkipped { step, reason } => {
+            let why = match reason {
+                SkipReason::UpstreamFailed { upstream } => format!("`{upstream}` did not succeed"),
+                SkipReason::UpstreamUnchanged => "nothing upstream changed".to_owned(),
+            };
+            ("step skipped", Some(step), why)
+        }
+        RunEvent::CancelRequested { by } => ("cancel requested", None, by.clone()),
+        RunEvent::Lost { holder } => ("lost", None, format!("{holder} is gone")),
+        RunEvent::Resumed { by } => ("resumed", None, by.clone()),
+        RunEvent::Finished { status } => ("finished", None, status.to_string()),
+    }
+}

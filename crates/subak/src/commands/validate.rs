@@ -1,0 +1,37 @@
+//! `subak validate`.
+
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::args::Format;
+use crate::exit::{CliError, Exit};
+use crate::project;
+
+pub(super) fn execute(context: &Context<'_>) -> Result<Exit, CliError> {
+    let root = project::find_root(context.global)?;
+    let loaded = project::load(&root, context.global, context.settings);
+    let errors = loaded.problems.iter().filter(|problem| problem.is_error()).count();
+    let warnings = loaded.problems.len() - errors;
+    if context.printer.format == Format::Human {
+        context.printer.problems(&loaded.problems, &loaded.sources);
+    }
+    let (assets, checks) = loaded
+        .project
+        .as_ref()
+        .map_or((None, None), |project| (Some(project.graph.assets().len()), Some(project.graph.checks().len())));
+    let found = match (errors, warnings) {
+        (0, 0) => "no problems".to_owned(),
+        (errors, warnings) => format!("{errors} errors, {warnings} warnings"),
+    };
+    let human = match (assets, checks) {
+        (Some(assets), Some(checks)) => format!("{assets} assets, {checks} checks: {found}"),
+        _ => found,
+    };
+    let problems: Vec<Value> = loaded.problems.iter().map(|problem| subak_diag::to_json(problem, &loaded.sources)).collect();
+    context.printer.object(
+        "validation",
+        &json!({ "assets": assets, "checks": checks, "errors": errors, "warnings": warnings, "problems": problems }),
+        &human,
+    );
+    Ok(if errors == 0 { Exit::Ok } else { Exit::Invalid })
+}

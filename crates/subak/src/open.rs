@@ -1,0 +1,114 @@
+//! Opening connections: references are resolved here and nowhere else, and secrets go straight to the connector.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use subak_connect::connector::find;
+use subak_connect::{ConnectError, ConnectErrorKind, Connection, ConnectionConfig, FieldKind, OpenRequest};
+use subak_connectors::CONNECTORS;
+use subak_domain::{ConnectionName, Secret};
+use subak_engine::Connections;
+use subak_project::{Config, PROJECT_FILES, Unresolved};
+use tokio::sync::Mutex;
+
+use crate::project::STATE_FOLDER;
+use crate::settings::Settings;
+
+/// The connections of one project, opened on first use.
+pub(crate) struct ProjectConnections {
+    root: PathBuf,
+    config: Config,
+    settings: Arc<Settings>,
+    is_read_only: bool,
+    open: Mutex<BTreeMap<ConnectionName, Arc<dyn Connection>>>,
+}
+
+impl ProjectConnections {
+    pub(crate) fn new(root: &Path, config: &Config, settings: &Arc<Settings>, is_read_only: bool) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            config: config.clone(),
+            settings: Arc::clone(settings),
+            is_read_only,
+            open: Mutex::default(),
+        }
+    }
+
+    fn request(&self, name: &ConnectionName) -> Result<(&'static str, OpenRequest), ConnectError> {
+        let wrong = |message: String| ConnectError::new(ConnectErrorKind::Config, message);
+        let temporary = self.root.join(STATE_FOLDER).join("tmp");
+        let mut config = ConnectionConfig::default();
+        if name.as_str() == PROJECT_FILES {
+            config.values.insert("path".into(), self.root.display().to_string());
+            return Ok(("files", OpenRequest { name: "the project's files".into(), config, temporary, is_read_only: true }));
+        }
+        let declaration = self.config.connections.get(name).ok_or_else(|| wrong(format!("there is no connection `{name}`")))?;
+        let connector =
+            find(CONNECTORS, &declaration.kind).ok_or_else(|| wrong(format!("there is no connector `{}`", declaration.kind)))?;
+        for field in connector.config().connection {
+            let Some(template) = declaration.values.get(field.name) else { continue };
+            let variable = |name: &str| self.settings.variables.get(name).cloned();
+            let secret = |name: &str| self.secret(name);
+            let value = template.resolve(variable, secret).map_err(|error| unresolved(name, field.name, &error))?;
+            if template.has_secret() || field.kind == FieldKind::Secret {
+                config.secrets.insert(field.name.into(), Secret::new(value));
+            } else if field.kind == FieldKind::Path {
+                config.values.insert(field.name.into(), self.root.join(value).display().to_string());
+            } else {
+                config.values.insert(field.name.into(), value);
+            }
+        }
+        if connector.kind() == "files" && config.get("path").is_none() {
+            config.values.insert("path".into(), self.root.display().to_string());
+        }
+        Ok((connector.kind(), OpenRequest { name: name.to_string(), config, temporary, is_read_only: self.is_read_only }))
+    }
+
+    /// The environment first, then a file below `.subak/secrets/` that only its owner can read.
+    fn secret(&self, name: &str) -> Option<Secret> {
+        self.settings.secret(name).or_else(|| {
+            let path = self.root.join(STATE_FOLDER).join("secrets").join(name);
+            let is_private = std::fs::metadata(&path).is_ok_and(|metadata| metadata.permissions().mode().trailing_zeros() >= 6);
+            let text = is_private.then(|| std::fs::read_to_string(&path).ok()).flatten()?;
+            Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
+        })
+    }
+}
+
+fn unresolved(connection: &ConnectionName, key: &str, error: &Unresolved) -> ConnectError {
+    let help = match error {
+        Unresolved::Variable(name) => format!("set `{name}` in the environment, or give a default: `${{{name}:-default}}`"),
+        Unresolved::Secret(name) => {
+            let variable = name.to_ascii_uppercase();
+            format!(
+                "set `SUBAK_SECRET_{variable}` in the environment, or write the value to `.subak/secrets/{name}` with mode 0600"
+            )
+        }
+    };
+    ConnectError::new(ConnectErrorKind::Config, format!("connection `{connection}`, `{key}`: {error}")).help(help)
+}
+
+#[async_trait]
+impl Connections for ProjectConnections {
+    async fn open(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError> {
+        let mut open = self.open.lock().await;
+        if let Some(connection) = open.get(name) {
+            return Ok(Arc::clone(connection));
+        }
+        let (kind, request) = self.request(name)?;
+        std::fs::create_dir_all(&request.temporary).map_err(|error| {
+            ConnectError::io(ConnectErrorKind::Config, format!("cannot make the folder `{}`", request.temporary.display()), error)
+        })?;
+        let unknown = || ConnectError::new(ConnectErrorKind::Config, format!("there is no connector `{kind}`"));
+        let connection = find(CONNECTORS, kind).ok_or_else(unknown)?.open(request).await?;
+        // Whoever opens to write holds the project, so whatever stages are there belong to loads that died.
+        if let Some(sink) = connection.sink().filter(|_| !self.is_read_only) {
+            sink.clean_up().await?;
+        }
+        open.insert(name.clone(), Arc::clone(&connection));
+        Ok(connection)
+    }
+}

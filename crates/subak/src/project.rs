@@ -1,0 +1,142 @@
+//! Finding a project on disk, reading its files, loading it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use subak_diag::{Diagnostic, Sources, codes};
+use subak_domain::AssetGraph;
+use subak_project::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Project};
+use subak_store::SqliteStore;
+
+use crate::args::Global;
+use crate::exit::{CliError, Exit};
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+/// Folder of local state inside a project.
+pub(crate) const STATE_FOLDER: &str = ".subak";
+
+/// Files that a project may have at most.
+const FILE_COUNT_MAX: usize = 200_000;
+
+/// A project that was loaded from disk.
+pub(crate) struct Opened {
+    pub(crate) root: PathBuf,
+    pub(crate) project: Project,
+    pub(crate) sources: Sources,
+}
+
+impl Opened {
+    pub(crate) fn graph(&self) -> &Arc<AssetGraph> {
+        &self.project.graph
+    }
+
+    /// The folder of local state; made when it does not exist.
+    pub(crate) fn state_folder(&self) -> PathBuf {
+        self.root.join(STATE_FOLDER)
+    }
+
+    /// Opens the state.
+    pub(crate) fn store(&self) -> Result<SqliteStore, CliError> {
+        Ok(SqliteStore::open(&self.state_folder().join("state.db"))?)
+    }
+}
+
+/// What project loading is told about the connectors of this build.
+pub(crate) fn connectors() -> Vec<ConnectorInfo> {
+    subak_connectors::CONNECTORS
+        .iter()
+        .map(|connector| {
+            let abilities = connector.abilities();
+            ConnectorInfo {
+                kind: connector.kind(),
+                summary: connector.summary(),
+                config: connector.config(),
+                is_source: abilities.source,
+                is_sink: abilities.sink,
+                dialect: abilities.sql.map(|dialect| dialect.name),
+                has_schemas: abilities.schemas,
+            }
+        })
+        .collect()
+}
+
+/// The project's folder: the one that was named, or the nearest above that holds `subak.yml`.
+pub(crate) fn find_root(global: &Global) -> Result<PathBuf, CliError> {
+    let start = match &global.project {
+        Some(folder) => folder.clone(),
+        None => PathBuf::from("."),
+    };
+    let not_found = |why: String| {
+        let problem = Diagnostic::error(codes::PROJECT_NOT_FOUND, why);
+        CliError::new(problem.help("change into a project, name one with `-C`, or make one with `subak init`"), Exit::Invalid)
+    };
+    let absolute =
+        start.canonicalize().map_err(|error| not_found(format!("the folder `{}` cannot be opened: {error}", start.display())))?;
+    absolute
+        .ancestors()
+        .find(|folder| folder.join("subak.yml").exists())
+        .map(Path::to_path_buf)
+        .ok_or_else(|| not_found(format!("there is no `subak.yml` in `{}` or above it", absolute.display())))
+}
+
+/// Reads the files that a project consists of.
+pub(crate) fn read_files(root: &Path) -> Files {
+    let mut files = Files::new();
+    read_into(root, "subak.yml", &mut files);
+    for folder in ["assets", "checks"] {
+        walk(root, folder, &mut files);
+    }
+    files
+}
+
+fn walk(root: &Path, folder: &str, files: &mut Files) {
+    let Ok(entries) = std::fs::read_dir(root.join(folder)) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') || name.ends_with('~') || files.len() >= FILE_COUNT_MAX {
+            continue;
+        }
+        let path = format!("{folder}/{name}");
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => walk(root, &path, files),
+            _ => read_into(root, &path, files),
+        }
+    }
+}
+
+fn read_into(root: &Path, path: &str, files: &mut Files) {
+    let content = match std::fs::read(root.join(path)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => Content::Unreadable(error.to_string()),
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Content::Text(text.into()),
+            Err(error) => Content::Unreadable(error.to_string()),
+        },
+    };
+    files.insert(path.into(), content);
+}
+
+/// Loads the project without printing.
+pub(crate) fn load(root: &Path, global: &Global, settings: &Settings) -> Loaded {
+    let connectors = connectors();
+    let options = LoadOptions { connectors: &connectors, environment: &settings.variables, profile: global.profile.as_deref() };
+    subak_project::load(&read_files(root), &options)
+}
+
+/// Finds and loads the project; prints warnings. An error among the problems ends the command.
+pub(crate) fn open(global: &Global, settings: &Settings, printer: Printer) -> Result<Opened, CliError> {
+    let root = find_root(global)?;
+    let loaded = load(&root, global, settings);
+    match loaded.project {
+        Some(project) => {
+            if !printer.is_quiet {
+                printer.problems(&loaded.problems, &loaded.sources);
+            }
+            let keys: Vec<&str> = project.graph.assets().iter().map(|asset| asset.key.as_str()).collect();
+            crate::complete::remember(&root, &keys);
+            Ok(Opened { root, project, sources: loaded.sources })
+        }
+        None => Err(CliError { problems: loaded.problems, sources: loaded.sources, exit: Exit::Invalid }),
+    }
+}

@@ -1,0 +1,150 @@
+//! `kill -9` at every named point of a run, then the same command again: the tables are those of an undisturbed run.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use subak_testkit::Sandbox;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_subak");
+
+const FILES: &[(&str, &str)] = &[
+    (
+        "subak.yml",
+        "project: crash\nconnections:\n  warehouse: { type: duckdb, path: warehouse.duckdb }\n  app: { type: sqlite, path: app.db }\n  copy: { type: sqlite, path: copy.db }\n",
+    ),
+    (
+        "assets/bronze/app.yml",
+        "ingest:\n  from: app\n  streams:\n    users: { mode: replace }\n    events: { mode: append, cursor: at }\n    \
+         orders: { primary_key: id, cursor: at, checks: [ { unique: id } ] }\n",
+    ),
+    ("assets/backup/app.yml", "ingest:\n  from: app\n  to: copy\n  streams:\n    orders: { primary_key: id, cursor: at }\n"),
+    (
+        "assets/gold/totals.sql",
+        "/* subak\nstored_as: table\n*/\nselect u.name, sum(o.amount) as amount from bronze.orders o join bronze.users u on u.id = o.user_id group by u.name\n",
+    ),
+    ("assets/gold/latest.sql", "select max(e.at) as newest from bronze.events e\n"),
+    (
+        "checks/every_order_has_a_user.sql",
+        "select o.id from bronze.orders o left join bronze.users u on u.id = o.user_id where u.id is null\n",
+    ),
+];
+
+/// Every table that a run makes, as a query that shows all of it in a stable order.
+const TABLES: &[&str] = &[
+    "select * from bronze.users order by all",
+    "select * from bronze.events order by all",
+    "select * from bronze.orders order by all",
+    "select * from gold.totals order by all",
+    "select * from gold.latest order by all",
+    "select column_name, value from _subak.cursors order by all",
+];
+
+fn source(folder: &Path, part: u32) {
+    let source = rusqlite::Connection::open(folder.join("app.db")).expect("open");
+    let sql = match part {
+        1 => {
+            "create table users (id integer primary key, name text); create table events (at datetime, what text);
+             create table orders (id integer primary key, user_id integer, amount decimal(10,2), at datetime);
+             insert into users values (1, 'Ayu'), (2, 'Budi');
+             insert into events values ('2025-01-01 00:00:01', 'a'), ('2025-01-01 00:00:02', 'b'), ('2025-01-01 00:00:02', 'b');
+             insert into orders values (1, 1, 10.5, '2025-01-01 00:00:01'), (2, 2, 20, '2025-01-01 00:00:02');"
+        }
+        _ => {
+            "insert into users values (3, 'Citra');
+             insert into events values ('2025-01-01 00:00:02', 'tie'), ('2025-01-01 00:00:03', 'c');
+             update orders set amount = 99.99, at = '2025-01-01 00:00:03' where id = 1;
+             insert into orders values (3, 3, 5, '2025-01-01 00:00:03');"
+        }
+    };
+    source.execute_batch(sql).expect("source");
+}
+
+fn tables(folder: &Path) -> Vec<Vec<String>> {
+    let warehouse = duckdb::Connection::open(folder.join("warehouse.duckdb")).expect("open");
+    let mut all: Vec<Vec<String>> = TABLES
+        .iter()
+        .map(|sql| {
+            let mut statement = warehouse.prepare(&format!("select (t)::varchar from ({sql}) t")).expect(sql);
+            statement.query_map([], |row| row.get(0)).expect(sql).collect::<Result<_, _>>().expect(sql)
+        })
+        .collect();
+    let stages: i64 = warehouse
+        .query_row(
+            "select count(*) from information_schema.tables where table_name like '\\_\\_subak\\_stage%' escape '\\'",
+            [],
+            |row| row.get(0),
+        )
+        .expect("stages");
+    assert_eq!(stages, 0, "stage tables are left behind");
+    let copy = rusqlite::Connection::open(folder.join("copy.db")).expect("open");
+    let mut statement =
+        copy.prepare("select id || ' ' || user_id || ' ' || amount || ' ' || at from backup_orders order by id").expect("copy");
+    all.push(statement.query_map([], |row| row.get(0)).expect("copy").collect::<Result<_, _>>().expect("copy"));
+    all
+}
+
+fn undisturbed() -> Vec<Vec<Vec<String>>> {
+    let sandbox = Sandbox::new(BINARY, FILES);
+    let run = |part| {
+        source(sandbox.path(), part);
+        sandbox.run(&["run"]).expect(0);
+        tables(sandbox.path())
+    };
+    vec![run(1), run(2)]
+}
+
+#[test]
+fn a_kill_at_every_point_loses_and_doubles_nothing() {
+    let expected = undisturbed();
+    assert_eq!(expected[1][1].len(), 5, "{:?}", expected[1][1]);
+    for point in subak_connect::crash::POINTS {
+        let sandbox = Sandbox::new(BINARY, FILES);
+        for (part, expected) in [(1, &expected[0]), (2, &expected[1])] {
+            source(sandbox.path(), part);
+            let output = sandbox.command(&["run"]).env("SUBAK_CRASH_AT", point).output().expect("starts");
+            assert_eq!(output.status.signal(), Some(6), "`{point}` is not passed: {}", String::from_utf8_lossy(&output.stderr));
+            let again = sandbox.run(&["run"]).expect(0);
+            let is_told = again.err.contains("died during run") || *point == "before_finish";
+            assert!(is_told, "the next command says what happened at `{point}`: {}", again.err);
+            assert!(&tables(sandbox.path()) == expected, "part {part} after a kill at `{point}`: {:#?}", tables(sandbox.path()));
+        }
+        let runs = sandbox.run(&["run", "list", "-o", "csv"]).expect(0);
+        assert!(!runs.out.contains("running"), "{}", runs.out);
+    }
+}
+
+#[test]
+fn a_lost_run_can_be_resumed() {
+    let expected = undisturbed();
+    let sandbox = Sandbox::new(BINARY, FILES);
+    source(sandbox.path(), 1);
+    let output = sandbox.command(&["run"]).env("SUBAK_CRASH_AT", "after_publish").output().expect("starts");
+    assert_eq!(output.status.signal(), Some(6));
+    let resumed = sandbox.run(&["run", "resume"]).expect(0);
+    assert!(resumed.err.contains("died during run"), "{}", resumed.err);
+    let runs = sandbox.run(&["run", "list", "-o", "csv"]).expect(0);
+    assert!(runs.out.contains("succeeded") && runs.out.lines().count() == 2, "one run, resumed: {}", runs.out);
+    assert!(tables(sandbox.path()) == expected[0]);
+}
+
+#[test]
+fn kills_at_random_moments_lose_and_double_nothing() {
+    let expected = undisturbed();
+    let sandbox = Sandbox::new(BINARY, FILES);
+    source(sandbox.path(), 1);
+    // Moments spread over the length of a run, the same on every machine only in number.
+    for moment in 0..12_u64 {
+        let mut child = sandbox
+            .command(&["run", "--full-refresh", "--quiet"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        std::thread::sleep(std::time::Duration::from_millis(5 + moment * 15));
+        drop(child.kill());
+        child.wait().expect("ends");
+    }
+    sandbox.run(&["run"]).expect(0);
+    assert!(tables(sandbox.path()) == expected[0], "{:#?}", tables(sandbox.path()));
+}
