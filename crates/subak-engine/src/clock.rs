@@ -18,6 +18,7 @@ pub struct SystemClock;
 
 #[async_trait]
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }

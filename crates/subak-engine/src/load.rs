@@ -209,7 +209,7 @@ fn lower(cursor: &Cursor, lag: Duration) -> Result<Cursor, Box<Failure>> {
                 convert::parse_timestamp(&cursor.value)?.checked_sub(i64::try_from(lag.as_micros()).ok()?)?,
             )?,
             DataType::Date => {
-                let days = i64::try_from(lag.as_secs()).ok()?.div_euclid(86_400) + i64::from(lag.as_secs() % 86_400 != 0);
+                let days = lag.as_secs().div_euclid(86_400) + i64::from(lag.as_secs() % 86_400 != 0);
                 let date: jiff::civil::Date = cursor.value.parse().ok()?;
                 date.checked_sub(jiff::Span::new().try_days(days).ok()?).ok()?.to_string()
             }

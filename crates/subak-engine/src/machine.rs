@@ -9,6 +9,7 @@ use subak_domain::{Action, Failure, Retry, RunEvent, RunState, RunStatus, StepId
 
 /// What can happen.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "inputs are handled one at a time and never stored")]
 pub enum Input {
     /// A process takes the run up.
     Begin {

@@ -218,21 +218,9 @@ fn connection(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Co
     Some(ConnectionDeclaration { kind: kind.to_owned(), values, span: context.place(&node.span) })
 }
 
-/// One value of a connection or a stream, checked as far as it can be without resolving it.
-pub(crate) fn value(node: &Node, field: &Field, settings: &Settings<'_>, context: &mut Context<'_>) -> Option<Template> {
-    let text = text(node, &format!("`{}`", field.name), context)?;
-    let template = match Template::parse(text) {
-        Ok(template) => template,
-        Err(error) => {
-            let problem = Diagnostic::error(codes::INVALID_REFERENCE, error.to_string());
-            context.report(
-                problem.help("references are `${NAME}`, `${NAME:-default}` and `${secret:NAME}`; `$$` is one dollar sign"),
-                &node.span,
-                "",
-            );
-            return None;
-        }
-    };
+/// One value of a connection. A variable without a value is only a warning here: the connection may never be opened.
+fn value(node: &Node, field: &Field, settings: &Settings<'_>, context: &mut Context<'_>) -> Option<Template> {
+    let template = template(node, field, context)?;
     for part in template.parts() {
         if let Part::Variable { name, default: None } = part
             && settings.environment.get(name).is_none_or(String::is_empty)
@@ -241,6 +229,21 @@ pub(crate) fn value(node: &Node, field: &Field, settings: &Settings<'_>, context
             context.report(problem.help(format!("set it, or give a default: `${{{name}:-default}}`")), &node.span, "");
         }
     }
+    Some(template)
+}
+
+/// A value with references, checked as far as it can be without resolving it.
+pub(crate) fn template(node: &Node, field: &Field, context: &mut Context<'_>) -> Option<Template> {
+    let text = text(node, &format!("`{}`", field.name), context)?;
+    let template = match Template::parse(text) {
+        Ok(template) => template,
+        Err(error) => {
+            let problem = Diagnostic::error(codes::INVALID_REFERENCE, error.to_string());
+            let help = "references are `${NAME}`, `${NAME:-default}` and `${secret:NAME}`; `$$` is one dollar sign";
+            context.report(problem.help(help), &node.span, "");
+            return None;
+        }
+    };
     if let Some(literal) = template.literal() {
         check_literal(literal, node, field, context);
     }
@@ -257,7 +260,7 @@ fn check_literal(literal: &str, node: &Node, field: &Field, context: &mut Contex
             context.invalid(node, format!("`{name}` must be `true` or `false`, and this is `{literal}`"));
         }
         FieldKind::Word(words) if !words.contains(&literal) => {
-            decode::unknown_word(node, literal, words, &format!("`{name}`"), context)
+            decode::unknown_word(node, literal, words, &format!("`{name}`"), context);
         }
         FieldKind::Path if std::path::Path::new(literal).components().any(|part| part == std::path::Component::ParentDir) => {
             let problem = Diagnostic::error(codes::INSECURE_PATH, format!("the path `{literal}` leaves the project"));

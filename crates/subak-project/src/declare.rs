@@ -297,7 +297,7 @@ impl StreamReader<'_> {
         declaration.columns.extend(columns(fields, context));
         for option in self.options {
             if let Some(node) = fields.get(option.name)
-                && let Some(template) = crate::config::value(node, option, self.scope.settings, context)
+                && let Some(template) = crate::config::template(node, option, context)
                 && let Some(value) = self.resolve(&template, node, context)
             {
                 declaration.options.insert(option.name.to_owned(), value);

@@ -174,7 +174,7 @@ fn parse_query(
             Ok(rendered) => rendered,
             Err(error) => {
                 let span = error.range().map_or(whole, |range| range.start + start..range.end + start);
-                let cause = error.detail().map(str::to_owned).unwrap_or_else(|| error.to_string());
+                let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
                 let problem =
                     Diagnostic::error(codes::TEMPLATE, "the template cannot be rendered").at(path, span, "").caused_by(cause);
                 problems.push(problem.help("`{{ ref('asset.key') }}` names another asset"));
@@ -213,17 +213,17 @@ fn sql_problem(
 ) -> (Diagnostic, bool) {
     let none: Arc<str> = "".into();
     match problem {
-        SqlProblem::Unparsed(why) if declaration.depends_on.is_some() => {
+        SqlProblem::Unparsed(why, at) if declaration.depends_on.is_some() => {
             let problem =
                 Diagnostic::warning(codes::SQL_UNPARSED_NOTE, "our parser does not follow this SQL; `depends_on` is trusted");
-            (problem.at(&none, place(0), "").caused_by(why), false)
+            (problem.at(&none, place(at), "").caused_by(why), false)
         }
-        SqlProblem::Unparsed(why) => {
+        SqlProblem::Unparsed(why, at) => {
             let problem = Diagnostic::error(
                 codes::SQL_UNPARSED,
                 format!("our {dialect} parser does not follow this SQL, so what it reads is not known"),
             );
-            let problem = problem.at(&none, place(0), "").caused_by(why);
+            let problem = problem.at(&none, place(at), "").caused_by(why);
             let help = "if the SQL is right, list what it reads in the header: `depends_on: [silver.users]`, or `depends_on: []`";
             (problem.help(help), true)
         }

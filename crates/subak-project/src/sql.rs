@@ -32,8 +32,8 @@ pub(crate) struct TableUse {
 /// Why SQL is no query of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SqlProblem {
-    /// The parser does not follow; the warehouse may.
-    Unparsed(String),
+    /// The parser does not follow; the warehouse may. Why, and where in bytes if that is known.
+    Unparsed(String, usize),
     /// There is nothing.
     Empty,
     /// There is more than one statement; the second begins here.
@@ -53,13 +53,13 @@ fn dialect(name: &str) -> Box<dyn Dialect> {
 /// Parses one query in the words of a dialect.
 pub(crate) fn parse(sql: &str, dialect_name: &str) -> Result<ParsedSql, SqlProblem> {
     let dialect = dialect(dialect_name);
-    let unparsed = |error: &dyn std::fmt::Display| SqlProblem::Unparsed(error.to_string());
+    let lines = Lines::new(sql);
+    let unparsed = |error: &dyn std::fmt::Display| unparsed(&error.to_string(), &lines);
     let tokens = Tokenizer::new(dialect.as_ref(), sql).tokenize_with_location().map_err(|error| unparsed(&error))?;
     let is_text = |token: &&sqlparser::tokenizer::TokenWithSpan| !matches!(token.token, Token::Whitespace(_) | Token::EOF);
     if !tokens.iter().filter(is_text).any(|token| token.token != Token::SemiColon) {
         return Err(SqlProblem::Empty);
     }
-    let lines = Lines::new(sql);
     let mut parser = Parser::new(dialect.as_ref()).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens.clone());
     let mut statements = parser.parse_statements().map_err(|error| unparsed(&error))?;
     if statements.len() > 1 {
@@ -75,6 +75,18 @@ pub(crate) fn parse(sql: &str, dialect_name: &str) -> Result<ParsedSql, SqlProbl
         }
         Some(_) => Err(SqlProblem::NotQuery),
         None => Err(SqlProblem::Empty),
+    }
+}
+
+/// The parser's message without its place, which it gives as ` at Line: 2, Column: 7`, and the place in bytes.
+fn unparsed(message: &str, lines: &Lines<'_>) -> SqlProblem {
+    let place = message.rsplit_once(" at Line: ").and_then(|(text, place)| {
+        let (line, column) = place.split_once(", Column: ")?;
+        Some((text, Location::new(line.trim().parse().ok()?, column.trim().parse().ok()?)))
+    });
+    match place {
+        Some((text, location)) => SqlProblem::Unparsed(text.replace("sql parser error: ", ""), lines.byte(location)),
+        None => SqlProblem::Unparsed(message.replace("sql parser error: ", ""), 0),
     }
 }
 
@@ -265,8 +277,8 @@ mod tests {
         ] {
             assert_eq!(parse(sql, "duckdb").map(drop), Err(expect), "{sql}");
         }
-        assert!(matches!(parse("selec 1", "duckdb"), Err(SqlProblem::Unparsed(_))));
-        assert!(matches!(parse(&"(".repeat(10_000), "duckdb"), Err(SqlProblem::Unparsed(_))));
+        assert!(matches!(parse("selec 1", "duckdb"), Err(SqlProblem::Unparsed(..))));
+        assert!(matches!(parse(&"(".repeat(10_000), "duckdb"), Err(SqlProblem::Unparsed(..))));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub struct Ran {
 impl Ran {
     /// Fails with everything that was printed unless the command ended with `code`.
     #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "most callers only want the check")]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
@@ -128,7 +129,7 @@ fn filter_line(line: &str) -> String {
             words[at - 1] = String::new();
         }
         if words[at - 1] == "pid" && is_number(&words[at]) {
-            words[at] = "[PID]".to_owned();
+            "[PID]".clone_into(&mut words[at]);
         }
     }
     words.retain(|word| word != "\u{0}");

@@ -15,6 +15,7 @@ const OUTPUT_VERSION: u32 = 1;
 
 /// What is printed how.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about two streams, set in one place")]
 pub(crate) struct Printer {
     pub(crate) format: Format,
     is_out_styled: bool,
@@ -118,7 +119,7 @@ impl Printer {
             Format::Csv => {
                 self.out(&table.columns.iter().map(|name| csv_field(name)).collect::<Vec<_>>().join(","));
                 for row in &table.rows {
-                    self.out(&row.iter().map(|value| csv_value(value)).collect::<Vec<_>>().join(","));
+                    self.out(&row.iter().map(csv_value).collect::<Vec<_>>().join(","));
                 }
             }
         }
@@ -235,7 +236,7 @@ pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

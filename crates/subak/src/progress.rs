@@ -59,7 +59,7 @@ impl Watcher {
             ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_spinner())
                 .with_key("rows", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-                    text.write_str(&count(state.pos())).unwrap_or_default()
+                    text.write_str(&count(state.pos())).unwrap_or_default();
                 })
                 .with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
                     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]

@@ -24,6 +24,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Reads the environment. Variables that are not UTF-8 are left out.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub(crate) fn from_environment() -> Self {
         let mut settings = Self::default();
         for (name, value) in std::env::vars_os() {

@@ -144,6 +144,9 @@ pub(super) fn write_state(
     Ok(())
 }
 
+/// A ledger entry as it is stored.
+type Row = (u64, u64, u64, bool, Option<String>, Option<String>, Option<String>);
+
 #[async_trait]
 impl Sink for Database {
     async fn describe(&self, table: &TableName) -> Result<Option<TableInfo>, ConnectError> {
@@ -173,7 +176,6 @@ impl Sink for Database {
             }
             let sql = "select written, row_count, overlap_count, changed, cursor_column, cursor_value, cursor_type \
                        from _subak.loads where load_id = ?";
-            type Row = (u64, u64, u64, bool, Option<String>, Option<String>, Option<String>);
             let row: Option<Row> = connection
                 .query_row(sql, params![load.as_str()], |row| {
                     Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))

@@ -385,7 +385,7 @@ fn audit(driver: &Driver, preview: &str, rule: &CheckRule) -> Result<AuditResult
     let row_count = Some(count(driver, &format!("select count(*) from {preview}"))?);
     let sample = || -> rusqlite::Result<Vec<String>> {
         let mut statement = driver.prepare(&format!("select * from (\n{query}\n) limit {SAMPLE_ROW_COUNT_MAX}"))?;
-        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let line = |row: &rusqlite::Row<'_>| {
             let parts: rusqlite::Result<Vec<String>> = names
                 .iter()

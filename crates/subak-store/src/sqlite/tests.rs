@@ -29,8 +29,12 @@ fn events(run: u64) -> Vec<(Timestamp, RunEvent)> {
         reason: Reason::Missing,
         needs: Vec::new(),
     };
-    let outcome =
-        StepOutcome { changed: run % 2 == 0, version: Some(Version::of(&[])), row_count: Some(run), ..StepOutcome::default() };
+    let outcome = StepOutcome {
+        changed: run.is_multiple_of(2),
+        version: Some(Version::of(&[])),
+        row_count: Some(run),
+        ..StepOutcome::default()
+    };
     vec![
         (at(1), RunEvent::Planned { actions: vec![action], selection: "all".into(), trigger: "test".into() }),
         (at(2), RunEvent::Started { holder: "me".into() }),

@@ -69,7 +69,8 @@ pub(super) fn execute(context: &Context<'_>, args: &LineageArgs) -> Result<Exit,
         None => {
             let asset = show::find(&opened, &args.key)?;
             if args.columns {
-                return all_columns(context, &opened, &asset.key);
+                all_columns(context, &opened, &asset.key);
+                return Ok(Exit::Ok);
             }
             asset_graph(&opened, &asset.key)
         }
@@ -101,14 +102,14 @@ fn column_graph(root: String, columns: &BTreeMap<AssetKey, OutputColumns>) -> Gr
 }
 
 /// Every column of an asset with the columns of sources that it comes from in the end.
-fn all_columns(context: &Context<'_>, opened: &Opened, key: &AssetKey) -> Result<Exit, CliError> {
+fn all_columns(context: &Context<'_>, opened: &Opened, key: &AssetKey) {
     let all = opened.project.all_columns();
     let mut table = crate::printer::Table::new("column_lineage", &["column", "from", "origin"]);
     let Some(Some(columns)) = all.get(key) else {
         context
             .printer
             .note(&format!("the columns of `{key}` are not known: declare them under `columns:`, or name them in its query"));
-        return Ok(Exit::Ok);
+        return;
     };
     for column in columns {
         let direct: Vec<String> = column.sources.iter().map(|source| format!("{}.{}", source.asset, source.column)).collect();
@@ -126,7 +127,6 @@ fn all_columns(context: &Context<'_>, opened: &Opened, key: &AssetKey) -> Result
         table.rows.push(vec![json!(column.name), json!(direct.join(" ")), json!(origins.join(" "))]);
     }
     context.printer.table(&table);
-    Ok(Exit::Ok)
 }
 
 fn print(context: &Context<'_>, args: &LineageArgs, graph: &Graph) {

@@ -190,7 +190,7 @@ pub(super) fn full(data: &Path, transactions: u32) -> Result<(), GenerateError> 
                 number.cast_signed(),
                 name,
                 category,
-                hash(32, number) % 10 > 0,
+                !hash(32, number).is_multiple_of(10),
                 text(later(hash(33, number) % 86_400))
             ])?;
         }

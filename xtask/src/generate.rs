@@ -1,0 +1,173 @@
+//! Files that are made from tables in the code. `tidy` fails when one of them is out of date.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use subak_connectors::CONNECTORS;
+use subak_diag::codes;
+use subak_project::ConnectorInfo;
+use subak_project::keys::{self, Key, Shape};
+
+macro_rules! put {
+    ($page:expr, $($part:tt)*) => {
+        $page.push_str(&format!($($part)*))
+    };
+}
+
+/// Every generated file with its text, by path from the root.
+pub(crate) fn files(root: &Path) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    let examples = examples(root);
+    for code in codes::ALL {
+        let mut page = format!("# {}: {}\n\n{}\n\n**What to do:** {}\n", code.id, code.title, code.cause, code.fix);
+        if let Some(name) = examples.get(code.id) {
+            let folder = root.join("crates/subak-project/tests/broken");
+            let read = |ending: &str| std::fs::read_to_string(folder.join(format!("{name}.{ending}"))).unwrap_or_default();
+            put!(
+                page,
+                "\n## Example\n\nThis project\n\n```text\n{}```\n\ngives\n\n```text\n{}```\n",
+                read("project"),
+                read("expected")
+            );
+        }
+        files.insert(format!("docs/reference/errors/{}.md", code.id), page);
+    }
+    files.insert("docs/reference/errors.md".into(), error_list());
+    files.insert("docs/reference/connectors.md".into(), connectors());
+    files.insert("docs/reference/project-files.md".into(), project_files());
+    let infos = infos();
+    files.insert("docs/reference/subak.schema.json".into(), format!("{:#}\n", subak_project::schema::project(&infos)));
+    files.insert("docs/reference/assets.schema.json".into(), format!("{:#}\n", subak_project::schema::assets(&infos)));
+    files
+}
+
+/// Writes them.
+pub(crate) fn write(root: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (path, text) in files(root) {
+        let path = root.join(path);
+        let result = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
+        if let Err(error) = result {
+            problems.push(format!("{}: {error}", path.display()));
+        }
+    }
+    problems
+}
+
+/// The first broken project, by name, that yields each code.
+fn examples(root: &Path) -> BTreeMap<String, String> {
+    let mut examples = BTreeMap::new();
+    let folder = root.join("crates/subak-project/tests/broken");
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".expected").map(str::to_owned))
+        .collect();
+    names.sort();
+    for name in names {
+        let text =
+            std::fs::read_to_string(root.join(format!("crates/subak-project/tests/broken/{name}.expected"))).unwrap_or_default();
+        for part in text.split('[').skip(1) {
+            if let Some((code, _)) = part.split_once(']').filter(|(code, _)| code.starts_with("SBK")) {
+                examples.entry(code.to_owned()).or_insert_with(|| name.clone());
+            }
+        }
+    }
+    examples
+}
+
+fn infos() -> Vec<ConnectorInfo> {
+    CONNECTORS
+        .iter()
+        .map(|connector| ConnectorInfo {
+            kind: connector.kind(),
+            summary: connector.summary(),
+            config: connector.config(),
+            is_source: connector.abilities().source,
+            is_sink: connector.abilities().sink,
+            dialect: connector.abilities().sql.map(|dialect| dialect.name),
+            has_schemas: connector.abilities().schemas,
+        })
+        .collect()
+}
+
+fn error_list() -> String {
+    let mut page =
+        "# Error codes\n\n`subak explain CODE` shows a page of these offline.\n\n| code | says |\n|---|---|\n".to_owned();
+    for code in codes::ALL {
+        put!(page, "| [{0}](errors/{0}.md) | {1} |\n", code.id, code.title);
+    }
+    page
+}
+
+fn connectors() -> String {
+    let mut page = "# Connectors\n\nWhat each type of connection can do and be configured with.\n".to_owned();
+    for info in infos() {
+        let yes = |is: bool| if is { "yes" } else { "no" };
+        put!(
+            page,
+            "\n## {}\n\n{}.\n\nReads streams: {}. Loads tables: {}. Runs SQL assets: {}.\n",
+            info.kind,
+            info.summary,
+            yes(info.is_source),
+            yes(info.is_sink),
+            yes(info.dialect.is_some())
+        );
+        for (title, fields) in [("Keys of the connection", info.config.connection), ("Keys of its streams", info.config.stream)] {
+            if fields.is_empty() {
+                continue;
+            }
+            put!(page, "\n{title}:\n\n| key | required | meaning |\n|---|---|---|\n");
+            for field in fields {
+                put!(page, "| `{}` | {} | {} |\n", field.name, yes(field.is_required), field.doc.replace('|', "\\|"));
+            }
+        }
+    }
+    page
+}
+
+fn project_files() -> String {
+    let mut page = "# Project files\n\nEvery key of every file. Unknown and duplicate keys are errors. `subak docs --json-schema project` and\n\
+                    `subak docs --json-schema assets` print the same as JSON Schema for editors.\n"
+        .to_owned();
+    for (title, table) in [
+        ("`subak.yml`", keys::PROJECT),
+        ("A profile", keys::PROFILE),
+        ("`defaults`", keys::DEFAULTS),
+        ("`retry`", keys::RETRY),
+        ("`ingest`", keys::INGEST),
+        ("A stream", keys::STREAM),
+        ("`cursor`", keys::CURSOR),
+        ("`seed`", keys::SEED),
+        ("The header of a SQL asset", keys::SQL_HEADER),
+        ("The header of a standalone check", keys::CHECK_HEADER),
+        ("A check of an asset", keys::CHECK),
+    ] {
+        put!(page, "\n## {title}\n\n| key | value | required | meaning |\n|---|---|---|---|\n");
+        for key in table {
+            let required = if key.is_required { "yes" } else { "no" };
+            put!(page, "| `{}` | {} | {required} | {} |\n", key.name, shape(key), key.doc.replace('|', "\\|"));
+        }
+    }
+    page
+}
+
+fn shape(key: &Key) -> String {
+    match key.shape {
+        Shape::Text => "text".into(),
+        Shape::Count => "number".into(),
+        Shape::Share => "0 to 1".into(),
+        Shape::Boolean => "`true` or `false`".into(),
+        Shape::Duration => "duration".into(),
+        Shape::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+        Shape::Texts => "text or list".into(),
+        Shape::Map(_) | Shape::Stream(_) => "mapping".into(),
+        Shape::Named(_) => "mapping by name".into(),
+        Shape::List(_) => "list".into(),
+        Shape::Type => "type".into(),
+        Shape::Connection => "connection".into(),
+        Shape::TextOr(_) => "text or mapping".into(),
+        Shape::Check => "check".into(),
+    }
+}
