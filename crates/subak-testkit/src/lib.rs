@@ -118,7 +118,8 @@ impl Sandbox {
 }
 
 fn filter_line(line: &str) -> String {
-    let mut words: Vec<String> = line.split(' ').map(filter_word).collect();
+    let cell = |word: &str| word.split(',').map(filter_word).collect::<Vec<_>>().join(",");
+    let mut words: Vec<String> = line.split(' ').map(cell).collect();
     // `12.3 s`, `340 ms`, `12.3 KiB` are two words.
     for at in 1..words.len() {
         let is_number = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit() || c == '.' || c == ',');
@@ -132,7 +133,6 @@ fn filter_line(line: &str) -> String {
             "[PID]".clone_into(&mut words[at]);
         }
     }
-    words.retain(|word| word != "\u{0}");
     words.join(" ").trim_end().to_owned()
 }
 
