@@ -86,7 +86,7 @@ pub(crate) fn run(root: &Path) -> Vec<String> {
 fn metadata(root: &Path) -> Result<Value, String> {
     let cargo = option_env!("CARGO").unwrap_or("cargo");
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
         .current_dir(root)
         .output()
         .map_err(|error| error.to_string())?;
@@ -193,7 +193,10 @@ fn functions(text: &str) -> Vec<(String, usize, usize)> {
             words[..position].iter().all(|word| ["pub", "async", "const", "unsafe", "crate)", "super)"].contains(word));
         let Some(name) = words.get(position + 1).filter(|_| is_declaration) else { continue };
         let close = format!("{}}}", " ".repeat(indent));
-        if let Some(length) = lines[at..].iter().position(|line| *line == close) {
+        // A declaration in a trait ends with a semicolon and has no body.
+        let has_body =
+            lines[at..].iter().find(|line| line.ends_with('{') || line.ends_with(';')).is_some_and(|line| line.ends_with('{'));
+        if let Some(length) = lines[at..].iter().position(|line| *line == close).filter(|_| has_body) {
             found.push(((*name).to_owned(), at + 1, length + 1));
         }
     }

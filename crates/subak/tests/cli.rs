@@ -344,6 +344,7 @@ fn json_is_versioned_and_errors_are_json_too() {
 #[test]
 fn typing_errors_are_answered_with_the_nearest() {
     let sandbox = shop();
+    sandbox.run(&["run"]).expect(0);
     for (arguments, code, words) in [
         (&["lst"][..], 2, "a similar subcommand exists"),
         (&["show", "gold.total"], 2, "did you mean `gold.totals`?"),
