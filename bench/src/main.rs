@@ -1,0 +1,135 @@
+//! Cases that the libraries are measured by. Prints one JSON object per case: CPU seconds of the process, wall seconds, peak memory.
+//!
+//! `subak-bench steps`: 100 steps in sequence and 1,000 in fan-out that do nothing, recorded durably in a real store.
+//! `subak-bench load`: a project of 10,000 assets is loaded and resolved, then once more with one changed file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use serde_json::json;
+use subak_domain::config::{ConfigSchema, Field, FieldKind};
+use subak_domain::{Action, AssetKey, Failure, Reason, RunEvent, RunId, RunStatus, StepId, StepOutcome, Work};
+use subak_engine::{Engine, Limits, Progress, Reporter, StepExecutor, StopSignal, SystemClock};
+use subak_project::{ConnectorInfo, Content, Files, LoadOptions, Loader};
+use subak_store::SqliteStore;
+
+/// Assets in the project that is loaded.
+const ASSET_COUNT: usize = 10_000;
+
+struct Nothing;
+
+#[async_trait]
+impl StepExecutor for Nothing {
+    async fn execute(&self, _: RunId, _: &Action, _: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
+        Ok(StepOutcome { changed: true, ..StepOutcome::default() })
+    }
+}
+
+impl Reporter for Nothing {
+    fn event(&self, _: RunId, _: &RunEvent) {}
+    fn progress(&self, _: &Progress) {}
+}
+
+/// CPU seconds of this process so far, all threads.
+fn cpu_seconds() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage");
+    let micro = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of one process")]
+    let seconds = micro as f64 / 1e6;
+    seconds
+}
+
+#[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement that prints")]
+fn measure<T>(case: &str, unit_count: usize, work: impl FnOnce() -> T) -> T {
+    let (cpu, wall) = (cpu_seconds(), std::time::Instant::now());
+    let result = work();
+    let (cpu, wall) = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
+    let peak_kib = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage").max_rss();
+    println!("{}", json!({ "case": case, "units": unit_count, "cpu_s": cpu, "wall_s": wall, "peak_rss_mib": peak_kib / 1024 }));
+    result
+}
+
+fn action(name: &str, needs: Vec<StepId>) -> Action {
+    let asset: AssetKey = name.parse().expect("key");
+    Action { step: StepId::asset(&asset), work: Work::Materialize { asset, full_refresh: false }, reason: Reason::Missing, needs }
+}
+
+fn steps(case: &str, actions: Vec<Action>) {
+    let folder = tempfile::tempdir().expect("folder");
+    let store = SqliteStore::open(&folder.path().join("state.db")).expect("store");
+    let engine = Engine {
+        log: Arc::new(store.clone()),
+        leases: Arc::new(store),
+        lease: None,
+        clock: Arc::new(SystemClock),
+        executor: Arc::new(Nothing),
+        reporter: Arc::new(Nothing),
+        holder: "bench".into(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    let limits = Limits { slots_max: 16, ..Limits::default() };
+    measure(case, actions.len(), || {
+        runtime.block_on(async {
+            let run = RunId::from_parts(1, 1);
+            engine.plan_run(run, actions, "bench".into(), "bench".into()).await.expect("planned");
+            let state = engine.run(run, &limits, &StopSignal::default()).await.expect("run");
+            assert_eq!(state.status, RunStatus::Succeeded);
+        });
+    });
+}
+
+fn project() -> Files {
+    let mut files = Files::new();
+    let mut add = |path: String, text: String| files.insert(path.into(), Content::Text(text.into()));
+    add("subak.yml".into(), "project: big\nconnections:\n  warehouse: { type: duckdb, path: w.duckdb }\n".into());
+    for at in 0..ASSET_COUNT {
+        let (layer, upstream) = (at / 1000, at.saturating_sub(1000) + at % 7);
+        let from = if layer == 0 { String::new() } else { format!(" from l{}.a{upstream} t join l0.a{} u on u.id = t.id", upstream / 1000, at % 1000) };
+        let columns = if layer == 0 { "1 as id, 'x' as name, 2.5 as amount" } else { "t.id, u.name, t.amount * 2 as amount" };
+        add(
+            format!("assets/l{layer}/a{at}.sql"),
+            format!("/* subak\nstored_as: table\nchecks: [ {{ not_null: id }} ]\n*/\nselect {columns}{from}\n"),
+        );
+    }
+    files
+}
+
+fn load() {
+    const FIELDS: &[Field] = &[Field { name: "path", kind: FieldKind::Path, is_required: true, doc: "" }];
+    let connectors = [ConnectorInfo {
+        kind: "duckdb",
+        summary: "",
+        config: ConfigSchema { connection: FIELDS, stream: &[] },
+        is_source: true,
+        is_sink: true,
+        dialect: Some("duckdb"),
+        has_schemas: true,
+    }];
+    let environment = BTreeMap::new();
+    let options = LoadOptions { connectors: &connectors, environment: &environment, profile: None };
+    let mut files = project();
+    let mut loader = Loader::default();
+    let loaded = measure("load 10,000 assets", ASSET_COUNT, || loader.load(&files, &options));
+    assert_eq!(loaded.project.expect("valid").graph.assets().len(), ASSET_COUNT);
+    files.insert("assets/l5/a5000.sql".into(), Content::Text("select 1 as id, 'y' as name, 2.5 as amount\n".into()));
+    let again = measure("load again, one changed file", 1, || loader.load(&files, &options));
+    let project = again.project.expect("valid");
+    measure("column lineage of all assets", ASSET_COUNT, || project.all_columns());
+}
+
+fn main() {
+    match std::env::args().nth(1).as_deref() {
+        Some("steps") => {
+            let name = |at: usize| format!("s{at:04}");
+            let chain = (0..100).map(|at: usize| {
+                action(&name(at), at.checked_sub(1).map(|before| StepId::asset(&name(before).parse().expect("key"))).into_iter().collect())
+            });
+            steps("100 steps in sequence", chain.collect());
+            steps("1,000 steps in fan-out", (0..1000).map(|at| action(&name(at), Vec::new())).collect());
+        }
+        _ => load(),
+    }
+}
