@@ -87,7 +87,11 @@ fn project() -> Files {
     add("subak.yml".into(), "project: big\nconnections:\n  warehouse: { type: duckdb, path: w.duckdb }\n".into());
     for at in 0..ASSET_COUNT {
         let (layer, upstream) = (at / 1000, at.saturating_sub(1000) + at % 7);
-        let from = if layer == 0 { String::new() } else { format!(" from l{}.a{upstream} t join l0.a{} u on u.id = t.id", upstream / 1000, at % 1000) };
+        let from = if layer == 0 {
+            String::new()
+        } else {
+            format!(" from l{}.a{upstream} t join l0.a{} u on u.id = t.id", upstream / 1000, at % 1000)
+        };
         let columns = if layer == 0 { "1 as id, 'x' as name, 2.5 as amount" } else { "t.id, u.name, t.amount * 2 as amount" };
         add(
             format!("assets/l{layer}/a{at}.sql"),
@@ -125,7 +129,10 @@ fn main() {
         Some("steps") => {
             let name = |at: usize| format!("s{at:04}");
             let chain = (0..100).map(|at: usize| {
-                action(&name(at), at.checked_sub(1).map(|before| StepId::asset(&name(before).parse().expect("key"))).into_iter().collect())
+                action(
+                    &name(at),
+                    at.checked_sub(1).map(|before| StepId::asset(&name(before).parse().expect("key"))).into_iter().collect(),
+                )
             });
             steps("100 steps in sequence", chain.collect());
             steps("1,000 steps in fan-out", (0..1000).map(|at| action(&name(at), Vec::new())).collect());

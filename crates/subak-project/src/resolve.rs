@@ -34,8 +34,11 @@ struct ParsedQuery {
     /// The SQL, templates rendered.
     rendered: String,
     is_templated: bool,
-    canonical: String,
     parsed: Option<ParsedSql>,
+    /// The names of its columns, where they follow from the query alone.
+    columns: Option<Vec<String>>,
+    /// The version of the asset or check.
+    version: Version,
 }
 
 /// The queries of SQL assets, for lineage.
@@ -202,7 +205,17 @@ fn parse_query(
     let canonical = sql::canonical(&rendered, dialect);
     let rendered = sql::without_end(&rendered, dialect);
     let is_shifted = is_templated || !declaration.body.starts_with(&rendered[..rendered.len().min(1)]);
-    Some(ParsedQuery { declaration, rendered, is_templated: is_shifted, canonical, parsed })
+    let columns = parsed.as_ref().and_then(|parsed| lineage::columns(&parsed.query, &Nothing));
+    let columns = columns.map(|columns| columns.into_iter().map(|column| column.name).collect());
+    let kind = if declaration.check.is_some() { "check" } else { "sql" };
+    let fields = [
+        ("kind", kind),
+        ("on", declaration.on.as_str()),
+        ("stored_as", declaration.stored_as.as_str()),
+        ("sql", canonical.as_str()),
+    ];
+    let version = version_of(&fields, &check_fields(&declaration.common));
+    Some(ParsedQuery { declaration, rendered, is_templated: is_shifted, parsed, columns, version })
 }
 
 fn sql_problem(
@@ -562,12 +575,8 @@ impl<'a> Resolver<'a> {
         let declaration = &query.declaration;
         let reader = format!("asset `{}`", declaration.common.key);
         let upstream = self.upstream(path, query, &reader);
-        let on = declaration.on.as_str();
-        let fields = [("kind", "sql"), ("on", on), ("stored_as", declaration.stored_as.as_str()), ("sql", &query.canonical)];
-        let checks = check_fields(&declaration.common);
-        let version = version_of(&fields, &checks);
         let sql = SqlAsset { on: declaration.on.clone(), sql: self.rewritten(query), stored_as: declaration.stored_as };
-        Self::asset(&declaration.common, path, Definition::Sql(sql), upstream, version)
+        Self::asset(&declaration.common, path, Definition::Sql(sql), upstream, query.version.clone())
     }
 
     /// The SQL with names of more than two parts replaced by the names of their tables.
@@ -599,7 +608,7 @@ impl<'a> Resolver<'a> {
             ));
             return None;
         }
-        let version = Version::of(&[("kind", "check"), ("on", declaration.on.as_str()), ("sql", &query.canonical)]);
+        let version = query.version.clone();
         let (path, sql, on) = (path.to_string(), self.rewritten(query), declaration.on.clone());
         Some(StandaloneCheck { name, path, on, sql, upstream, severity, version })
     }
@@ -684,6 +693,19 @@ fn ingest_version(kind: &str, ingest: &Ingest, content: &str) -> Version {
     version_of(&fields, &more)
 }
 
+/// Knows no assets: what a query returns by itself.
+struct Nothing;
+
+impl Catalog for Nothing {
+    fn asset(&self, _: &str) -> Option<AssetKey> {
+        None
+    }
+
+    fn columns(&self, _: &AssetKey) -> Option<Vec<String>> {
+        None
+    }
+}
+
 /// What is known about assets while lineage is resolved.
 struct Known<'a> {
     queries: &'a Queries,
@@ -703,9 +725,9 @@ impl Catalog for Known<'_> {
 
 impl Queries {
     /// The names of a query's columns, where they follow from the query alone.
-    fn own_columns(&self, asset: &AssetKey) -> Option<Vec<String>> {
-        let columns = lineage::columns(self.query(asset)?, &Known { queries: self, columns: &BTreeMap::new() })?;
-        Some(columns.into_iter().map(|column| column.name).collect())
+    fn own_columns(&self, asset: &AssetKey) -> Option<&Vec<String>> {
+        let (file, at) = self.files.get(asset)?;
+        file.queries[*at].columns.as_ref()
     }
 
     fn query(&self, asset: &AssetKey) -> Option<&Query> {

@@ -115,6 +115,11 @@ fn serve_group(connection: &Connection, group: Vec<(Request, Reply)>) {
             Ok(()) => in_savepoint(connection, &request),
             Err(_) => Ok(Answer::Done),
         };
+        // A full disk ends the whole transaction, savepoints included. Whatever ran after that would commit by itself.
+        if outcome.is_ok() && connection.is_autocommit() {
+            let lost = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            outcome = Err(rusqlite::Error::SqliteFailure(lost, Some("the transaction was rolled back".into())));
+        }
         answers.push((answer, reply));
     }
     if outcome.is_ok() {
