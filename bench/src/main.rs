@@ -26,6 +26,10 @@ impl StepExecutor for Nothing {
     async fn execute(&self, _: RunId, _: &Action, _: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
         Ok(StepOutcome { changed: true, ..StepOutcome::default() })
     }
+
+    async fn recover(&self, _: RunId, _: &Action) -> Option<StepOutcome> {
+        None
+    }
 }
 
 impl Reporter for Nothing {

@@ -32,6 +32,9 @@ pub async fn sink(connection: &dyn Connection, read: Reader<'_>) {
     suite.merge_replaces_by_key().await;
     suite.merge_refuses_bad_keys().await;
     suite.new_columns_are_added().await;
+    suite.equal_rows_change_nothing().await;
+    suite.a_column_that_went_doubles_nothing().await;
+    suite.a_rebuilt_merge_has_its_keys_checked().await;
     suite.checks_see_the_table_as_it_will_be().await;
     suite.an_empty_load_changes_nothing().await;
     suite.odd_names_are_exact().await;
@@ -77,7 +80,7 @@ fn cursor(value: i64) -> Cursor {
 }
 
 fn load_id(name: &str) -> LoadId {
-    LoadId::new(RunId::from_parts(1, 1), &StepId::check(name))
+    LoadId::new(RunId::from_parts(1, 1), &StepId::check(name), "1")
 }
 
 fn table(name: &str) -> TableName {
@@ -91,6 +94,7 @@ impl SinkSuite<'_> {
             table: table(case.split('/').next().unwrap_or(case)),
             schema: rows.schema(),
             mode,
+            has_unique_key: mode == WriteMode::Merge,
             primary_key: vec!["id".to_owned()],
             overlap: None,
         }
@@ -190,6 +194,35 @@ impl SinkSuite<'_> {
             assert_eq!(result.map_err(|error| error.kind), Err(kind), "{case}");
             assert_eq!((self.read)(&table(case)), None, "{case}");
         }
+    }
+
+    async fn equal_rows_change_nothing(&self) {
+        for (case, mode) in [("equal_merge", WriteMode::Merge), ("equal_replace", WriteMode::Replace)] {
+            self.publish(case, mode, &[(1, "a"), (2, "b")], None).await;
+            let again = self.publish(&format!("{case}/2"), mode, &[(2, "b"), (1, "a")], None).await;
+            assert_eq!((again.written, again.overlap_count, again.changed), (0, 2, false), "{case}");
+            self.assert_rows(case, &[(1, "a"), (2, "b")]);
+        }
+    }
+
+    async fn a_column_that_went_doubles_nothing(&self) {
+        let case = "narrowed";
+        self.publish(case, WriteMode::Append, &[(1, "a"), (2, "b")], Some(cursor(2))).await;
+        let rows = batch(&[(Some(2), Some("b")), (Some(3), Some("c"))]).project(&[0, 1]).expect(case);
+        let request = LoadRequest { overlap: Some(cursor(2)), ..Self::request("narrowed/2", WriteMode::Append, &rows) };
+        let committed = self.staged(request, rows).await.expect(case).publish(Some(cursor(3))).await.expect(case);
+        assert_eq!((committed.written, committed.overlap_count, committed.row_count), (1, 1, 3), "{case}");
+    }
+
+    async fn a_rebuilt_merge_has_its_keys_checked(&self) {
+        let case = "rebuilt";
+        let rows = batch(&[(Some(1), Some("a")), (Some(1), Some("b"))]);
+        let request = LoadRequest { has_unique_key: true, ..Self::request(case, WriteMode::Replace, &rows) };
+        let result = match self.staged(request, rows).await {
+            Ok(staged) => staged.publish(None).await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert_eq!(result.map_err(|error| error.kind), Err(ConnectErrorKind::KeyTwice), "{case}");
     }
 
     async fn new_columns_are_added(&self) {

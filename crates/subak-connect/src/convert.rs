@@ -119,10 +119,13 @@ fn convert(array: &ArrayRef, data_type: DataType, column: &str, batch: &Batch) -
         ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{column}` cannot become {data_type}")).because(error)
     })?;
     // A value that does not fit became NULL, and one that was narrowed no longer casts back to itself: both are misfits.
-    let back = cast_with_options(&converted, array.data_type(), &options).unwrap_or_else(|_| Arc::clone(&converted));
+    let back = cast_with_options(&converted, array.data_type(), &options).map_err(|error| {
+        let message = format!("column `{column}` cannot become {data_type} without a loss that cannot be checked");
+        ConnectError::new(ConnectErrorKind::ValueMisfit, message).because(error)
+    })?;
     for row in 0..array.len() {
         let is_lost = array.is_valid(row) && converted.is_null(row);
-        let is_changed = back.data_type() == array.data_type() && array.slice(row, 1).as_ref() != back.slice(row, 1).as_ref();
+        let is_changed = array.slice(row, 1).as_ref() != back.slice(row, 1).as_ref();
         if is_lost || is_changed {
             let shown = arrow::util::display::array_value_to_string(array, row).unwrap_or_default();
             return Err(misfit(column, &shown, data_type, &batch.place(row)));
@@ -224,8 +227,9 @@ fn days_of(date: Date) -> Option<i32> {
 }
 
 fn parse_time(text: &str) -> Option<i64> {
-    let time = text.parse::<Time>().ok()?;
-    microseconds_of(time)
+    // The library takes the time out of a whole date, or drops an offset; here both are misfits.
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':' || byte == b'.');
+    microseconds_of(text.parse::<Time>().ok().filter(|_| is_plain)?)
 }
 
 fn microseconds_of(time: Time) -> Option<i64> {
@@ -237,7 +241,8 @@ fn microseconds_of(time: Time) -> Option<i64> {
 /// Microseconds since 1970-01-01 00:00 of a wall-clock time such as `2023-10-27 10:00:00` or `2023-10-27T10:00:00.5`. A text with
 /// an offset is not a wall-clock time.
 pub fn parse_datetime(text: &str) -> Option<i64> {
-    let has_offset = text.len() > 10 && (text.ends_with(['Z', 'z']) || text[10..].contains(['+', '-']));
+    let is_offset = |byte: &u8| matches!(byte, b'+' | b'-' | b'Z' | b'z' | b'[');
+    let has_offset = text.as_bytes().get(10..).is_some_and(|tail| tail.iter().any(is_offset));
     let value = text.parse::<DateTime>().ok().filter(|_| !has_offset)?;
     i64::from(days_of(value.date())?).checked_mul(DAY_MICROSECONDS)?.checked_add(microseconds_of(value.time())?)
 }

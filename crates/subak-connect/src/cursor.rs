@@ -3,7 +3,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, StringArray, make_comparator};
 use arrow::compute::kernels::cmp::gt_eq;
 use arrow::compute::{SortOptions, filter_record_batch};
-use arrow::datatypes::{DataType as ArrowType, Date32Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType as ArrowType, Date32Type, Float32Type, Float64Type, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use subak_domain::{Cursor, DataType};
@@ -45,7 +45,13 @@ impl Tracker {
 
     fn remember(&mut self, array: &ArrayRef) -> Result<(), arrow::error::ArrowError> {
         let compare = make_comparator(array, array, SortOptions::default())?;
-        let best = (0..array.len()).filter(|row| array.is_valid(*row)).max_by(|a, b| compare(*a, *b));
+        // A NaN compares above everything, and a cursor that stands on one would never move again.
+        let is_nan = |row: usize| match array.data_type() {
+            ArrowType::Float64 => array.as_primitive::<Float64Type>().value(row).is_nan(),
+            ArrowType::Float32 => array.as_primitive::<Float32Type>().value(row).is_nan(),
+            _ => false,
+        };
+        let best = (0..array.len()).filter(|row| array.is_valid(*row) && !is_nan(*row)).max_by(|a, b| compare(*a, *b));
         let Some(best) = best else { return Ok(()) };
         let data_type = convert::logical_type(array.data_type());
         let next = Cursor { column: self.bound.column.clone(), value: text_of(array, best), data_type };

@@ -9,6 +9,10 @@ pub struct Dialect {
     pub name: &'static str,
     /// The character around identifiers.
     pub quote: char,
+    /// The comparison that holds for two NULLs too, in the form that the system can look up instead of scanning.
+    pub null_safe_equal: &'static str,
+    /// Names for the number of a row; one that is no column is used.
+    pub row_ids: &'static [&'static str],
 }
 
 impl Dialect {
@@ -51,7 +55,7 @@ impl Dialect {
 mod tests {
     use super::*;
 
-    const DIALECT: Dialect = Dialect { name: "duckdb", quote: '"' };
+    const DIALECT: Dialect = Dialect { name: "duckdb", quote: '"', null_safe_equal: "is not distinct from", row_ids: &["rowid"] };
 
     #[test]
     fn any_text_is_one_name() {

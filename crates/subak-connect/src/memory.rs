@@ -170,7 +170,8 @@ impl Load for MemoryLoad {
             self.memory.table(&self.request.table).unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.request.schema)));
         let (result, overlap_count) = apply(&current, &staged, &self.request)?;
         let written = staged.num_rows() as u64 - overlap_count;
-        let changed = self.request.mode == WriteMode::Replace || written > 0;
+        let is_new = self.memory.table(&self.request.table).is_none();
+        let changed = is_new || written > 0;
         Ok(Box::new(MemoryStaged { memory: self.memory, request: self.request, result, written, overlap_count, changed }))
     }
 }
@@ -178,35 +179,59 @@ impl Load for MemoryLoad {
 /// The table after the load, and how many staged rows it held already.
 fn apply(current: &RecordBatch, staged: &RecordBatch, request: &LoadRequest) -> Result<(RecordBatch, u64), ConnectError> {
     match request.mode {
-        WriteMode::Replace => Ok((staged.clone(), 0)),
+        WriteMode::Replace => {
+            refuse_bad_keys(staged, request)?;
+            let is_equal =
+                current.schema() == staged.schema() && count(row_texts(current, None)?) == count(row_texts(staged, None)?);
+            Ok((staged.clone(), if is_equal { staged.num_rows() as u64 } else { 0 }))
+        }
         WriteMode::Append => {
-            let (current, staged_keys) = (aligned(current, &request.schema)?, row_texts(staged, None)?);
-            let mut held = count(row_texts(&current, None)?);
+            let schema = union(&current.schema(), &request.schema);
+            let shared: Vec<String> = current
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .filter(|name| staged.schema().index_of(name).is_ok())
+                .collect();
+            let staged_keys = row_texts(staged, Some(&shared))?;
+            let mut held = count(row_texts(current, Some(&shared))?);
             let keep: BooleanArray = staged_keys
                 .into_iter()
                 .map(|key| Some(!(request.overlap.is_some() && held.get_mut(&key).is_some_and(take_one))))
                 .collect();
             let added = filter_record_batch(staged, &keep).map_err(internal)?;
             let overlap_count = (staged.num_rows() - added.num_rows()) as u64;
-            Ok((concat_batches(&request.schema, [&current, &added]).map_err(internal)?, overlap_count))
+            let (current, added) = (aligned(current, &schema)?, aligned(&added, &schema)?);
+            Ok((concat_batches(&schema, [&current, &added]).map_err(internal)?, overlap_count))
         }
         WriteMode::Merge => {
-            let keys = row_texts(staged, Some(&request.primary_key))?;
-            let counts = count(keys);
-            if let Some((key, _)) = counts.iter().find(|(key, _)| key.contains(&None)) {
-                return Err(ConnectError::new(ConnectErrorKind::KeyNull, format!("a row has the key {key:?}")));
-            }
-            if let Some((key, _)) = counts.iter().find(|(_, count)| **count > 1) {
-                return Err(ConnectError::new(ConnectErrorKind::KeyTwice, format!("two rows have the key {key:?}")));
-            }
+            refuse_bad_keys(staged, request)?;
+            let counts = count(row_texts(staged, Some(&request.primary_key))?);
             let current = aligned(current, &request.schema)?;
             let keep: BooleanArray = row_texts(&current, Some(&request.primary_key))?
                 .into_iter()
                 .map(|key| Some(!counts.contains_key(&key)))
                 .collect();
             let kept = filter_record_batch(&current, &keep).map_err(internal)?;
-            Ok((concat_batches(&request.schema, [&kept, staged]).map_err(internal)?, 0))
+            let held = count(row_texts(&current, None)?);
+            let overlap = row_texts(staged, None)?.iter().filter(|row| held.contains_key(*row)).count();
+            Ok((concat_batches(&request.schema, [&kept, staged]).map_err(internal)?, overlap as u64))
         }
+    }
+}
+
+fn refuse_bad_keys(staged: &RecordBatch, request: &LoadRequest) -> Result<(), ConnectError> {
+    if !request.has_unique_key {
+        return Ok(());
+    }
+    let counts = count(row_texts(staged, Some(&request.primary_key))?);
+    if let Some((key, _)) = counts.iter().find(|(key, _)| key.contains(&None)) {
+        return Err(ConnectError::new(ConnectErrorKind::KeyNull, format!("a row has the key {key:?}")));
+    }
+    match counts.iter().find(|(_, count)| **count > 1) {
+        Some((key, _)) => Err(ConnectError::new(ConnectErrorKind::KeyTwice, format!("two rows have the key {key:?}"))),
+        None => Ok(()),
     }
 }
 
@@ -236,6 +261,13 @@ fn row_texts(rows: &RecordBatch, columns: Option<&[String]>) -> Result<Vec<RowKe
     };
     let columns: Vec<Vec<Option<String>>> = positions.into_iter().map(|at| column_texts(rows, at)).collect();
     Ok((0..rows.num_rows()).map(|row| columns.iter().map(|column| column[row].clone()).collect()).collect())
+}
+
+/// The columns of both, those of the table first.
+fn union(table: &SchemaRef, staged: &SchemaRef) -> SchemaRef {
+    let new = staged.fields().iter().filter(|field| table.index_of(field.name()).is_err());
+    let fields: Vec<_> = table.fields().iter().chain(new).cloned().collect();
+    Arc::new(Schema::new(fields))
 }
 
 /// The rows with the columns of `schema`; columns that are missing are NULL.

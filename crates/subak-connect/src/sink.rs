@@ -69,6 +69,9 @@ pub struct LoadRequest {
     pub schema: SchemaRef,
     /// What happens to rows that are there.
     pub mode: WriteMode,
+    /// Whether two rows with one key, or a row without, are refused; set for [`WriteMode::Merge`], and when the table of a merge is
+    /// rebuilt by [`WriteMode::Replace`].
+    pub has_unique_key: bool,
     /// Columns that identify a row; not empty for [`WriteMode::Merge`].
     pub primary_key: Vec<String>,
     /// In [`WriteMode::Append`] with a cursor: the bound from which the rows were read, inclusive. Rows at exactly this value that

@@ -32,8 +32,15 @@ impl Columns {
         self.stage.iter().filter(|column| !target.iter().any(|known| known.eq_ignore_ascii_case(column))).collect()
     }
 
-    /// Whether rows of both can be compared: they have the same columns.
-    fn are_comparable(&self) -> bool {
+    /// Columns that both have.
+    fn shared(&self) -> Vec<String> {
+        let target = self.target.as_deref().unwrap_or_default();
+        let is_known = |column: &&String| target.iter().any(|known| known.eq_ignore_ascii_case(column));
+        self.stage.iter().filter(is_known).cloned().collect()
+    }
+
+    /// Whether both have the same columns.
+    fn are_equal(&self) -> bool {
         self.target.as_ref().is_some_and(|target| target.len() == self.stage.len()) && self.added().is_empty()
     }
 
@@ -58,31 +65,43 @@ pub(crate) fn bad_keys(dialect: &Dialect, names: &Names, key: &[String]) -> Stri
 
 /// The statement that drops staged rows which the table holds already, or `None` when no such rows can be told.
 ///
-/// Merge: a row that equals the row in the table, so that publishing it would change nothing. Append: as many copies of a row at
-/// or above the bound as the table holds.
-pub(crate) fn drop_overlap(dialect: &Dialect, names: &Names, request: &LoadRequest, columns: &Columns) -> Option<String> {
-    if !columns.are_comparable() {
-        return None;
-    }
+/// Merge: a row that equals the row in the table, so that publishing it would change nothing. Append: as many copies of a row as the
+/// table holds, by the columns that both have: a column that came or went must not double the rows at the bound. `Err` names a
+/// column that stands in the way of telling rows apart.
+pub(crate) fn drop_overlap(
+    dialect: &Dialect,
+    names: &Names,
+    request: &LoadRequest,
+    columns: &Columns,
+) -> Result<Option<String>, String> {
     let Names { stage, target } = names;
-    let is_same = all_of(&columns.stage, |column| {
-        let column = dialect.identifier(column);
-        format!("t.{column} is not distinct from s.{column}")
-    });
-    match (request.mode, &request.overlap) {
-        (WriteMode::Merge, _) => {
-            Some(format!("delete from {stage} as s where exists (select 1 from {target} as t where {is_same})"))
-        }
-        (WriteMode::Append, Some(_)) => {
-            let list = dialect.identifiers(&columns.stage);
-            let held = format!("(select count(*) from {target} as t where {is_same})");
-            Some(format!(
-                "delete from {stage} where rowid in (select s.row_number_of_stage from (select rowid as row_number_of_stage, \
-                 row_number() over (partition by {list}) as copy, {list} from {stage}) as s where s.copy <= {held})"
-            ))
-        }
-        _ => None,
+    let shared = columns.shared();
+    let wanted = match (request.mode, &request.overlap) {
+        (WriteMode::Merge, _) => columns.are_equal(),
+        (WriteMode::Append, Some(_)) => !shared.is_empty(),
+        _ => false,
+    };
+    if !wanted {
+        return Ok(None);
     }
+    let is_column = |name: &&&str| columns.stage.iter().any(|column| column.eq_ignore_ascii_case(name));
+    let row_id = dialect.row_ids.iter().find(|name| !is_column(name)).ok_or_else(|| dialect.row_ids[0].to_owned())?;
+    let is_same = all_of(&shared, |column| {
+        let column = dialect.identifier(column);
+        format!("t.{column} {} s.{column}", dialect.null_safe_equal)
+    });
+    if request.mode == WriteMode::Merge {
+        return Ok(Some(format!(
+            "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {is_same})"
+        )));
+    }
+    let list = dialect.identifiers(&shared);
+    Ok(Some(format!(
+        "delete from {stage} where {row_id} in (select s.__subak_row from \
+         (select {row_id} as __subak_row, row_number() over (partition by {list}) as __subak_copy, {list} from {stage}) as s \
+         join (select {list}, count(*) as __subak_held from {target} group by {list}) as t on {is_same} \
+         where s.__subak_copy <= t.__subak_held)"
+    )))
 }
 
 /// The query that counts groups of equal rows of the stage which the table does not hold in the same number. Zero, with equal
@@ -130,8 +149,8 @@ pub(crate) fn carry_over(dialect: &Dialect, names: &Names, request: &LoadRequest
     let Names { stage, target } = names;
     let mut statements = Vec::new();
     if request.mode == WriteMode::Merge {
-        let is_same = same_key(dialect, &request.primary_key);
-        statements.push(format!("delete from {target} as t where exists (select 1 from {stage} as s where {is_same})"));
+        let keys = dialect.identifiers(&request.primary_key);
+        statements.push(format!("delete from {target} where ({keys}) in (select {keys} from {stage})"));
     }
     let list = dialect.identifiers(&columns.stage);
     statements.push(format!("insert into {target} ({list}) select {list} from {stage}"));

@@ -50,8 +50,13 @@ pub enum Reason {
     Missing,
     /// Its definition differs from the one that made its data.
     DefinitionChanged,
-    /// An asset that it reads has newer data, or will have within this plan.
+    /// An asset that it reads has newer data than it has seen.
     UpstreamNewer {
+        /// The first such asset, by name.
+        upstream: AssetKey,
+    },
+    /// An asset that it reads is brought up to date within this plan, and may change by that.
+    UpstreamMayChange {
         /// The first such asset, by name.
         upstream: AssetKey,
     },
@@ -66,7 +71,7 @@ pub enum Reason {
 impl Reason {
     /// Whether the work may be left out when no step that it needs changed anything.
     pub fn is_only_upstream(&self) -> bool {
-        matches!(self, Self::UpstreamNewer { .. })
+        matches!(self, Self::UpstreamMayChange { .. })
     }
 
     /// The word for scripts.
@@ -75,6 +80,7 @@ impl Reason {
             Self::Missing => "missing",
             Self::DefinitionChanged => "definition_changed",
             Self::UpstreamNewer { .. } => "upstream_newer",
+            Self::UpstreamMayChange { .. } => "upstream_may_change",
             Self::SourceMayHaveNew => "source_may_have_new",
             Self::Selected => "selected",
             Self::FullRefresh => "full_refresh",
@@ -87,7 +93,8 @@ impl fmt::Display for Reason {
         match self {
             Self::Missing => formatter.write_str("never materialized"),
             Self::DefinitionChanged => formatter.write_str("its definition changed"),
-            Self::UpstreamNewer { upstream } => write!(formatter, "`{upstream}` is newer, or may become so"),
+            Self::UpstreamNewer { upstream } => write!(formatter, "`{upstream}` is newer"),
+            Self::UpstreamMayChange { upstream } => write!(formatter, "`{upstream}` may change"),
             Self::SourceMayHaveNew => formatter.write_str("its source may have new rows"),
             Self::Selected => formatter.write_str("selected"),
             Self::FullRefresh => formatter.write_str("full refresh"),

@@ -30,6 +30,9 @@ impl Cursor {
                     _ => self.value > other.value,
                 }
             }
+            (DataType::Date | DataType::DateTime | DataType::Timestamp, ..) => {
+                self.value.replace('T', " ") > other.value.replace('T', " ")
+            }
             _ => self.value > other.value,
         }
     }

@@ -88,9 +88,9 @@ impl fmt::Display for StepId {
 pub struct LoadId(String);
 
 impl LoadId {
-    /// The load that `step` of `run` makes.
-    pub fn new(run: RunId, step: &StepId) -> Self {
-        Self(format!("{run}/{step}"))
+    /// The load that `step` of `run` makes from one version of its definition: after an edit it is another load.
+    pub fn new(run: RunId, step: &StepId, version: &str) -> Self {
+        Self(format!("{run}/{step}/{version}"))
     }
 
     /// The id as text.

@@ -18,6 +18,9 @@ pub struct Materialization {
     pub version: Version,
     /// Position in the log of the event that last changed the data. Higher is newer; clocks do not take part.
     pub position: u64,
+    /// Position of the event that last found the asset up to date or made it so. What is upstream and newer than this was not
+    /// seen; what is older was, whether it changed anything here or not.
+    pub confirmed_position: u64,
     /// The run that last changed the data.
     pub run: RunId,
     /// When the data last changed.
@@ -56,12 +59,17 @@ pub fn materialization_after(previous: Option<&Materialization>, event: &Event) 
     let version = outcome.version.clone()?;
     let row_count = outcome.row_count;
     Some(match previous {
-        Some(previous) if !outcome.changed => {
-            Materialization { version, confirmed_at: event.at, row_count: row_count.or(previous.row_count), ..previous.clone() }
-        }
+        Some(previous) if !outcome.changed => Materialization {
+            version,
+            confirmed_at: event.at,
+            confirmed_position: event.position,
+            row_count: row_count.or(previous.row_count),
+            ..previous.clone()
+        },
         _ => Materialization {
             version,
             position: event.position,
+            confirmed_position: event.position,
             run: event.run,
             at: event.at,
             confirmed_at: event.at,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use subak_connect::{BuildRequest, ConnectError, ConnectErrorKind, Connection, SqlBackend, Staged, TableName};
 use subak_domain::{
     Action, Asset, AssetGraph, AssetKey, Check, CheckOutcome, CheckRule, ConnectionName, Definition, Failure, FailureClass,
-    LoadId, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome, Work,
+    LoadId, Reason, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome, Work,
 };
 
 use crate::failure::{self, DATA_NOT_BEGUN, DATA_UNTOUCHED};
@@ -52,6 +52,8 @@ pub struct DataExecutor {
 pub(crate) struct Attempt<'a> {
     pub(crate) step: &'a StepId,
     pub(crate) load: LoadId,
+    /// The definition is not the one that made the table: what was read under it may not be what is meant now.
+    pub(crate) is_redefined: bool,
     pub(crate) stop: &'a StopSignal,
     pub(crate) reporter: &'a dyn Reporter,
 }
@@ -59,11 +61,12 @@ pub(crate) struct Attempt<'a> {
 #[async_trait]
 impl StepExecutor for DataExecutor {
     async fn execute(&self, run: RunId, action: &Action, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
-        let load = LoadId::new(run, &action.step);
-        let attempt = Attempt { step: &action.step, load, stop, reporter: self.reporter.as_ref() };
         match &action.work {
             Work::Materialize { asset, full_refresh } => {
                 let asset = self.asset(asset)?;
+                let load = LoadId::new(run, &action.step, asset.version.as_str());
+                let is_redefined = action.reason == Reason::DefinitionChanged;
+                let attempt = Attempt { step: &action.step, load, is_redefined, stop, reporter: self.reporter.as_ref() };
                 let mut outcome = self.materialize(asset, *full_refresh, &attempt).await?;
                 outcome.version = Some(asset.version.clone());
                 Ok(outcome)
@@ -74,6 +77,16 @@ impl StepExecutor for DataExecutor {
             }
             Work::Audit { asset } => self.audit(self.asset(asset)?, stop).await,
         }
+    }
+
+    async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome> {
+        let Work::Materialize { asset, .. } = &action.work else { return None };
+        let asset = self.graph.get(asset)?;
+        let connection = self.connections.open(asset.stored_in()?).await.ok()?;
+        let load = LoadId::new(run, &action.step, asset.version.as_str());
+        let committed = connection.sink()?.committed(&load).await.ok()??;
+        let note = Some("the process died after this was published".to_owned());
+        Some(StepOutcome { version: Some(asset.version.clone()), ..load::outcome(&committed, None, Vec::new(), note) })
     }
 }
 
@@ -161,7 +174,19 @@ impl DataExecutor {
             let found = guarded(stop, backend.audit(Some(&table), &check.rule)).await?;
             checks.push(outcome_of(check, found));
         }
-        Ok(StepOutcome { checks, ..StepOutcome::default() })
+        let failed: Vec<&CheckOutcome> =
+            checks.iter().filter(|check| !check.passed() && check.severity == Severity::Error).collect();
+        if failed.is_empty() {
+            return Ok(StepOutcome { checks, ..StepOutcome::default() });
+        }
+        let names: Vec<String> =
+            failed.iter().map(|check| format!("`{}` finds {} bad rows", check.check, check.bad_row_count)).collect();
+        let message = format!("checks of `{}` failed: {}", asset.key, names.join(", "));
+        let data = "the checks read what is published and change nothing";
+        let mut failure = failure::plain("SBK0312", message, data, FailureClass::Check);
+        failure.causes = failed.iter().flat_map(|check| check.sample.iter().map(|row| format!("bad row: {row}"))).collect();
+        failure.checks = checks;
+        Err(failure)
     }
 }
 

@@ -55,7 +55,7 @@ impl Ingesting<'_> {
         let committed = info
             .filter(|_| !is_rebuilt)
             .and_then(|info| info.cursor.clone())
-            .filter(|cursor| rule.is_some_and(|rule| rule.column == cursor.column));
+            .filter(|cursor| !self.attempt.is_redefined && rule.is_some_and(|rule| rule.column == cursor.column));
         let from = match (&committed, rule) {
             (Some(cursor), Some(rule)) => Some(lower(cursor, rule.lag)?),
             _ => None,
@@ -95,7 +95,7 @@ impl Ingesting<'_> {
                     let progress = Progress { step: self.attempt.step.clone(), rows: account.read, bytes: account.bytes };
                     self.attempt.reporter.progress(&progress);
                 }
-                SourceItem::Cursor(value) => cursor = Some(value),
+                SourceItem::Cursor(value) => cursor = Some(self.usable(value)?),
             }
         }
         let none = || untouched(ConnectError::new(ConnectErrorKind::Internal, "the source yielded no batch"));
@@ -112,6 +112,20 @@ impl Ingesting<'_> {
         Ok((staged, account, cursor))
     }
 
+    /// Texts compare by their characters: `10` stands below `9`. Whoever wants that says so.
+    fn usable(&self, cursor: Cursor) -> Result<Cursor, Box<Failure>> {
+        if cursor.data_type == DataType::Text && !self.ingest.columns.contains_key(&cursor.column) {
+            let message = format!("the cursor column `{}` is text, and texts compare by their characters", cursor.column);
+            let error = ConnectError::new(ConnectErrorKind::Config, message);
+            let help = format!(
+                "declare its type under `columns:`, for example `{0}: datetime`, or `{0}: text` if that is meant",
+                cursor.column
+            );
+            return Err(untouched(error.help(help)));
+        }
+        Ok(cursor)
+    }
+
     async fn begin(&self, table: &TableName, schema: SchemaRef, start: &Start) -> Result<Box<dyn Load>, Box<Failure>> {
         let declared = self.ingest.primary_key.iter().chain(self.ingest.cursor.as_ref().map(|rule| &rule.column));
         for column in declared {
@@ -124,6 +138,7 @@ impl Ingesting<'_> {
             table: table.clone(),
             schema,
             mode: start.mode,
+            has_unique_key: self.ingest.mode == WriteMode::Merge,
             primary_key: self.ingest.primary_key.clone(),
             overlap: start.from.clone().filter(|_| start.may_overlap).or_else(|| self.unbounded_overlap(start)),
         };
@@ -170,7 +185,8 @@ impl Ingesting<'_> {
     }
 }
 
-fn outcome(
+/// The outcome of a step whose load is committed.
+pub(crate) fn outcome(
     committed: &Committed,
     account: Option<RowAccount>,
     checks: Vec<subak_domain::CheckOutcome>,

@@ -205,7 +205,10 @@ impl Machine {
                     break;
                 }
             }
-            if let Some((due, _)) = self.waiting.first() {
+            // With every slot taken the next end of a step looks again anyway.
+            if self.running.len() < self.slots_max
+                && let Some((due, _)) = self.waiting.first()
+            {
                 turn.effects.push(Effect::WakeAt(*due));
             }
         }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use subak_connect::crash;
 use subak_domain::run::IllegalEvent;
 use subak_domain::{
-    Action, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, Timestamp,
+    Action, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, StepStatus, Timestamp,
 };
 use subak_store::{Append, EventLog, Lease, Leases, StoreError};
 use tokio::task::JoinSet;
@@ -25,6 +25,8 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 pub trait StepExecutor: Send + Sync {
     /// Does the work. It ends soon after `stop` asks, and never leaves half of it visible.
     async fn execute(&self, run: RunId, action: &Action, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>>;
+    /// What came of an attempt whose process died, if its effects are known to be durable. `None` when nothing is known.
+    async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome>;
 }
 
 /// Bounds of one run.
@@ -167,11 +169,23 @@ impl Engine {
             if state.status.is_final() {
                 continue;
             }
-            let lost = RunEvent::Lost { holder: holder.to_owned() };
-            state.apply(self.clock.now(), &lost)?;
+            // A load may have been published by a process that did not live to say so; its destination knows.
+            let mut settled = Vec::new();
+            for action in &state.actions.clone() {
+                let is_running =
+                    matches!(state.steps[&action.step].status, StepStatus::Running { .. } | StepStatus::Stopping { .. });
+                if is_running && let Some(outcome) = self.executor.recover(*run, action).await {
+                    settled.push(RunEvent::StepSucceeded { step: action.step.clone(), outcome });
+                }
+            }
+            settled.push(RunEvent::Lost { holder: holder.to_owned() });
+            for event in &settled {
+                state.apply(self.clock.now(), event)?;
+            }
             let status = if state.verdict() == RunStatus::Succeeded { RunStatus::Succeeded } else { RunStatus::Failed };
+            settled.push(RunEvent::Finished { status });
             let mut hand = Hand { engine: self, run: *run, sequence: events.len() as u64 };
-            hand.append(vec![lost, RunEvent::Finished { status }]).await?;
+            hand.append(settled).await?;
         }
         Ok(())
     }
@@ -202,7 +216,20 @@ struct Loop<'a> {
 }
 
 impl Loop<'_> {
+    /// After an error no step goes on behind the back of whoever takes the project next: a publication that has begun is waited
+    /// for, everything else is stopped.
     async fn run(mut self, cancel: &StopSignal) -> Result<RunState, EngineError> {
+        let result = self.drive(cancel).await;
+        if result.is_err() {
+            for stop in self.stops.values() {
+                stop.stop(StopReason::Canceled);
+            }
+            while self.steps.join_next().await.is_some() {}
+        }
+        result.map(|()| self.machine.state().clone())
+    }
+
+    async fn drive(&mut self, cancel: &StopSignal) -> Result<(), EngineError> {
         let engine = self.hand.engine;
         let mut renew_at = engine.clock.now() + RENEW_INTERVAL;
         let mut is_cancel_sent = false;
@@ -231,7 +258,7 @@ impl Loop<'_> {
                 None => {}
             }
         }
-        Ok(self.machine.state().clone())
+        Ok(())
     }
 
     /// Hands one input to the machine, records its events, then carries out its effects. Steps that ended meanwhile join in, so

@@ -104,10 +104,12 @@ fn reason(asset: &Asset, upstream: &[&Flow], request: &PlanRequest<'_>) -> Optio
     }
     // A view shows new rows by itself; it is only worth a step when it has checks to evaluate.
     if !is_view(asset) || !asset.checks.is_empty() {
-        let changing = upstream.iter().find_map(|flow| flow.changing.clone());
-        let newer = || upstream.iter().find(|flow| flow.newest > latest.position).and_then(|flow| flow.newest_from.clone());
-        if let Some(upstream) = changing.or_else(newer) {
+        let unseen = upstream.iter().find(|flow| flow.newest > latest.confirmed_position);
+        if let Some(upstream) = unseen.and_then(|flow| flow.newest_from.clone()) {
             return Some(Reason::UpstreamNewer { upstream });
+        }
+        if let Some(upstream) = upstream.iter().find_map(|flow| flow.changing.clone()) {
+            return Some(Reason::UpstreamMayChange { upstream });
         }
     }
     request.selected.named.contains(&asset.key).then_some(Reason::Selected)
@@ -203,6 +205,7 @@ pub(crate) mod tests {
             let materialization = Materialization {
                 version: Version::of(&[("v", version)]),
                 position: rest.trim_end_matches('!').parse().expect("position"),
+                confirmed_position: rest.trim_end_matches('!').parse().expect("position"),
                 run: RunId::from_parts(0, 0),
                 at: Timestamp::UNIX_EPOCH,
                 confirmed_at: Timestamp::UNIX_EPOCH,
@@ -252,10 +255,10 @@ pub(crate) mod tests {
             "src@1 clean@2 mart@3",
             "",
             &expect![[r#"
-            src: its source may have new rows []
-            clean: `src` is newer, or may become so [src]
-            mart: `clean` is newer, or may become so [clean]
-            fresh: "#]],
+                src: its source may have new rows []
+                clean: `src` may change [src]
+                mart: `clean` may change [clean]
+                fresh: "#]],
         );
     }
 
@@ -274,9 +277,9 @@ pub(crate) mod tests {
             "src@1 clean@2! mart@3",
             "+mart,kind:sql",
             &expect![[r#"
-            clean: its definition changed []
-            mart: `clean` is newer, or may become so [clean]
-            fresh: "#]],
+                clean: its definition changed []
+                mart: `clean` may change [clean]
+                fresh: "#]],
         );
         assert_plan(
             CHAIN,
@@ -296,17 +299,17 @@ pub(crate) mod tests {
             "src@5 v@2 mart@3",
             "kind:sql,+mart",
             &expect![[r#"
-            mart: `src` is newer, or may become so []
-            fresh: v"#]],
+                mart: `src` is newer []
+                fresh: v"#]],
         );
         assert_plan(
             assets,
             "src@1 v@2 mart@3",
             "",
             &expect![[r#"
-            src: its source may have new rows []
-            mart: `src` is newer, or may become so [src]
-            fresh: v"#]],
+                src: its source may have new rows []
+                mart: `src` may change [src]
+                fresh: v"#]],
         );
     }
 }

@@ -59,6 +59,12 @@ pub fn select(
         return Err(SelectionError::TooLong { count });
     }
     let mut selected = Selected::default();
+    if terms.is_empty() && !include.is_empty() {
+        return Err(SelectionError::Syntax {
+            term: include.join(" "),
+            why: "it names nothing; leave it out to mean every asset",
+        });
+    }
     if terms.is_empty() {
         selected.assets = graph.assets().iter().map(|asset| asset.key.clone()).collect();
     }
@@ -87,7 +93,11 @@ fn intersection(graph: &AssetGraph, snapshot: &Snapshot, text: &str) -> Result<S
             },
         });
     }
-    Ok(result.unwrap_or_default())
+    let result = result.unwrap_or_default();
+    if result.assets.is_empty() && text.contains(',') {
+        return Err(SelectionError::Empty { term: text.to_owned() });
+    }
+    Ok(result)
 }
 
 /// How far a term reaches: `None` not at all, `Some(None)` all the way, `Some(Some(n))` n steps.

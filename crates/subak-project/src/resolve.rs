@@ -101,10 +101,20 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
     problems.append(&mut resolver.problems);
     problems.extend(parsed.iter().flat_map(|(_, file)| file.problems.iter().cloned()));
     sort(&mut problems);
+    mask_secrets(&problems, &mut sources);
     let has_errors = problems.iter().any(Diagnostic::is_error);
     let project =
         graph.filter(|_| !has_errors).map(|graph| Project { config, graph: Arc::new(graph), queries: Arc::new(queries) });
     Loaded { project, problems, sources }
+}
+
+/// A secret that stands in a file is not shown by the frame of the problem that says so, nor by any other.
+fn mask_secrets(problems: &[Diagnostic], sources: &mut Sources) {
+    for label in problems.iter().filter(|problem| problem.code == codes::LITERAL_SECRET).flat_map(|problem| &problem.labels) {
+        let Some(text) = sources.get(&label.path).filter(|text| text.get(label.span.clone()).is_some()) else { continue };
+        let masked = format!("{}{}{}", &text[..label.span.start], "*".repeat(label.span.len()), &text[label.span.end..]);
+        sources.insert(Arc::clone(&label.path), masked.into());
+    }
 }
 
 /// By file and place; problems without a place first.
@@ -144,16 +154,16 @@ fn dialect_of<'a>(on: &ConnectionName, config: &Config, connectors: &'a [Connect
     connectors.iter().find(|info| info.kind == kind)?.dialect
 }
 
-fn parse_query(
+/// The dialect of a query's connection; reports a connection that does not exist or runs no SQL.
+fn dialect_or_problem<'a>(
     path: &Arc<str>,
-    declaration: QueryDeclaration,
+    declaration: &QueryDeclaration,
     config: &Config,
-    settings: &Settings<'_>,
+    settings: &Settings<'a>,
     problems: &mut Vec<Diagnostic>,
-) -> Option<ParsedQuery> {
-    let start = declaration.body_start;
-    let whole = start..(start + declaration.body.len()).max(start);
-    let Some(dialect) = dialect_of(&declaration.on, config, settings.connectors) else {
+) -> Option<&'a str> {
+    let dialect = dialect_of(&declaration.on, config, settings.connectors);
+    if dialect.is_none() {
         if config.connections.contains_key(&declaration.on) {
             let message = format!("connection `{}` does not run SQL", declaration.on);
             problems.push(
@@ -169,8 +179,20 @@ fn parse_query(
                     .help("declare it under `connections:` in `subak.yml`"),
             );
         }
-        return None;
-    };
+    }
+    dialect
+}
+
+fn parse_query(
+    path: &Arc<str>,
+    declaration: QueryDeclaration,
+    config: &Config,
+    settings: &Settings<'_>,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<ParsedQuery> {
+    let start = declaration.body_start;
+    let whole = start..(start + declaration.body.len()).max(start);
+    let dialect = dialect_or_problem(path, &declaration, config, settings, problems)?;
     let is_templated = declaration.body.contains("{{") || declaration.body.contains("{%");
     let rendered = if is_templated {
         match render(&declaration.body) {
@@ -204,7 +226,6 @@ fn parse_query(
     };
     let canonical = sql::canonical(&rendered, dialect);
     let rendered = sql::without_end(&rendered, dialect);
-    let is_shifted = is_templated || !declaration.body.starts_with(&rendered[..rendered.len().min(1)]);
     let columns = parsed.as_ref().and_then(|parsed| lineage::columns(&parsed.query, &Nothing));
     let columns = columns.map(|columns| columns.into_iter().map(|column| column.name).collect());
     let kind = if declaration.check.is_some() { "check" } else { "sql" };
@@ -215,7 +236,7 @@ fn parse_query(
         ("sql", canonical.as_str()),
     ];
     let version = version_of(&fields, &check_fields(&declaration.common));
-    Some(ParsedQuery { declaration, rendered, is_templated: is_shifted, parsed, columns, version })
+    Some(ParsedQuery { declaration, rendered, is_templated, parsed, columns, version })
 }
 
 fn sql_problem(
@@ -285,6 +306,16 @@ fn physical_name(key: &AssetKey) -> String {
 /// Schemas that every system has and no project declares.
 const SYSTEM_SCHEMAS: &[&str] = &["information_schema", "pg_catalog", "_subak"];
 
+/// Whether a table belongs to the system: `information_schema.tables`, `duckdb_tables`, `sqlite_master`.
+fn is_system(name: &str) -> bool {
+    let mut parts = name.split('.').rev();
+    let is_view = parts.next().is_some_and(|table| {
+        let is_alone = !name.contains('.');
+        is_alone && ["duckdb_", "pg_", "sqlite_", "pragma_"].iter().any(|prefix| table.starts_with(prefix))
+    });
+    is_view || parts.any(|part| SYSTEM_SCHEMAS.contains(&part))
+}
+
 struct Resolver<'a> {
     config: &'a Config,
     connectors: &'a [ConnectorInfo],
@@ -345,12 +376,20 @@ impl<'a> Resolver<'a> {
             let help = format!("`seed:` describes the CSV file with the same name: `{}`", path.replace(".yml", ".csv"));
             self.problems.push(problem.at(&path, seed.common.span.clone(), "").help(help));
         }
-        let mut checks = Vec::new();
+        let mut checks: Vec<StandaloneCheck> = Vec::new();
         let mut queries = Queries::default();
         for (path, file) in parsed {
             for (at, query) in file.queries.iter().enumerate() {
                 match &query.declaration.check {
-                    Some(_) => checks.extend(self.check(path, query)),
+                    Some((name, _)) => {
+                        if let Some(other) = checks.iter().find(|check| check.name == *name) {
+                            let message = format!("the checks `{}` and `{path}` have one name, `{name}`", other.path);
+                            let problem = Diagnostic::error(codes::CHECK_DUPLICATE, message).at(path, 0..0, "");
+                            self.problems.push(problem.help("rename one of them"));
+                        } else {
+                            checks.extend(self.check(path, query));
+                        }
+                    }
                     None => {
                         let key = &query.declaration.common.key;
                         if self.places.get(key).is_some_and(|(place, _)| place == path) {
@@ -491,7 +530,8 @@ impl<'a> Resolver<'a> {
             columns: description.map(|seed| seed.columns.clone()).unwrap_or_default(),
             options: BTreeMap::new(),
         };
-        let version = ingest_version("seed", &ingest, text);
+        let checks = description.map(|seed| check_fields(&seed.common)).unwrap_or_default();
+        let version = ingest_version("seed", &ingest, &format!("{text}\u{1f}{checks:?}"));
         let plain = Common {
             key,
             span: 0..0,
@@ -520,11 +560,14 @@ impl<'a> Resolver<'a> {
         let listed = declaration.depends_on.iter().flatten();
         named.extend(listed.map(|(key, span)| (key.as_str().to_owned(), span.clone())));
         for (name, span) in named {
-            if SYSTEM_SCHEMAS.iter().any(|schema| name.starts_with(&format!("{schema}."))) {
+            if is_system(&name) {
                 continue;
             }
-            let Some(key) = self.names.get(&name).cloned() else {
-                self.unknown_upstream(path, span, reader, &name);
+            let Some(key) = self.asset_named(&name) else {
+                // What is listed is trusted: the warehouse may know tables that no file declares.
+                if declaration.depends_on.as_ref().is_none_or(|listed| listed.iter().any(|(key, _)| key.as_str() == name)) {
+                    self.unknown_upstream(path, span, reader, &name);
+                }
                 continue;
             };
             if own.as_ref() == Some(&key) {
@@ -544,6 +587,15 @@ impl<'a> Resolver<'a> {
             upstream.insert(key);
         }
         upstream.into_iter().collect()
+    }
+
+    /// The asset that a table name means: its key, the name of its table, either behind a catalog, or in the default schema.
+    fn asset_named(&self, name: &str) -> Option<AssetKey> {
+        let rest = name.split_once('.').map(|(_, rest)| rest);
+        let known = self.names.get(name).or_else(|| {
+            rest.filter(|rest| rest.contains('.') || name.starts_with("main.")).and_then(|rest| self.names.get(rest))
+        });
+        known.cloned()
     }
 
     fn shift(&self, declaration: &QueryDeclaration, span: &Range<usize>) -> Range<usize> {
@@ -629,7 +681,7 @@ impl<'a> Resolver<'a> {
                     );
                     let near = nearest(column, columns.iter().map(String::as_str))
                         .map_or_else(|| format!("it returns {}", columns.join(", ")), |near| format!("did you mean `{near}`?"));
-                    self.problems.push(Diagnostic::error(codes::UNKNOWN_COLUMN, message).at(&path, span, "").help(near));
+                    self.problems.push(Diagnostic::warning(codes::UNKNOWN_COLUMN, message).at(&path, span, "").help(near));
                 }
             }
         }

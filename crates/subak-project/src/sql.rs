@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
-use sqlparser::ast::{Ident, ObjectName, ObjectNamePart, Query, Statement, TableFactor, Visit, Visitor};
-use sqlparser::dialect::{Dialect, DuckDbDialect, GenericDialect, SQLiteDialect};
+use sqlparser::ast::{Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableFactor, Visit, Visitor};
+use sqlparser::dialect::{Dialect, DuckDbDialect, GenericDialect, PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 
@@ -61,7 +61,11 @@ pub(crate) fn parse(sql: &str, dialect_name: &str) -> Result<ParsedSql, SqlProbl
         return Err(SqlProblem::Empty);
     }
     let mut parser = Parser::new(dialect.as_ref()).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens.clone());
-    let mut statements = parser.parse_statements().map_err(|error| unparsed(&error))?;
+    let mut statements = match parser.parse_statements() {
+        Ok(statements) => statements,
+        // What one dialect of the parser does not know another may, for example `as materialized`.
+        Err(error) => Parser::parse_sql(&PostgreSqlDialect {}, sql).map_err(|_| unparsed(&error))?,
+    };
     if statements.len() > 1 {
         let semicolon = tokens.iter().position(|token| token.token == Token::SemiColon).unwrap_or(0);
         let second = tokens[semicolon + 1..].iter().find(is_text).map_or(0, |token| lines.byte(token.span.start));
@@ -112,12 +116,12 @@ pub(crate) fn canonical(sql: &str, dialect_name: &str) -> String {
 /// The SQL without the semicolons and comments that follow the statement, so that it can stand inside another one.
 pub(crate) fn without_end(sql: &str, dialect_name: &str) -> String {
     let dialect = dialect(dialect_name);
-    let Ok(tokens) = Tokenizer::new(dialect.as_ref(), sql).tokenize_with_location() else { return sql.trim().to_owned() };
+    let Ok(tokens) = Tokenizer::new(dialect.as_ref(), sql).tokenize_with_location() else { return sql.trim_end().to_owned() };
     let lines = Lines::new(sql);
     let is_end = |token: &Token| matches!(token, Token::Whitespace(_) | Token::EOF | Token::SemiColon);
     let last = tokens.iter().rev().find(|token| !is_end(&token.token));
     let end = last.map_or(0, |token| lines.byte(token.span.end));
-    sql[..end.min(sql.len())].trim_start().to_owned()
+    sql[..end.min(sql.len())].to_owned()
 }
 
 /// Turns lines and columns of the tokenizer, which count characters from 1, into bytes.
@@ -178,6 +182,7 @@ impl Visitor for TableReader<'_> {
             }
         }
         self.scopes.push(visible);
+        self.read_table_commands(&query.body);
         ControlFlow::Continue(())
     }
 
@@ -197,10 +202,30 @@ impl Visitor for TableReader<'_> {
 }
 
 impl TableReader<'_> {
+    /// `table x` is a query of its own, and no table factor.
+    fn read_table_commands(&mut self, body: &SetExpr) {
+        match body {
+            SetExpr::Table(table) => {
+                let name = table.table_name.clone().unwrap_or_default();
+                let is_cte = table.schema_name.is_none()
+                    && self.scopes.last().is_some_and(|visible| visible.contains(&name.to_lowercase()));
+                if !is_cte {
+                    let name = table.schema_name.iter().cloned().chain([name]).collect::<Vec<_>>().join(".");
+                    self.tables.push(TableUse { name, span: 0..0 });
+                }
+            }
+            SetExpr::SetOperation { left, right, .. } => {
+                self.read_table_commands(left);
+                self.read_table_commands(right);
+            }
+            _ => {}
+        }
+    }
+
     fn table(&self, name: &ObjectName) -> Option<TableUse> {
         let parts = idents(name)?;
         // A file in quotes, as DuckDB reads it, is no table.
-        if parts.iter().any(|part| part.quote_style == Some('\'')) {
+        if parts.iter().any(|part| part.quote_style == Some('\'')) || is_file(&parts) {
             return None;
         }
         if let [only] = parts.as_slice()
@@ -211,6 +236,15 @@ impl TableReader<'_> {
         let span = self.lines.range(parts.first()?.span).start..self.lines.range(parts.last()?.span).end;
         Some(TableUse { name: parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join("."), span })
     }
+}
+
+/// Whether a quoted name is a file that DuckDB would read: `from "data/x.csv"`.
+fn is_file(parts: &[&Ident]) -> bool {
+    let [only] = parts else { return false };
+    let name = only.value.to_lowercase();
+    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    let has_ending = [".csv", ".tsv", ".json", ".ndjson", ".jsonl", ".parquet"].iter().any(|ending| name.ends_with(ending));
+    only.quote_style.is_some() && (has_ending || name.contains('/'))
 }
 
 /// The identifiers of a name; `None` when a part is a function call.
@@ -239,7 +273,12 @@ mod tests {
             parse(sql, "duckdb").map(|parsed| parsed.tables.iter().map(|table| table.name.clone()).collect::<Vec<_>>().join(" "));
         assert_eq!(parsed, Ok(expect.to_owned()), "{sql}");
         for table in parse(sql, "duckdb").expect("parsed").tables {
-            assert_eq!(sql[table.span.clone()].replace('"', ""), table.name, "the place of {}", table.name);
+            assert_eq!(
+                sql[table.span.clone()].replace('"', ""),
+                if table.span.is_empty() { "" } else { &table.name },
+                "the place of {}",
+                table.name
+            );
         }
     }
 
@@ -255,7 +294,8 @@ mod tests {
         );
         assert_tables("select * from a union all select * from b", "a b");
         assert_tables("select (select max(x) from b) from a", "b a");
-        assert_tables("select * from range(3), read_csv('x.csv'), 'y.csv'", "");
+        assert_tables("select * from range(3), read_csv('x.csv'), 'y.csv', \"z.csv\", \"/data/z\"", "");
+        assert_tables("with c as (table silver.t) select * from c", "silver.t");
     }
 
     #[test]

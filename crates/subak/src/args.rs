@@ -222,7 +222,7 @@ pub(crate) struct HowToRun {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256), env = "SUBAK_PARALLEL")]
     pub(crate) parallel: u16,
     /// When another command works on this project, wait so long for it
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=604_800))]
     pub(crate) wait: u64,
 }
 

@@ -21,6 +21,7 @@ pub(crate) enum Exit {
     TimedOut = 7,
     Bug = 70,
     Interrupted = 130,
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {

@@ -8,6 +8,7 @@ mod open;
 mod printer;
 mod progress;
 mod project;
+mod redact;
 mod settings;
 
 use std::process::ExitCode;

@@ -15,6 +15,7 @@ use subak_project::{Config, PROJECT_FILES, Unresolved};
 use tokio::sync::Mutex;
 
 use crate::project::STATE_FOLDER;
+use crate::redact::Redactor;
 use crate::settings::Settings;
 
 /// The connections of one project, opened on first use.
@@ -23,16 +24,23 @@ pub(crate) struct ProjectConnections {
     config: Config,
     settings: Arc<Settings>,
     is_read_only: bool,
+    redactor: Redactor,
     open: Mutex<BTreeMap<ConnectionName, Arc<dyn Connection>>>,
 }
 
 impl ProjectConnections {
+    /// Takes the secrets that were resolved so far out of texts.
+    pub(crate) fn redactor(&self) -> Redactor {
+        self.redactor.clone()
+    }
+
     pub(crate) fn new(root: &Path, config: &Config, settings: &Arc<Settings>, is_read_only: bool) -> Self {
         Self {
             root: root.to_path_buf(),
             config: config.clone(),
             settings: Arc::clone(settings),
             is_read_only,
+            redactor: Redactor::default(),
             open: Mutex::default(),
         }
     }
@@ -53,7 +61,10 @@ impl ProjectConnections {
             let variable = |name: &str| self.settings.variables.get(name).cloned();
             let secret = |name: &str| self.secret(name);
             let value = template.resolve(variable, secret).map_err(|error| unresolved(name, field.name, &error))?;
-            if template.has_secret() || field.kind == FieldKind::Secret {
+            if template.has_secret() {
+                self.redactor.add(&value);
+            }
+            if field.kind == FieldKind::Secret {
                 config.secrets.insert(field.name.into(), Secret::new(value));
             } else if field.kind == FieldKind::Path {
                 config.values.insert(field.name.into(), self.root.join(value).display().to_string());

@@ -22,6 +22,7 @@ const FILE_COUNT_MAX: usize = 200_000;
 /// A project that was loaded from disk.
 pub(crate) struct Opened {
     pub(crate) root: PathBuf,
+    pub(crate) profile: Option<String>,
     pub(crate) project: Project,
     pub(crate) sources: Sources,
 }
@@ -31,9 +32,13 @@ impl Opened {
         &self.project.graph
     }
 
-    /// The folder of local state; made when it does not exist.
+    /// The folder of local state. Each profile has its own: what stands in one warehouse says nothing about another.
     pub(crate) fn state_folder(&self) -> PathBuf {
-        self.root.join(STATE_FOLDER)
+        let folder = self.root.join(STATE_FOLDER);
+        match &self.profile {
+            Some(profile) => folder.join("profiles").join(profile),
+            None => folder,
+        }
     }
 
     /// Opens the state.
@@ -91,7 +96,15 @@ pub(crate) fn read_files(root: &Path) -> Files {
 }
 
 fn walk(root: &Path, folder: &str, files: &mut Files) {
-    let Ok(entries) = std::fs::read_dir(root.join(folder)) else { return };
+    let entries = match std::fs::read_dir(root.join(folder)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        // Assets that cannot be seen must not look like assets that are gone.
+        Err(error) => {
+            files.insert(folder.into(), Content::Unreadable(error.to_string()));
+            return;
+        }
+    };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with('.') || name.ends_with('~') || files.len() >= FILE_COUNT_MAX {
@@ -100,6 +113,10 @@ fn walk(root: &Path, folder: &str, files: &mut Files) {
         let path = format!("{folder}/{name}");
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => walk(root, &path, files),
+            // Other endings are only named, so that a picture is not read as text.
+            _ if ![".sql", ".yml", ".csv"].iter().any(|ending| name.ends_with(ending)) => {
+                files.insert(path.into(), Content::Text("".into()));
+            }
             _ => read_into(root, &path, files),
         }
     }
@@ -135,7 +152,7 @@ pub(crate) fn open(global: &Global, settings: &Settings, printer: Printer) -> Re
             }
             let keys: Vec<&str> = project.graph.assets().iter().map(|asset| asset.key.as_str()).collect();
             crate::complete::remember(&root, &keys);
-            Ok(Opened { root, project, sources: loaded.sources })
+            Ok(Opened { root, profile: global.profile.clone(), project, sources: loaded.sources })
         }
         None => Err(CliError { problems: loaded.problems, sources: loaded.sources, exit: Exit::Invalid }),
     }

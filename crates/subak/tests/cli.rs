@@ -88,6 +88,62 @@ fn comments_and_white_space_rebuild_nothing_and_sql_does() {
 }
 
 #[test]
+fn what_was_loaded_alone_is_built_on_by_the_next_run() {
+    let sandbox = shop();
+    sandbox.run(&["run"]).expect(0);
+    sandbox.write("incoming/orders.csv", "id,customer,amount\n1,Ayu,10.50\n2,Budi,30\n");
+    sandbox.run(&["run", "bronze.orders"]).expect(0);
+    let stale = sandbox.run(&["list", "gold.totals", "-o", "csv"]).expect(0);
+    assert!(stale.out.contains("stale,`bronze.orders` is newer"), "{}", stale.out);
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(totals(&sandbox), "customer,amount\nAyu,10.50\nBudi,30.00");
+    // A result that is what the table held already makes it fresh all the same.
+    sandbox.write("incoming/orders.csv", "id,customer,amount\n2,Budi,30\n3,Ayu,10.50\n");
+    sandbox.run(&["run", "bronze.orders"]).expect(0);
+    let equal = sandbox.run(&["run", "gold.totals"]).expect(0);
+    assert!(equal.err.contains("the result is what the table held already"), "{}", equal.err);
+    let fresh = sandbox.run(&["list", "gold.totals", "-o", "csv"]).expect(0);
+    assert!(fresh.out.contains("sql,fresh"), "{}", fresh.out);
+}
+
+#[test]
+fn a_check_that_failed_is_evaluated_again() {
+    let sandbox = shop();
+    sandbox.run(&["run"]).expect(0);
+    sandbox.write("checks/no_small_orders.sql", "select * from bronze.orders where amount < 15\n");
+    for _ in 0..2 {
+        sandbox.run(&["run"]).expect(1);
+    }
+}
+
+#[test]
+fn profiles_have_their_own_state() {
+    let sandbox = shop();
+    sandbox.write(
+        "subak.yml",
+        &format!("{PROJECT}profiles:\n  prod:\n    connections:\n      warehouse: {{ type: duckdb, path: prod.duckdb }}\n"),
+    );
+    sandbox.run(&["run"]).expect(0);
+    let prod = sandbox.run(&["--profile", "prod", "run"]).expect(0);
+    assert!(prod.out.contains("2 rows written") && sandbox.path().join("prod.duckdb").exists(), "{}", prod.out);
+}
+
+#[test]
+fn a_secret_reaches_its_connector_and_never_shows() {
+    let sandbox = shop();
+    sandbox.write("subak.yml", &PROJECT.replace("path: incoming", "path: \"${secret:folder}\""));
+    let run = |folder: &str| sandbox.finish(sandbox.command(&["run"]).env("SUBAK_SECRET_FOLDER", folder));
+    run("incoming").expect(0);
+    let failed = run("nowhere-s3cret").expect(1);
+    assert!(failed.err.contains("[redacted]"), "{}", failed.err);
+    let logs = sandbox.run(&["run", "logs"]).expect(0);
+    let state = std::fs::read(sandbox.path().join(".subak/state.db")).expect("state");
+    for text in [&failed.err, &failed.out, &logs.out, &String::from_utf8_lossy(&state).into_owned()] {
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
 fn a_wrong_type_publishes_nothing() {
     let sandbox = shop();
     sandbox.run(&["run"]).expect(0);

@@ -23,6 +23,10 @@ const FILES: &[(&str, &str)] = &[
         "assets/gold/totals.sql",
         "/* subak\nstored_as: table\n*/\nselect u.name, sum(o.amount) as amount from bronze.orders o join bronze.users u on u.id = o.user_id group by u.name\n",
     ),
+    (
+        "assets/gold/event_counts.sql",
+        "/* subak\nstored_as: table\n*/\nselect e.what, count(*) as n from bronze.events e group by e.what\n",
+    ),
     ("assets/gold/latest.sql", "select max(e.at) as newest from bronze.events e\n"),
     (
         "checks/every_order_has_a_user.sql",
@@ -36,6 +40,7 @@ const TABLES: &[&str] = &[
     "select * from bronze.events order by all",
     "select * from bronze.orders order by all",
     "select * from gold.totals order by all",
+    "select * from gold.event_counts order by all",
     "select * from gold.latest order by all",
     "select column_name, value from _subak.cursors order by all",
 ];

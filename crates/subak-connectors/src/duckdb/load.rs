@@ -26,17 +26,27 @@ pub(super) struct DuckDbLoad {
 struct Stage {
     database: Database,
     connection: Shared,
+    interrupt: Arc<duckdb::InterruptHandle>,
     table: TableName,
     is_done: bool,
 }
 
 impl Drop for Stage {
-    /// Best effort: what stays behind is found by `clean_up`.
+    /// Best effort: what stays behind is found by `clean_up`. The statement that may still run is interrupted, and waiting for its
+    /// end is left to a thread of its own, because this may be dropped on one that others need.
     fn drop(&mut self) {
         if !self.is_done {
-            let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(connection.execute_batch("rollback"));
-            drop(sink::drop_stage(&connection, &self.table));
+            self.interrupt.interrupt();
+            let (connection, table) = (Arc::clone(&self.connection), self.table.clone());
+            let clean = std::thread::spawn(move || {
+                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(connection.execute_batch("rollback"));
+                drop(sink::drop_stage(&connection, &table));
+            });
+            // Outside of a runtime nobody is held up, and whoever looks next finds the stage gone.
+            if tokio::runtime::Handle::try_current().is_err() {
+                drop(clean.join());
+            }
         }
     }
 }
@@ -54,8 +64,9 @@ impl Stage {
         let stage = sink::stage_table(load, table);
         sink::drop_stage(connection, &stage)?;
         drop(turn);
-        let own = Arc::new(Mutex::new(database.connect()?));
-        Ok(Self { database, connection: own, table: stage, is_done: false })
+        let own = database.connect()?;
+        let interrupt = own.interrupt_handle();
+        Ok(Self { database, connection: Arc::new(Mutex::new(own)), interrupt, table: stage, is_done: false })
     }
 
     async fn with<T, F>(&self, work: F) -> Result<T, ConnectError>
@@ -143,13 +154,17 @@ impl Prepared {
             let message = format!("`{}` is a view, and rows cannot be loaded into it", request.table);
             return Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message).help("drop the view, or rename the asset"));
         }
-        if request.mode == WriteMode::Merge {
+        if request.has_unique_key {
             refuse_bad_keys(connection, &names, request)?;
         }
         if request.mode != WriteMode::Replace {
             refuse_changed_types(connection, stage, request, &prepared.columns)?;
         }
-        if let Some(sql) = staging::drop_overlap(&DIALECT, &names, request, &prepared.columns) {
+        let overlap = staging::drop_overlap(&DIALECT, &names, request, &prepared.columns).map_err(|column| {
+            ConnectError::new(ConnectErrorKind::Config, format!("a column named `{column}` hides the number of a row"))
+                .help("rename the column in the source")
+        })?;
+        if let Some(sql) = overlap {
             let dropped =
                 connection.execute(&sql, []).map_err(|error| failed("cannot compare staged rows with the table", error))?;
             prepared.overlap_count = dropped as u64;

@@ -17,7 +17,8 @@ use subak_connect::{
 };
 
 /// How DuckDB writes SQL.
-pub static DIALECT: Dialect = Dialect { name: "duckdb", quote: '"' };
+pub static DIALECT: Dialect =
+    Dialect { name: "duckdb", quote: '"', null_safe_equal: "is not distinct from", row_ids: &["rowid"] };
 
 /// The connector.
 #[derive(Debug)]

@@ -258,18 +258,27 @@ fn prepare(driver: &Driver, stage: &str, request: &LoadRequest) -> Result<Prepar
     let names = Names { stage: DIALECT.identifier(stage), target: DIALECT.identifier(&target) };
     let is_there = has_table(driver, &target)?;
     let columns = Columns { stage: names_of(driver, stage)?, target: is_there.then(|| names_of(driver, &target)).transpose()? };
-    if request.mode == WriteMode::Merge {
+    if request.has_unique_key {
         refuse_bad_keys(driver, &names, request)?;
     }
     let mut overlap_count = 0;
-    if let Some(sql) = staging::drop_overlap(&DIALECT, &names, request, &columns) {
+    if is_there && request.mode != WriteMode::Replace {
+        refuse_changed_types(driver, stage, &target)?;
+    }
+    let overlap = staging::drop_overlap(&DIALECT, &names, request, &columns).map_err(|column| {
+        ConnectError::new(ConnectErrorKind::Config, format!("a column named `{column}` hides the number of a row"))
+            .help("rename the column in the source")
+    })?;
+    if let Some(sql) = overlap {
         overlap_count = driver.execute(&sql, []).map_err(sql_failed("cannot compare staged rows with the table"))? as u64;
     }
     let mut staged_count = count(driver, &format!("select count(*) from {}", names.stage))?;
+    let has_other_types = is_there && columns_of(driver, stage)? != columns_of(driver, &target)?;
     let changed = match (request.mode, staging::count_differences(&DIALECT, &names, &columns)) {
         _ if !is_there => true,
         (WriteMode::Replace, Some(sql)) => {
-            count(driver, &format!("select count(*) from {}", names.target))? != staged_count || count(driver, &sql)? > 0
+            let held_count = count(driver, &format!("select count(*) from {}", names.target))?;
+            has_other_types || held_count != staged_count || count(driver, &sql)? > 0
         }
         (WriteMode::Replace, None) => true,
         (WriteMode::Append | WriteMode::Merge, _) => staged_count > 0,
@@ -279,6 +288,21 @@ fn prepare(driver: &Driver, stage: &str, request: &LoadRequest) -> Result<Prepar
         overlap_count = std::mem::take(&mut staged_count);
     }
     Ok(Prepared { names, columns, is_there, staged_count, overlap_count, changed })
+}
+
+/// Refuses a load whose columns have other types than the table's: SQLite would convert values by the table's without a word.
+fn refuse_changed_types(driver: &Driver, stage: &str, target: &str) -> Result<(), ConnectError> {
+    let held = columns_of(driver, target)?;
+    for (name, arriving) in columns_of(driver, stage)? {
+        if let Some((_, held)) = held.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name))
+            && !held.eq_ignore_ascii_case(&arriving)
+        {
+            let message = format!("column `{name}` of `{target}` is {held} and arrives as {arriving}");
+            return Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message)
+                .help(format!("declare the type of `{name}` under `columns:`, or rebuild the table with `--full-refresh`")));
+        }
+    }
+    Ok(())
 }
 
 fn refuse_bad_keys(driver: &Driver, names: &Names, request: &LoadRequest) -> Result<(), ConnectError> {
@@ -355,6 +379,8 @@ impl Staged for SqliteStaged {
             let message = format!("cannot publish `{target}`");
             let message = sql_failed(&message);
             driver.pragma_update(None, "synchronous", "full").map_err(&message)?;
+            // A view on the table would forbid its swap otherwise.
+            driver.pragma_update(None, "legacy_alter_table", true).map_err(&message)?;
             let transaction = driver.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&message)?;
             for statement in &statements {
                 transaction.execute_batch(statement).map_err(&message)?;

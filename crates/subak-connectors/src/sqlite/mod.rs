@@ -16,7 +16,8 @@ use subak_connect::{
 };
 
 /// How SQLite writes SQL.
-pub static DIALECT: Dialect = Dialect { name: "sqlite", quote: '"' };
+pub static DIALECT: Dialect =
+    Dialect { name: "sqlite", quote: '"', null_safe_equal: "is", row_ids: &["_rowid_", "rowid", "oid"] };
 
 /// How long a statement waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -74,7 +74,7 @@ fn read_stream(driver: &Driver, request: &ReadRequest, producer: &Producer<Sourc
     let table = DIALECT.identifier(&request.stream);
     let list = DIALECT.identifiers(&reader.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
     let bound = request.cursor.as_ref().and_then(|bound| bound.from.as_ref());
-    let filter = bound.map_or_else(String::new, |from| format!(" where {} >= ?", DIALECT.identifier(&from.column)));
+    let filter = bound.map_or_else(String::new, |from| format!(" where {}", at_or_above(from)));
     let sql_failed = |error| Stopped::Failed(failed(ConnectErrorKind::Read, &format!("cannot read `{}`", request.stream), error));
     let mut statement = driver.prepare(&format!("select {list} from {table}{filter}")).map_err(sql_failed)?;
     let parameters: Vec<rusqlite::types::Value> = bound.map(parameter).into_iter().collect();
@@ -88,11 +88,29 @@ fn read_stream(driver: &Driver, request: &ReadRequest, producer: &Producer<Sourc
     reader.finish()
 }
 
-/// The bound in the type in which SQLite compares the column.
+/// The test for the bound, in the type of the cursor rather than in that which SQLite happens to give a value.
+///
+/// A decimal compares as a floating point number, which may let rows just below the bound in; they are compared with the table
+/// later. Dates with a `T` and with a space compare alike.
+fn at_or_above(from: &Cursor) -> String {
+    let column = DIALECT.identifier(&from.column);
+    match from.data_type {
+        DataType::SmallInt | DataType::Integer | DataType::BigInt | DataType::Boolean => {
+            format!("cast({column} as integer) >= ?")
+        }
+        DataType::Real | DataType::Double | DataType::Decimal { .. } => format!("cast({column} as real) >= ?"),
+        DataType::Date | DataType::DateTime | DataType::Timestamp => {
+            format!("replace({column}, 'T', ' ') >= replace(?, 'T', ' ')")
+        }
+        _ => format!("{column} >= ?"),
+    }
+}
+
+/// The bound as a value of its type.
 fn parameter(cursor: &Cursor) -> rusqlite::types::Value {
     match (cursor.data_type, cursor.value.parse::<i64>(), cursor.value.parse::<f64>()) {
-        (DataType::BigInt | DataType::Boolean, Ok(number), _) => number.into(),
-        (DataType::Double | DataType::Decimal { .. }, _, Ok(number)) => number.into(),
+        (DataType::SmallInt | DataType::Integer | DataType::BigInt | DataType::Boolean, Ok(number), _) => number.into(),
+        (DataType::Real | DataType::Double | DataType::Decimal { .. }, _, Ok(number)) => number.into(),
         _ => cursor.value.clone().into(),
     }
 }
@@ -103,6 +121,8 @@ struct Reader<'a> {
     builders: Vec<Builder>,
     producer: &'a Producer<SourceItem>,
     cursor_at: Option<usize>,
+    /// The declared type of the cursor column, else what SQLite's declaration says.
+    cursor_type: DataType,
     highest: Option<Cursor>,
     row_number: u64,
     rows_waiting: usize,
@@ -122,6 +142,8 @@ impl<'a> Reader<'a> {
                 Some(at.ok_or_else(|| convert::missing_column(&bound.column, &schema))?)
             }
         };
+        let declared = request.cursor.as_ref().and_then(|bound| request.columns.get(&bound.column));
+        let cursor_type = declared.copied().or(cursor_at.map(|at| columns[at].data_type)).unwrap_or(DataType::Text);
         let builders = columns.iter().map(|column| Builder::new(column.data_type)).collect();
         Ok(Self {
             columns,
@@ -129,6 +151,7 @@ impl<'a> Reader<'a> {
             builders,
             producer,
             cursor_at,
+            cursor_type,
             highest: None,
             row_number: 0,
             rows_waiting: 0,
@@ -144,7 +167,10 @@ impl<'a> Reader<'a> {
         if self.cursor_at == Some(at)
             && let Some(text) = values::text_of(value)
         {
-            let next = Cursor { column: column.name.clone(), value: text, data_type: column.data_type };
+            if self.cursor_type == DataType::Text && !matches!(value, ValueRef::Text(_)) {
+                return Err(misfit(&column.name, value, DataType::Text, self.row_number + 1));
+            }
+            let next = Cursor { column: column.name.clone(), value: text, data_type: self.cursor_type };
             if self.highest.as_ref().is_none_or(|highest| next.is_after(highest)) {
                 self.highest = Some(next);
             }

@@ -191,6 +191,9 @@ pub(super) fn cell(array: &dyn Array, row: usize) -> Option<Value> {
         ArrowType::UInt16 => number!(UInt16Type),
         ArrowType::UInt32 => number!(UInt32Type),
         ArrowType::UInt64 => Value::Text(array.as_primitive::<UInt64Type>().value(row).to_string()),
+        // SQLite would store a NaN as NULL.
+        ArrowType::Float32 if array.as_primitive::<Float32Type>().value(row).is_nan() => return None,
+        ArrowType::Float64 if array.as_primitive::<Float64Type>().value(row).is_nan() => return None,
         ArrowType::Float32 => Value::Real(f64::from(array.as_primitive::<Float32Type>().value(row))),
         ArrowType::Float64 => Value::Real(array.as_primitive::<Float64Type>().value(row)),
         ArrowType::Decimal128(_, _) => Value::Text(array.as_primitive::<Decimal128Type>().value_as_string(row)),

@@ -18,7 +18,7 @@ fn actions(text: &str) -> Vec<Action> {
     let action = |line: &str| {
         let (name, needs) = line.split_once("<-").unwrap_or((line, ""));
         let (name, is_only_upstream) = name.trim().strip_suffix('?').map_or((name.trim(), false), |name| (name, true));
-        let reason = if is_only_upstream { Reason::UpstreamNewer { upstream: key("x") } } else { Reason::Missing };
+        let reason = if is_only_upstream { Reason::UpstreamMayChange { upstream: key("x") } } else { Reason::Missing };
         Action {
             step: StepId::asset(&key(name)),
             work: Work::Materialize { asset: key(name), full_refresh: false },
@@ -155,14 +155,14 @@ fn transient_failures_are_tried_again_while_others_go_on() {
         1,
         "begin a~ b+ 5 a~ 60 a~",
         &expect![[r#"
-        begin: start a#1
-        a~: start b#1, wake at 1
-        b+: wake at 1
-        5: start a#2
-        a~: wake at 6
-        60: start a#3
-        a~: finish failed
-        a failed, b succeeded"#]],
+            begin: start a#1
+            a~: start b#1
+            b+: wake at 1
+            5: start a#2
+            a~: wake at 6
+            60: start a#3
+            a~: finish failed
+            a failed, b succeeded"#]],
     );
 }
 
@@ -212,7 +212,7 @@ fn random_plan(random: &mut Random) -> Vec<Action> {
         Action {
             step: name(at),
             work: Work::Materialize { asset: key(&format!("s{at:02}")), full_refresh: false },
-            reason: if is_only_upstream { Reason::UpstreamNewer { upstream: key("x") } } else { Reason::Missing },
+            reason: if is_only_upstream { Reason::UpstreamMayChange { upstream: key("x") } } else { Reason::Missing },
             needs: needs.into_iter().collect(),
         }
     };

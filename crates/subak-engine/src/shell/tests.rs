@@ -255,6 +255,10 @@ impl StepExecutor for Panics {
             _ => Ok(StepOutcome::default()),
         }
     }
+
+    async fn recover(&self, _: RunId, _: &Action) -> Option<StepOutcome> {
+        None
+    }
 }
 
 #[tokio::test]

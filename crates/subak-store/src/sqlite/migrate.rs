@@ -41,6 +41,7 @@ const MIGRATIONS: &[&str] = &["
         run text not null,
         at integer not null,
         confirmed_at integer not null,
+        confirmed_position integer not null,
         row_count integer,
         account text) strict;"];
 

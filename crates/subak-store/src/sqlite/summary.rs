@@ -68,7 +68,7 @@ pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreE
 
 fn materialize(connection: &Connection, event: &Event) -> Result<(), StoreError> {
     let Some(asset) = materialized_by(&event.event) else { return Ok(()) };
-    let sql = "select asset, version, position, run, at, confirmed_at, row_count, account from materializations where asset = ?";
+    let sql = "select asset, version, position, run, at, confirmed_at, confirmed_position, row_count, account from materializations where asset = ?";
     let previous = connection
         .prepare_cached(sql)
         .and_then(|mut statement| statement.query_row([asset.as_str()], materialization_of).optional())
@@ -80,7 +80,7 @@ fn materialize(connection: &Connection, event: &Event) -> Result<(), StoreError>
     let account = account.map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
     execute(
         connection,
-        "insert or replace into materializations values (?, ?, ?, ?, ?, ?, ?, ?)",
+        "insert or replace into materializations values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             asset.as_str(),
             next.version.as_str(),
@@ -88,6 +88,7 @@ fn materialize(connection: &Connection, event: &Event) -> Result<(), StoreError>
             next.run.to_string(),
             next.at.as_microsecond(),
             next.confirmed_at.as_microsecond(),
+            next.confirmed_position.cast_signed(),
             next.row_count.map(u64::cast_signed),
             account,
         ],
@@ -109,7 +110,8 @@ fn materialization_of(row: &Row<'_>) -> Parsed<(AssetKey, Materialization)> {
     let version: String = row.get(1)?;
     let run: String = row.get(3)?;
     let (position, at, confirmed_at): (i64, i64, i64) = (row.get(2)?, row.get(4)?, row.get(5)?);
-    let (row_count, account): (Option<i64>, Option<String>) = (row.get(6)?, row.get(7)?);
+    let confirmed_position: i64 = row.get(6)?;
+    let (row_count, account): (Option<i64>, Option<String>) = (row.get(7)?, row.get(8)?);
     let parse = || {
         let version: Version = serde_json::from_value(version.into()).map_err(damaged)?;
         let materialization = Materialization {
@@ -118,6 +120,7 @@ fn materialization_of(row: &Row<'_>) -> Parsed<(AssetKey, Materialization)> {
             run: run.parse().map_err(damaged)?,
             at: time(at)?,
             confirmed_at: time(confirmed_at)?,
+            confirmed_position: confirmed_position.unsigned_abs(),
             row_count: row_count.map(i64::unsigned_abs),
             account: account.map(|text| serde_json::from_str(&text)).transpose().map_err(damaged)?,
         };
@@ -127,7 +130,8 @@ fn materialization_of(row: &Row<'_>) -> Parsed<(AssetKey, Materialization)> {
 }
 
 pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> {
-    let sql = "select asset, version, position, run, at, confirmed_at, row_count, account from materializations";
+    let sql =
+        "select asset, version, position, run, at, confirmed_at, confirmed_position, row_count, account from materializations";
     let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
     let rows = statement.query_map([], materialization_of).map_err(failed("read"))?;
     let latest = rows.map(|row| row.map_err(failed("read"))?).collect::<Result<_, StoreError>>()?;

@@ -18,7 +18,7 @@ pub(super) fn execute(context: &Context<'_>, selection: &Selection) -> Result<Ex
     let mut table = Table::new("assets", &["asset", "kind", "status", "reason", "rows", "changed_at", "path"]);
     for asset in opened.graph().assets().iter().filter(|asset| selected.assets.contains(&asset.key)) {
         let latest = snapshot.latest.get(&asset.key);
-        let (status, reason) = status(asset, &snapshot, &due);
+        let (status, reason) = status(asset, &due);
         table.rows.push(vec![
             json!(asset.key.as_str()),
             json!(asset.definition.kind()),
@@ -42,7 +42,7 @@ pub(super) fn due(opened: &Opened, snapshot: &Snapshot) -> Vec<Action> {
 }
 
 /// The status of an asset, and why it is not fresh. An ingest that was loaded counts as fresh: only its source knows better.
-pub(super) fn status(asset: &Asset, snapshot: &Snapshot, due: &[Action]) -> (&'static str, Option<String>) {
+pub(super) fn status(asset: &Asset, due: &[Action]) -> (&'static str, Option<String>) {
     use subak_domain::{Definition, Reason};
     if matches!(asset.definition, Definition::External) {
         return ("external", None);
@@ -51,14 +51,8 @@ pub(super) fn status(asset: &Asset, snapshot: &Snapshot, due: &[Action]) -> (&'s
     match action.map(|action| &action.reason) {
         None | Some(Reason::SourceMayHaveNew) => ("fresh", None),
         Some(Reason::Missing) => ("missing", None),
-        // Upstream that is only going to be asked for new rows does not make an asset stale yet.
-        Some(Reason::UpstreamNewer { upstream }) if !is_newer(snapshot, asset, upstream) => ("fresh", None),
-        Some(Reason::UpstreamNewer { upstream }) => ("stale", Some(format!("`{upstream}` is newer"))),
+        // Upstream that is only going to be asked for new rows does not make an asset stale.
+        Some(Reason::UpstreamMayChange { .. }) => ("fresh", None),
         Some(reason) => ("stale", Some(reason.to_string())),
     }
-}
-
-fn is_newer(snapshot: &Snapshot, asset: &Asset, upstream: &subak_domain::AssetKey) -> bool {
-    let position = |key| snapshot.latest.get(key).map_or(u64::MAX, |latest| latest.position);
-    position(upstream) > position(&asset.key)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,6 +18,7 @@ use crate::open::ProjectConnections;
 use crate::printer::{Tone, count, duration};
 use crate::progress::Watcher;
 use crate::project::Opened;
+use crate::redact::Redacting;
 
 /// The lease under which commands change a project's data.
 const LEASE: &str = "project";
@@ -115,9 +117,11 @@ impl Hold {
     async fn work(self, context: &Context<'_>, opened: &Opened, work: Work, how: &HowToRun) -> Result<Exit, CliError> {
         let snapshot = self.store.snapshot()?;
         let watcher: Arc<dyn Reporter> = Arc::new(Watcher::new(context.printer, expected(&snapshot)));
-        let connections: Arc<dyn Connections> =
-            Arc::new(ProjectConnections::new(&opened.root, &opened.project.config, context.settings, false));
-        let executor = DataExecutor { graph: Arc::clone(opened.graph()), connections, reporter: Arc::clone(&watcher) };
+        let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, false);
+        let redactor = connections.redactor();
+        let connections: Arc<dyn Connections> = Arc::new(connections);
+        let inner = DataExecutor { graph: Arc::clone(opened.graph()), connections, reporter: Arc::clone(&watcher) };
+        let executor = Redacting { inner, redactor };
         let engine = Engine {
             log: Arc::new(self.store.clone()),
             leases: Arc::new(self.store.clone()),
@@ -166,11 +170,14 @@ impl Hold {
         let began_at = SystemClock.now();
         let limits = limits(opened, how);
         let cancel = StopSignal::default();
-        let signals = watch_signals(&cancel)?;
+        let code_seen = Arc::new(AtomicI32::new(130));
+        let signals = watch_signals(&cancel, &code_seen)?;
         let state = engine.run(run, &limits, &cancel).await?;
         signals.abort();
         let elapsed_ms = SystemClock.now().duration_since(began_at).as_millis().max(0) as u64;
-        Ok(report(context, run, &state, elapsed_ms))
+        let exit = report(context, run, &state, elapsed_ms);
+        let is_terminated = exit == Exit::Interrupted && code_seen.load(Ordering::Relaxed) == 143;
+        Ok(if is_terminated { Exit::Terminated } else { exit })
     }
 }
 
@@ -199,7 +206,7 @@ fn limits(opened: &Opened, how: &HowToRun) -> Limits {
 }
 
 /// The first signal asks the run to stop, the second one ends the process.
-fn watch_signals(cancel: &StopSignal) -> Result<tokio::task::AbortHandle, CliError> {
+fn watch_signals(cancel: &StopSignal, code_seen: &Arc<AtomicI32>) -> Result<tokio::task::AbortHandle, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |error: std::io::Error| {
         CliError::new(
@@ -210,6 +217,7 @@ fn watch_signals(cancel: &StopSignal) -> Result<tokio::task::AbortHandle, CliErr
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let cancel = cancel.clone();
+    let code_seen = Arc::clone(code_seen);
     let mut tasks = tokio::task::JoinSet::new();
     let handle = tasks.spawn(async move {
         let mut count = 0;
@@ -219,6 +227,7 @@ fn watch_signals(cancel: &StopSignal) -> Result<tokio::task::AbortHandle, CliErr
                 _ = terminate.recv() => 143,
             };
             count += 1;
+            code_seen.store(code, Ordering::Relaxed);
             if count > 1 {
                 std::process::exit(code);
             }
@@ -243,6 +252,10 @@ fn report(context: &Context<'_>, run: RunId, state: &RunState, elapsed_ms: u64) 
         .filter(|(_, failure)| failure.class != subak_domain::FailureClass::Canceled)
         .map(|(step, failure)| step_problem(run, step, failure, state))
         .collect();
+    let failed_checks =
+        state.steps.iter().filter(|(_, step)| step.outcome.as_ref().is_some_and(subak_domain::StepOutcome::has_failed_check));
+    let problems: Vec<Diagnostic> =
+        problems.into_iter().chain(failed_checks.map(|(step, state)| check_problem(step, state))).collect();
     printer.problems(&problems, &subak_diag::Sources::default());
     let number = |status: StepStatus| state.steps.values().filter(|step| step.status == status).count();
     let (succeeded, failed, skipped, canceled) =
@@ -270,6 +283,23 @@ fn report(context: &Context<'_>, run: RunId, state: &RunState, elapsed_ms: u64) 
         }
         _ => failures.first().map_or(Exit::Failed, |(_, failure)| exit_of(failure.class)),
     }
+}
+
+/// A step that published although checks that do not block found bad rows.
+fn check_problem(step: &StepId, state: &subak_domain::StepState) -> Diagnostic {
+    let failed: Vec<&subak_domain::CheckOutcome> = state
+        .outcome
+        .iter()
+        .flat_map(|outcome| &outcome.checks)
+        .filter(|check| !check.passed() && check.severity == subak_domain::Severity::Error)
+        .collect();
+    let names: Vec<String> =
+        failed.iter().map(|check| format!("`{}` finds {} bad rows", check.check, count(check.bad_row_count))).collect();
+    let mut problem = Diagnostic::error(codes::CHECK_FAILED, format!("checks of `{step}` failed: {}", names.join(", ")));
+    problem.causes = failed.iter().flat_map(|check| check.sample.iter().map(|row| format!("bad row: {row}"))).collect();
+    problem
+        .data(format!("`{step}` was published all the same, because the checks do not block"))
+        .help("mend the data or the check, then run again")
 }
 
 fn step_problem(run: RunId, step: &StepId, failure: &Failure, state: &RunState) -> Diagnostic {

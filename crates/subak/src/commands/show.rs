@@ -19,7 +19,7 @@ pub(super) fn execute(context: &Context<'_>, args: &KeyArgs) -> Result<Exit, Cli
     let opened = context.open()?;
     let asset = find(&opened, &args.key)?;
     let snapshot = context.snapshot(&opened)?;
-    let (status, reason) = list::status(asset, &snapshot, &list::due(&opened, &snapshot));
+    let (status, reason) = list::status(asset, &list::due(&opened, &snapshot));
     let latest = snapshot.latest.get(&asset.key);
     let columns = opened.project.columns(&asset.key);
     let downstream: Vec<&str> = opened.graph().downstream(&asset.key).map(|asset| asset.key.as_str()).collect();

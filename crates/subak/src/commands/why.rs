@@ -25,7 +25,7 @@ fn asset_sentence(context: &Context<'_>, opened: &Opened, asset: &Asset) -> Resu
         return Ok(failure);
     }
     let key = &asset.key;
-    let (status, reason) = list::status(asset, &snapshot, &list::due(opened, &snapshot));
+    let (status, reason) = list::status(asset, &list::due(opened, &snapshot));
     Ok(match (status, reason, snapshot.latest.get(key)) {
         ("external", ..) => format!("`{key}` is external: something outside keeps it up to date, and no run touches it."),
         ("missing", ..) => format!("`{key}` was never materialized; `subak run +{key}` makes it and whatever it reads."),
