@@ -32,21 +32,14 @@ struct Stage {
 }
 
 impl Drop for Stage {
-    /// Best effort: what stays behind is found by `clean_up`. The statement that may still run is interrupted, and waiting for its
-    /// end is left to a thread of its own, because this may be dropped on one that others need.
+    /// Best effort: what stays behind is found by `clean_up`. The statement that may still run is interrupted, so the wait for the
+    /// connection is short. It must not be left to another thread: the next attempt makes a stage of the same name.
     fn drop(&mut self) {
         if !self.is_done {
             self.interrupt.interrupt();
-            let (connection, table) = (Arc::clone(&self.connection), self.table.clone());
-            let clean = std::thread::spawn(move || {
-                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                drop(connection.execute_batch("rollback"));
-                drop(sink::drop_stage(&connection, &table));
-            });
-            // Outside of a runtime nobody is held up, and whoever looks next finds the stage gone.
-            if tokio::runtime::Handle::try_current().is_err() {
-                drop(clean.join());
-            }
+            let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(connection.execute_batch("rollback"));
+            drop(sink::drop_stage(&connection, &self.table));
         }
     }
 }
