@@ -214,6 +214,10 @@ codes! {
         "a selection matches nothing",
         "No asset has this key, tag, group, owner, path or kind.",
         "Correct the word; `subak list` shows what exists.";
+    UPSTREAM_MISSING = "SBK0232":
+        "something upstream was never materialized",
+        "The step reads an asset that no run has made yet, and the selection does not include it.",
+        "Select what is upstream too: `subak run +KEY`.";
     CONNECT_OPEN = "SBK0301":
         "a connection cannot be opened",
         "The system is unreachable, the file cannot be opened, or it refused us.",

@@ -39,6 +39,8 @@ struct Flow {
     steps: BTreeSet<StepId>,
     /// An asset of the plan whose data will change.
     changing: Option<AssetKey>,
+    /// Whether something outside may have changed the data; nobody tells when it does.
+    is_external: bool,
 }
 
 /// Plans bringing the selected assets up to date. The same input gives the same plan.
@@ -62,6 +64,7 @@ pub fn plan(request: PlanRequest<'_>) -> Plan {
             if request.selected.assets.contains(&asset.key) && !matches!(asset.definition, Definition::External) {
                 plan.fresh.push(asset.key.clone());
             }
+            flow.is_external = matches!(asset.definition, Definition::External);
             if is_view(asset) {
                 pass_through(&mut flow, &upstream, needs);
             }
@@ -75,6 +78,7 @@ pub fn plan(request: PlanRequest<'_>) -> Plan {
 /// Readers of a view see what is behind it.
 fn pass_through(flow: &mut Flow, upstream: &[&Flow], needs: BTreeSet<StepId>) {
     flow.steps = needs;
+    flow.is_external = upstream.iter().any(|flow| flow.is_external);
     flow.changing = upstream.iter().find_map(|flow| flow.changing.clone());
     if let Some(newest) = upstream.iter().max_by_key(|flow| flow.newest).filter(|newest| newest.newest > flow.newest) {
         flow.newest = newest.newest;
@@ -107,6 +111,9 @@ fn reason(asset: &Asset, upstream: &[&Flow], request: &PlanRequest<'_>) -> Optio
         let unseen = upstream.iter().find(|flow| flow.newest > latest.confirmed_position);
         if let Some(upstream) = unseen.and_then(|flow| flow.newest_from.clone()) {
             return Some(Reason::UpstreamNewer { upstream });
+        }
+        if upstream.iter().any(|flow| flow.is_external) {
+            return Some(Reason::SourceMayHaveNew);
         }
         if let Some(upstream) = upstream.iter().find_map(|flow| flow.changing.clone()) {
             return Some(Reason::UpstreamMayChange { upstream });
@@ -166,7 +173,9 @@ pub(crate) mod tests {
 
     fn asset(name: &str, upstream: Vec<AssetKey>, is_view: bool) -> Asset {
         let on: subak_domain::ConnectionName = "warehouse".parse().expect("name");
-        let definition = if upstream.is_empty() {
+        let definition = if name.starts_with("external") {
+            Definition::External
+        } else if upstream.is_empty() {
             Definition::Ingest(Ingest {
                 from: on.clone(),
                 to: on,
@@ -309,6 +318,19 @@ pub(crate) mod tests {
             &expect![[r#"
                 src: its source may have new rows []
                 mart: `src` may change [src]
+                fresh: v"#]],
+        );
+    }
+
+    #[test]
+    fn nobody_tells_when_something_external_changes() {
+        assert_plan(
+            "external\nview v <- external\nmart <- v\nlast <- mart",
+            "v@1 mart@2 last@3",
+            "",
+            &expect![[r#"
+                mart: its source may have new rows []
+                last: `mart` may change [mart]
                 fresh: v"#]],
         );
     }

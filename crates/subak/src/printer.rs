@@ -134,7 +134,8 @@ impl Printer {
         drawn.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
         drawn.set_header(table.columns.iter().map(|name| name.replace('_', " ").to_uppercase()));
         for row in &table.rows {
-            drawn.add_row(row.iter().map(human_value));
+            // Values of a user's table are shown as they are: a year is no count.
+            drawn.add_row(row.iter().map(|value| if table.kind == "rows" { plain_value(value) } else { human_value(value) }));
         }
         for (at, column) in drawn.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
@@ -151,16 +152,21 @@ impl Printer {
     /// Prints one object of results; `human` is the text for people.
     pub(crate) fn object(&self, kind: &str, value: &Value, human: &str) {
         match self.format {
-            Format::Human => self.out(human.trim_end()),
+            Format::Human => write_if_read(human.trim_end()),
             Format::Json | Format::Jsonl | Format::Csv => {
                 let mut object =
                     Map::from_iter([("version".to_owned(), json!(OUTPUT_VERSION)), ("kind".to_owned(), json!(kind))]);
                 object.extend(value.as_object().cloned().unwrap_or_default());
                 let object = Value::Object(object);
-                self.out(&if self.format == Format::Json { format!("{object:#}") } else { object.to_string() });
+                write_if_read(&if self.format == Format::Json { format!("{object:#}") } else { object.to_string() });
             }
         }
     }
+}
+
+/// Prints one result. When nobody reads it the command goes on to its end: its exit code still says how it went.
+fn write_if_read(line: &str) {
+    drop(writeln!(std::io::stdout().lock(), "{line}"));
 }
 
 fn write_or_exit(output: &mut impl Write, line: &str) {
@@ -201,6 +207,14 @@ impl Table {
 
     fn object(&self, row: &[Value]) -> Value {
         Value::Object(self.columns.iter().cloned().zip(row.iter().cloned()).collect())
+    }
+}
+
+fn plain_value(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => visible(text),
+        other => other.to_string(),
     }
 }
 

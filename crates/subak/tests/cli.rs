@@ -107,6 +107,14 @@ fn what_was_loaded_alone_is_built_on_by_the_next_run() {
 }
 
 #[test]
+fn a_selection_without_its_upstream_is_refused_before_it_fails() {
+    let sandbox = shop();
+    let ran = sandbox.run(&["run", "gold.totals"]).expect(2);
+    assert!(ran.err.contains("error[SBK0232]") && ran.err.contains("`subak run +gold.totals`"), "{}", ran.err);
+    sandbox.run(&["run", "+gold.totals"]).expect(0);
+}
+
+#[test]
 fn a_check_that_failed_is_evaluated_again() {
     let sandbox = shop();
     sandbox.run(&["run"]).expect(0);

@@ -1,7 +1,8 @@
 //! `subak plan`.
 
 use serde_json::json;
-use subak_domain::StepId;
+use subak_diag::{Diagnostic, codes};
+use subak_domain::{Definition, Snapshot, StepId, Work};
 use subak_plan::{Plan, PlanRequest};
 
 use super::{Context, select};
@@ -23,7 +24,26 @@ pub(super) fn make(context: &Context<'_>, opened: &Opened, selection: &Selection
     let snapshot = context.snapshot(opened)?;
     let selected = select(opened, &snapshot, selection)?;
     let request = PlanRequest { graph: opened.graph(), snapshot: &snapshot, selected: &selected, full_refresh };
-    Ok(subak_plan::plan(request))
+    let plan = subak_plan::plan(request);
+    refuse_missing_upstream(opened, &snapshot, &plan)?;
+    Ok(plan)
+}
+
+/// A step whose upstream was never made, and is not made by this plan, can only fail.
+fn refuse_missing_upstream(opened: &Opened, snapshot: &Snapshot, plan: &Plan) -> Result<(), CliError> {
+    for action in &plan.actions {
+        let Work::Materialize { asset, .. } = &action.work else { continue };
+        for upstream in opened.graph().get(asset).into_iter().flat_map(|asset| &asset.upstream) {
+            let is_external = opened.graph().get(upstream).is_some_and(|asset| matches!(asset.definition, Definition::External));
+            let is_planned = plan.actions.iter().any(|action| action.step == StepId::asset(upstream));
+            if !is_external && !is_planned && !snapshot.latest.contains_key(upstream) {
+                let message = format!("`{asset}` reads `{upstream}`, which was never materialized and is not part of this run");
+                let problem = Diagnostic::error(codes::UPSTREAM_MISSING, message).data("nothing was run");
+                return Err(CliError::new(problem.help(format!("select it too: `subak run +{asset}`")), Exit::Invalid));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Prints a plan; the same form for `plan` and `run --dry-run`.

@@ -44,7 +44,13 @@ pub(super) fn execute(context: &Context<'_>, args: &RunArgs) -> Result<Exit, Cli
     context.block_on(async {
         let hold = Hold::take(context, &opened, &args.how).await?;
         // Planned with the project in hand, so that nothing can change between the plan and the run.
-        let plan = plan::make(context, &opened, &args.selection, args.full_refresh)?;
+        let plan = match plan::make(context, &opened, &args.selection, args.full_refresh) {
+            Ok(plan) => plan,
+            Err(error) => {
+                hold.give_back().await?;
+                return Err(error);
+            }
+        };
         if plan.actions.is_empty() {
             context.printer.note(&format!("nothing to do: {} selected assets are fresh", plan.fresh.len()));
             hold.give_back().await?;
