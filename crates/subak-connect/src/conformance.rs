@@ -157,6 +157,8 @@ impl SinkSuite<'_> {
         let info = sink.describe(&table(case)).await.expect(case).expect(case);
         assert_eq!((info.cursor, info.row_count), (Some(cursor(1)), 2));
         assert!(sink.describe(&table("absent")).await.expect(case).is_none());
+        let existing = sink.existing(&[table(case), table("absent")]).await.expect(case);
+        assert_eq!(existing.into_iter().collect::<Vec<_>>(), [table(case)]);
     }
 
     async fn append_adds_and_knows_its_overlap(&self) {

@@ -1,5 +1,6 @@
 //! A wrapper that fails on purpose, driven by a seed, around any connection that reads and writes.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -101,6 +102,11 @@ impl<C: Sink> Sink for Faulty<C> {
     async fn describe(&self, table: &TableName) -> Result<Option<TableInfo>, ConnectError> {
         self.faults.strike("describe")?;
         self.inner.describe(table).await
+    }
+
+    async fn existing(&self, tables: &[TableName]) -> Result<BTreeSet<TableName>, ConnectError> {
+        self.faults.strike("existing")?;
+        self.inner.existing(tables).await
     }
 
     async fn committed(&self, load: &LoadId) -> Result<Option<Committed>, ConnectError> {

@@ -1,7 +1,7 @@
 //! Everything in memory: a source that yields given rows, and a sink that keeps tables and their ledger. The reference
 //! implementation of the seams, for tests of whatever uses them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, BooleanArray};
@@ -136,6 +136,11 @@ impl Sink for Memory {
             row_count: rows.num_rows() as u64,
         };
         Ok(self.lock().tables.get(table).map(info))
+    }
+
+    async fn existing(&self, tables: &[TableName]) -> Result<BTreeSet<TableName>, ConnectError> {
+        let state = self.lock();
+        Ok(tables.iter().filter(|table| state.tables.contains_key(table)).cloned().collect())
     }
 
     async fn committed(&self, load: &LoadId) -> Result<Option<Committed>, ConnectError> {

@@ -1,5 +1,7 @@
 //! Writing: one atomic load to one table.
 
+use std::collections::BTreeSet;
+
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use subak_domain::{AssetKey, CheckRule, Cursor, LoadId, WriteMode};
@@ -14,6 +16,8 @@ use crate::{Batch, ConnectError};
 pub trait Sink: Send + Sync {
     /// What is known about a table; `None` when it does not exist.
     async fn describe(&self, table: &TableName) -> Result<Option<TableInfo>, ConnectError>;
+    /// Which of these tables and views exist. One look, however many they are.
+    async fn existing(&self, tables: &[TableName]) -> Result<BTreeSet<TableName>, ConnectError>;
     /// The load, if this sink has committed it.
     async fn committed(&self, load: &LoadId) -> Result<Option<Committed>, ConnectError>;
     /// Begins a load. Readers see nothing of it before [`Staged::publish`].

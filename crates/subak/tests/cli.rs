@@ -115,6 +115,18 @@ fn a_selection_without_its_upstream_is_refused_before_it_fails() {
 }
 
 #[test]
+fn a_warehouse_that_is_gone_is_made_again() {
+    let sandbox = Sandbox::new(BINARY, &[]);
+    sandbox.run(&["init", "p"]).expect(0);
+    sandbox.run(&["-C", "p", "run"]).expect(0);
+    std::fs::remove_file(sandbox.path().join("p/warehouse.duckdb")).expect("removed");
+    let again = sandbox.run(&["-C", "p", "run"]).expect(0);
+    assert!(again.err.contains("its table is gone from `warehouse`"), "{}", again.err);
+    let sales = sandbox.run(&["-C", "p", "query", "select count(*) as n from gold.daily_sales", "-o", "csv"]).expect(0);
+    assert_eq!(sales.out, "n\n2");
+}
+
+#[test]
 fn a_check_that_failed_is_evaluated_again() {
     let sandbox = shop();
     sandbox.run(&["run"]).expect(0);

@@ -1,5 +1,6 @@
 //! Tables, cursors and the ledger of loads.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -164,6 +165,21 @@ impl Sink for Database {
             let schema = describe().map_err(|error| failed(&format!("cannot describe `{table}`"), error))?;
             let row_count = count(connection, &format!("select count(*) from {name}"))?;
             Ok(Some(TableInfo { schema, cursor: read_cursor(connection, &table)?, row_count }))
+        })
+        .await
+    }
+
+    async fn existing(&self, tables: &[TableName]) -> Result<BTreeSet<TableName>, ConnectError> {
+        let tables = tables.to_vec();
+        self.with(move |connection| {
+            let sql = "select lower(table_schema), lower(table_name) from information_schema.tables \
+                       where table_catalog = current_database()";
+            let list = || -> duckdb::Result<BTreeSet<(String, String)>> {
+                connection.prepare(sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            };
+            let known = list().map_err(|error| failed("cannot read the catalog", error))?;
+            let is_there = |table: &TableName| known.contains(&(schema_of(table).to_lowercase(), table.name.to_lowercase()));
+            Ok(tables.into_iter().filter(is_there).collect())
         })
         .await
     }

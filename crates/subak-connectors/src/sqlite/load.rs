@@ -1,5 +1,7 @@
 //! One load: stage rows in a table of their own, then publish them in one transaction.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use rusqlite::{Connection as Driver, OptionalExtension, TransactionBehavior, params};
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
@@ -88,6 +90,22 @@ impl Sink for Database {
             }
             let row_count = count(driver, &format!("select count(*) from {}", quoted(&table)))?;
             Ok(Some(TableInfo { schema: arrow::datatypes::Schema::new(fields).into(), cursor, row_count }))
+        })
+        .await
+    }
+
+    async fn existing(&self, tables: &[TableName]) -> Result<BTreeSet<TableName>, ConnectError> {
+        if !self.path.exists() {
+            return Ok(BTreeSet::new());
+        }
+        let tables = tables.to_vec();
+        self.with(false, move |driver| {
+            let list = || -> rusqlite::Result<BTreeSet<String>> {
+                let sql = "select lower(name) from sqlite_schema where type in ('table', 'view')";
+                driver.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+            };
+            let known = list().map_err(sql_failed("cannot read the schema"))?;
+            Ok(tables.into_iter().filter(|table| known.contains(&table_name(table).to_lowercase())).collect())
         })
         .await
     }

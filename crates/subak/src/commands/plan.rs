@@ -21,11 +21,15 @@ pub(super) fn execute(context: &Context<'_>, args: &PlanArgs) -> Result<Exit, Cl
 
 /// The plan for a selection.
 pub(super) fn make(context: &Context<'_>, opened: &Opened, selection: &Selection, full_refresh: bool) -> Result<Plan, CliError> {
-    let snapshot = context.snapshot(opened)?;
-    let selected = select(opened, &snapshot, selection)?;
-    let request = PlanRequest { graph: opened.graph(), snapshot: &snapshot, selected: &selected, full_refresh };
+    of(opened, &context.snapshot(opened)?, selection, full_refresh)
+}
+
+/// The plan for a selection, given what is known.
+pub(super) fn of(opened: &Opened, snapshot: &Snapshot, selection: &Selection, full_refresh: bool) -> Result<Plan, CliError> {
+    let selected = select(opened, snapshot, selection)?;
+    let request = PlanRequest { graph: opened.graph(), snapshot, selected: &selected, full_refresh };
     let plan = subak_plan::plan(request);
-    refuse_missing_upstream(opened, &snapshot, &plan)?;
+    refuse_missing_upstream(opened, snapshot, &plan)?;
     Ok(plan)
 }
 

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use subak_connect::{ConnectErrorKind, TableName};
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{Action, Failure, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus};
+use subak_domain::{Action, AssetKey, ConnectionName, Failure, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus};
 use subak_engine::{Clock, Connections, DataExecutor, Engine, Limits, Reporter, StopReason, StopSignal, SystemClock};
 use subak_store::{Acquired, Holder, Lease, Leases, SqliteStore};
 
@@ -44,7 +45,8 @@ pub(super) fn execute(context: &Context<'_>, args: &RunArgs) -> Result<Exit, Cli
     context.block_on(async {
         let hold = Hold::take(context, &opened, &args.how).await?;
         // Planned with the project in hand, so that nothing can change between the plan and the run.
-        let plan = match plan::make(context, &opened, &args.selection, args.full_refresh) {
+        let snapshot = present(context, &opened, hold.store.snapshot()?).await;
+        let plan = match plan::of(&opened, &snapshot, &args.selection, args.full_refresh) {
             Ok(plan) => plan,
             Err(error) => {
                 hold.give_back().await?;
@@ -65,6 +67,35 @@ pub(super) fn resume(context: &Context<'_>, args: &RunResumeArgs) -> Result<Exit
     let opened = context.open()?;
     let run = runs::find(&opened.store()?, &args.run)?;
     context.block_on(work(context, &opened, Work::Resume { run }, &args.how))
+}
+
+/// The snapshot without assets whose tables are gone, for example because somebody removed the warehouse: they are missing again.
+/// A destination that cannot be asked is left to the step that needs it, which says why.
+async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot) -> Snapshot {
+    let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, true);
+    let mut stored: BTreeMap<&ConnectionName, Vec<&AssetKey>> = BTreeMap::new();
+    for asset in opened.graph().assets().iter().filter(|asset| snapshot.latest.contains_key(&asset.key)) {
+        if let Some(name) = asset.stored_in() {
+            stored.entry(name).or_default().push(&asset.key);
+        }
+    }
+    for (name, keys) in stored {
+        let tables: Vec<TableName> = keys.iter().map(|key| TableName::of(key)).collect();
+        let existing = match connections.open(name).await {
+            Ok(connection) => match connection.sink() {
+                Some(sink) => sink.existing(&tables).await.ok(),
+                None => None,
+            },
+            Err(error) if error.kind == ConnectErrorKind::NotFound => Some(std::collections::BTreeSet::new()),
+            Err(_) => None,
+        };
+        let Some(existing) = existing else { continue };
+        for key in keys.into_iter().filter(|key| !existing.contains(&TableName::of(key))) {
+            context.printer.note(&format!("`{key}` was materialized, and its table is gone from `{name}`: it counts as missing"));
+            snapshot.latest.remove(key);
+        }
+    }
+    snapshot
 }
 
 /// Takes the project, does the work, gives the project back.
@@ -196,9 +227,7 @@ fn random() -> u128 {
 
 /// Rows that each step read last time.
 fn expected(snapshot: &Snapshot) -> BTreeMap<StepId, u64> {
-    let rows = |(key, latest): (&subak_domain::AssetKey, &subak_domain::Materialization)| {
-        Some((StepId::asset(key), latest.account?.read))
-    };
+    let rows = |(key, latest): (&AssetKey, &subak_domain::Materialization)| Some((StepId::asset(key), latest.account?.read));
     snapshot.latest.iter().filter_map(rows).collect()
 }
 
