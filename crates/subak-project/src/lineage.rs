@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias,
-    TableFactor, TableWithJoins, Visit, Visitor,
+    Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    SetQuantifier, TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use subak_domain::AssetKey;
 
@@ -119,6 +119,11 @@ impl Resolver<'_> {
         match body {
             SetExpr::Select(select) => self.select(select, ctes),
             SetExpr::Query(query) => self.query(query, ctes),
+            // `by name` matches columns by their names, which is not what positions say.
+            SetExpr::SetOperation {
+                set_quantifier: SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName,
+                ..
+            } => None,
             SetExpr::SetOperation { left, right, .. } => {
                 let (mut columns, right) = (self.set(left, ctes)?, self.set(right, ctes)?);
                 for (column, other) in columns.iter_mut().zip(right) {
@@ -285,7 +290,7 @@ fn own_name(expr: &Expr) -> Option<String> {
 
 /// The columns of assets that an expression is made from.
 fn sources(expr: &Expr, relations: &[Relation]) -> BTreeSet<ColumnRef> {
-    let mut collector = Collector { relations, found: BTreeSet::new() };
+    let mut collector = Collector { relations, found: BTreeSet::new(), depth: 0, parameters: BTreeSet::new() };
     let _flow: ControlFlow<()> = expr.visit(&mut collector);
     collector.found
 }
@@ -293,13 +298,34 @@ fn sources(expr: &Expr, relations: &[Relation]) -> BTreeSet<ColumnRef> {
 struct Collector<'a> {
     relations: &'a [Relation],
     found: BTreeSet<ColumnRef>,
+    /// Queries inside the expression have relations of their own: what they name is not claimed.
+    depth: usize,
+    /// Parameters of lambdas, which are no columns.
+    parameters: BTreeSet<String>,
 }
 
 impl Visitor for Collector<'_> {
     type Break = ();
 
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
+            _ if self.depth > 0 => {}
+            Expr::Lambda(lambda) => {
+                let text = lambda.params.to_string();
+                let words = text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_lowercase);
+                self.parameters.extend(words.filter(|word| !word.is_empty()));
+            }
+            Expr::Identifier(ident) if self.parameters.contains(&normalized(ident)) => {}
             Expr::Identifier(ident) => self.unqualified(ident),
             Expr::CompoundIdentifier(parts) => self.qualified(parts),
             _ => {}
@@ -406,6 +432,9 @@ mod tests {
         assert_lineage("select * from other.t", "unknown");
         assert_lineage("select x, t.y from other.t", "x<-other.t.x y<-other.t.y");
         assert_lineage("select x from other.t, other.u", "x<-");
+        assert_lineage("select (select max(name) from s.users) as m, id from s.tx", "m<- id<-s.tx.id");
+        assert_lineage("select list_transform([amount], p -> p + 1) as l from other.t", "l<-other.t.amount");
+        assert_lineage("select id from s.users union all by name select user_id from s.tx", "unknown");
         assert_lineage("select n from range(3) t(n)", "n<-");
     }
 }
