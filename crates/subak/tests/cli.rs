@@ -127,6 +127,50 @@ fn a_warehouse_that_is_gone_is_made_again() {
 }
 
 #[test]
+fn a_cursor_of_text_must_be_declared() {
+    let sandbox = shop();
+    sandbox.write(
+        "assets/bronze/files.yml",
+        "ingest:\n  from: incoming\n  streams:\n    orders: { path: orders.csv, cursor: id }\n",
+    );
+    let ran = sandbox.run(&["run", "bronze.orders"]).expect(1);
+    assert!(ran.err.contains("the cursor column `id` is text"), "{}", ran.err);
+    sandbox.write(
+        "assets/bronze/files.yml",
+        "ingest:\n  from: incoming\n  streams:\n    orders: { path: orders.csv, cursor: id, columns: { id: bigint } }\n",
+    );
+    sandbox.write("incoming/orders.csv", "id,customer,amount\n9,Ayu,1\n");
+    sandbox.run(&["run", "bronze.orders"]).expect(0);
+    sandbox.write("incoming/orders.csv", "id,customer,amount\n9,Ayu,1\n10,Budi,2\n");
+    sandbox.run(&["run", "bronze.orders"]).expect(0);
+    let count = sandbox.run(&["query", "select count(*) as n from bronze.orders", "-o", "csv"]).expect(0);
+    assert_eq!(count.out, "n\n2", "10 is above 9");
+}
+
+#[test]
+fn names_that_duckdb_knows_are_no_unknown_upstreams() {
+    let sandbox = shop();
+    for (name, sql) in [
+        ("a", "select * from warehouse.bronze.orders"),
+        ("b", "select count(*) as n from duckdb_tables"),
+        ("c", "select count(*) as n from system.information_schema.tables"),
+        ("d", "with x as materialized (select * from bronze.orders) select * from x"),
+        ("e", "select * from \"incoming/orders.csv\""),
+    ] {
+        sandbox.write(&format!("assets/gold/{name}.sql"), &format!("/* subak\nstored_as: table\n*/\n{sql}\n"));
+    }
+    // A key of three parts is another table than it looks, also behind a header.
+    sandbox.write("assets/gold/eu/sales.sql", "/* subak\nstored_as: table\n*/\nselect 1 as id\n");
+    sandbox.write(
+        "assets/gold/eu_count.sql",
+        "/* subak\nstored_as: table\n*/\nselect count(*) as n from gold.eu.sales where id > 0\n",
+    );
+    sandbox.run(&["run"]).expect(0);
+    let upstream = sandbox.run(&["show", "gold.a", "-o", "json"]).expect(0);
+    assert!(upstream.out.contains("bronze.orders"), "{}", upstream.out);
+}
+
+#[test]
 fn a_check_that_failed_is_evaluated_again() {
     let sandbox = shop();
     sandbox.run(&["run"]).expect(0);

@@ -521,4 +521,48 @@ mod tests {
         let (batches, _) = conformance::read_all(&database, ReadRequest { columns, ..request }).await.expect("as text");
         assert_eq!(batches.iter().map(Batch::row_count).sum::<usize>(), 2);
     }
+
+    #[tokio::test]
+    async fn a_changed_type_is_refused_not_converted() {
+        let folder = tempfile::tempdir().expect("folder");
+        let database = Database { path: folder.path().join("s.db"), name: "s".into() };
+        let driver = Driver::open(&database.path).expect("open");
+        driver.execute_batch("create table t (code bigint); insert into t values (7);").expect("rows");
+        let rows = subak_connect::memory::rows(&[("code", &[Some("007")])]);
+        let run = subak_domain::RunId::from_parts(1, 1);
+        let request = LoadRequest {
+            load: LoadId::new(run, &subak_domain::StepId::check("x"), "1"),
+            table: TableName { schema: None, name: "t".into() },
+            schema: rows.schema(),
+            mode: WriteMode::Append,
+            has_unique_key: false,
+            primary_key: Vec::new(),
+            overlap: None,
+        };
+        let mut load = database.begin(request).await.expect("begin");
+        load.write(Batch::new(rows)).await.expect("write");
+        let refused = load.stage().await.map(drop).map_err(|error| error.kind);
+        assert_eq!(refused, Err(ConnectErrorKind::SchemaChanged));
+    }
+
+    #[tokio::test]
+    async fn cursors_compare_by_their_declared_type() {
+        let folder = tempfile::tempdir().expect("folder");
+        let database = Database { path: folder.path().join("s.db"), name: "s".into() };
+        let driver = Driver::open(&database.path).expect("open");
+        let rows = "create table t (seq text, at datetime);
+                    insert into t values ('99', '2025-01-01T00:00:00'), ('100', '2025-01-01 18:00:00');";
+        driver.execute_batch(rows).expect("rows");
+        for (column, data_type, from) in [("seq", "bigint", "99"), ("at", "datetime", "2025-01-01T00:00:00")] {
+            let data_type: subak_domain::DataType = data_type.parse().expect("type");
+            let from = Cursor { column: column.into(), value: from.into(), data_type };
+            let bound = subak_connect::source::CursorBound { column: column.into(), from: Some(from) };
+            let columns = [(column.to_owned(), data_type)].into();
+            let request = ReadRequest { stream: "t".into(), cursor: Some(bound), columns, ..ReadRequest::default() };
+            let (batches, highest) = conformance::read_all(&database, request).await.expect("read");
+            assert_eq!(batches.iter().map(Batch::row_count).sum::<usize>(), 2, "{column}");
+            let expect = if column == "seq" { "100" } else { "2025-01-01 18:00:00" };
+            assert_eq!(highest.map(|cursor| cursor.value).as_deref(), Some(expect), "{column}");
+        }
+    }
 }
