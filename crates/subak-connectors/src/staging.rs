@@ -1,7 +1,7 @@
 //! The SQL of a load, for systems with transactions: rows go to a stage table, are compared with the table, and are published in
 //! one transaction. Pure functions from names to statements.
 
-use subak_connect::{Dialect, LoadRequest};
+use subak_connect::{ConnectError, ConnectErrorKind, Dialect, LoadRequest};
 use subak_domain::WriteMode;
 
 /// Stage tables begin with this, so that leftovers can be found.
@@ -155,6 +155,24 @@ pub(crate) fn carry_over(dialect: &Dialect, names: &Names, request: &LoadRequest
     let list = dialect.identifiers(&columns.stage);
     statements.push(format!("insert into {target} ({list}) select {list} from {stage}"));
     statements
+}
+
+/// The error for a column whose type no longer fits the table.
+pub(crate) fn type_changed(table: &str, column: &str, held: &str, arriving: &str) -> ConnectError {
+    let message = format!("column `{column}` of `{table}` is {held} and arrives as {arriving}");
+    ConnectError::new(ConnectErrorKind::SchemaChanged, message)
+        .help(format!("declare the type of `{column}` under `columns:`, or rebuild the table with `--full-refresh`"))
+}
+
+/// The error for keys that make a merge ambiguous; `keys` are `column=value` texts.
+pub(crate) fn bad_key_error(request: &LoadRequest, is_null: bool, keys: &str) -> ConnectError {
+    let (kind, what) = if is_null {
+        (ConnectErrorKind::KeyNull, "rows without a key")
+    } else {
+        (ConnectErrorKind::KeyTwice, "several rows with one key")
+    };
+    ConnectError::new(kind, format!("`{}` would get {what}: {keys}", request.table))
+        .help("correct the source, or declare another `primary_key:`")
 }
 
 fn same_key(dialect: &Dialect, key: &[String]) -> String {

@@ -218,14 +218,8 @@ fn refuse_bad_keys(connection: &Connection, names: &Names, request: &LoadRequest
             row.iter().skip(2).map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("NULL"))).collect();
         parts.join(", ")
     };
-    let (kind, what) = if is_null {
-        (ConnectErrorKind::KeyNull, "rows without a key")
-    } else {
-        (ConnectErrorKind::KeyTwice, "several rows with one key")
-    };
     let keys: Vec<String> = rows.iter().map(key_text).collect();
-    Err(ConnectError::new(kind, format!("`{}` would get {what}: {}", request.table, keys.join("; ")))
-        .help("correct the source, or declare another `primary_key:`"))
+    Err(staging::bad_key_error(request, is_null, &keys.join("; ")))
 }
 
 /// Refuses a load whose columns have other types than the table's, because DuckDB would convert them without a word.
@@ -249,11 +243,7 @@ fn refuse_changed_types(
     };
     match read().map_err(|error| failed("cannot compare column types", error))? {
         None => Ok(()),
-        Some((column, arriving, held)) => {
-            let message = format!("column `{column}` of `{}` is {held} and arrives as {arriving}", request.table);
-            Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message)
-                .help(format!("declare the type of `{column}` under `columns:`, or rebuild the table with `--full-refresh`")))
-        }
+        Some((column, arriving, held)) => Err(staging::type_changed(&request.table.to_string(), &column, &held, &arriving)),
     }
 }
 

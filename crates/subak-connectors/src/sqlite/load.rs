@@ -315,9 +315,7 @@ fn refuse_changed_types(driver: &Driver, stage: &str, target: &str) -> Result<()
         if let Some((_, held)) = held.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name))
             && !held.eq_ignore_ascii_case(&arriving)
         {
-            let message = format!("column `{name}` of `{target}` is {held} and arrives as {arriving}");
-            return Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message)
-                .help(format!("declare the type of `{name}` under `columns:`, or rebuild the table with `--full-refresh`")));
+            return Err(staging::type_changed(target, &name, held, &arriving));
         }
     }
     Ok(())
@@ -338,13 +336,7 @@ fn refuse_bad_keys(driver: &Driver, names: &Names, request: &LoadRequest) -> Res
     };
     let found = driver.query_row(&sql, [], read).optional().map_err(sql_failed("cannot check the keys"))?;
     let Some((is_null, key)) = found else { return Ok(()) };
-    let (kind, what) = if is_null {
-        (ConnectErrorKind::KeyNull, "rows without a key")
-    } else {
-        (ConnectErrorKind::KeyTwice, "several rows with one key")
-    };
-    Err(ConnectError::new(kind, format!("`{}` would get {what}: {key}", request.table))
-        .help("correct the source, or declare another `primary_key:`"))
+    Err(staging::bad_key_error(request, is_null, &key))
 }
 
 struct SqliteStaged {
