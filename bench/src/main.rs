@@ -58,7 +58,12 @@ fn measure<T>(case: &str, unit_count: usize, work: impl FnOnce() -> T) -> T {
 
 fn action(name: &str, needs: Vec<StepId>) -> Action {
     let asset: AssetKey = name.parse().expect("key");
-    Action { step: StepId::asset(&asset), work: Work::Materialize { asset, full_refresh: false }, reason: Reason::Missing, needs }
+    Action {
+        step: StepId::asset(&asset),
+        work: Work::Materialize { asset, full_refresh: false, range: None },
+        reason: Reason::Missing,
+        needs,
+    }
 }
 
 fn steps(case: &str, actions: Vec<Action>) {
@@ -78,7 +83,7 @@ fn steps(case: &str, actions: Vec<Action>) {
     measure(case, actions.len(), || {
         runtime.block_on(async {
             let run = RunId::from_parts(1, 1);
-            engine.plan_run(run, actions, "bench".into(), "bench".into()).await.expect("planned");
+            engine.plan_run(run, actions, "bench".into(), "bench".into(), String::new()).await.expect("planned");
             let state = engine.run(run, &limits, &StopSignal::default()).await.expect("run");
             assert_eq!(state.status, RunStatus::Succeeded);
         });
@@ -117,7 +122,14 @@ fn load() {
         has_schemas: true,
     }];
     let environment = BTreeMap::new();
-    let options = LoadOptions { connectors: &connectors, environment: &environment, profile: None };
+    let options = LoadOptions {
+        connectors: &connectors,
+        environment: &environment,
+        profile: None,
+        as_of: None,
+        now: jiff::Timestamp::UNIX_EPOCH,
+        vars: &environment,
+    };
     let mut files = project();
     let mut loader = Loader::default();
     let loaded = measure("load 10,000 assets", ASSET_COUNT, || loader.load(&files, &options));

@@ -166,6 +166,8 @@ fn shape(key: &Key) -> String {
         Shape::Named(_) => "mapping by name".into(),
         Shape::List(_) => "list".into(),
         Shape::Type => "type".into(),
+        Shape::TypeOr(_) => "type or mapping".into(),
+        Shape::Rows => "list of rows".into(),
         Shape::Connection => "connection".into(),
         Shape::TextOr(_) => "text or mapping".into(),
         Shape::Check => "check".into(),

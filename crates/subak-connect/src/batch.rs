@@ -10,6 +10,9 @@ pub const BATCH_ROW_COUNT_MAX: usize = 32 * 1024;
 /// Upper bound for bytes in one batch that a source yields; a single row that is larger travels alone.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Key in the metadata of a batch's schema: rows are free to leave columns out, so a column that is not there this time is no error.
+pub const OPEN_SCHEMA: &str = "subak:open";
+
 /// Rows in Arrow form, and where they came from.
 #[derive(Debug, Clone)]
 pub struct Batch {

@@ -12,8 +12,8 @@ use subak_domain::{CheckRule, Cursor, DataType, LoadId, RunId, StepId, StoredAs,
 
 use crate::source::CursorBound;
 use crate::{
-    Batch, BuildRequest, Committed, ConnectError, ConnectErrorKind, Connection, LoadRequest, ReadRequest, Source, SourceItem,
-    Staged, TableName,
+    Audit, Batch, BuildRequest, Commit, Committed, ConnectError, ConnectErrorKind, Connection, LoadRequest, ReadRequest, Source,
+    SourceItem, Staged, TableName,
 };
 
 /// The rows of a table as texts, NULL as `None`, sorted.
@@ -89,15 +89,8 @@ fn table(name: &str) -> TableName {
 
 impl SinkSuite<'_> {
     fn request(case: &str, mode: WriteMode, rows: &RecordBatch) -> LoadRequest {
-        LoadRequest {
-            load: load_id(case),
-            table: table(case.split('/').next().unwrap_or(case)),
-            schema: rows.schema(),
-            mode,
-            has_unique_key: mode == WriteMode::Merge,
-            primary_key: vec!["id".to_owned()],
-            overlap: None,
-        }
+        let table = table(case.split('/').next().unwrap_or(case));
+        LoadRequest { primary_key: vec!["id".to_owned()], ..LoadRequest::new(load_id(case), table, rows.schema(), mode) }
     }
 
     async fn staged(&self, request: LoadRequest, rows: RecordBatch) -> Result<Box<dyn Staged>, ConnectError> {
@@ -112,7 +105,7 @@ impl SinkSuite<'_> {
     async fn publish(&self, case: &str, mode: WriteMode, rows: &[(i64, &str)], cursor: Option<Cursor>) -> Committed {
         let rows = batch(&rows.iter().map(|(id, note)| (Some(*id), Some(*note))).collect::<Vec<_>>());
         let staged = self.staged(Self::request(case, mode, &rows), rows).await.expect(case);
-        staged.publish(cursor).await.expect(case)
+        staged.publish(cursor.into()).await.expect(case)
     }
 
     fn assert_rows(&self, case: &str, expect: &[(i64, &str)]) {
@@ -167,7 +160,7 @@ impl SinkSuite<'_> {
         // Read again from the bound, inclusive: three rows tie at 2 now, two of which are there already.
         let rows = batch(&[(Some(2), Some("b")), (Some(2), Some("b")), (Some(2), Some("new")), (Some(3), Some("c"))]);
         let request = LoadRequest { overlap: Some(cursor(2)), ..Self::request("appended/2", WriteMode::Append, &rows) };
-        let committed = self.staged(request, rows).await.expect(case).publish(Some(cursor(3))).await.expect(case);
+        let committed = self.staged(request, rows).await.expect(case).publish(Some(cursor(3)).into()).await.expect(case);
         assert_eq!((committed.written, committed.overlap_count, committed.row_count), (2, 2, 5));
         self.assert_rows(case, &[(1, "a"), (2, "b"), (2, "b"), (2, "new"), (3, "c")]);
         // Without an overlap every row counts, equal ones too.
@@ -190,7 +183,7 @@ impl SinkSuite<'_> {
         ] {
             let staged = self.staged(Self::request(case, WriteMode::Merge, &rows), rows).await;
             let result = match staged {
-                Ok(staged) => staged.publish(None).await.map(drop),
+                Ok(staged) => staged.publish(Commit::default()).await.map(drop),
                 Err(error) => Err(error),
             };
             assert_eq!(result.map_err(|error| error.kind), Err(kind), "{case}");
@@ -212,7 +205,7 @@ impl SinkSuite<'_> {
         self.publish(case, WriteMode::Append, &[(1, "a"), (2, "b")], Some(cursor(2))).await;
         let rows = batch(&[(Some(2), Some("b")), (Some(3), Some("c"))]).project(&[0, 1]).expect(case);
         let request = LoadRequest { overlap: Some(cursor(2)), ..Self::request("narrowed/2", WriteMode::Append, &rows) };
-        let committed = self.staged(request, rows).await.expect(case).publish(Some(cursor(3))).await.expect(case);
+        let committed = self.staged(request, rows).await.expect(case).publish(Some(cursor(3)).into()).await.expect(case);
         assert_eq!((committed.written, committed.overlap_count, committed.row_count), (1, 1, 3), "{case}");
     }
 
@@ -221,7 +214,7 @@ impl SinkSuite<'_> {
         let rows = batch(&[(Some(1), Some("a")), (Some(1), Some("b"))]);
         let request = LoadRequest { has_unique_key: true, ..Self::request(case, WriteMode::Replace, &rows) };
         let result = match self.staged(request, rows).await {
-            Ok(staged) => staged.publish(None).await.map(drop),
+            Ok(staged) => staged.publish(Commit::default()).await.map(drop),
             Err(error) => Err(error),
         };
         assert_eq!(result.map_err(|error| error.kind), Err(ConnectErrorKind::KeyTwice), "{case}");
@@ -236,7 +229,7 @@ impl SinkSuite<'_> {
         let rows = RecordBatch::try_new(Arc::new(schema), vec![id, extra]).expect(case);
         let staged = self.staged(Self::request("evolved/2", WriteMode::Append, &rows), rows).await;
         match staged {
-            Ok(staged) => staged.publish(None).await.expect(case),
+            Ok(staged) => staged.publish(Commit::default()).await.expect(case),
             Err(error) => panic!("{case}: {error} {:?}", error.causes()),
         };
         let info = self.connection.sink().expect(case).describe(&table(case)).await.expect(case).expect(case);
@@ -249,8 +242,8 @@ impl SinkSuite<'_> {
         self.publish(case, WriteMode::Append, &[(1, "a")], None).await;
         let rows = batch(&[(Some(1), None)]);
         let mut staged = self.staged(Self::request("audited/2", WriteMode::Append, &rows), rows).await.expect(case);
-        let unique = staged.audit(&CheckRule::Unique { columns: vec!["id".to_owned()] }).await.expect(case);
-        let not_null = staged.audit(&CheckRule::NotNull { columns: vec!["note".to_owned()] }).await.expect(case);
+        let unique = staged.audit(&Audit::of(CheckRule::Unique { columns: vec!["id".to_owned()] })).await.expect(case);
+        let not_null = staged.audit(&Audit::of(CheckRule::NotNull { columns: vec!["note".to_owned()] })).await.expect(case);
         assert_eq!((unique.bad_row_count, unique.row_count), (1, Some(2)), "unique");
         assert_eq!((not_null.bad_row_count, not_null.row_count), (1, Some(2)), "not_null");
         drop(staged);
@@ -271,7 +264,7 @@ impl SinkSuite<'_> {
         let column: ArrayRef = Arc::new(StringArray::from(vec!["v'\"\u{1F600}"]));
         let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::clone(&column), column]).expect("odd");
         let request = LoadRequest { table: table(name), ..Self::request("odd", WriteMode::Replace, &rows) };
-        self.staged(request, rows).await.expect("odd").publish(None).await.expect("odd");
+        self.staged(request, rows).await.expect("odd").publish(Commit::default()).await.expect("odd");
         let value = Some("v'\"\u{1F600}".to_owned());
         assert_eq!((self.read)(&table(name)), Some(vec![vec![value.clone(), value]]));
     }
@@ -285,6 +278,9 @@ pub async fn sql(connection: &dyn Connection, read: Reader<'_>) {
         table: table(case),
         sql: sql.to_owned(),
         stored_as,
+        incremental: None,
+        surrogate_key: None,
+        at: "1970-01-01 00:00:00".to_owned(),
     };
 
     let query = "select 1 as id, cast('a' as varchar) as note";
@@ -294,18 +290,21 @@ pub async fn sql(connection: &dyn Connection, read: Reader<'_>) {
 
     for (case, stored_as) in [("built_table", StoredAs::Table), ("built_view", StoredAs::View)] {
         let mut staged = backend.build(build(case, query, stored_as)).await.expect(case);
-        let found = staged.audit(&CheckRule::Sql { sql: "select * from {{ this }} where id = 1".to_owned() }).await.expect(case);
+        let found = staged
+            .audit(&Audit::of(CheckRule::Sql { sql: "select * from {{ this }} where id = 1".to_owned() }))
+            .await
+            .expect(case);
         assert_eq!((found.bad_row_count, found.sample.as_slice()), (1, &["id=1, note=a".to_owned()][..]), "{case}");
         drop(staged);
         assert_eq!((read)(&table(case)), None, "{case}: dropping published");
         let staged = backend.build(build(case, query, stored_as)).await.expect(case);
-        staged.publish(None).await.expect(case);
+        staged.publish(Commit::default()).await.expect(case);
         assert_eq!((read)(&table(case)), Some(vec![vec![Some("1".to_owned()), Some("a".to_owned())]]), "{case}");
     }
     // A table becomes a view and a view a table, and a failed build leaves what was there.
     for (case, stored_as) in [("built_table", StoredAs::View), ("built_view", StoredAs::Table)] {
         let staged = backend.build(build(case, "select 2 as id", stored_as)).await.expect(case);
-        staged.publish(None).await.expect(case);
+        staged.publish(Commit::default()).await.expect(case);
         assert_eq!((read)(&table(case)), Some(vec![vec![Some("2".to_owned())]]), "{case}");
         assert!(backend.build(build(case, "select * from no_such_table", stored_as)).await.is_err(), "{case}");
         assert_eq!((read)(&table(case)), Some(vec![vec![Some("2".to_owned())]]), "{case}");
@@ -314,16 +313,23 @@ pub async fn sql(connection: &dyn Connection, read: Reader<'_>) {
     assert!(matches!(batches.as_slice(), [Ok(batch)] if batch.num_rows() == 0), "an empty result still has its schema");
 }
 
-/// Reads a stream to its end.
+/// Reads a stream to its end and converts it to the declared types. The first reject is an error.
 pub async fn read_all(source: &dyn Source, request: ReadRequest) -> Result<(Vec<Batch>, Option<Cursor>), ConnectError> {
     let (mut batches, mut cursor) = (Vec::new(), None);
+    let columns = request.columns.clone();
     let mut items = source.read(request);
     while let Some(item) = items.next().await {
         match item? {
             SourceItem::Batch(batch) => {
                 assert!(cursor.is_none(), "a batch after the cursor that covers it");
-                batches.push(batch);
+                batches.push(crate::convert::to_declared(batch, &columns)?);
             }
+            SourceItem::Rejected(rejects) => {
+                if let Some(reject) = rejects.first() {
+                    return Err(reject.to_error());
+                }
+            }
+            SourceItem::File(_) | SourceItem::Warning(_) => {}
             SourceItem::Cursor(value) => cursor = Some(value),
         }
     }
@@ -337,20 +343,19 @@ pub async fn source(source: &dyn Source, request: ReadRequest, highest: &Cursor,
     assert!(streams.windows(2).all(|pair| pair[0].name < pair[1].name), "streams are sorted");
     source.probe().await.expect("probe");
 
-    let all = ReadRequest { cursor: Some(CursorBound { column: highest.column.clone(), from: None }), ..request.clone() };
+    let all = ReadRequest { cursor: Some(CursorBound::new(&highest.column, None)), ..request.clone() };
     let (batches, cursor) = read_all(source, all).await.expect("read");
     assert_eq!(cursor.as_ref(), Some(highest), "the cursor is the highest value");
     assert!(batches.windows(2).all(|pair| pair[0].records.schema() == pair[1].records.schema()), "one schema");
     let total: usize = batches.iter().map(Batch::row_count).sum();
     assert!(total > tie_count, "the stream has rows below its highest value");
 
-    let bound = CursorBound { column: highest.column.clone(), from: Some(highest.clone()) };
+    let bound = CursorBound::new(&highest.column, Some(highest.clone()));
     let (batches, cursor) = read_all(source, ReadRequest { cursor: Some(bound), ..request.clone() }).await.expect("read");
     assert_eq!(batches.iter().map(Batch::row_count).sum::<usize>(), tie_count, "the bound is inclusive");
     assert_eq!(cursor.as_ref(), Some(highest));
 
-    let missing =
-        ReadRequest { cursor: Some(CursorBound { column: "no_such_column".to_owned(), from: None }), ..request.clone() };
+    let missing = ReadRequest { cursor: Some(CursorBound::new("no_such_column", None)), ..request.clone() };
     assert_eq!(read_all(source, missing).await.map(drop).map_err(|error| error.kind), Err(ConnectErrorKind::ColumnMissing));
 
     let mut abandoned = source.read(request);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Sink, Source, SqlBackend};
+use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Quarantine, Sink, Source, SqlBackend};
 
 /// A kind of outside system.
 #[async_trait]
@@ -56,6 +56,10 @@ pub trait Connection: Send + Sync {
     }
     /// Writing tables.
     fn sink(&self) -> Option<&dyn Sink> {
+        None
+    }
+    /// Looking at rows that were refused; there where there is a sink that keeps them.
+    fn quarantine(&self) -> Option<&dyn Quarantine> {
         None
     }
     /// Building and querying with SQL.

@@ -8,11 +8,11 @@ use arrow::array::{
     Int32Array, Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType as ArrowType, Field, Fields, Schema, TimeUnit};
+use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Fields, Schema, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use jiff::civil::{Date, DateTime, Time};
 use jiff::{Timestamp, tz::TimeZone};
-use subak_domain::DataType;
+use subak_domain::{Column, DataType};
 
 use crate::{Batch, ConnectError, ConnectErrorKind};
 
@@ -88,7 +88,68 @@ pub fn missing_column(name: &str, schema: &Schema) -> ConnectError {
         .help(format!("the stream has the columns {}", known.join(", ")))
 }
 
-/// Converts the columns that `columns` names to their declared types; the others stay as they are. Order stays.
+/// The columns of a schema by logical type.
+pub fn columns_of(schema: &Schema) -> Vec<Column> {
+    let column = |field: &FieldRef| Column { name: field.name().clone(), data_type: logical_type(field.data_type()) };
+    schema.fields().iter().map(column).collect()
+}
+
+/// A column in another type, and the rows whose values do not fit it exactly; those are NULL in the result.
+#[derive(Debug, Clone)]
+pub struct Converted {
+    /// The values.
+    pub array: ArrayRef,
+    /// Numbers of the rows that do not fit, ascending.
+    pub misfits: Vec<usize>,
+}
+
+/// Converts a column value by value. `format` is how dates and times are written, in `strftime` letters. `Err` when no value of the
+/// one type can become the other.
+pub fn convert(array: &ArrayRef, data_type: DataType, format: Option<&str>, column: &str) -> Result<Converted, ConnectError> {
+    let target = arrow_type(data_type);
+    if *array.data_type() == target && !matches!(data_type, DataType::Uuid | DataType::Json) {
+        return Ok(Converted { array: Arc::clone(array), misfits: Vec::new() });
+    }
+    if let Some(texts) = array.as_string_opt::<i32>() {
+        return parse_texts(texts, data_type, format).map_err(|error| misfit_type(column, data_type).because(error));
+    }
+    if data_type == DataType::Text && logical_type(array.data_type()) == DataType::Json {
+        return Err(misfit_type(column, data_type));
+    }
+    let options = CastOptions { safe: true, ..CastOptions::default() };
+    let converted = cast_with_options(array, &target, &options).map_err(|error| misfit_type(column, data_type).because(error))?;
+    // A value that does not fit became NULL, and one that was narrowed no longer casts back to itself: both are misfits.
+    let back = cast_with_options(&converted, array.data_type(), &options).map_err(|error| {
+        let message = format!("column `{column}` cannot become {data_type} without a loss that cannot be checked");
+        ConnectError::new(ConnectErrorKind::ValueMisfit, message).because(error)
+    })?;
+    if converted.null_count() == array.null_count() && back.as_ref() == array.as_ref() {
+        return Ok(Converted { array: converted, misfits: Vec::new() });
+    }
+    let is_misfit = |row: &usize| {
+        let is_lost = array.is_valid(*row) && converted.is_null(*row);
+        is_lost || array.slice(*row, 1).as_ref() != back.slice(*row, 1).as_ref()
+    };
+    let misfits: Vec<usize> = (0..array.len()).filter(is_misfit).collect();
+    let array = without(&converted, &misfits)?;
+    Ok(Converted { array, misfits })
+}
+
+/// The column with NULL in some rows.
+pub fn without(array: &ArrayRef, rows: &[usize]) -> Result<ArrayRef, ConnectError> {
+    if rows.is_empty() {
+        return Ok(Arc::clone(array));
+    }
+    let mut is_null = vec![false; array.len()];
+    for row in rows {
+        is_null[*row] = true;
+    }
+    arrow::compute::nullif(array, &BooleanArray::from(is_null))
+        .map_err(|error| ConnectError::new(ConnectErrorKind::Internal, "values cannot be taken out of a column").because(error))
+}
+
+/// Converts the columns that `columns` names to their declared types; the others stay as they are. Order stays. The first value that
+/// does not fit is the error.
 pub fn to_declared(batch: Batch, columns: &BTreeMap<String, DataType>) -> Result<Batch, ConnectError> {
     if columns.is_empty() {
         return Ok(batch);
@@ -98,7 +159,13 @@ pub fn to_declared(batch: Batch, columns: &BTreeMap<String, DataType>) -> Result
     for (at, field) in schema.fields().iter().enumerate() {
         let array = batch.records.column(at);
         arrays.push(match columns.get(field.name()) {
-            Some(data_type) if array.data_type() != field.data_type() => convert(array, *data_type, field.name(), &batch)?,
+            Some(data_type) if array.data_type() != field.data_type() => {
+                let converted = convert(array, *data_type, None, field.name())?;
+                if let Some(row) = converted.misfits.first() {
+                    return Err(misfit(field.name(), &text_at(array, *row), *data_type, &batch.place(*row)));
+                }
+                converted.array
+            }
             _ => Arc::clone(array),
         });
     }
@@ -109,29 +176,13 @@ pub fn to_declared(batch: Batch, columns: &BTreeMap<String, DataType>) -> Result
     Ok(Batch { records, origin: batch.origin })
 }
 
-fn convert(array: &ArrayRef, data_type: DataType, column: &str, batch: &Batch) -> Result<ArrayRef, ConnectError> {
-    if let Some(texts) = array.as_string_opt::<i32>() {
-        return parse_texts(texts, data_type).map_err(|row| misfit(column, texts.value(row), data_type, &batch.place(row)));
-    }
-    let target = arrow_type(data_type);
-    let options = CastOptions { safe: true, ..CastOptions::default() };
-    let converted = cast_with_options(array, &target, &options).map_err(|error| {
-        ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{column}` cannot become {data_type}")).because(error)
-    })?;
-    // A value that does not fit became NULL, and one that was narrowed no longer casts back to itself: both are misfits.
-    let back = cast_with_options(&converted, array.data_type(), &options).map_err(|error| {
-        let message = format!("column `{column}` cannot become {data_type} without a loss that cannot be checked");
-        ConnectError::new(ConnectErrorKind::ValueMisfit, message).because(error)
-    })?;
-    for row in 0..array.len() {
-        let is_lost = array.is_valid(row) && converted.is_null(row);
-        let is_changed = array.slice(row, 1).as_ref() != back.slice(row, 1).as_ref();
-        if is_lost || is_changed {
-            let shown = arrow::util::display::array_value_to_string(array, row).unwrap_or_default();
-            return Err(misfit(column, &shown, data_type, &batch.place(row)));
-        }
-    }
-    Ok(converted)
+/// A value as text for people.
+pub fn text_at(array: &ArrayRef, row: usize) -> String {
+    arrow::util::display::array_value_to_string(array, row).unwrap_or_default()
+}
+
+fn misfit_type(column: &str, data_type: DataType) -> ConnectError {
+    ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{column}` cannot become {data_type}"))
 }
 
 /// The error for a value that its declared type cannot hold.
@@ -141,39 +192,137 @@ pub fn misfit(column: &str, value: &str, data_type: DataType, place: &str) -> Co
         .help(format!("correct the value, or declare `{column}` as a type that holds it; `text` holds everything"))
 }
 
-/// Parses every text. `Err` is the first row that does not fit.
-pub fn parse_texts(texts: &StringArray, data_type: DataType) -> Result<ArrayRef, usize> {
-    Ok(match data_type {
-        DataType::Text | DataType::Json | DataType::Uuid => Arc::new(texts.clone()),
-        DataType::Bytes => Arc::new(texts.iter().map(|text| text.map(str::as_bytes)).collect::<BinaryArray>()),
-        DataType::Boolean => Arc::new(each(texts, parse_boolean)?.into_iter().collect::<BooleanArray>()),
-        DataType::SmallInt => Arc::new(Int16Array::from(each(texts, |text| text.parse().ok())?)),
-        DataType::Integer => Arc::new(Int32Array::from(each(texts, |text| text.parse().ok())?)),
-        DataType::BigInt => Arc::new(Int64Array::from(each(texts, |text| text.parse().ok())?)),
-        DataType::UnsignedBigInt => Arc::new(UInt64Array::from(each(texts, |text| text.parse().ok())?)),
-        DataType::Real => Arc::new(Float32Array::from(each(texts, |text| text.parse().ok())?)),
-        DataType::Double => Arc::new(Float64Array::from(each(texts, |text| text.parse().ok())?)),
-        DataType::Decimal { precision, scale } => {
-            let values = each(texts, |text| parse_decimal(text, precision, scale))?;
-            let array = Decimal128Array::from(values).with_precision_and_scale(precision, scale.cast_signed());
-            Arc::new(array.map_err(|_| 0_usize)?)
+/// Parses every text. `Err` when `format` is no format.
+pub fn parse_texts(texts: &StringArray, data_type: DataType, format: Option<&str>) -> Result<Converted, jiff::Error> {
+    if let Some(format) = format {
+        return parse_formatted(texts, data_type, format);
+    }
+    let mut misfits = Vec::new();
+    let misses = &mut misfits;
+    let array: ArrayRef = match data_type {
+        DataType::Text => Arc::new(texts.clone()),
+        DataType::Json => {
+            Arc::new(each(texts, misses, |text| is_json(text).then_some(text)).into_iter().collect::<StringArray>())
         }
-        DataType::Date => Arc::new(Date32Array::from(each(texts, parse_date)?)),
-        DataType::Time => Arc::new(Time64MicrosecondArray::from(each(texts, parse_time)?)),
-        DataType::DateTime => Arc::new(TimestampMicrosecondArray::from(each(texts, parse_datetime)?)),
-        DataType::Timestamp => Arc::new(TimestampMicrosecondArray::from(each(texts, parse_timestamp)?).with_timezone("UTC")),
-    })
+        DataType::Uuid => {
+            Arc::new(each(texts, misses, |text| is_uuid(text).then_some(text)).into_iter().collect::<StringArray>())
+        }
+        DataType::Bytes => Arc::new(texts.iter().map(|text| text.map(str::as_bytes)).collect::<BinaryArray>()),
+        DataType::Boolean => Arc::new(each(texts, misses, parse_boolean).into_iter().collect::<BooleanArray>()),
+        DataType::SmallInt => Arc::new(Int16Array::from(each(texts, misses, |text| text.parse().ok()))),
+        DataType::Integer => Arc::new(Int32Array::from(each(texts, misses, |text| text.parse().ok()))),
+        DataType::BigInt => Arc::new(Int64Array::from(each(texts, misses, |text| text.parse().ok()))),
+        DataType::UnsignedBigInt => Arc::new(UInt64Array::from(each(texts, misses, |text| text.parse().ok()))),
+        DataType::Real => Arc::new(Float32Array::from(each(texts, misses, parse_real))),
+        DataType::Double => Arc::new(Float64Array::from(each(texts, misses, parse_double))),
+        DataType::Decimal { precision, scale } => {
+            let values = each(texts, misses, |text| parse_decimal(text, precision, scale));
+            let array = Decimal128Array::from(values);
+            let typed = array.with_data_type(arrow_type(data_type));
+            Arc::new(typed)
+        }
+        DataType::Date => Arc::new(Date32Array::from(each(texts, misses, parse_date))),
+        DataType::Time => Arc::new(Time64MicrosecondArray::from(each(texts, misses, parse_time))),
+        DataType::DateTime => Arc::new(TimestampMicrosecondArray::from(each(texts, misses, parse_datetime))),
+        DataType::Timestamp => {
+            Arc::new(TimestampMicrosecondArray::from(each(texts, misses, parse_timestamp)).with_timezone("UTC"))
+        }
+    };
+    Ok(Converted { array, misfits })
 }
 
-fn each<T>(texts: &StringArray, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<Option<T>>, usize> {
+/// A finite number in decimal digits as the nearest one of its type; a number that is beyond it is a misfit, not infinity.
+fn parse_double(text: &str) -> Option<f64> {
+    let value: f64 = text.parse().ok()?;
+    (value.is_finite() || !text.bytes().any(|byte| byte.is_ascii_digit())).then_some(value)
+}
+
+fn parse_real(text: &str) -> Option<f32> {
+    let value: f32 = text.parse().ok()?;
+    (value.is_finite() || !text.bytes().any(|byte| byte.is_ascii_digit())).then_some(value)
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+fn is_uuid(text: &str) -> bool {
+    let is_group = |at: usize| matches!(at, 8 | 13 | 18 | 23);
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| if is_group(at) { byte == b'-' } else { byte.is_ascii_hexdigit() })
+}
+
+fn each<'a, T>(texts: &'a StringArray, misfits: &mut Vec<usize>, parse: impl Fn(&'a str) -> Option<T>) -> Vec<Option<T>> {
     let mut values = Vec::with_capacity(texts.len());
     for (row, text) in texts.iter().enumerate() {
-        values.push(match text {
-            Some(text) => Some(parse(text).ok_or(row)?),
-            None => None,
-        });
+        let value = text.and_then(&parse);
+        if value.is_none() && text.is_some() {
+            misfits.push(row);
+        }
+        values.push(value);
     }
-    Ok(values)
+    values
+}
+
+/// Dates and times as `format` writes them. `%s` alone is seconds since 1970-01-01 UTC, `%Q` alone milliseconds; `any` reads every
+/// common spelling.
+fn parse_formatted(texts: &StringArray, data_type: DataType, format: &str) -> Result<Converted, jiff::Error> {
+    use jiff::fmt::strtime;
+    let mut misfits = Vec::new();
+    let micros = |text: &str| -> Option<i64> {
+        match format {
+            "any" => return parse_instant(text),
+            "%Q" => return text.parse::<i64>().ok()?.checked_mul(1000),
+            _ => {}
+        }
+        let parsed = strtime::parse(format, text).ok()?;
+        match (parsed.to_timestamp(), parsed.to_datetime(), parsed.to_date()) {
+            (Ok(instant), ..) => Some(instant.as_microsecond()),
+            (_, Ok(at), _) => datetime_microseconds(at),
+            (.., Ok(date)) => datetime_microseconds(date.to_datetime(Time::midnight())),
+            _ => None,
+        }
+    };
+    if format != "any" && format != "%Q" {
+        // A format that is none is told once, not for each row.
+        strtime::format(format, &jiff::Zoned::new(Timestamp::UNIX_EPOCH, TimeZone::UTC))?;
+    }
+    let array: ArrayRef = match data_type {
+        DataType::Date => {
+            let days = |text: &str| micros(text).and_then(|micros| i32::try_from(micros.div_euclid(DAY_MICROSECONDS)).ok());
+            Arc::new(Date32Array::from(each(texts, &mut misfits, days)))
+        }
+        DataType::Time => {
+            let time = |text: &str| microseconds_of(strtime::parse(format, text).ok()?.to_time().ok()?);
+            Arc::new(Time64MicrosecondArray::from(each(texts, &mut misfits, time)))
+        }
+        DataType::Timestamp => Arc::new(TimestampMicrosecondArray::from(each(texts, &mut misfits, micros)).with_timezone("UTC")),
+        _ => Arc::new(TimestampMicrosecondArray::from(each(texts, &mut misfits, micros))),
+    };
+    Ok(Converted { array, misfits })
+}
+
+/// Microseconds since 1970-01-01 UTC of a time in any common spelling: ISO 8601 with a space or `T`, with or without an offset (none
+/// means UTC), or digits that are seconds, milliseconds, microseconds or nanoseconds since 1970 by their length.
+pub fn parse_instant(text: &str) -> Option<i64> {
+    let text = text.trim();
+    if let Ok(number) = text.parse::<i64>() {
+        return match text.trim_start_matches('-').len() {
+            1..=11 => number.checked_mul(1_000_000),
+            12..=14 => number.checked_mul(1000),
+            15..=17 => Some(number),
+            _ => (number % 1000 == 0).then_some(number / 1000),
+        };
+    }
+    if let Some(micros) = parse_datetime(text).or_else(|| parse_timestamp(text)) {
+        return Some(micros);
+    }
+    let (seconds, fraction) = text.split_once('.')?;
+    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(seconds) || !is_digits(fraction) || fraction.len() > 6 {
+        return parse_date(text).map(|days| i64::from(days) * DAY_MICROSECONDS);
+    }
+    seconds.parse::<i64>().ok()?.checked_mul(1_000_000)?.checked_add(format!("{fraction:0<6}").parse().ok()?)
 }
 
 fn parse_boolean(text: &str) -> Option<bool> {
@@ -243,7 +392,10 @@ fn microseconds_of(time: Time) -> Option<i64> {
 pub fn parse_datetime(text: &str) -> Option<i64> {
     let is_offset = |byte: &u8| matches!(byte, b'+' | b'-' | b'Z' | b'z' | b'[');
     let has_offset = text.as_bytes().get(10..).is_some_and(|tail| tail.iter().any(is_offset));
-    let value = text.parse::<DateTime>().ok().filter(|_| !has_offset)?;
+    datetime_microseconds(text.parse::<DateTime>().ok().filter(|_| !has_offset)?)
+}
+
+fn datetime_microseconds(value: DateTime) -> Option<i64> {
     i64::from(days_of(value.date())?).checked_mul(DAY_MICROSECONDS)?.checked_add(microseconds_of(value.time())?)
 }
 

@@ -1,7 +1,9 @@
 //! Cursors over rows in memory, for sources that cannot push the bound down.
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray, make_comparator};
-use arrow::compute::kernels::cmp::gt_eq;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, make_comparator};
+use arrow::compute::kernels::cmp::{gt, gt_eq, lt, lt_eq};
 use arrow::compute::{SortOptions, filter_record_batch};
 use arrow::datatypes::{DataType as ArrowType, Date32Type, Float32Type, Float64Type, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
@@ -24,23 +26,53 @@ impl Tracker {
         Self { bound, highest: None }
     }
 
-    /// The rows at or above the bound; without a lower bound all of them, those without a value included.
-    pub fn take(&mut self, records: &RecordBatch) -> Result<RecordBatch, ConnectError> {
+    /// The rows within the bounds. `typed` is the cursor column in its declared type; without one, the column as it stands.
+    pub fn take(
+        &mut self,
+        records: &RecordBatch,
+        typed: Option<ArrayRef>,
+    ) -> Result<(RecordBatch, Option<BooleanArray>), ConnectError> {
         let schema = records.schema();
         let at = schema.index_of(&self.bound.column).map_err(|_| convert::missing_column(&self.bound.column, &schema))?;
         let message = format!("column `{}` cannot be a cursor", self.bound.column);
         let internal =
             |error: arrow::error::ArrowError| ConnectError::new(ConnectErrorKind::Internal, message.as_str()).because(error);
-        let kept = match &self.bound.from {
-            None => records.clone(),
-            Some(from) => {
-                let bound = value_of(from, records.column(at).data_type())?;
-                let keep = gt_eq(records.column(at), &arrow::array::Scalar::new(bound)).map_err(internal)?;
-                filter_record_batch(records, &keep).map_err(internal)?
+        let values = typed.unwrap_or_else(|| Arc::clone(records.column(at)));
+        let mut keep: Option<BooleanArray> = None;
+        let mut bounded = |test: BooleanArray| -> Result<(), ConnectError> {
+            keep = Some(match keep.take() {
+                Some(before) => arrow::compute::and(&before, &test).map_err(internal)?,
+                None => test,
+            });
+            Ok(())
+        };
+        if let Some(from) = &self.bound.from {
+            let from = arrow::array::Scalar::new(value_of(from, values.data_type())?);
+            let test = if self.bound.is_lower_open { gt(&values, &from) } else { gt_eq(&values, &from) };
+            bounded(test.map_err(internal)?)?;
+        }
+        if let Some(to) = &self.bound.to {
+            let to = arrow::array::Scalar::new(value_of(to, values.data_type())?);
+            let test = if self.bound.is_upper_closed { lt_eq(&values, &to) } else { lt(&values, &to) };
+            bounded(test.map_err(internal)?)?;
+        }
+        let is_null = arrow::compute::is_null(&values).map_err(internal)?;
+        let keep = match (keep, self.bound.without_nulls) {
+            (None, false) => None,
+            (None, true) => Some(arrow::compute::not(&is_null).map_err(internal)?),
+            (Some(keep), true) => Some(keep),
+            (Some(keep), false) => {
+                let keep = BooleanArray::from(keep.iter().map(|is_within| is_within == Some(true)).collect::<Vec<_>>());
+                Some(arrow::compute::or(&keep, &is_null).map_err(internal)?)
             }
         };
-        self.remember(kept.column(at)).map_err(internal)?;
-        Ok(kept)
+        let Some(keep) = keep else {
+            self.remember(&values).map_err(internal)?;
+            return Ok((records.clone(), None));
+        };
+        let kept = filter_record_batch(records, &keep).map_err(internal)?;
+        self.remember(&arrow::compute::filter(&values, &keep).map_err(internal)?).map_err(internal)?;
+        Ok((kept, Some(keep)))
     }
 
     fn remember(&mut self, array: &ArrayRef) -> Result<(), arrow::error::ArrowError> {
@@ -81,7 +113,7 @@ fn text_of(array: &ArrayRef, row: usize) -> String {
 }
 
 fn value_of(cursor: &Cursor, data_type: &ArrowType) -> Result<ArrayRef, ConnectError> {
-    let text: ArrayRef = std::sync::Arc::new(StringArray::from(vec![cursor.value.as_str()]));
+    let text: ArrayRef = Arc::new(StringArray::from(vec![cursor.value.as_str()]));
     let logical = convert::logical_type(data_type);
     let changed = || {
         let message =
@@ -91,6 +123,9 @@ fn value_of(cursor: &Cursor, data_type: &ArrowType) -> Result<ArrayRef, ConnectE
     if logical == DataType::Text {
         return arrow::compute::cast(&text, data_type).map_err(|_| changed());
     }
-    let value = convert::parse_texts(text.as_string(), logical).map_err(|_| changed())?;
-    arrow::compute::cast(&value, data_type).map_err(|_| changed())
+    let value = convert::parse_texts(text.as_string(), logical, None).map_err(|_| changed())?;
+    if !value.misfits.is_empty() {
+        return Err(changed());
+    }
+    arrow::compute::cast(&value.array, data_type).map_err(|_| changed())
 }

@@ -2,6 +2,8 @@
 
 use subak_domain::CheckRule;
 
+use crate::{Audit, TableName};
+
 /// The SQL of one system.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dialect {
@@ -13,6 +15,12 @@ pub struct Dialect {
     pub null_safe_equal: &'static str,
     /// Names for the number of a row; one that is no column is used.
     pub row_ids: &'static [&'static str],
+    /// The condition that the whole of `{value}` matches the regular expression `{pattern}`, a quoted literal.
+    pub matches: &'static str,
+    /// Whether tables live in schemas; where not, schema and name are joined by an underscore.
+    pub has_schemas: bool,
+    /// The schema of tables that name none.
+    pub schema_default: &'static str,
 }
 
 impl Dialect {
@@ -32,30 +40,148 @@ impl Dialect {
         format!("'{}'", text.replace('\'', "''"))
     }
 
-    /// The query that returns the rows of `table` (already quoted) which break `rule`.
-    pub fn bad_rows(&self, rule: &CheckRule, table: &str) -> String {
-        match rule {
+    /// The quoted name of a table.
+    pub fn table(&self, table: &TableName) -> String {
+        if self.has_schemas {
+            let schema = table.schema.as_deref().unwrap_or(self.schema_default);
+            format!("{}.{}", self.identifier(schema), self.identifier(&table.name))
+        } else {
+            self.identifier(&self.plain_name(table))
+        }
+    }
+
+    /// The name of a table where there are no schemas.
+    pub fn plain_name(&self, table: &TableName) -> String {
+        match &table.schema {
+            Some(schema) => format!("{schema}_{}", table.name),
+            None => table.name.clone(),
+        }
+    }
+
+    /// A number as it is, everything else as a text literal: numbers must not compare as texts.
+    fn value(&self, text: &str) -> String {
+        let is_number = text.parse::<f64>().is_ok_and(f64::is_finite) && !text.starts_with('+');
+        if is_number { text.to_owned() } else { self.literal(text) }
+    }
+
+    /// The query that returns the rows of `table` (already quoted, or a subquery) which break the statement. A schema is compared
+    /// elsewhere and has no query.
+    pub fn bad_rows(&self, audit: &Audit, table: &str) -> String {
+        let filtered = match &audit.filter {
+            Some(filter) => format!("(select * from {table} as t where {filter}) as __subak_rows"),
+            None => format!("{table} as __subak_rows"),
+        };
+        match &audit.rule {
+            CheckRule::Sql { sql } => sql.replace("{{ this }}", table),
             CheckRule::NotNull { columns } => {
                 let tests: Vec<String> = columns.iter().map(|column| format!("{} is null", self.identifier(column))).collect();
-                format!("select * from {table} where {}", tests.join(" or "))
+                format!("select * from {filtered} where {}", tests.join(" or "))
             }
             CheckRule::Unique { columns } => {
                 let list = self.identifiers(columns);
-                let tests: Vec<String> =
-                    columns.iter().map(|column| format!("{} is not null", self.identifier(column))).collect();
-                let tests = tests.join(" and ");
-                format!("select {list}, count(*) as row_count from {table} where {tests} group by {list} having count(*) > 1")
+                let tests = self.all_not_null(columns);
+                format!("select {list}, count(*) as row_count from {filtered} where {tests} group by {list} having count(*) > 1")
             }
-            CheckRule::Sql { sql } => sql.replace("{{ this }}", table),
+            CheckRule::AcceptedValues { column, values } => {
+                let column = self.identifier(column);
+                let list = values.iter().map(|value| self.literal(value)).collect::<Vec<_>>().join(", ");
+                format!("select * from {filtered} where {column} is not null and cast({column} as varchar) not in ({list})")
+            }
+            CheckRule::Range { column, min, max } => {
+                let column = self.identifier(column);
+                let low = min.iter().map(|min| format!("{column} < {}", self.value(min)));
+                let high = max.iter().map(|max| format!("{column} > {}", self.value(max)));
+                format!("select * from {filtered} where {}", low.chain(high).collect::<Vec<_>>().join(" or "))
+            }
+            CheckRule::Pattern { column, pattern } => {
+                let column = self.identifier(column);
+                let value = format!("cast({column} as varchar)");
+                let test = self.matches.replace("{value}", &value).replace("{pattern}", &self.literal(pattern));
+                format!("select * from {filtered} where {column} is not null and not ({test})")
+            }
+            CheckRule::Relationships { columns, to, to_columns } => {
+                let pairs: Vec<String> = columns
+                    .iter()
+                    .zip(to_columns)
+                    .map(|(own, theirs)| {
+                        format!("__subak_to.{} = __subak_rows.{}", self.identifier(theirs), self.identifier(own))
+                    })
+                    .collect();
+                format!(
+                    "select * from {filtered} where {} and not exists (select 1 from {} as __subak_to where {})",
+                    self.all_not_null(columns),
+                    self.table(&TableName::of(to)),
+                    pairs.join(" and ")
+                )
+            }
+            CheckRule::RowCount { min, max } => {
+                let low = min.iter().map(|min| format!("count(*) < {min}"));
+                let high = max.iter().map(|max| format!("count(*) > {max}"));
+                let tests = low.chain(high).collect::<Vec<_>>().join(" or ");
+                format!("select count(*) as row_count from {filtered} having {tests}")
+            }
+            CheckRule::Freshness { column, age_seconds_max } => {
+                let column = self.identifier(column);
+                let oldest = oldest(&audit.now, *age_seconds_max);
+                let newest = format!("replace(substr(cast(max({column}) as varchar), 1, 19), 'T', ' ')");
+                format!(
+                    "select max({column}) as newest from {filtered} having max({column}) is null or {newest} < {}",
+                    self.literal(&oldest)
+                )
+            }
+            CheckRule::Reconcile { with, measures, with_filter } => {
+                let other = self.table(&TableName::of(with));
+                let other = match with_filter {
+                    Some(filter) => format!("(select * from {other} as t where {filter}) as __subak_with"),
+                    None => other,
+                };
+                let parts: Vec<String> = measures
+                    .iter()
+                    .map(|measure| {
+                        format!(
+                            "select {} as measure, (select cast({measure} as varchar) from {filtered}) as here, \
+                             (select cast({measure} as varchar) from {other}) as there",
+                            self.literal(measure)
+                        )
+                    })
+                    .collect();
+                format!(
+                    "select * from ({}) as __subak_measures where not (here {} there)",
+                    parts.join(" union all "),
+                    self.null_safe_equal
+                )
+            }
+            CheckRule::Schema { .. } => "select 1 where 1 = 0".to_owned(),
         }
     }
+
+    fn all_not_null(&self, columns: &[String]) -> String {
+        columns.iter().map(|column| format!("{} is not null", self.identifier(column))).collect::<Vec<_>>().join(" and ")
+    }
+}
+
+/// The wall-clock text `seconds` before `now`; as far back as dates go when that is before them.
+fn oldest(now: &str, seconds: u64) -> String {
+    let micros = crate::convert::parse_datetime(now).unwrap_or(0);
+    let earlier =
+        i64::try_from(seconds).ok().and_then(|seconds| seconds.checked_mul(1_000_000)).and_then(|age| micros.checked_sub(age));
+    let text = earlier.and_then(crate::convert::format_datetime).unwrap_or_else(|| "0001-01-01 00:00:00".to_owned());
+    text.get(..19).unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DIALECT: Dialect = Dialect { name: "duckdb", quote: '"', null_safe_equal: "is not distinct from", row_ids: &["rowid"] };
+    const DIALECT: Dialect = Dialect {
+        name: "duckdb",
+        quote: '"',
+        null_safe_equal: "is not distinct from",
+        row_ids: &["rowid"],
+        matches: "regexp_full_match({value}, {pattern})",
+        has_schemas: true,
+        schema_default: "main",
+    };
 
     #[test]
     fn any_text_is_one_name() {
@@ -64,5 +190,18 @@ mod tests {
             assert_eq!(DIALECT.identifier(name), quoted);
         }
         assert_eq!(DIALECT.literal("it's"), "'it''s'");
+    }
+
+    #[test]
+    fn numbers_compare_as_numbers() {
+        assert_eq!(DIALECT.value("10.5"), "10.5");
+        assert_eq!(DIALECT.value("2024-01-01"), "'2024-01-01'");
+        assert_eq!(DIALECT.value("nan"), "'nan'");
+    }
+
+    #[test]
+    fn ages_count_back_from_now() {
+        assert_eq!(oldest("2025-03-01 00:00:00.5", 86_400), "2025-02-28 00:00:00");
+        assert_eq!(oldest("2025-03-01 00:00:00", u64::MAX), "0001-01-01 00:00:00");
     }
 }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
-use subak_domain::{CheckRule, Cursor, LoadId};
+use subak_domain::{Column, LoadId};
 
 use crate::{
-    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, ReadRequest, Sink, Source,
-    SourceItem, Staged, StagedRows, StreamInfo, TableInfo, TableName,
+    Audit, AuditResult, Batch, Commit, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, ReadRequest,
+    Reject, Sink, Source, SourceItem, Staged, StagedRows, StreamInfo, TableInfo, TableName,
 };
 
 /// Decides which operation fails. The same seed and the same operations give the same faults.
@@ -124,6 +124,10 @@ impl<C: Sink> Sink for Faulty<C> {
         self.faults.strike("clean up")?;
         self.inner.clean_up().await
     }
+
+    fn can_widen(&self) -> bool {
+        self.inner.can_widen()
+    }
 }
 
 struct FaultyLoad {
@@ -136,6 +140,16 @@ impl Load for FaultyLoad {
     async fn write(&mut self, batch: Batch) -> Result<(), ConnectError> {
         self.faults.strike("write")?;
         self.inner.write(batch).await
+    }
+
+    async fn write_child(&mut self, child: usize, batch: Batch) -> Result<(), ConnectError> {
+        self.faults.strike("write a nested list")?;
+        self.inner.write_child(child, batch).await
+    }
+
+    async fn reject(&mut self, rejects: Vec<Reject>) -> Result<(), ConnectError> {
+        self.faults.strike("reject")?;
+        self.inner.reject(rejects).await
     }
 
     async fn stage(self: Box<Self>) -> Result<Box<dyn Staged>, ConnectError> {
@@ -156,15 +170,20 @@ impl Staged for FaultyStaged {
         self.inner.rows()
     }
 
-    async fn audit(&mut self, rule: &CheckRule) -> Result<AuditResult, ConnectError> {
+    async fn columns(&mut self) -> Result<Vec<Column>, ConnectError> {
+        self.faults.strike("columns")?;
+        self.inner.columns().await
+    }
+
+    async fn audit(&mut self, audit: &Audit) -> Result<AuditResult, ConnectError> {
         self.faults.strike("audit")?;
-        self.inner.audit(rule).await
+        self.inner.audit(audit).await
     }
 
     /// Fails before the commit, or after it: the reply to a commit can be lost.
-    async fn publish(self: Box<Self>, cursor: Option<Cursor>) -> Result<Committed, ConnectError> {
+    async fn publish(self: Box<Self>, commit: Commit) -> Result<Committed, ConnectError> {
         self.faults.strike("publish")?;
-        let committed = self.inner.publish(cursor).await?;
+        let committed = self.inner.publish(commit).await?;
         self.faults.strike("the reply to publish")?;
         Ok(committed)
     }

@@ -16,6 +16,8 @@ pub mod dialect;
 pub mod error;
 pub mod faulty;
 pub mod memory;
+pub mod program;
+pub mod reject;
 pub mod sink;
 pub mod source;
 pub mod sql;
@@ -25,6 +27,10 @@ pub use config::{ConfigSchema, ConnectionConfig, Field, FieldKind};
 pub use connector::{Abilities, Connection, Connector, OpenRequest, Registry};
 pub use dialect::Dialect;
 pub use error::{ConnectError, ConnectErrorKind};
-pub use sink::{AuditResult, Committed, Load, LoadRequest, Sink, Staged, StagedRows, TableInfo, TableName};
-pub use source::{ReadRequest, Source, SourceItem, StreamInfo};
+pub use program::{RowProgram, RowPrograms};
+pub use reject::{Quarantine, Reject, RejectStatus, StoredReject};
+pub use sink::{
+    Audit, AuditResult, ChildRequest, Commit, Committed, Load, LoadRequest, Sink, Staged, StagedRows, TableInfo, TableName,
+};
+pub use source::{CursorBound, FileMark, KnownFiles, ReadRequest, Source, SourceItem, StreamInfo};
 pub use sql::{BuildRequest, SqlBackend};

@@ -15,8 +15,8 @@ use subak_domain::{CheckRule, Column, Cursor, LoadId, WriteMode};
 
 use crate::source::ReadRequest;
 use crate::{
-    AuditResult, Batch, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, Sink, Source, SourceItem,
-    Staged, StagedRows, StreamInfo, TableInfo, TableName, convert,
+    Audit, AuditResult, Batch, Commit, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, Reject, Sink,
+    Source, SourceItem, Staged, StagedRows, StreamInfo, TableInfo, TableName, convert,
 };
 
 /// A connection whose streams and tables live in memory. Clones share them.
@@ -28,6 +28,7 @@ struct State {
     streams: BTreeMap<String, RecordBatch>,
     tables: BTreeMap<TableName, (RecordBatch, Option<Cursor>)>,
     ledger: BTreeMap<LoadId, Committed>,
+    rejects: BTreeMap<TableName, Vec<Reject>>,
 }
 
 impl Memory {
@@ -39,6 +40,11 @@ impl Memory {
     /// The rows of a table, in the order of their arrival.
     pub fn table(&self, table: &TableName) -> Option<RecordBatch> {
         self.lock().tables.get(table).map(|(rows, _)| rows.clone())
+    }
+
+    /// The rejects of a table, in the order of their arrival.
+    pub fn rejects(&self, table: &TableName) -> Vec<Reject> {
+        self.lock().rejects.get(table).cloned().unwrap_or_default()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -60,12 +66,7 @@ impl Source for Memory {
     async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectError> {
         let info = |(name, rows): (&String, &RecordBatch)| StreamInfo {
             name: name.clone(),
-            columns: rows
-                .schema()
-                .fields()
-                .iter()
-                .map(|field| Column { name: field.name().clone(), data_type: convert::logical_type(field.data_type()) })
-                .collect(),
+            columns: convert::columns_of(&rows.schema()),
             primary_key: Vec::new(),
         };
         Ok(self.lock().streams.iter().map(info).collect())
@@ -88,15 +89,16 @@ impl Memory {
             let at = rows.schema().index_of(&bound.column).map_err(|_| convert::missing_column(&bound.column, &rows.schema()))?;
             let data_type = convert::logical_type(rows.schema().field(at).data_type());
             let values: Vec<Option<String>> = column_texts(&rows, at);
-            if let Some(from) = &bound.from {
-                let keep: BooleanArray = values
-                    .iter()
-                    .map(|value| {
-                        Some(value.as_ref().is_some_and(|value| order(value, data_type) >= order(&from.value, data_type)))
-                    })
-                    .collect();
-                rows = filter_record_batch(&rows, &keep).map_err(internal)?;
-            }
+            let wanted = |value: &String| {
+                let compare = |bound: &Option<Cursor>| {
+                    bound.as_ref().map(|bound| order(value, data_type).cmp(&order(&bound.value, data_type)))
+                };
+                let is_above = compare(&bound.from).is_none_or(|order| order.is_gt() || (order.is_eq() && !bound.is_lower_open));
+                is_above && compare(&bound.to).is_none_or(|order| order.is_lt() || (order.is_eq() && bound.is_upper_closed))
+            };
+            let keep: BooleanArray =
+                values.iter().map(|value| Some(value.as_ref().map_or(!bound.without_nulls, wanted))).collect();
+            rows = filter_record_batch(&rows, &keep).map_err(internal)?;
             let highest = column_texts(&rows, at).into_iter().flatten().max_by_key(|value| order(value, data_type));
             cursor = highest.map(|value| Cursor { column: bound.column.clone(), value, data_type });
         }
@@ -134,6 +136,8 @@ impl Sink for Memory {
             schema: rows.schema(),
             cursor: cursor.clone(),
             row_count: rows.num_rows() as u64,
+            row_count_committed: None,
+            files: Vec::new(),
         };
         Ok(self.lock().tables.get(table).map(info))
     }
@@ -148,7 +152,17 @@ impl Sink for Memory {
     }
 
     async fn begin(&self, request: LoadRequest) -> Result<Box<dyn Load>, ConnectError> {
-        Ok(Box::new(MemoryLoad { memory: self.clone(), request, staged: Vec::new() }))
+        let is_supported = matches!(request.mode, WriteMode::Replace | WriteMode::Append | WriteMode::Merge)
+            && request.latest.is_none()
+            && request.children.is_empty()
+            && !request.has_marks();
+        if !is_supported {
+            return Err(ConnectError::new(
+                ConnectErrorKind::Config,
+                "memory knows replace, append and merge, and nothing beyond",
+            ));
+        }
+        Ok(Box::new(MemoryLoad { memory: self.clone(), request, staged: Vec::new(), rejects: Vec::new() }))
     }
 
     async fn clean_up(&self) -> Result<u64, ConnectError> {
@@ -160,12 +174,22 @@ struct MemoryLoad {
     memory: Memory,
     request: LoadRequest,
     staged: Vec<RecordBatch>,
+    rejects: Vec<Reject>,
 }
 
 #[async_trait]
 impl Load for MemoryLoad {
     async fn write(&mut self, batch: Batch) -> Result<(), ConnectError> {
         self.staged.push(batch.records);
+        Ok(())
+    }
+
+    async fn write_child(&mut self, _: usize, _: Batch) -> Result<(), ConnectError> {
+        Err(ConnectError::new(ConnectErrorKind::Internal, "a load without nested lists got one"))
+    }
+
+    async fn reject(&mut self, rejects: Vec<Reject>) -> Result<(), ConnectError> {
+        self.rejects.extend(rejects);
         Ok(())
     }
 
@@ -177,7 +201,8 @@ impl Load for MemoryLoad {
         let written = staged.num_rows() as u64 - overlap_count;
         let is_new = self.memory.table(&self.request.table).is_none();
         let changed = is_new || written > 0;
-        Ok(Box::new(MemoryStaged { memory: self.memory, request: self.request, result, written, overlap_count, changed }))
+        let Self { memory, request, rejects, .. } = *self;
+        Ok(Box::new(MemoryStaged { memory, request, result, written, overlap_count, changed, rejects }))
     }
 }
 
@@ -222,6 +247,9 @@ fn apply(current: &RecordBatch, staged: &RecordBatch, request: &LoadRequest) -> 
             let held = count(row_texts(&current, None)?);
             let overlap = row_texts(staged, None)?.iter().filter(|row| held.contains_key(*row)).count();
             Ok((concat_batches(&request.schema, [&kept, staged]).map_err(internal)?, overlap as u64))
+        }
+        WriteMode::DeleteInsert | WriteMode::Snapshot => {
+            Err(ConnectError::new(ConnectErrorKind::Internal, "memory was asked for a mode that it does not know"))
         }
     }
 }
@@ -295,16 +323,21 @@ struct MemoryStaged {
     written: u64,
     overlap_count: u64,
     changed: bool,
+    rejects: Vec<Reject>,
 }
 
 #[async_trait]
 impl Staged for MemoryStaged {
     fn rows(&self) -> StagedRows {
-        StagedRows { written: self.written, overlap: self.overlap_count }
+        StagedRows { written: self.written, overlap: self.overlap_count, ..StagedRows::default() }
     }
 
-    async fn audit(&mut self, rule: &CheckRule) -> Result<AuditResult, ConnectError> {
-        let bad_row_count = match rule {
+    async fn columns(&mut self) -> Result<Vec<Column>, ConnectError> {
+        Ok(convert::columns_of(&self.result.schema()))
+    }
+
+    async fn audit(&mut self, audit: &Audit) -> Result<AuditResult, ConnectError> {
+        let bad_row_count = match &audit.rule {
             CheckRule::NotNull { columns } => {
                 row_texts(&self.result, Some(columns))?.iter().filter(|key| key.contains(&None)).count() as u64
             }
@@ -312,15 +345,15 @@ impl Staged for MemoryStaged {
                 let counts = count(row_texts(&self.result, Some(columns))?);
                 counts.iter().filter(|(key, count)| **count > 1 && !key.contains(&None)).count() as u64
             }
-            CheckRule::Sql { .. } => return Err(ConnectError::new(ConnectErrorKind::Sql, "memory runs no SQL")),
+            _ => return Err(ConnectError::new(ConnectErrorKind::Sql, "memory runs no SQL")),
         };
         Ok(AuditResult { bad_row_count, row_count: Some(self.result.num_rows() as u64), sample: Vec::new() })
     }
 
-    async fn publish(self: Box<Self>, cursor: Option<Cursor>) -> Result<Committed, ConnectError> {
+    async fn publish(self: Box<Self>, commit: Commit) -> Result<Committed, ConnectError> {
         let mut state = self.memory.lock();
         let row_count = self.result.num_rows() as u64;
-        let cursor = cursor.or_else(|| {
+        let cursor = commit.cursor.or_else(|| {
             let is_kept = self.request.mode != WriteMode::Replace;
             state.tables.get(&self.request.table).filter(|_| is_kept).and_then(|(_, cursor)| cursor.clone())
         });
@@ -330,7 +363,9 @@ impl Staged for MemoryStaged {
             overlap_count: self.overlap_count,
             changed: self.changed,
             cursor: cursor.clone(),
+            account: commit.account,
         };
+        state.rejects.entry(self.request.table.clone()).or_default().extend(self.rejects);
         state.tables.insert(self.request.table.clone(), (self.result, cursor));
         state.ledger.insert(self.request.load.clone(), committed.clone());
         Ok(committed)

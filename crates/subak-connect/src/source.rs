@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use subak_domain::{Column, Cursor, DataType};
 
-use crate::{Batch, ConnectError};
+use crate::{Batch, ConnectError, Reject, TableName};
 
 /// One external system, open for reading. Holds a connection and no run state.
 #[async_trait]
@@ -19,6 +19,10 @@ pub trait Source: Send + Sync {
     /// What is read is one consistent state of the stream. When the request has a cursor, a [`SourceItem::Cursor`] comes last,
     /// unless no row has a value in its column.
     fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>>;
+    /// The name under which a table of this system is a stream.
+    fn stream_of(&self, table: &TableName) -> String {
+        table.to_string()
+    }
     /// Proves that the connection works. Override where listing streams is expensive.
     async fn probe(&self) -> Result<(), ConnectError> {
         self.discover().await.map(drop)
@@ -45,17 +49,66 @@ pub struct ReadRequest {
     pub options: BTreeMap<String, String>,
     /// Declared types. A source may use them to decode values exactly; whoever reads converts what it did not.
     pub columns: BTreeMap<String, DataType>,
-    /// Reads only rows whose value in this column is at or above the bound.
+    /// Reads only rows whose value in this column lies within the bounds.
     pub cursor: Option<CursorBound>,
+    /// Reads only files that are not among these. `None` reads all. Sources without files take no notice.
+    pub known_files: Option<KnownFiles>,
 }
 
-/// The part of a stream that is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The part of a stream that is wanted. By default half open: the lower bound is inclusive, the upper one is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CursorBound {
     /// The cursor column.
     pub column: String,
-    /// The lowest wanted value, inclusive; `None` reads everything, rows without a value included.
+    /// The lowest wanted value; `None` reads from the beginning.
     pub from: Option<Cursor>,
+    /// Whether the lower bound itself is left out.
+    pub is_lower_open: bool,
+    /// The value at which the read ends; `None` reads to the end.
+    pub to: Option<Cursor>,
+    /// Whether the upper bound itself is wanted.
+    pub is_upper_closed: bool,
+    /// Whether rows without a value are left out.
+    pub without_nulls: bool,
+}
+
+impl CursorBound {
+    /// Everything from a value on.
+    pub fn new(column: impl Into<String>, from: Option<Cursor>) -> Self {
+        Self { column: column.into(), from, ..Self::default() }
+    }
+
+    /// The comparison with the lower bound.
+    pub fn lower_word(&self) -> &'static str {
+        if self.is_lower_open { ">" } else { ">=" }
+    }
+
+    /// The comparison with the upper bound.
+    pub fn upper_word(&self) -> &'static str {
+        if self.is_upper_closed { "<=" } else { "<" }
+    }
+}
+
+/// Files that have been loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownFiles {
+    /// The files.
+    pub files: Vec<FileMark>,
+    /// Whether a known file with other content is an error; else it is read again.
+    pub refuses_changed: bool,
+}
+
+/// A file as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileMark {
+    /// Its path, relative to the connection.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was changed last, in microseconds since 1970-01-01 UTC.
+    pub modified_at: i64,
+    /// BLAKE3 of its bytes, as 64 hexadecimal digits.
+    pub hash: String,
 }
 
 /// What a read yields. A cursor covers every batch before it and none after it.
@@ -63,6 +116,12 @@ pub struct CursorBound {
 pub enum SourceItem {
     /// Rows.
     Batch(Batch),
+    /// Rows that could not be taken apart. They count as read.
+    Rejected(Vec<Reject>),
+    /// A file was read to its end, or is known by another name.
+    File(FileMark),
+    /// Something that a person should know.
+    Warning(String),
     /// The highest value of the cursor column so far.
     Cursor(Cursor),
 }

@@ -3,9 +3,9 @@
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use subak_domain::{CheckRule, Column, LoadId, StoredAs};
+use subak_domain::{Column, History, Latest, LoadId, SchemaChange, StoredAs, SurrogateKey, WriteMode};
 
-use crate::{AuditResult, ConnectError, Dialect, Staged, TableName};
+use crate::{Audit, AuditResult, ConnectError, Dialect, Staged, TableName};
 
 /// One external system that runs SQL and stores what comes of it.
 #[async_trait]
@@ -17,7 +17,7 @@ pub trait SqlBackend: Send + Sync {
     /// Runs the query of an asset and stages its result. Readers see nothing of it before [`Staged::publish`].
     async fn build(&self, request: BuildRequest) -> Result<Box<dyn Staged>, ConnectError>;
     /// Evaluates a check; `table` is what `{{ this }}` stands for.
-    async fn audit(&self, table: Option<&TableName>, rule: &CheckRule) -> Result<AuditResult, ConnectError>;
+    async fn audit(&self, table: Option<&TableName>, audit: &Audit) -> Result<AuditResult, ConnectError>;
     /// Runs a query. Dropping the result cancels it. There is at least one batch, which may be empty.
     fn query(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>>;
 }
@@ -33,4 +33,25 @@ pub struct BuildRequest {
     pub sql: String,
     /// How its result is kept.
     pub stored_as: StoredAs,
+    /// For results that are kept as rows that stay; `None` for views and tables that are made anew.
+    pub incremental: Option<Incremental>,
+    /// A key that each row gets once.
+    pub surrogate_key: Option<SurrogateKey>,
+    /// The time of the build as wall-clock text in UTC.
+    pub at: String,
+}
+
+/// How the rows of a result get into a table that is there.
+#[derive(Debug, Clone)]
+pub struct Incremental {
+    /// What happens to rows that are there.
+    pub mode: WriteMode,
+    /// Columns that identify a row.
+    pub unique_key: Vec<String>,
+    /// Which of several rows with one key stays.
+    pub latest: Option<Latest>,
+    /// How versions are kept.
+    pub history: History,
+    /// What happens to columns that the table does not have, and to those that only it has.
+    pub on_schema_change: SchemaChange,
 }

@@ -13,6 +13,9 @@ mod staging;
 
 use subak_connect::Registry;
 
+#[cfg(feature = "duckdb")]
+pub use duckdb::DuckDbPrograms;
+
 /// Every connector in this build, sorted by kind. Docs, the editor schema and validation read it too.
 pub static CONNECTORS: Registry = &[
     #[cfg(feature = "duckdb")]

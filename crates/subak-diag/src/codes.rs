@@ -206,6 +206,14 @@ codes! {
         "a column is not there",
         "The upstream query is known to have other columns.",
         "Correct the name.";
+    SHAPE_MISUSE = "SBK0218":
+        "settings do not go together",
+        "One setting takes away what the other one needs, or has no effect beside it.",
+        "Remove one of the two; the message says which.";
+    TEST_INVALID = "SBK0219":
+        "a test cannot be run",
+        "It names an asset that is not there, gives rows that the asset does not read, or expects columns that it does not have.",
+        "Correct the name at the marked place.";
     SELECTION_SYNTAX = "SBK0230":
         "a selection cannot be read",
         "Selections are asset keys, `tag:`, `group:`, `owner:`, `path:`, `kind:` or `changed`, with `+` for upstream or downstream, joined by spaces (union), commas (intersection) and `--exclude`.",
@@ -298,6 +306,22 @@ codes! {
         "the process that held the run is gone",
         "It was killed, or the machine stopped. What was committed is kept; nothing else was published.",
         "Run the same command again, or resume the run.";
+    REJECTS_EXCEEDED = "SBK0322":
+        "too many rows were refused",
+        "More rows than `rejects_max` allows did not fit their columns, so nothing was published.",
+        "Correct the source or the declared types, or raise `rejects_max`.";
+    TABLE_EMPTIED = "SBK0323":
+        "a table is empty though its stream was read",
+        "Somebody emptied the table, or put back an older copy. Reading on from the committed cursor would never bring the rows back.",
+        "Read the stream again from its beginning with `--full-refresh`.";
+    NOT_RECONCILED = "SBK0324":
+        "source and destination differ",
+        "`subak verify` compared every row and found differences; the source may also have changed since it was read.",
+        "Bring the asset up to date and verify again; what still differs is listed by key.";
+    TEST_FAILED = "SBK0325":
+        "a test failed",
+        "The rows that came out are not the rows that the test expects.",
+        "Correct the query or the expectation.";
     STATE_OPEN = "SBK0401":
         "the state of the project cannot be opened",
         "The database below `.subak/` cannot be opened, or is damaged.",

@@ -11,8 +11,18 @@ pub struct RowAccount {
     pub written: u64,
     /// Rows that were refused, each with a reason.
     pub rejected: u64,
-    /// Rows that a declared filter left out.
+    /// Rows that were left out without being wrong: by a declared filter, because the table held them already, or because a newer
+    /// row with the same key came or was there.
     pub filtered: u64,
+    /// Of `filtered`: rows that the table held already.
+    #[serde(default)]
+    pub overlap: u64,
+    /// Of `filtered`: rows for which there is a newer one with the same key.
+    #[serde(default)]
+    pub superseded: u64,
+    /// Of `written`: rows that deleted another one.
+    #[serde(default)]
+    pub deleted: u64,
     /// Bytes of the batches in memory, as read.
     pub bytes: u64,
 }

@@ -1,5 +1,6 @@
 //! Actions: the entries of a plan, each with the reason why it is there.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,18 @@ pub enum Work {
         asset: AssetKey,
         /// Whether everything is read again.
         full_refresh: bool,
+        /// Reads only this part of the stream, and leaves its cursor where it is.
+        #[serde(default)]
+        range: Option<CursorRange>,
+    },
+    /// Loads rejects of an asset after all.
+    Replay {
+        /// The asset.
+        asset: AssetKey,
+        /// The rejects.
+        rejects: Vec<String>,
+        /// Values that take the place of those that were refused, by column of the source; `None` is NULL.
+        values: BTreeMap<String, Option<String>>,
     },
     /// Evaluates a standalone check.
     Check {
@@ -40,6 +53,15 @@ pub enum Work {
         /// The asset.
         asset: AssetKey,
     },
+}
+
+/// A part of a stream by its cursor: half open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorRange {
+    /// The lowest value, inclusive.
+    pub from: Option<String>,
+    /// The value at which it ends, exclusive.
+    pub until: Option<String>,
 }
 
 /// Why an action is in a plan.

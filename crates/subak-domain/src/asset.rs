@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::{AssetKey, Check, ConnectionName, DataType, Version};
+use crate::{AssetKey, Check, ConnectionName, DataType, History, Latest, Shape, SurrogateKey, Version, WriteMode};
 
 /// A named dataset and how it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Asset {
     pub owner: Option<String>,
     /// Free labels.
     pub tags: BTreeSet<String>,
+    /// What its columns mean, for readers, by column.
+    pub columns: BTreeMap<String, String>,
     /// One or more sentences for readers.
     pub description: Option<String>,
     /// How often a failed step is tried again.
@@ -89,10 +91,16 @@ pub struct Ingest {
     pub primary_key: Vec<String>,
     /// Reads only what is new.
     pub cursor: Option<CursorRule>,
-    /// Declared types by column; the other columns keep the type that the source reports.
+    /// Declared types by column of the source, for sources that decode by them; [`Shape::columns`] says the rest.
     pub columns: BTreeMap<String, DataType>,
     /// Options of the source's connector for this stream, for example a file pattern.
     pub options: BTreeMap<String, String>,
+    /// What happens to the rows on their way.
+    pub shape: Shape,
+    /// Which of several arriving rows with one key stays.
+    pub latest: Option<Latest>,
+    /// How versions are kept; used by [`WriteMode::Snapshot`].
+    pub history: History,
 }
 
 /// How new rows of a stream are found.
@@ -101,29 +109,53 @@ pub struct CursorRule {
     /// The column whose highest committed value bounds the next read from below.
     pub column: String,
     /// How far below that value the next read starts, so that rows that were committed late are found. Needs a key.
-    pub lag: Duration,
+    pub lag: Lag,
+    /// Whether rows at exactly the lower bound are left out. By default they are read again and recognised, so that a tie loses none.
+    pub is_lower_open: bool,
+    /// Whether the read ends at the time of the run, which then is the next lower bound: `Some(true)` reads rows at that time too.
+    pub until_run: Option<bool>,
+    /// What happens to rows without a value in the column.
+    pub nulls: NullCursor,
+    /// How far above the time of the run a committed cursor may stand; a clock that is wrong must not hide what comes after.
+    pub future_max: Duration,
 }
 
-/// What a load does with rows that the table already holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteMode {
-    /// They are replaced, all of them, at once.
-    Replace,
-    /// They stay; new rows are added.
-    Append,
-    /// Rows with the same key are replaced; others are added.
-    Merge,
-}
-
-impl WriteMode {
-    /// The word in YAML.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Replace => "replace",
-            Self::Append => "append",
-            Self::Merge => "merge",
+impl CursorRule {
+    /// The defaults for a column.
+    pub fn of(column: String) -> Self {
+        Self {
+            column,
+            lag: Lag::default(),
+            is_lower_open: false,
+            until_run: None,
+            nulls: NullCursor::default(),
+            future_max: Duration::from_secs(300),
         }
     }
+}
+
+/// How far below the committed cursor a read starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Lag {
+    /// Not below it.
+    #[default]
+    None,
+    /// So much time below it, for dates and times.
+    Time(Duration),
+    /// So much below it, for numbers.
+    Count(u64),
+}
+
+/// What happens to rows without a value in the cursor column.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NullCursor {
+    /// They are read each time, and recognised when the table holds them already.
+    #[default]
+    Include,
+    /// They are never read.
+    Exclude,
+    /// They fail the load.
+    Error,
 }
 
 /// Stores the result of a query.
@@ -135,6 +167,64 @@ pub struct SqlAsset {
     pub sql: String,
     /// How the result is kept.
     pub stored_as: StoredAs,
+    /// The query for a table that is there already, where it differs.
+    pub incremental_sql: Option<String>,
+    /// How rows get into a table that is there; used by [`StoredAs::Incremental`] and [`StoredAs::Snapshot`].
+    pub mode: WriteMode,
+    /// Columns that identify a row.
+    pub unique_key: Vec<String>,
+    /// Which of several rows with one key stays.
+    pub latest: Option<Latest>,
+    /// How versions are kept; used by [`StoredAs::Snapshot`].
+    pub history: History,
+    /// What happens when the query returns other columns than the table has.
+    pub on_schema_change: SchemaChange,
+    /// A key that is assigned to each row once.
+    pub surrogate_key: Option<SurrogateKey>,
+}
+
+impl SqlAsset {
+    /// A query whose result is made anew each time.
+    pub fn new(on: ConnectionName, sql: String, stored_as: StoredAs) -> Self {
+        Self {
+            on,
+            sql,
+            stored_as,
+            incremental_sql: None,
+            mode: WriteMode::Replace,
+            unique_key: Vec::new(),
+            latest: None,
+            history: History::default(),
+            on_schema_change: SchemaChange::default(),
+            surrogate_key: None,
+        }
+    }
+}
+
+/// What happens when the query of an incremental asset returns other columns than its table has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SchemaChange {
+    /// New columns are added; columns that went stay and get NULL.
+    #[default]
+    Append,
+    /// New columns are added and columns that went are removed.
+    Sync,
+    /// New columns are left out.
+    Ignore,
+    /// The step fails.
+    Fail,
+}
+
+impl SchemaChange {
+    /// The word in YAML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Sync => "sync",
+            Self::Ignore => "ignore",
+            Self::Fail => "fail",
+        }
+    }
 }
 
 /// How the result of a query is kept.
@@ -142,8 +232,12 @@ pub struct SqlAsset {
 pub enum StoredAs {
     /// As a query that readers run.
     View,
-    /// As rows.
+    /// As rows that are made anew each time.
     Table,
+    /// As rows that stay, to which each run adds what its query returns.
+    Incremental,
+    /// As every version that a row of the result ever had.
+    Snapshot,
 }
 
 impl StoredAs {
@@ -152,6 +246,8 @@ impl StoredAs {
         match self {
             Self::View => "view",
             Self::Table => "table",
+            Self::Incremental => "incremental",
+            Self::Snapshot => "snapshot",
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AssetKey, ConnectionName, Version};
+use crate::shape::Limit;
+use crate::{AssetKey, Column, ConnectionName, Version};
 
 /// What a failed check means for the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,68 @@ pub enum CheckRule {
         /// The columns, taken together.
         columns: Vec<String>,
     },
+    /// The column has one of these values, or NULL.
+    AcceptedValues {
+        /// The column.
+        column: String,
+        /// The values as texts.
+        values: Vec<String>,
+    },
+    /// The column's values lie within these bounds, both inclusive, or are NULL.
+    Range {
+        /// The column.
+        column: String,
+        /// The lowest value as text.
+        min: Option<String>,
+        /// The highest value as text.
+        max: Option<String>,
+    },
+    /// The whole text of the column matches the regular expression, or is NULL.
+    Pattern {
+        /// The column.
+        column: String,
+        /// The expression.
+        pattern: String,
+    },
+    /// Each value of the columns, unless one is NULL, is there in the columns of another asset.
+    Relationships {
+        /// The columns.
+        columns: Vec<String>,
+        /// The asset that they refer to.
+        to: AssetKey,
+        /// Its columns.
+        to_columns: Vec<String>,
+    },
+    /// The table has so many rows.
+    RowCount {
+        /// At least.
+        min: Option<u64>,
+        /// At most.
+        max: Option<u64>,
+    },
+    /// The newest value of the column is not older than this when the check is evaluated.
+    Freshness {
+        /// A column with dates or times.
+        column: String,
+        /// Seconds.
+        age_seconds_max: u64,
+    },
+    /// The table has these columns with these types.
+    Schema {
+        /// The columns.
+        columns: Vec<Column>,
+        /// Whether no other columns may be there.
+        is_exact: bool,
+    },
+    /// Measures over the table equal the same measures over another asset of the same connection.
+    Reconcile {
+        /// The other asset.
+        with: AssetKey,
+        /// SQL aggregates, for example `count(*)` and `sum(amount)`.
+        measures: Vec<String>,
+        /// A condition on the rows of the other asset.
+        with_filter: Option<String>,
+    },
     /// The query returns the bad rows. `{{ this }}` stands for the table under check.
     Sql {
         /// The query.
@@ -46,6 +109,40 @@ pub struct Check {
     pub severity: Severity,
     /// A blocking check is evaluated before readers see the data; when it fails they keep the old table.
     pub blocking: bool,
+    /// A condition: only rows for which it is true are looked at.
+    pub filter: Option<String>,
+    /// So many bad rows are tolerated.
+    pub tolerance: Option<Limit>,
+}
+
+impl CheckRule {
+    /// The columns of the table itself that the rule names.
+    pub fn columns(&self) -> Vec<&String> {
+        match self {
+            Self::NotNull { columns } | Self::Unique { columns } | Self::Relationships { columns, .. } => {
+                columns.iter().collect()
+            }
+            Self::AcceptedValues { column, .. }
+            | Self::Range { column, .. }
+            | Self::Pattern { column, .. }
+            | Self::Freshness { column, .. } => vec![column],
+            Self::Schema { .. } | Self::RowCount { .. } | Self::Reconcile { .. } | Self::Sql { .. } => Vec::new(),
+        }
+    }
+
+    /// The other asset that the rule reads.
+    pub fn upstream(&self) -> Option<&AssetKey> {
+        match self {
+            Self::Relationships { to, .. } => Some(to),
+            Self::Reconcile { with, .. } => Some(with),
+            _ => None,
+        }
+    }
+
+    /// Whether a table without rows passes without anything having been looked at.
+    pub fn is_vacuous_when_empty(&self) -> bool {
+        !matches!(self, Self::RowCount { .. } | Self::Freshness { .. } | Self::Schema { .. } | Self::Reconcile { .. })
+    }
 }
 
 /// A check that is a query of its own, over one or more assets.
@@ -82,11 +179,20 @@ pub struct CheckOutcome {
     pub row_count: Option<u64>,
     /// The first bad rows, as `column=value` text.
     pub sample: Vec<String>,
+    /// So many bad rows are tolerated.
+    #[serde(default)]
+    pub tolerance: Option<Limit>,
+    /// It passed, but there was nothing to look at.
+    #[serde(default)]
+    pub is_vacuous: bool,
 }
 
 impl CheckOutcome {
-    /// Whether no row breaks the statement.
+    /// Whether no more rows break the statement than are tolerated. A share of an unknown number of rows tolerates none.
     pub fn passed(&self) -> bool {
-        self.bad_row_count == 0
+        match (self.tolerance, self.row_count) {
+            (None, _) | (Some(Limit::Share(_)), None) => self.bad_row_count == 0,
+            (Some(limit), row_count) => !limit.is_exceeded(self.bad_row_count, row_count.unwrap_or(0)),
+        }
     }
 }

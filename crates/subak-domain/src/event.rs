@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Action, CheckOutcome, Cursor, RowAccount, RunId, RunStatus, StepId, Timestamp, ValueChange, Version};
 
 /// Version of the stored form of events.
-pub const EVENT_FORMAT: u32 = 1;
+pub const EVENT_FORMAT: u32 = 2;
 
 /// One event as the log holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,9 @@ pub enum RunEvent {
         selection: String,
         /// Who or what asked, for example `command line`.
         trigger: String,
+        /// The time that counts as today, as wall-clock text; empty in events of older binaries.
+        #[serde(default)]
+        as_of: String,
     },
     /// A process took the run up.
     Started {
@@ -128,6 +131,8 @@ pub struct StepOutcome {
     pub value_changes: Vec<ValueChange>,
     /// One sentence for people, for example `no new rows`.
     pub note: Option<String>,
+    /// Things that a person should know, each one sentence.
+    pub warnings: Vec<String>,
     /// Milliseconds that the attempt took.
     pub elapsed_ms: u64,
 }

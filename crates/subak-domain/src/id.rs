@@ -15,6 +15,11 @@ impl RunId {
     pub fn from_parts(unix_ms: u64, random: u128) -> Self {
         Self(Ulid::from_parts(unix_ms, random))
     }
+
+    /// When the run was made, in milliseconds since 1970-01-01 UTC.
+    pub fn unix_ms(&self) -> u64 {
+        self.0.timestamp_ms()
+    }
 }
 
 /// A text that is no run id.

@@ -15,6 +15,8 @@ pub struct RunState {
     pub actions: Vec<Action>,
     /// Its steps by id.
     pub steps: BTreeMap<StepId, StepState>,
+    /// The time that counts as now for its steps, as wall-clock text; empty where an older binary planned it.
+    pub as_of: String,
 }
 
 /// One step as the events tell it.
@@ -77,13 +79,13 @@ impl RunState {
     /// The state of a run that has just been planned.
     pub fn planned(actions: Vec<Action>) -> Self {
         let steps = actions.iter().map(|action| (action.step.clone(), StepState::default())).collect();
-        Self { status: RunStatus::Queued, actions, steps }
+        Self { status: RunStatus::Queued, actions, steps, as_of: String::new() }
     }
 
     /// Folds the events of one run, oldest first. `None` when there are none, or the first is not [`RunEvent::Planned`].
     pub fn fold<'a>(mut events: impl Iterator<Item = (Timestamp, &'a RunEvent)>) -> Option<Result<Self, IllegalEvent>> {
-        let (_, RunEvent::Planned { actions, .. }) = events.next()? else { return None };
-        let mut state = Self::planned(actions.clone());
+        let (_, RunEvent::Planned { actions, as_of, .. }) = events.next()? else { return None };
+        let mut state = Self { as_of: as_of.clone(), ..Self::planned(actions.clone()) };
         for (at, event) in events {
             if let Err(illegal) = state.apply(at, event) {
                 return Some(Err(illegal));

@@ -1,22 +1,30 @@
 //! What a step does: loads a stream, builds a query's result, evaluates checks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use subak_connect::{BuildRequest, ConnectError, ConnectErrorKind, Connection, SqlBackend, Staged, TableName};
+use subak_connect::sql::Incremental;
+use subak_connect::{
+    Audit, AuditResult, BuildRequest, Commit, ConnectError, ConnectErrorKind, Connection, RowPrograms, Staged, TableName, convert,
+};
 use subak_domain::{
-    Action, Asset, AssetGraph, AssetKey, Check, CheckOutcome, CheckRule, ConnectionName, Definition, Failure, FailureClass,
-    LoadId, Reason, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome, Work,
+    Action, Asset, AssetGraph, AssetKey, Check, CheckOutcome, CheckRule, Column, ConnectionName, CursorRange, Definition,
+    Failure, FailureClass, LoadId, Reason, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome, StoredAs,
+    Work,
 };
 
 use crate::failure::{self, DATA_NOT_BEGUN, DATA_UNTOUCHED};
-use crate::{StepExecutor, StopSignal, load};
+use crate::load::RunContext;
+use crate::{StepExecutor, StopSignal, load, replay};
 
 /// Opens connections by their names in the project. The binary implements it: it has the registry, the settings and the secrets.
 #[async_trait]
 pub trait Connections: Send + Sync {
     /// The open connection; opened on first use and shared afterwards.
     async fn open(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError>;
+    /// What evaluates expressions over rows in flight.
+    fn programs(&self) -> Arc<dyn RowPrograms>;
 }
 
 /// Takes what happens, for people who watch.
@@ -46,6 +54,8 @@ pub struct DataExecutor {
     pub connections: Arc<dyn Connections>,
     /// Who watches.
     pub reporter: Arc<dyn Reporter>,
+    /// The time that counts as now, as wall-clock text in the project's time zone, for example `2026-11-21 08:30:00`.
+    pub as_of: String,
 }
 
 /// One attempt: what it belongs to and how it is stopped.
@@ -54,6 +64,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) load: LoadId,
     /// The definition is not the one that made the table: what was read under it may not be what is meant now.
     pub(crate) is_redefined: bool,
+    pub(crate) run: RunContext,
     pub(crate) stop: &'a StopSignal,
     pub(crate) reporter: &'a dyn Reporter,
 }
@@ -62,31 +73,40 @@ pub(crate) struct Attempt<'a> {
 impl StepExecutor for DataExecutor {
     async fn execute(&self, run: RunId, action: &Action, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
         match &action.work {
-            Work::Materialize { asset, full_refresh } => {
+            Work::Materialize { asset, full_refresh, range } => {
                 let asset = self.asset(asset)?;
-                let load = LoadId::new(run, &action.step, asset.version.as_str());
-                let is_redefined = action.reason == Reason::DefinitionChanged;
-                let attempt = Attempt { step: &action.step, load, is_redefined, stop, reporter: self.reporter.as_ref() };
-                let mut outcome = self.materialize(asset, *full_refresh, &attempt).await?;
+                let attempt = self.attempt(run, action, asset, stop);
+                let how = How { full_refresh: *full_refresh, range: range.as_ref() };
+                let mut outcome = self.materialize(asset, &how, &attempt).await?;
+                outcome.version = Some(asset.version.clone());
+                Ok(outcome)
+            }
+            Work::Replay { asset, rejects, values } => {
+                let asset = self.asset(asset)?;
+                let attempt = self.attempt(run, action, asset, stop);
+                let mut outcome = self.replay(asset, rejects, values, &attempt).await?;
                 outcome.version = Some(asset.version.clone());
                 Ok(outcome)
             }
             Work::Check { name } => {
                 let check = self.graph.check(name).ok_or_else(|| moved_on(&format!("check `{name}`")))?;
-                self.check(check, stop).await
+                self.check(check, &self.context(run), stop).await
             }
-            Work::Audit { asset } => self.audit(self.asset(asset)?, stop).await,
+            Work::Audit { asset } => self.audit(self.asset(asset)?, &self.context(run), stop).await,
         }
     }
 
     async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome> {
-        let Work::Materialize { asset, .. } = &action.work else { return None };
+        let (Work::Materialize { asset, .. } | Work::Replay { asset, .. }) = &action.work else { return None };
         let asset = self.graph.get(asset)?;
         let connection = self.connections.open(asset.stored_in()?).await.ok()?;
         let load = LoadId::new(run, &action.step, asset.version.as_str());
         let committed = connection.sink()?.committed(&load).await.ok()??;
         let note = Some("the process died after this was published".to_owned());
-        Some(StepOutcome { version: Some(asset.version.clone()), ..load::outcome(&committed, None, Vec::new(), note) })
+        Some(StepOutcome {
+            version: Some(asset.version.clone()),
+            ..load::outcome(&committed, committed.account, Vec::new(), note)
+        })
     }
 }
 
@@ -109,7 +129,30 @@ pub(crate) fn ability<T>(found: Option<T>, name: &ConnectionName, what: &str) ->
     })
 }
 
+/// How an asset is brought up to date.
+struct How<'a> {
+    full_refresh: bool,
+    range: Option<&'a CursorRange>,
+}
+
 impl DataExecutor {
+    fn context(&self, run: RunId) -> RunContext {
+        let micros = i64::try_from(run.unix_ms()).unwrap_or(0).saturating_mul(1000);
+        let started_at = convert::format_datetime(micros).unwrap_or_default();
+        RunContext { id: run.to_string(), started_at, as_of: self.as_of.clone() }
+    }
+
+    fn attempt<'a>(&'a self, run: RunId, action: &'a Action, asset: &Asset, stop: &'a StopSignal) -> Attempt<'a> {
+        Attempt {
+            step: &action.step,
+            load: LoadId::new(run, &action.step, asset.version.as_str()),
+            is_redefined: action.reason == Reason::DefinitionChanged,
+            run: self.context(run),
+            stop,
+            reporter: self.reporter.as_ref(),
+        }
+    }
+
     fn asset(&self, key: &AssetKey) -> Result<&Asset, Box<Failure>> {
         self.graph.get(key).ok_or_else(|| moved_on(&format!("asset `{key}`")))
     }
@@ -122,28 +165,61 @@ impl DataExecutor {
         }
     }
 
-    async fn materialize(&self, asset: &Asset, full_refresh: bool, attempt: &Attempt<'_>) -> Result<StepOutcome, Box<Failure>> {
+    async fn materialize(&self, asset: &Asset, how: &How<'_>, attempt: &Attempt<'_>) -> Result<StepOutcome, Box<Failure>> {
         match &asset.definition {
             Definition::Ingest(ingest) | Definition::Seed(ingest) => {
                 let source = self.open(&ingest.from, attempt.stop).await?;
                 let destination = self.open(&ingest.to, attempt.stop).await?;
                 let source = ability(source.source(), &ingest.from, "source")?;
                 let sink = ability(destination.sink(), &ingest.to, "destination")?;
-                load::Ingesting { asset, ingest, source, sink, full_refresh, attempt }.run().await
+                let programs = self.connections.programs();
+                let (full_refresh, range) = (how.full_refresh, how.range);
+                let programs = programs.as_ref();
+                load::Ingesting { asset, ingest, source, sink, programs, full_refresh, range, replayed: None, attempt }
+                    .run()
+                    .await
             }
             Definition::Sql(sql) => {
                 let connection = self.open(&sql.on, attempt.stop).await?;
-                build(asset, sql, ability(connection.sql(), &sql.on, "SQL backend")?, attempt).await
+                build(asset, sql, connection.as_ref(), how.full_refresh, attempt).await
             }
             Definition::External => Err(moved_on(&format!("external asset `{}`", asset.key))),
         }
     }
 
-    async fn check(&self, check: &StandaloneCheck, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
+    async fn replay(
+        &self,
+        asset: &Asset,
+        rejects: &[String],
+        values: &BTreeMap<String, Option<String>>,
+        attempt: &Attempt<'_>,
+    ) -> Result<StepOutcome, Box<Failure>> {
+        let Definition::Ingest(ingest) = &asset.definition else { return Err(moved_on(&format!("ingest `{}`", asset.key))) };
+        let destination = self.open(&ingest.to, attempt.stop).await?;
+        let sink = ability(destination.sink(), &ingest.to, "destination")?;
+        let quarantine = ability(destination.quarantine(), &ingest.to, "quarantine")?;
+        let source = replay::source(asset, quarantine, rejects, values, attempt).await?;
+        let programs = self.connections.programs();
+        let ids = source.ids.clone();
+        let replaying = load::Ingesting {
+            asset,
+            ingest,
+            source: &source,
+            sink,
+            programs: programs.as_ref(),
+            full_refresh: false,
+            range: None,
+            replayed: Some(&ids),
+            attempt,
+        };
+        replaying.run().await
+    }
+
+    async fn check(&self, check: &StandaloneCheck, run: &RunContext, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
         let connection = self.open(&check.on, stop).await?;
         let backend = ability(connection.sql(), &check.on, "SQL backend")?;
-        let rule = CheckRule::Sql { sql: check.sql.clone() };
-        let found = guarded(stop, backend.audit(None, &rule)).await?;
+        let audit = Audit { now: run.as_of.clone(), ..Audit::of(CheckRule::Sql { sql: check.sql.clone() }) };
+        let found = guarded(stop, backend.audit(None, &audit)).await?;
         let outcome = CheckOutcome {
             check: check.name.clone(),
             severity: check.severity,
@@ -151,6 +227,8 @@ impl DataExecutor {
             bad_row_count: found.bad_row_count,
             row_count: found.row_count,
             sample: found.sample,
+            tolerance: None,
+            is_vacuous: false,
         };
         if !outcome.passed() && check.severity == Severity::Error {
             let message = format!("check `{}` finds {} bad rows", check.name, outcome.bad_row_count);
@@ -164,14 +242,22 @@ impl DataExecutor {
     }
 
     /// Evaluates the checks of an asset on what is published.
-    async fn audit(&self, asset: &Asset, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
+    async fn audit(&self, asset: &Asset, run: &RunContext, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
         let Some(name) = asset.stored_in() else { return Err(moved_on(&format!("external asset `{}`", asset.key))) };
         let connection = self.open(name, stop).await?;
         let backend = ability(connection.sql(), name, "SQL backend")?;
         let table = TableName::of(&asset.key);
         let mut checks = Vec::new();
         for check in &asset.checks {
-            let found = guarded(stop, backend.audit(Some(&table), &check.rule)).await?;
+            let found = match &check.rule {
+                CheckRule::Schema { columns, is_exact } => {
+                    let described =
+                        guarded(stop, backend.describe_query(&format!("select * from {}", backend.dialect().table(&table))))
+                            .await?;
+                    compare_columns(&described, columns, *is_exact)
+                }
+                _ => guarded(stop, backend.audit(Some(&table), &audit_of(check, run))).await?,
+            };
             checks.push(outcome_of(check, found));
         }
         let failed: Vec<&CheckOutcome> =
@@ -202,26 +288,58 @@ pub(crate) async fn guarded<T>(
     }
 }
 
-fn outcome_of(check: &Check, found: subak_connect::AuditResult) -> CheckOutcome {
+fn outcome_of(check: &Check, found: AuditResult) -> CheckOutcome {
     CheckOutcome {
         check: check.name.clone(),
         severity: check.severity,
         blocking: check.blocking,
         bad_row_count: found.bad_row_count,
+        is_vacuous: found.row_count == Some(0) && check.rule.is_vacuous_when_empty(),
         row_count: found.row_count,
         sample: found.sample,
+        tolerance: check.tolerance,
     }
+}
+
+fn audit_of(check: &Check, run: &RunContext) -> Audit {
+    Audit { rule: check.rule.clone(), filter: check.filter.clone(), now: run.as_of.clone() }
+}
+
+/// What a table's columns differ in from those that a check expects.
+fn compare_columns(found: &[Column], expected: &[Column], is_exact: bool) -> AuditResult {
+    let mut sample = Vec::new();
+    for column in expected {
+        match found.iter().find(|known| known.name.eq_ignore_ascii_case(&column.name)) {
+            None => sample.push(format!("column={}, expected={}, found=nothing", column.name, column.data_type)),
+            Some(known) if known.data_type != column.data_type => {
+                sample.push(format!("column={}, expected={}, found={}", column.name, column.data_type, known.data_type));
+            }
+            Some(_) => {}
+        }
+    }
+    let is_expected = |name: &str| expected.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    for column in found.iter().filter(|column| is_exact && !is_expected(&column.name)) {
+        sample.push(format!("column={}, expected=nothing, found={}", column.name, column.data_type));
+    }
+    let bad_row_count = sample.len() as u64;
+    sample.truncate(subak_connect::sink::SAMPLE_ROW_COUNT_MAX);
+    AuditResult { bad_row_count, row_count: None, sample }
 }
 
 /// Evaluates the checks of an asset on what is staged. `Err` when one of them blocks the publication.
 pub(crate) async fn audit_staged(
     asset: &Asset,
     staged: &mut dyn Staged,
-    stop: &StopSignal,
+    attempt: &Attempt<'_>,
 ) -> Result<Vec<CheckOutcome>, Box<Failure>> {
     let mut checks = Vec::new();
     for check in &asset.checks {
-        let found = guarded(stop, staged.audit(&check.rule)).await?;
+        let found = match &check.rule {
+            CheckRule::Schema { columns, is_exact } => {
+                compare_columns(&guarded(attempt.stop, staged.columns()).await?, columns, *is_exact)
+            }
+            _ => guarded(attempt.stop, staged.audit(&audit_of(check, &attempt.run))).await?,
+        };
         checks.push(outcome_of(check, found));
     }
     if checks.iter().any(failure::is_blocked_by) {
@@ -233,15 +351,51 @@ pub(crate) async fn audit_staged(
 async fn build(
     asset: &Asset,
     sql: &SqlAsset,
-    backend: &dyn SqlBackend,
+    connection: &dyn Connection,
+    full_refresh: bool,
     attempt: &Attempt<'_>,
 ) -> Result<StepOutcome, Box<Failure>> {
+    let backend = ability(connection.sql(), &sql.on, "SQL backend")?;
     let table = TableName::of(&asset.key);
-    let request = BuildRequest { load: attempt.load.clone(), table, sql: sql.sql.clone(), stored_as: sql.stored_as };
+    let is_kept = sql.stored_as == StoredAs::Snapshot || (sql.stored_as == StoredAs::Incremental && !full_refresh);
+    let is_there = match connection.sink() {
+        Some(sink) => !guarded(attempt.stop, sink.existing(std::slice::from_ref(&table))).await?.is_empty(),
+        None => false,
+    };
+    if let Some(sink) = connection.sink()
+        && let Some(committed) = guarded(attempt.stop, sink.committed(&attempt.load)).await?
+    {
+        let note = Some("an earlier attempt had committed this load".to_owned());
+        return Ok(load::outcome(&committed, None, Vec::new(), note));
+    }
+    let text = sql.incremental_sql.as_ref().filter(|_| is_kept && is_there).unwrap_or(&sql.sql);
+    let request = BuildRequest {
+        load: attempt.load.clone(),
+        sql: rendered(text, &backend.dialect().table(&table), &attempt.run),
+        table,
+        stored_as: sql.stored_as,
+        incremental: is_kept.then(|| Incremental {
+            mode: sql.mode,
+            unique_key: sql.unique_key.clone(),
+            latest: sql.latest.clone(),
+            history: sql.history.clone(),
+            on_schema_change: sql.on_schema_change,
+        }),
+        surrogate_key: sql.surrogate_key.clone(),
+        at: attempt.run.started_at.clone(),
+    };
     let mut staged = guarded(attempt.stop, backend.build(request)).await?;
-    let checks = audit_staged(asset, staged.as_mut(), attempt.stop).await?;
+    let checks = audit_staged(asset, staged.as_mut(), attempt).await?;
+    if let Some(reason) = attempt.stop.reason() {
+        return Err(failure::of_stop(reason, DATA_UNTOUCHED));
+    }
     // From here on a stop waits: dropping a publication would leave its outcome unknown.
-    let committed = staged.publish(None).await.map_err(|error| failure::of_connect(&error, DATA_UNTOUCHED))?;
+    let committed = staged.publish(Commit::default()).await.map_err(|error| failure::of_connect(&error, DATA_UNTOUCHED))?;
     let note = (!committed.changed).then(|| "the result is what the table held already".to_owned());
     Ok(StepOutcome { changed: committed.changed, row_count: Some(committed.row_count), checks, note, ..StepOutcome::default() })
+}
+
+/// The query with what is known only now: the names that stand for the table and the run.
+fn rendered(sql: &str, table: &str, run: &RunContext) -> String {
+    sql.replace("{{ this }}", table).replace("{{ run.id }}", &run.id).replace("{{ run.started_at }}", &run.started_at)
 }

@@ -7,8 +7,11 @@ pub mod execute;
 pub mod failure;
 mod load;
 pub mod machine;
+mod replay;
+mod shape;
 pub mod shell;
 pub mod stop;
+pub mod verify;
 
 pub use clock::{Clock, SystemClock};
 pub use execute::{Connections, DataExecutor, Progress, Reporter};

@@ -1,18 +1,29 @@
-//! Loads a stream into a table: read from the cursor, convert, stage, check, account, publish.
+//! Loads a stream into a table: read from the cursor, shape, stage, check, account, publish.
 
-use std::time::Duration;
+mod bounds;
 
+use std::collections::BTreeMap;
+
+use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 use futures::{FutureExt, StreamExt};
-use jiff::SignedDuration;
-use subak_connect::source::{CursorBound, ReadRequest};
+use subak_connect::sink::{self, ChildRequest};
 use subak_connect::{
-    Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Sink, Source, SourceItem, Staged, TableInfo, TableName, convert,
+    Batch, Commit, Committed, ConnectError, ConnectErrorKind, KnownFiles, Load, LoadRequest, ReadRequest, Reject, RowPrograms,
+    Sink, Source, SourceItem, Staged, TableInfo, TableName,
 };
-use subak_domain::{Asset, Cursor, DataType, Failure, FailureClass, Ingest, RowAccount, StepOutcome, WriteMode};
+use subak_domain::shape::{Deletes, OnReject};
+use subak_domain::{
+    Asset, Cursor, CursorRange, DataType, Failure, FailureClass, Ingest, NullCursor, RowAccount, StepOutcome, WriteMode,
+};
 
+use self::bounds::Start;
 use crate::execute::{Attempt, Progress, audit_staged, guarded};
 use crate::failure::{self, DATA_UNTOUCHED};
+use crate::shape::{Setting, Shaper};
+
+/// Rejects that a failure shows.
+const REJECT_SHOWN_COUNT: usize = 5;
 
 /// One load in progress.
 pub(crate) struct Ingesting<'a> {
@@ -20,19 +31,28 @@ pub(crate) struct Ingesting<'a> {
     pub(crate) ingest: &'a Ingest,
     pub(crate) source: &'a dyn Source,
     pub(crate) sink: &'a dyn Sink,
+    pub(crate) programs: &'a dyn RowPrograms,
     pub(crate) full_refresh: bool,
+    pub(crate) range: Option<&'a CursorRange>,
+    /// Rejects that are loaded after all; the source then yields exactly these, in their order.
+    pub(crate) replayed: Option<&'a [String]>,
     pub(crate) attempt: &'a Attempt<'a>,
 }
 
-/// Where to begin, and how to write.
-struct Start {
-    mode: WriteMode,
-    /// The committed cursor.
-    committed: Option<Cursor>,
-    /// The lowest wanted value: the committed cursor less the lag.
-    from: Option<Cursor>,
-    /// Whether rows that the table holds may come again.
-    may_overlap: bool,
+/// What has been read so far.
+#[derive(Default)]
+struct Reading {
+    shaper: Option<Shaper>,
+    load: Option<Box<dyn Load>>,
+    /// Rejects that came before the first batch.
+    waiting: Vec<Reject>,
+    first_rejects: Vec<Reject>,
+    account: RowAccount,
+    commit: Commit,
+    warnings: Vec<String>,
+    null_cursor_count: u64,
+    /// Lines of replayed rows that were refused again.
+    refused_again: Vec<usize>,
 }
 
 impl Ingesting<'_> {
@@ -40,76 +60,170 @@ impl Ingesting<'_> {
         let stop = self.attempt.stop;
         // An earlier attempt of this step may have committed without living to say so.
         if let Some(committed) = guarded(stop, self.sink.committed(&self.attempt.load)).await? {
-            return Ok(outcome(&committed, None, Vec::new(), Some("an earlier attempt had committed this load".to_owned())));
+            return Ok(outcome(
+                &committed,
+                committed.account,
+                Vec::new(),
+                Some("an earlier attempt had committed this load".to_owned()),
+            ));
         }
         let table = TableName::of(&self.asset.key);
         let info = guarded(stop, self.sink.describe(&table)).await?;
         let start = self.start(info.as_ref())?;
-        let (staged, account, cursor) = self.stage(table, &start).await?;
-        self.publish(staged, account, cursor, &start).await
+        let mut reading = Reading::default();
+        self.read(&table, &start, info.as_ref(), &mut reading).await?;
+        let staged = self.stage(&start, &mut reading).await?;
+        self.publish(staged, reading, &start).await
     }
 
-    fn start(&self, info: Option<&TableInfo>) -> Result<Start, Box<Failure>> {
-        let is_rebuilt = self.full_refresh || info.is_none();
-        let rule = self.ingest.cursor.as_ref();
-        let committed = info
-            .filter(|_| !is_rebuilt)
-            .and_then(|info| info.cursor.clone())
-            .filter(|cursor| !self.attempt.is_redefined && rule.is_some_and(|rule| rule.column == cursor.column));
-        let from = match (&committed, rule) {
-            (Some(cursor), Some(rule)) => Some(lower(cursor, rule.lag)?),
-            _ => None,
-        };
-        let mode = if is_rebuilt && self.ingest.mode != WriteMode::Merge { WriteMode::Replace } else { self.ingest.mode };
-        // A full refresh of a merge replaces the table too, but its keys are checked first.
-        let mode = if self.full_refresh && info.is_some() { WriteMode::Replace } else { mode };
-        Ok(Start { mode, committed, from, may_overlap: !is_rebuilt && rule.is_some() })
-    }
-
-    /// Reads everything and stages it. Dropping it at any await leaves the table as it was.
-    async fn stage(
+    /// Reads everything and writes it into a stage. Dropping it at any await leaves the table as it was.
+    async fn read(
         &self,
-        table: TableName,
+        table: &TableName,
         start: &Start,
-    ) -> Result<(Box<dyn Staged>, RowAccount, Option<Cursor>), Box<Failure>> {
+        info: Option<&TableInfo>,
+        reading: &mut Reading,
+    ) -> Result<(), Box<Failure>> {
         let stop = self.attempt.stop;
-        let request = ReadRequest {
+        let mut items = self.source.read(self.read_request(start, info));
+        while let Some(item) = guarded(stop, items.next().map(Option::transpose)).await? {
+            match item {
+                SourceItem::Batch(batch) => self.take(batch, table, start, info, reading).await?,
+                SourceItem::Rejected(rejects) => {
+                    reading.account.read += rejects.len() as u64;
+                    self.refuse(rejects, reading).await?;
+                }
+                SourceItem::File(mark) => reading.commit.files.push(mark),
+                SourceItem::Warning(warning) => reading.warnings.push(warning),
+                SourceItem::Cursor(value) => reading.commit.cursor = Some(self.usable(value)?),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_request(&self, start: &Start, info: Option<&TableInfo>) -> ReadRequest {
+        let option = self.ingest.options.get("read").map(String::as_str);
+        let is_new_only = match option {
+            Some(word) => word == "new",
+            None => self.ingest.mode == WriteMode::Append && self.ingest.cursor.is_none(),
+        };
+        let is_known = !start.is_rebuilt && (self.ingest.mode == WriteMode::Append || !self.attempt.is_redefined);
+        let files = info.filter(|_| is_known).map(|info| info.files.clone()).unwrap_or_default();
+        let refuses_changed = self.ingest.mode == WriteMode::Append;
+        ReadRequest {
             stream: self.ingest.stream.clone(),
             options: self.ingest.options.clone(),
             columns: self.ingest.columns.clone(),
-            cursor: self.ingest.cursor.as_ref().map(|rule| CursorBound { column: rule.column.clone(), from: start.from.clone() }),
-        };
-        let mut items = self.source.read(request);
-        let (mut account, mut cursor, mut load) = (RowAccount::default(), None, None);
-        while let Some(item) = guarded(stop, items.next().map(Option::transpose)).await? {
-            match item {
-                SourceItem::Batch(batch) => {
-                    let batch = convert::to_declared(batch, &self.ingest.columns).map_err(untouched)?;
-                    account.read += batch.row_count() as u64;
-                    account.bytes += batch.bytes() as u64;
-                    let load = match &mut load {
-                        Some(load) => load,
-                        none => none.insert(self.begin(&table, batch.records.schema(), start).await?),
-                    };
-                    guarded(stop, load.write(batch)).await?;
-                    let progress = Progress { step: self.attempt.step.clone(), rows: account.read, bytes: account.bytes };
-                    self.attempt.reporter.progress(&progress);
-                }
-                SourceItem::Cursor(value) => cursor = Some(self.usable(value)?),
+            cursor: start.bound.clone(),
+            known_files: (is_new_only && self.replayed.is_none()).then_some(KnownFiles { files, refuses_changed }),
+        }
+    }
+
+    async fn take(
+        &self,
+        batch: Batch,
+        table: &TableName,
+        start: &Start,
+        info: Option<&TableInfo>,
+        reading: &mut Reading,
+    ) -> Result<(), Box<Failure>> {
+        let stop = self.attempt.stop;
+        reading.account.read += batch.row_count() as u64;
+        reading.account.bytes += batch.bytes() as u64;
+        self.count_null_cursors(&batch, start, reading)?;
+        if reading.shaper.is_none() {
+            let shaper = self.shaper(&batch.records.schema(), start, info)?;
+            let request = self.load_request(table, start, &shaper);
+            let mut load = guarded(stop, self.sink.begin(request)).await?;
+            let waiting = std::mem::take(&mut reading.waiting);
+            if !waiting.is_empty() {
+                guarded(stop, load.reject(waiting)).await?;
+            }
+            (reading.shaper, reading.load) = (Some(shaper), Some(load));
+        }
+        let (Some(shaper), Some(load)) = (&mut reading.shaper, &mut reading.load) else { return Ok(()) };
+        let shaped = shaper.run(batch).map_err(untouched)?;
+        reading.account.filtered += shaped.filtered;
+        guarded(stop, load.write(shaped.batch)).await?;
+        for (at, rows) in shaped.children.into_iter().enumerate().filter(|(_, rows)| rows.num_rows() > 0) {
+            guarded(stop, load.write_child(at, Batch::new(rows))).await?;
+        }
+        self.refuse(shaped.rejects, reading).await?;
+        let progress = Progress { step: self.attempt.step.clone(), rows: reading.account.read, bytes: reading.account.bytes };
+        self.attempt.reporter.progress(&progress);
+        Ok(())
+    }
+
+    fn shaper(&self, source: &SchemaRef, start: &Start, info: Option<&TableInfo>) -> Result<Shaper, Box<Failure>> {
+        let is_held = !start.is_rebuilt && (start.mode != WriteMode::Replace || self.ingest.shape.contract != Default::default());
+        let mut shape = self.ingest.shape.clone();
+        if self.replayed.is_some() {
+            // Rows that still do not fit stay where they are; the others are loaded.
+            shape.on_reject = OnReject::Quarantine;
+            for column in &mut shape.columns {
+                column.on_reject = column.on_reject.map(|_| OnReject::Quarantine);
             }
         }
-        let none = || untouched(ConnectError::new(ConnectErrorKind::Internal, "the source yielded no batch"));
-        let staged = guarded(stop, load.ok_or_else(none)?.stage()).await?;
-        let rows = staged.rows();
-        (account.written, account.filtered) = (rows.written, rows.overlap);
-        if !account.is_balanced() {
-            let message = format!(
-                "{} rows were read, but {} are staged and {} were there already",
-                account.read, account.written, account.filtered
-            );
-            return Err(failure::plain("SBK0319", message, DATA_UNTOUCHED, FailureClass::Internal));
+        let setting = Setting {
+            shape: &shape,
+            primary_key: &self.ingest.primary_key,
+            needs_key: matches!(self.ingest.mode, WriteMode::Merge | WriteMode::Snapshot),
+            held: info.filter(|_| is_held).map(|info| info.schema.clone()),
+            can_widen: self.sink.can_widen(),
+            deletes_on_exit: start.mode == WriteMode::Merge && info.is_some(),
+            run_values: &self.attempt.run.values(),
+            programs: self.programs,
+        };
+        Shaper::new(&setting, source).map_err(untouched)
+    }
+
+    /// Takes refused rows: into the quarantine where that is the policy, else the first one is the error.
+    async fn refuse(&self, rejects: Vec<Reject>, reading: &mut Reading) -> Result<(), Box<Failure>> {
+        let Some(first) = rejects.first() else { return Ok(()) };
+        reading.account.rejected += rejects.len() as u64;
+        if self.replayed.is_some() {
+            reading.refused_again.extend(rejects.iter().filter_map(|reject| usize::try_from(reject.line?).ok()));
+            let room = REJECT_SHOWN_COUNT.saturating_sub(reading.first_rejects.len());
+            reading.first_rejects.extend(rejects.into_iter().take(room));
+            return Ok(());
         }
-        Ok((staged, account, cursor))
+        let is_taken = self.ingest.shape.on_reject == OnReject::Quarantine
+            || first.column.as_ref().is_some_and(|column| self.is_quarantined(column));
+        if !is_taken {
+            return Err(untouched(first.to_error()));
+        }
+        let room = REJECT_SHOWN_COUNT.saturating_sub(reading.first_rejects.len());
+        reading.first_rejects.extend(rejects.iter().take(room).cloned());
+        match &mut reading.load {
+            Some(load) => guarded(self.attempt.stop, load.reject(rejects)).await,
+            None => {
+                reading.waiting.extend(rejects);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a column's own policy, or the contract, sends rows to the quarantine.
+    fn is_quarantined(&self, column: &str) -> bool {
+        let shape = &self.ingest.shape;
+        let rule = shape.columns.iter().find(|rule| rule.name == column);
+        rule.and_then(|rule| rule.on_reject) == Some(OnReject::Quarantine)
+            || shape.contract == subak_domain::shape::Contract::DiscardRow
+    }
+
+    fn count_null_cursors(&self, batch: &Batch, start: &Start, reading: &mut Reading) -> Result<(), Box<Failure>> {
+        let (Some(bound), Some(rule)) = (&start.bound, &self.ingest.cursor) else { return Ok(()) };
+        let Some(array) = batch.records.column_by_name(&bound.column).filter(|array| array.null_count() > 0) else {
+            return Ok(());
+        };
+        if rule.nulls == NullCursor::Error {
+            let row = (0..array.len()).find(|row| array.is_null(*row)).unwrap_or(0);
+            let message = format!("the cursor column `{}` is empty ({})", bound.column, batch.place(row));
+            let help = "correct the source, or set `nulls: include` or `nulls: exclude` under `cursor:`";
+            return Err(untouched(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help)));
+        }
+        reading.null_cursor_count += array.null_count() as u64;
+        Ok(())
     }
 
     /// Texts compare by their characters: `10` stands below `9`. Whoever wants that says so.
@@ -126,63 +240,118 @@ impl Ingesting<'_> {
         Ok(cursor)
     }
 
-    async fn begin(&self, table: &TableName, schema: SchemaRef, start: &Start) -> Result<Box<dyn Load>, Box<Failure>> {
-        let declared = self.ingest.primary_key.iter().chain(self.ingest.cursor.as_ref().map(|rule| &rule.column));
-        for column in declared {
-            if schema.index_of(column).is_err() {
-                return Err(untouched(convert::missing_column(column, &schema)));
-            }
-        }
-        let request = LoadRequest {
-            load: self.attempt.load.clone(),
-            table: table.clone(),
-            schema,
-            mode: start.mode,
-            has_unique_key: self.ingest.mode == WriteMode::Merge,
+    fn load_request(&self, table: &TableName, start: &Start, shaper: &Shaper) -> LoadRequest {
+        let shape = &self.ingest.shape;
+        let children = shape.children.iter().zip(shaper.child_schemas());
+        let changes = shape.changes.as_ref();
+        LoadRequest {
+            run: self.attempt.run.id.clone(),
+            has_unique_key: matches!(self.ingest.mode, WriteMode::Merge | WriteMode::Snapshot),
             primary_key: self.ingest.primary_key.clone(),
-            overlap: start.from.clone().filter(|_| start.may_overlap).or_else(|| self.unbounded_overlap(start)),
-        };
-        guarded(self.attempt.stop, self.sink.begin(request)).await
+            overlap: start.overlap.clone(),
+            latest: self.ingest.latest.clone(),
+            history: self.ingest.history.clone(),
+            at: self.attempt.run.started_at.clone(),
+            is_complete: start.is_complete,
+            volatile: shape.derive.iter().filter(|derived| derived.is_volatile()).map(|derived| derived.name.clone()).collect(),
+            widened: shaper.widened(),
+            children: children
+                .map(|(child, schema)| ChildRequest { table: sink::child_table(table, &child.name), schema })
+                .collect(),
+            live: changes.filter(|changes| changes.deletes == Deletes::Tombstone).map(live_condition),
+            keeps_tombstones: changes.is_some_and(|changes| changes.deletes == Deletes::Remove),
+            ..LoadRequest::new(self.attempt.load.clone(), table.clone(), shaper.schema(), start.mode)
+        }
     }
 
-    /// A table that has rows but no cursor yet is read from the beginning, so all its rows may come again.
-    fn unbounded_overlap(&self, start: &Start) -> Option<Cursor> {
-        let rule = self.ingest.cursor.as_ref().filter(|_| start.may_overlap)?;
-        Some(Cursor { column: rule.column.clone(), value: String::new(), data_type: DataType::Text })
+    async fn stage(&self, start: &Start, reading: &mut Reading) -> Result<Box<dyn Staged>, Box<Failure>> {
+        let none = || untouched(ConnectError::new(ConnectErrorKind::Internal, "the source yielded no batch"));
+        let load = reading.load.take().ok_or_else(none)?;
+        let staged = guarded(self.attempt.stop, load.stage()).await?;
+        let rows = staged.rows();
+        let account = &mut reading.account;
+        account.written = rows.written;
+        account.deleted = rows.deleted;
+        account.overlap = rows.overlap;
+        account.superseded = rows.superseded;
+        account.filtered += rows.overlap + rows.superseded;
+        if !account.is_balanced() {
+            let message = format!(
+                "{} rows were read, but {} are staged, {} refused and {} left out",
+                account.read, account.written, account.rejected, account.filtered
+            );
+            return Err(failure::plain("SBK0319", message, DATA_UNTOUCHED, FailureClass::Internal));
+        }
+        if let Some(limit) = self.ingest.shape.rejects_max.filter(|limit| limit.is_exceeded(account.rejected, account.read)) {
+            let message = format!("{} of {} rows were refused, and `rejects_max` is {limit}", account.rejected, account.read);
+            let mut failure = failure::plain("SBK0322", message, DATA_UNTOUCHED, FailureClass::Input);
+            failure.causes =
+                reading.first_rejects.iter().map(|reject| format!("{}: {}", reject.place(), reject.reason)).collect();
+            failure.help.push("correct the source or the declared types, or raise `rejects_max`".into());
+            return Err(failure);
+        }
+        if reading.null_cursor_count > 0 {
+            let column = start.bound.as_ref().map(|bound| bound.column.as_str()).unwrap_or_default();
+            reading.warnings.push(format!("{} rows have no value in the cursor column `{column}`", reading.null_cursor_count));
+        }
+        Ok(staged)
     }
 
     async fn publish(
         &self,
         mut staged: Box<dyn Staged>,
-        account: RowAccount,
-        cursor: Option<Cursor>,
+        mut reading: Reading,
         start: &Start,
     ) -> Result<StepOutcome, Box<Failure>> {
-        let checks = audit_staged(self.asset, staged.as_mut(), self.attempt.stop).await?;
-        // A cursor never goes back: rows above it may have been deleted at the source.
-        let cursor = match (&start.committed, cursor) {
-            (Some(old), Some(new)) if !new.is_after(old) => Some(old.clone()),
-            (_, Some(new)) => Some(new),
-            (old, None) => old.clone(),
-        };
+        let checks = audit_staged(self.asset, staged.as_mut(), self.attempt).await?;
+        reading.commit.cursor = self.cursor_after(start, &mut reading);
+        reading.commit.account = Some(reading.account);
+        if let Some(ids) = self.replayed {
+            let is_kept = |at: &usize| !reading.refused_again.contains(&(at + 1));
+            reading.commit.replayed = (0..ids.len()).filter(is_kept).map(|at| ids[at].clone()).collect();
+        }
         if let Some(reason) = self.attempt.stop.reason() {
             return Err(failure::of_stop(reason, DATA_UNTOUCHED));
         }
         // From here on a stop waits: dropping a publication would leave its outcome unknown.
-        let committed = match staged.publish(cursor).await {
+        let committed = match staged.publish(reading.commit.clone()).await {
             Ok(committed) => committed,
             Err(error) => match self.sink.committed(&self.attempt.load).await {
                 Ok(Some(committed)) => committed,
                 _ => return Err(untouched(error)),
             },
         };
+        let account = reading.account;
         let note = match (committed.changed, account.read) {
             (true, _) => None,
             (false, 0) => Some("no new rows".to_owned()),
+            (false, _) if account.rejected == account.read => Some("every row was refused".to_owned()),
             (false, _) => Some("every row was there already".to_owned()),
         };
-        Ok(outcome(&committed, Some(account), checks, note))
+        let mut outcome = outcome(&committed, Some(account), checks, note);
+        outcome.value_changes = reading.shaper.as_ref().map(Shaper::value_changes).unwrap_or_default();
+        outcome.warnings = reading.warnings;
+        if account.rejected > 0 && self.replayed.is_none() {
+            outcome
+                .warnings
+                .push(format!("{} rows were refused; `subak quarantine show {}` shows them", account.rejected, self.asset.key));
+        }
+        outcome.warnings.extend(
+            reading
+                .first_rejects
+                .iter()
+                .filter(|_| self.replayed.is_some())
+                .map(|reject| format!("still refused: {}", reject.reason)),
+        );
+        Ok(outcome)
     }
+}
+
+/// The condition that holds for rows which are not deletions.
+fn live_condition(changes: &subak_domain::shape::Changes) -> String {
+    let column = format!("\"{}\"", changes.operation.replace('"', "\"\""));
+    let words = changes.delete_when.iter().map(|word| format!("'{}'", word.replace('\'', "''"))).collect::<Vec<_>>().join(", ");
+    format!("{column} is null or lower({column}) not in ({words})")
 }
 
 /// The outcome of a step whose load is committed.
@@ -207,38 +376,25 @@ fn untouched(error: ConnectError) -> Box<Failure> {
     failure::of_connect(&error, DATA_UNTOUCHED)
 }
 
-/// The cursor less its lag. A lag is a time, so the column must be one too.
-fn lower(cursor: &Cursor, lag: Duration) -> Result<Cursor, Box<Failure>> {
-    if lag.is_zero() {
-        return Ok(cursor.clone());
-    }
-    let earlier = || -> Option<String> {
-        let lag = SignedDuration::try_from(lag).ok()?;
-        Some(match cursor.data_type {
-            DataType::DateTime => {
-                let microseconds = convert::parse_datetime(&cursor.value)?.checked_sub(i64::try_from(lag.as_micros()).ok()?)?;
-                // In the form of the source: SQLite, for one, compares these texts.
-                let text = convert::format_datetime(microseconds)?;
-                if cursor.value.contains('T') { text.replace(' ', "T") } else { text }
-            }
-            DataType::Timestamp => convert::format_timestamp(
-                convert::parse_timestamp(&cursor.value)?.checked_sub(i64::try_from(lag.as_micros()).ok()?)?,
-            )?,
-            DataType::Date => {
-                let days = lag.as_secs().div_euclid(86_400) + i64::from(lag.as_secs() % 86_400 != 0);
-                let date: jiff::civil::Date = cursor.value.parse().ok()?;
-                date.checked_sub(jiff::Span::new().try_days(days).ok()?).ok()?.to_string()
-            }
-            _ => return None,
-        })
-    };
-    match earlier() {
-        Some(value) => Ok(Cursor { value, ..cursor.clone() }),
-        None => {
-            let message = format!("column `{}` is {}, and a `lag` needs a date or time", cursor.column, cursor.data_type);
-            Err(untouched(
-                ConnectError::new(ConnectErrorKind::Config, message).help("remove `lag`, or declare the column's type"),
-            ))
-        }
+/// What a step knows of its run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RunContext {
+    /// The run's id.
+    pub(crate) id: String,
+    /// When the run was made, as wall-clock text in UTC.
+    pub(crate) started_at: String,
+    /// The time that counts as now, as wall-clock text in the project's time zone.
+    pub(crate) as_of: String,
+}
+
+impl RunContext {
+    /// The literals that stand for the run in expressions.
+    pub(crate) fn values(&self) -> BTreeMap<String, String> {
+        let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        BTreeMap::from([
+            ("as_of".to_owned(), format!("timestamp {}", literal(&self.as_of))),
+            ("run.id".to_owned(), literal(&self.id)),
+            ("run.started_at".to_owned(), format!("timestamp {}", literal(&self.started_at))),
+        ])
     }
 }

@@ -135,9 +135,10 @@ impl Engine {
         actions: Vec<Action>,
         selection: String,
         trigger: String,
+        as_of: String,
     ) -> Result<(), EngineError> {
         let mut hand = Hand { engine: self, run, sequence: 0 };
-        hand.append(vec![RunEvent::Planned { actions, selection, trigger }]).await
+        hand.append(vec![RunEvent::Planned { actions, selection, trigger, as_of }]).await
     }
 
     /// Runs a recorded run to its end. A stop through `cancel` asks running steps to stop and waits for them.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use subak_domain::{Action, Asset, AssetGraph, AssetKey, Definition, Reason, Snapshot, StepId, StoredAs, Work};
+use subak_domain::{Action, Asset, AssetGraph, AssetKey, CursorRange, Definition, Reason, Snapshot, StepId, StoredAs, Work};
 
 use crate::Selected;
 
@@ -17,6 +17,8 @@ pub struct PlanRequest<'a> {
     pub selected: &'a Selected,
     /// Whether everything that is selected is rebuilt from nothing.
     pub full_refresh: bool,
+    /// The part of their streams that ingests with a cursor read; the others are read as ever.
+    pub range: Option<&'a CursorRange>,
 }
 
 /// What to do, and what was asked for but needs nothing.
@@ -58,7 +60,9 @@ pub fn plan(request: PlanRequest<'_>) -> Plan {
             let step = StepId::asset(&asset.key);
             flow.steps.insert(step.clone());
             flow.changing = Some(asset.key.clone());
-            let work = Work::Materialize { asset: asset.key.clone(), full_refresh: request.full_refresh };
+            let has_cursor = matches!(&asset.definition, Definition::Ingest(ingest) if ingest.cursor.is_some());
+            let range = request.range.filter(|_| has_cursor).cloned();
+            let work = Work::Materialize { asset: asset.key.clone(), full_refresh: request.full_refresh, range };
             plan.actions.push(Action { step, work, reason, needs: needs.into_iter().collect() });
         } else {
             if request.selected.assets.contains(&asset.key) && !matches!(asset.definition, Definition::External) {
@@ -185,10 +189,13 @@ pub(crate) mod tests {
                 cursor: None,
                 columns: BTreeMap::new(),
                 options: BTreeMap::new(),
+                shape: subak_domain::Shape::default(),
+                latest: None,
+                history: subak_domain::History::default(),
             })
         } else {
             let stored_as = if is_view { StoredAs::View } else { StoredAs::Table };
-            Definition::Sql(SqlAsset { on, sql: String::new(), stored_as })
+            Definition::Sql(SqlAsset::new(on, String::new(), stored_as))
         };
         Asset {
             key: name.parse().expect("key"),
@@ -201,6 +208,7 @@ pub(crate) mod tests {
             owner: None,
             tags: BTreeSet::new(),
             description: None,
+            columns: BTreeMap::new(),
             retry: Retry::default(),
             timeout: subak_domain::asset::TIMEOUT_DEFAULT,
         }
@@ -231,7 +239,8 @@ pub(crate) mod tests {
         let (graph, snapshot) = (graph(assets), history(done));
         let include: Vec<String> = selection.split_whitespace().map(str::to_owned).collect();
         let selected = crate::select(&graph, &snapshot, &include, &[]).expect("selection");
-        let plan = plan(PlanRequest { graph: &graph, snapshot: &snapshot, selected: &selected, full_refresh: false });
+        let plan =
+            plan(PlanRequest { graph: &graph, snapshot: &snapshot, selected: &selected, full_refresh: false, range: None });
         let line = |action: &Action| {
             let needs: Vec<&str> = action.needs.iter().map(StepId::as_str).collect();
             format!("{}: {} [{}]\n", action.step, action.reason, needs.join(" "))

@@ -35,6 +35,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Assets that something outside keeps up to date.
     pub external: Vec<(AssetKey, Range<usize>)>,
+    /// Values that templates read.
+    pub vars: BTreeMap<String, String>,
 }
 
 /// One configured outside system, references not resolved.
@@ -94,7 +96,13 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
     let warehouse = self::warehouse(warehouse, &connections, &mut context);
     let (retry, timeout) = defaults(&fields, &mut context);
     let external = external(&fields, &mut context);
-    Some(Config { project, timezone, warehouse, connections, profiles, retry, timeout, external })
+    let mut vars = BTreeMap::new();
+    for (name, node) in fields.named("vars", &mut context) {
+        if let Some(value) = decode::text(node, &format!("variable `{}`", name.text), &mut context) {
+            vars.insert(name.text.clone(), value.to_owned());
+        }
+    }
+    Some(Config { project, timezone, warehouse, connections, profiles, retry, timeout, external, vars })
 }
 
 fn unknown_profile(wanted: &str, known: &[String], context: &mut Context<'_>) {

@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{AssetKey, Check, CheckRule, ConnectionName, CursorRule, DataType, Retry, Severity, StoredAs, WriteMode};
+use subak_domain::write::Tie;
+use subak_domain::{
+    AssetKey, Check, ConnectionName, CursorRule, DataType, History, Lag, Latest, NullCursor, Retry, SchemaChange, Severity,
+    Shape, StoredAs, SurrogateKey, WriteMode,
+};
 
 use crate::config::{Config, Settings, connection_ref};
 use crate::decode::{self, Context, Fields, text};
-use crate::keys;
 use crate::reference::Template;
 use crate::yaml::{self, Name, Node, Value};
+use crate::{checks, keys, shaping};
 
 /// What one file declares.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +39,8 @@ pub(crate) struct Common {
     pub(crate) owner: Option<String>,
     pub(crate) group: Option<String>,
     pub(crate) tags: BTreeSet<String>,
+    /// What columns mean, for people.
+    pub(crate) columns: BTreeMap<String, String>,
     pub(crate) retry: Retry,
     pub(crate) timeout: Duration,
 }
@@ -49,7 +55,9 @@ pub(crate) struct StreamDeclaration {
     pub(crate) mode: WriteMode,
     pub(crate) primary_key: Vec<String>,
     pub(crate) cursor: Option<CursorRule>,
-    pub(crate) columns: BTreeMap<String, DataType>,
+    pub(crate) shape: Shape,
+    pub(crate) latest: Option<Latest>,
+    pub(crate) history: History,
     pub(crate) options: BTreeMap<String, String>,
 }
 
@@ -69,6 +77,12 @@ pub(crate) struct QueryDeclaration {
     pub(crate) check: Option<(String, Severity)>,
     pub(crate) on: ConnectionName,
     pub(crate) stored_as: StoredAs,
+    pub(crate) mode: WriteMode,
+    pub(crate) unique_key: Vec<String>,
+    pub(crate) latest: Option<Latest>,
+    pub(crate) history: History,
+    pub(crate) on_schema_change: SchemaChange,
+    pub(crate) surrogate_key: Option<SurrogateKey>,
     pub(crate) depends_on: Option<Vec<(AssetKey, Range<usize>)>>,
     /// The SQL behind the header, and where it begins.
     pub(crate) body: String,
@@ -113,6 +127,7 @@ impl Common {
             owner: None,
             group: None,
             tags: BTreeSet::new(),
+            columns: BTreeMap::new(),
             retry: config.retry,
             timeout: config.timeout,
         }
@@ -131,7 +146,7 @@ impl Common {
         self.tags.extend(fields.texts("tags", context).into_iter().map(|(tag, _)| tag.to_owned()));
         self.retry = decode::retry(fields, self.retry, context);
         self.timeout = fields.duration("timeout", context).unwrap_or(self.timeout);
-        self.checks.extend(checks(fields, context));
+        self.checks.extend(checks::read(fields, context));
         let mut names = BTreeSet::new();
         let twice: Vec<String> =
             self.checks.iter().filter(|check| !names.insert(&check.name)).map(|check| check.name.clone()).collect();
@@ -261,12 +276,19 @@ impl StreamReader<'_> {
             mode: WriteMode::Replace,
             primary_key: Vec::new(),
             cursor: None,
-            columns: BTreeMap::new(),
+            shape: Shape::default(),
+            latest: None,
+            history: History::default(),
             options: BTreeMap::new(),
         };
-        let mut mode = None;
+        let (mut mode, mut tie) = (None, Tie::Last);
         for fields in &layers {
             self.layer(fields, &mut declaration, &mut mode, context);
+            tie = shaping::tie(fields, context).unwrap_or(tie);
+        }
+        let is_debezium = declaration.options.get("format").map(String::as_str) == Some("debezium");
+        if let Some(latest) = shaping::complete_changes(&mut declaration.shape, is_debezium, tie) {
+            declaration.latest = Some(latest);
         }
         declaration.mode = mode.unwrap_or(match (declaration.primary_key.is_empty(), &declaration.cursor) {
             (false, _) => WriteMode::Merge,
@@ -284,7 +306,13 @@ impl StreamReader<'_> {
         mode: &mut Option<WriteMode>,
         context: &mut Context<'_>,
     ) {
-        let modes = [("replace", WriteMode::Replace), ("append", WriteMode::Append), ("merge", WriteMode::Merge)];
+        let modes = [
+            ("replace", WriteMode::Replace),
+            ("append", WriteMode::Append),
+            ("merge", WriteMode::Merge),
+            ("delete_insert", WriteMode::DeleteInsert),
+            ("snapshot", WriteMode::Snapshot),
+        ];
         *mode = fields.word("mode", &modes, context).or(*mode);
         if let Some(stream) = fields.text("stream", context) {
             stream.clone_into(&mut declaration.stream);
@@ -294,7 +322,9 @@ impl StreamReader<'_> {
                 fields.texts("primary_key", context).into_iter().map(|(column, _)| column.to_owned()).collect();
         }
         declaration.cursor = cursor(fields, context).or(declaration.cursor.take());
-        declaration.columns.extend(columns(fields, context));
+        shaping::read(fields, &mut declaration.shape, context);
+        declaration.latest = shaping::latest(fields, context).or(declaration.latest.take());
+        declaration.history = shaping::history(fields, context).unwrap_or_else(|| declaration.history.clone());
         for option in self.options {
             if let Some(node) = fields.get(option.name)
                 && let Some(template) = crate::config::template(node, option, context)
@@ -321,10 +351,16 @@ impl StreamReader<'_> {
 fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Name, context: &mut Context<'_>) {
     let place = |key: &str| fields.name(key).map_or_else(|| name.span.clone(), |name| name.span.clone());
     let key = &declaration.common.key;
-    if declaration.mode == WriteMode::Merge && declaration.primary_key.is_empty() {
-        let problem =
-            Diagnostic::error(codes::MERGE_WITHOUT_KEY, format!("`{key}` is merged, and no `primary_key` says by what"));
+    if declaration.mode.needs_key() && declaration.primary_key.is_empty() {
+        let message = format!("`{key}` has the mode `{}`, and no `primary_key` says by what", declaration.mode.as_str());
+        let problem = Diagnostic::error(codes::MERGE_WITHOUT_KEY, message);
         context.report(problem.help("declare `primary_key:`, or use `mode: append` or `mode: replace`"), &place("mode"), "");
+    }
+    for (about, message, help) in
+        shaping::contradictions(declaration.mode, &declaration.primary_key, &declaration.shape, declaration.latest.as_ref())
+    {
+        let problem = Diagnostic::error(codes::SHAPE_MISUSE, format!("`{key}`: {message}"));
+        context.report(problem.help(help), &place(about), "");
     }
     if declaration.mode == WriteMode::Replace && declaration.cursor.is_some() {
         let problem = Diagnostic::error(
@@ -333,7 +369,7 @@ fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Na
         );
         context.report(problem.help("remove `cursor:`, or use `mode: merge` or `mode: append`"), &place("cursor"), "");
     }
-    let has_lag = declaration.cursor.as_ref().is_some_and(|cursor| !cursor.lag.is_zero());
+    let has_lag = declaration.cursor.as_ref().is_some_and(|cursor| cursor.lag != Lag::None);
     if declaration.mode == WriteMode::Append && has_lag {
         let problem =
             Diagnostic::error(codes::CURSOR_MISUSE, format!("`{key}` is appended to, and a `lag` reads changed rows again"));
@@ -344,74 +380,38 @@ fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Na
 fn cursor(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<CursorRule> {
     let node = fields.get("cursor")?;
     if let Value::Scalar { text, .. } = &node.value {
-        return Some(CursorRule { column: text.clone(), lag: Duration::ZERO });
+        return Some(CursorRule::of(text.clone()));
     }
     let fields = Fields::of(node, keys::CURSOR, &[], "`cursor`", context)?;
-    let lag = fields.duration("lag", context).unwrap_or_default();
-    Some(CursorRule { column: fields.text("column", context)?.to_owned(), lag })
+    let mut rule = CursorRule::of(fields.text("column", context)?.to_owned());
+    if let Some(node) = fields.get("lag")
+        && let Some(text) = text(node, "`lag`", context)
+    {
+        rule.lag = match text.parse::<u64>() {
+            Ok(0) => Lag::None,
+            Ok(count) => Lag::Count(count),
+            Err(_) => fields.duration("lag", context).map_or(Lag::None, Lag::Time),
+        };
+    }
+    rule.is_lower_open = fields.word("lower", &[("closed", false), ("open", true)], context).unwrap_or(false);
+    let is_upper_closed = fields.word("upper", &[("open", false), ("closed", true)], context);
+    rule.until_run = fields.word("until", &[("run", ())], context).map(|()| is_upper_closed.unwrap_or(false));
+    if is_upper_closed.is_some() && rule.until_run.is_none() {
+        context.invalid(node, "`upper` says how the read ends, and without `until: run` it ends with the stream".to_owned());
+    }
+    let nulls = [("include", NullCursor::Include), ("exclude", NullCursor::Exclude), ("error", NullCursor::Error)];
+    rule.nulls = fields.word("nulls", &nulls, context).unwrap_or_default();
+    rule.future_max = fields.duration("future_max", context).unwrap_or(rule.future_max);
+    Some(rule)
 }
 
 fn columns(fields: &Fields<'_>, context: &mut Context<'_>) -> BTreeMap<String, DataType> {
-    let mut columns = BTreeMap::new();
-    for (name, node) in fields.named("columns", context) {
-        let Some(text) = text(node, &format!("the type of `{}`", name.text), context) else { continue };
-        match text.parse() {
-            Ok(data_type) => {
-                columns.insert(name.text.clone(), data_type);
-            }
-            Err(error) => {
-                let error: subak_domain::schema::InvalidDataType = error;
-                let problem = Diagnostic::error(codes::INVALID_TYPE, format!("`{text}` is not a column type"));
-                let known = subak_domain::schema::TYPE_NAMES;
-                let near = subak_diag::nearest(text, known.iter().copied()).map(|near| format!("did you mean `{near}`? "));
-                drop(error);
-                context.report(
-                    problem.help(format!("{}known types are {}", near.unwrap_or_default(), known.join(", "))),
-                    &node.span,
-                    "",
-                );
-            }
-        }
-    }
-    columns
-}
-
-fn checks(fields: &Fields<'_>, context: &mut Context<'_>) -> Vec<Check> {
-    let items = match fields.get("checks") {
-        None => return Vec::new(),
-        Some(Node { value: Value::List(items), .. }) => items,
-        Some(node) => {
-            context.wrong_shape(node, "`checks`", "a list");
-            return Vec::new();
-        }
-    };
-    items.iter().filter_map(|node| check(node, context)).collect()
-}
-
-fn check(node: &Node, context: &mut Context<'_>) -> Option<Check> {
-    let fields = Fields::of(node, keys::CHECK, &[], "a check", context)?;
-    let stated: Vec<&str> = ["not_null", "unique", "sql"].into_iter().filter(|key| fields.get(key).is_some()).collect();
-    let [kind] = stated.as_slice() else {
-        let message = "a check says exactly one of `not_null`, `unique` and `sql`";
-        context.report(Diagnostic::error(codes::MISSING_KEY, message), &node.span, "");
-        return None;
-    };
-    let columns: Vec<String> = fields.texts(kind, context).into_iter().map(|(column, _)| column.to_owned()).collect();
-    if columns.is_empty() {
-        let problem = Diagnostic::error(codes::CHECK_COLUMNS, format!("`{kind}` names no column"));
-        context.report(problem.help(format!("for example `{kind}: [id]`")), &node.span, "");
-        return None;
-    }
-    let severity =
-        fields.word("severity", &[("error", Severity::Error), ("warn", Severity::Warn)], context).unwrap_or(Severity::Error);
-    let blocking = fields.boolean("blocking", context).unwrap_or(severity == Severity::Error);
-    let (default_name, rule) = match *kind {
-        "not_null" => (format!("not_null({})", columns.join(", ")), CheckRule::NotNull { columns }),
-        "unique" => (format!("unique({})", columns.join(", ")), CheckRule::Unique { columns }),
-        _ => ("sql".to_owned(), CheckRule::Sql { sql: columns.into_iter().next().unwrap_or_default() }),
-    };
-    let name = fields.text("name", context).map_or(default_name, str::to_owned);
-    Some(Check { name, rule, severity, blocking })
+    let named = fields.named("columns", context);
+    let typed = named.iter().filter_map(|(name, node)| {
+        let data_type = shaping::data_type(node, &format!("the type of `{}`", name.text), context)?;
+        Some((name.text.clone(), data_type))
+    });
+    typed.collect()
 }
 
 /// Reads a SQL file below `assets/` or `checks/`.
@@ -423,6 +423,84 @@ pub(crate) fn sql_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
     }
     found.problems = problems;
     found
+}
+
+/// How the result of a query is kept.
+fn storing(fields: &Fields<'_>, declaration: &mut QueryDeclaration, context: &mut Context<'_>) {
+    let words = [
+        ("view", StoredAs::View),
+        ("table", StoredAs::Table),
+        ("incremental", StoredAs::Incremental),
+        ("snapshot", StoredAs::Snapshot),
+    ];
+    declaration.stored_as = fields.word("stored_as", &words, context).unwrap_or(StoredAs::View);
+    declaration.unique_key = fields.texts("unique_key", context).into_iter().map(|(column, _)| column.to_owned()).collect();
+    declaration.latest = shaping::latest(fields, context);
+    declaration.history = shaping::history(fields, context).unwrap_or_default();
+    let changes = [
+        ("append", SchemaChange::Append),
+        ("sync", SchemaChange::Sync),
+        ("ignore", SchemaChange::Ignore),
+        ("fail", SchemaChange::Fail),
+    ];
+    declaration.on_schema_change = fields.word("on_schema_change", &changes, context).unwrap_or_default();
+    let modes = [("append", WriteMode::Append), ("merge", WriteMode::Merge), ("delete_insert", WriteMode::DeleteInsert)];
+    let mode = fields.word("mode", &modes, context);
+    declaration.mode = match (declaration.stored_as, mode) {
+        (StoredAs::Snapshot, _) => WriteMode::Snapshot,
+        (StoredAs::Incremental, Some(mode)) => mode,
+        (StoredAs::Incremental, None) if declaration.unique_key.is_empty() => WriteMode::Append,
+        (StoredAs::Incremental, None) => WriteMode::Merge,
+        (StoredAs::View | StoredAs::Table, _) => WriteMode::Replace,
+    };
+    declaration.surrogate_key = surrogate_key(fields, context);
+    let mut refuse = |about: &str, message: String, help: &str| {
+        let span = fields.name(about).map_or(0..0, |name| name.span.clone());
+        context.report(Diagnostic::error(codes::SHAPE_MISUSE, message).help(help.to_owned()), &span, "");
+    };
+    let is_kept = matches!(declaration.stored_as, StoredAs::Incremental | StoredAs::Snapshot);
+    if declaration.mode.needs_key() && declaration.unique_key.is_empty() {
+        let message = format!("the mode is `{}`, and no `unique_key` says by what", declaration.mode.as_str());
+        refuse(if mode.is_some() { "mode" } else { "stored_as" }, message, "declare `unique_key:`");
+    }
+    for about in ["mode", "unique_key", "on_schema_change"] {
+        if fields.get(about).is_some() && !is_kept {
+            let message = format!("`{about}` has no effect: the result is made anew each time");
+            refuse(about, message, "set `stored_as: incremental`, or remove it");
+        }
+    }
+    if declaration.latest.is_some() && declaration.unique_key.is_empty() {
+        refuse(
+            "deduplicate",
+            "which rows are one is said by `unique_key`, and there is none".to_owned(),
+            "declare `unique_key:`",
+        );
+    }
+    if declaration.surrogate_key.is_some() && declaration.stored_as != StoredAs::Table {
+        refuse("surrogate_key", "a surrogate key needs `stored_as: table`".to_owned(), "set `stored_as: table`");
+    }
+}
+
+fn surrogate_key(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<SurrogateKey> {
+    let fields = Fields::of(fields.get("surrogate_key")?, keys::SURROGATE_KEY, &[], "`surrogate_key`", context)?;
+    let column = fields.text("column", context)?.to_owned();
+    let of: Vec<String> = fields.texts("of", context).into_iter().map(|(column, _)| column.to_owned()).collect();
+    let unknown = match fields.get("unknown") {
+        None => Some(-1),
+        Some(node) => match text(node, "`unknown`", context)? {
+            "none" => None,
+            number => {
+                let parsed = number.parse::<i64>().ok().filter(|number| *number <= 0);
+                if parsed.is_none() {
+                    let message =
+                        format!("`unknown` must be a number that no row gets, zero or below, or `none`, and this is `{number}`");
+                    context.invalid(node, message);
+                }
+                parsed
+            }
+        },
+    };
+    Some(SurrogateKey { column, of, unknown })
 }
 
 /// The header's place inside the file, and where the SQL begins. `Err` when it does not end.
@@ -473,6 +551,12 @@ fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Optio
         check: None,
         on: scope.config.warehouse.clone(),
         stored_as: StoredAs::View,
+        mode: WriteMode::Replace,
+        unique_key: Vec::new(),
+        latest: None,
+        history: History::default(),
+        on_schema_change: SchemaChange::default(),
+        surrogate_key: None,
         depends_on: None,
         body: text[body_start..].to_owned(),
         body_start,
@@ -485,9 +569,12 @@ fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Optio
                 .unwrap_or(severity);
         } else {
             common.read(&fields, &mut context);
-            declaration.stored_as = fields
-                .word("stored_as", &[("view", StoredAs::View), ("table", StoredAs::Table)], &mut context)
-                .unwrap_or(StoredAs::View);
+            for (name, node) in fields.named("columns", &mut context) {
+                if let Some(meaning) = decode::text(node, &format!("the meaning of `{}`", name.text), &mut context) {
+                    common.columns.insert(name.text.clone(), meaning.to_owned());
+                }
+            }
+            storing(&fields, &mut declaration, &mut context);
         }
         if let Some(node) = fields.get("on")
             && let Some(text) = decode::text(node, "`on`", &mut context)

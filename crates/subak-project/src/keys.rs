@@ -39,6 +39,10 @@ pub enum Shape {
     List(&'static Shape),
     /// A column type.
     Type,
+    /// A column type or a mapping with these keys.
+    TypeOr(&'static [Key]),
+    /// A list of rows: mappings from column to value.
+    Rows,
     /// A connection: `type` and the keys of its connector.
     Connection,
     /// A text or a mapping with these keys.
@@ -69,6 +73,11 @@ pub static PROJECT: &[Key] = &[
     required("connections", Shape::Named(&Shape::Connection), "The outside systems by name."),
     key("profiles", Shape::Named(&Shape::Map(PROFILE)), "Overlays that `--profile NAME` lays over these settings."),
     key("defaults", Shape::Map(DEFAULTS), "Settings that assets have where they say nothing."),
+    key(
+        "vars",
+        Shape::Named(&Shape::Text),
+        "Values that templates read as `{{ var('name') }}`; `--var name=value` takes their place.",
+    ),
     key("external", Shape::List(&Shape::Text), "Keys of assets that something outside keeps up to date in the warehouse."),
 ];
 
@@ -111,12 +120,69 @@ pub static STREAM: &[Key] = &[
     key("stream", Shape::Text, "Name of the stream in the source. By default the asset's name."),
     key(
         "mode",
-        Shape::Word(&["replace", "append", "merge"]),
-        "What happens to rows that the table holds: they are replaced, they stay, or those with the same key are replaced. By default `merge` with a `primary_key`, `append` with a `cursor` alone, else `replace`.",
+        Shape::Word(&["replace", "append", "merge", "delete_insert", "snapshot"]),
+        "What happens to rows that the table holds: they are replaced, they stay, those with the same key are replaced, all with a key that arrives are deleted first, or every version is kept (slowly changing dimension, type 2). By default `merge` with a `primary_key`, `append` with a `cursor` alone, else `replace`.",
     ),
     key("primary_key", Shape::Texts, "The columns that identify a row."),
     key("cursor", Shape::TextOr(CURSOR), "The column by which new rows are found."),
-    key("columns", Shape::Named(&Shape::Type), "Types by column. Other columns keep the type that the source reports."),
+    key(
+        "columns",
+        Shape::Named(&Shape::TypeOr(COLUMN)),
+        "Columns of the table: a type, or where the value comes from. Other columns keep the type that the source reports.",
+    ),
+    key(
+        "naming",
+        Shape::Word(&["keep", "lower", "snake_case"]),
+        "How names of columns are written where `columns:` does not name them. By default `keep`.",
+    ),
+    key(
+        "derive",
+        Shape::Named(&Shape::TextOr(DERIVE)),
+        "Computed columns: SQL expressions over the row, or bands. `run.started_at`, `run.id` and `as_of` stand for the run.",
+    ),
+    key("filter", Shape::Text, "A SQL condition; rows for which it is not true are left out and counted."),
+    key(
+        "on_filter_exit",
+        Shape::Word(&["delete", "keep"]),
+        "With `mode: merge`, what happens to a row of the table whose new version fails the filter. By default `delete`.",
+    ),
+    key("select", Shape::Texts, "The columns to keep, in this order. By default all."),
+    key(
+        "contract",
+        Shape::Word(&["evolve", "freeze", "discard_row", "discard_value"]),
+        "What happens to columns and types that the table does not know: they are taken over where nothing changes by it, the load fails, the row is refused, or the value is left out and counted. By default `evolve`.",
+    ),
+    key(
+        "on_reject",
+        Shape::Word(&["error", "null", "text", "quarantine"]),
+        "What happens to a value that does not fit its column: the load fails, it becomes NULL and is counted, its text is kept in `<column>__text`, or the row goes to the table `<table>__rejects`. By default `error`.",
+    ),
+    key(
+        "rejects_max",
+        Shape::Text,
+        "How many rows may be refused before the load fails: a number, or a share such as `5%`. By default any.",
+    ),
+    key(
+        "deduplicate",
+        Shape::Texts,
+        "Which of several arriving rows with one key stays: the first in this order, for example `updated_at desc`; the highest value comes first unless `asc` is said. Rows that are equal in it: the one that arrived last.",
+    ),
+    key(
+        "keep_first",
+        Shape::Boolean,
+        "With `deduplicate`, of rows that are equal in the order the one stays that arrived first.",
+    ),
+    key("history", Shape::Map(HISTORY), "With `mode: snapshot`, how versions are kept."),
+    key(
+        "changes",
+        Shape::Map(CHANGES),
+        "The rows are change events: the highest version of each key wins, whatever the order of arrival. Needs `mode: merge`.",
+    ),
+    key(
+        "children",
+        Shape::Named(&Shape::Map(CHILD)),
+        "Nested lists that become tables `<table>__<name>`, replaced together with their rows.",
+    ),
     key("checks", Shape::List(&Shape::Check), "Statements about the table, evaluated before readers see it."),
     key("description", Shape::Text, "What the asset is, for people."),
     key("owner", Shape::Text, "Who answers for it."),
@@ -131,8 +197,139 @@ pub static CURSOR: &[Key] = &[
     required("column", Shape::Text, "The column whose highest committed value bounds the next read from below."),
     key(
         "lag",
+        Shape::Text,
+        "How far below that value the next read starts, so that rows that were committed late are found: a duration for dates and times, a number for numbers. Needs a key.",
+    ),
+    key(
+        "lower",
+        Shape::Word(&["closed", "open"]),
+        "Whether rows at exactly that value are read again. By default `closed`: a tie loses no row, and rows that the table holds are recognised.",
+    ),
+    key(
+        "until",
+        Shape::Word(&["run"]),
+        "Ends the read at the time of the run (`--as-of`), which then is the next lower bound. By default it ends with the stream.",
+    ),
+    key(
+        "upper",
+        Shape::Word(&["open", "closed"]),
+        "With `until`, whether rows at exactly that time are read too. By default `open`.",
+    ),
+    key(
+        "nulls",
+        Shape::Word(&["include", "exclude", "error"]),
+        "What happens to rows without a value in the column: they are read each time and recognised, never read, or fail the load. By default `include`.",
+    ),
+    key(
+        "future_max",
         Shape::Duration,
-        "How far below that value the next read starts, so that rows that were committed late are found. Needs `mode: merge`.",
+        "How far above the time of the run the committed value may stand; a clock that is wrong must not hide what comes after. By default `5m`.",
+    ),
+];
+
+/// A column of `columns` as a mapping.
+pub static COLUMN: &[Key] = &[
+    key("type", Shape::Type, "Its type. By default what the source reports; text for values out of JSON."),
+    key(
+        "from",
+        Shape::Texts,
+        "Where its value comes from: a column of the source, or a place inside the JSON that it holds, such as `metadata.device` or `items[0].sku`. Of several, the first that has a value.",
+    ),
+    key("default", Shape::Text, "The value of rows that have none."),
+    key(
+        "format",
+        Shape::Text,
+        "How a date or time is written, in `strftime` letters; `any` reads every common spelling, `%s` seconds and `%Q` milliseconds since 1970. By default ISO 8601.",
+    ),
+    key(
+        "on_reject",
+        Shape::Word(&["error", "null", "text", "quarantine"]),
+        "What happens to a value that does not fit. By default what the stream says.",
+    ),
+    key(
+        "flatten",
+        Shape::Named(&Shape::TypeOr(FLATTENED)),
+        "Columns out of the JSON object that this column of the source holds; the column itself is left out.",
+    ),
+];
+
+/// A column of `flatten` as a mapping.
+pub static FLATTENED: &[Key] = &[
+    key("type", Shape::Type, "Its type. By default `text`."),
+    key(
+        "from",
+        Shape::Texts,
+        "The key inside the object, or several of which the first with a value counts. By default the name of the column.",
+    ),
+    key("default", Shape::Text, "The value of rows that have none."),
+    key("format", Shape::Text, "How a date or time is written."),
+    key("on_reject", Shape::Word(&["error", "null", "text", "quarantine"]), "What happens to a value that does not fit."),
+];
+
+/// A computed column as bands.
+pub static DERIVE: &[Key] = &[
+    required("categorize", Shape::Text, "The column whose value falls into a band."),
+    required(
+        "bands",
+        Shape::Named(&Shape::Text),
+        "The bands by name with their lowest values, the highest band first. Compared exactly.",
+    ),
+    key("else", Shape::Text, "The name for values below every band. By default NULL."),
+];
+
+/// `history`.
+pub static HISTORY: &[Key] = &[
+    key(
+        "updated_at",
+        Shape::Text,
+        "The column that says when a row changed; a version holds from then. By default it holds from the time of the run.",
+    ),
+    key(
+        "missing_rows",
+        Shape::Word(&["keep", "close"]),
+        "What happens to the open version of a key that a complete read does not have. By default `keep`.",
+    ),
+    key("valid_from", Shape::Text, "Column with the time from which a version holds. By default `valid_from`."),
+    key(
+        "valid_to",
+        Shape::Text,
+        "Column with the time at which it ceased to hold, NULL for the current one. By default `valid_to`.",
+    ),
+    key("is_current", Shape::Text, "Column that is true for the current version. By default `is_current`."),
+];
+
+/// `changes`.
+pub static CHANGES: &[Key] = &[
+    key("operation", Shape::Text, "The column that says what happened. By default `op`, for Debezium `__op`."),
+    key("delete_when", Shape::Texts, "The words in it that mean a deletion, whatever their case. By default `delete` and `d`."),
+    key(
+        "version",
+        Shape::Text,
+        "The column whose highest value wins. Times are read in every common spelling. By default `_version`, for Debezium `__version`.",
+    ),
+    key(
+        "deletes",
+        Shape::Word(&["tombstone", "remove", "ignore"]),
+        "What a deletion does: it stays as the newest version, and the view `<table>__live` leaves it out; the row is removed; or nothing. By default `tombstone`.",
+    ),
+    key(
+        "tie",
+        Shape::Word(&["last", "first"]),
+        "Which of two events with one version wins: the one that arrived last or first. By default `last`.",
+    ),
+];
+
+/// A nested list.
+pub static CHILD: &[Key] = &[
+    key(
+        "from",
+        Shape::Text,
+        "Where the list stands, for example `order.items`. By default the column with the name of the child.",
+    ),
+    key(
+        "columns",
+        Shape::Named(&Shape::TypeOr(COLUMN)),
+        "The columns of an element. By default the whole element as JSON in `value`.",
     ),
 ];
 
@@ -148,7 +345,34 @@ pub static SEED: &[Key] = &[
 
 /// The header comment of a SQL asset.
 pub static SQL_HEADER: &[Key] = &[
-    key("stored_as", Shape::Word(&["view", "table"]), "How the result is kept. By default `view`."),
+    key(
+        "stored_as",
+        Shape::Word(&["view", "table", "incremental", "snapshot"]),
+        "How the result is kept: as a query, as rows made anew each time, as rows to which each run adds, or as every version that a row ever had. By default `view`.",
+    ),
+    key(
+        "mode",
+        Shape::Word(&["append", "merge", "delete_insert"]),
+        "With `stored_as: incremental`, what happens to rows that are there. By default `merge` with a `unique_key`, else `append`.",
+    ),
+    key("unique_key", Shape::Texts, "The columns that identify a row."),
+    key(
+        "deduplicate",
+        Shape::Texts,
+        "Which of several rows with one key stays: the first in this order, for example `updated_at desc`.",
+    ),
+    key(
+        "on_schema_change",
+        Shape::Word(&["append", "sync", "ignore", "fail"]),
+        "What happens when the query returns other columns than the table has: new ones are added, new ones are added and old ones removed, new ones are left out, or the step fails. By default `append`.",
+    ),
+    key("history", Shape::Map(HISTORY), "With `stored_as: snapshot`, how versions are kept."),
+    key(
+        "surrogate_key",
+        Shape::Map(SURROGATE_KEY),
+        "A number that each row gets once and keeps for ever; the first column of the table. Needs `stored_as: table`.",
+    ),
+    key("columns", Shape::Named(&Shape::Text), "What the columns mean, for people and the data catalogue."),
     key("on", Shape::Text, "The connection that runs the query. By default the warehouse."),
     key("depends_on", Shape::Texts, "Assets that it reads, where the SQL does not say so in a way that can be parsed."),
     key("checks", Shape::List(&Shape::Check), "Statements about the result, evaluated before readers see it."),
@@ -160,6 +384,17 @@ pub static SQL_HEADER: &[Key] = &[
     key("timeout", Shape::Duration, "Upper bound for one attempt."),
 ];
 
+/// `surrogate_key`.
+pub static SURROGATE_KEY: &[Key] = &[
+    required("column", Shape::Text, "The column that holds the number."),
+    required("of", Shape::Texts, "The natural key: columns that the query returns."),
+    key(
+        "unknown",
+        Shape::Text,
+        "The number of a row for facts whose dimension is not known; its other columns are NULL. By default `-1`; `none` makes no such row.",
+    ),
+];
+
 /// The header comment of a standalone check.
 pub static CHECK_HEADER: &[Key] = &[
     key("on", Shape::Text, "The connection that runs the query. By default the warehouse."),
@@ -168,12 +403,88 @@ pub static CHECK_HEADER: &[Key] = &[
     key("description", Shape::Text, "What it proves, for people."),
 ];
 
-/// A check of an asset: exactly one of the first three, and how to take a failure.
+/// A check of an asset: exactly one statement, and how to take a failure.
 pub static CHECK: &[Key] = &[
     key("not_null", Shape::Texts, "Columns in which no row has a NULL."),
-    key("unique", Shape::Texts, "Columns whose values, taken together, no two rows share."),
+    key(
+        "unique",
+        Shape::Texts,
+        "Columns whose values, taken together, no two rows share; rows with a NULL in them do not count.",
+    ),
+    key("accepted_values", Shape::Map(ACCEPTED_VALUES), "The values that a column may have, besides NULL."),
+    key("range", Shape::Map(RANGE), "The bounds of a column's values, both inclusive; NULL passes."),
+    key("pattern", Shape::Map(PATTERN), "A regular expression that the whole text of a column matches; NULL passes."),
+    key("relationships", Shape::Map(RELATIONSHIPS), "Values that are there in a column of another asset; NULL passes."),
+    key("row_count", Shape::Map(ROW_COUNT), "How many rows there are."),
+    key("freshness", Shape::Map(FRESHNESS), "How old the newest value of a column may be."),
+    key("schema", Shape::Map(SCHEMA), "The columns and their types."),
+    key("reconcile", Shape::Map(RECONCILE), "Measures that equal the same measures over another asset."),
     key("sql", Shape::Text, "A query that returns the bad rows; `{{ this }}` stands for the table."),
+    key("where", Shape::Text, "A condition: only rows for which it is true are looked at."),
+    key(
+        "tolerance",
+        Shape::Text,
+        "So many bad rows are tolerated: a number, or a share of the rows such as `5%`. By default none.",
+    ),
     key("name", Shape::Text, "Its name. By default it follows from what it says."),
     key("severity", Shape::Word(&["error", "warn"]), "Whether bad rows fail the run. By default `error`."),
     key("blocking", Shape::Boolean, "Whether bad rows keep readers on the old table. By default `true` with `severity: error`."),
+];
+
+/// `accepted_values`.
+pub static ACCEPTED_VALUES: &[Key] =
+    &[required("column", Shape::Text, "The column."), required("values", Shape::Texts, "Its values as texts.")];
+
+/// `range`.
+pub static RANGE: &[Key] = &[
+    required("column", Shape::Text, "The column."),
+    key("min", Shape::Text, "The lowest value."),
+    key("max", Shape::Text, "The highest value."),
+];
+
+/// `pattern`.
+pub static PATTERN: &[Key] =
+    &[required("column", Shape::Text, "The column."), required("matches", Shape::Text, "The regular expression.")];
+
+/// `relationships`.
+pub static RELATIONSHIPS: &[Key] = &[
+    required("column", Shape::Texts, "The column, or several that refer together."),
+    required("to", Shape::Texts, "The column that it refers to as `asset.column`, or several of one asset in the same order."),
+];
+
+/// `row_count`.
+pub static ROW_COUNT: &[Key] = &[key("min", Shape::Count, "At least."), key("max", Shape::Count, "At most.")];
+
+/// `freshness`.
+pub static FRESHNESS: &[Key] = &[
+    required("column", Shape::Text, "A column with dates or times."),
+    required("max_age", Shape::Duration, "How old its newest value may be."),
+];
+
+/// `schema`.
+pub static SCHEMA: &[Key] = &[
+    required("columns", Shape::Named(&Shape::Type), "The columns and their types."),
+    key("exact", Shape::Boolean, "Whether no other columns may be there. By default `false`."),
+];
+
+/// `reconcile`.
+pub static RECONCILE: &[Key] = &[
+    required("with", Shape::Text, "The other asset, of the same connection."),
+    key("measures", Shape::Texts, "SQL aggregates, for example `sum(amount)`. By default `count(*)`."),
+    key("with_where", Shape::Text, "A condition on the rows of the other asset."),
+];
+
+/// A file below `tests/`.
+pub static TEST_FILE: &[Key] = &[
+    required("test", Shape::Text, "Name of the test."),
+    required("asset", Shape::Text, "The asset under test."),
+    key(
+        "given",
+        Shape::Named(&Shape::Rows),
+        "Rows of the assets that it reads, by their keys; of an ingest, the rows of its source under `source`.",
+    ),
+    required("expect", Shape::Rows, "The rows that come out, in any order. Columns that are not named are not compared."),
+    key("vars", Shape::Named(&Shape::Text), "Values of `var('…')` in this test."),
+    key("as_of", Shape::Text, "The time that counts as now, for example `2026-11-21`."),
+    key("description", Shape::Text, "What it proves, for people."),
 ];

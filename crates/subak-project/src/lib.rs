@@ -4,6 +4,7 @@
 //! Deliberately not here: reading files, the environment, connecting to anything. Loading never stops at the first problem: what
 //! can be read is read, and everything that is wrong comes back at once.
 
+mod checks;
 mod config;
 mod declare;
 mod decode;
@@ -12,7 +13,10 @@ pub mod lineage;
 mod reference;
 mod resolve;
 pub mod schema;
+mod shaping;
 mod sql;
+mod template;
+pub mod test;
 mod yaml;
 
 use std::collections::{BTreeMap, HashMap};
@@ -69,6 +73,12 @@ pub struct LoadOptions<'a> {
     pub environment: &'a BTreeMap<String, String>,
     /// The profile to lay over the settings.
     pub profile: Option<&'a str>,
+    /// The time that counts as now for templates (`{{ as_of }}`), as wall-clock text; `None` is today in the project's time zone.
+    pub as_of: Option<&'a str>,
+    /// The time.
+    pub now: jiff::Timestamp,
+    /// Values that take the place of those under `vars:`.
+    pub vars: &'a BTreeMap<String, String>,
 }
 
 /// What loading gives.
@@ -97,6 +107,7 @@ pub struct Project {
     /// Its assets and checks.
     pub graph: Arc<AssetGraph>,
     queries: Arc<resolve::Queries>,
+    tests: Arc<Vec<test::ProjectTest>>,
 }
 
 impl Project {
@@ -105,16 +116,24 @@ impl Project {
         self.queries.columns(&self.graph, asset)
     }
 
+    /// Its tests, by file and place.
+    pub fn tests(&self) -> &[test::ProjectTest] {
+        &self.tests
+    }
+
     /// The columns of every asset. Cheaper than asking for each.
     pub fn all_columns(&self) -> BTreeMap<AssetKey, OutputColumns> {
         self.queries.all_columns(&self.graph)
     }
 }
 
+/// What the parsing of every file depends on: `subak.yml`, the profile, what templates read.
+type ConfigKey = (Arc<str>, Option<String>, template::TemplateValues);
+
 /// Loads projects, and keeps what unchanged files declared from one load to the next.
 #[derive(Debug, Default)]
 pub struct Loader {
-    config: Option<(Arc<str>, Option<String>)>,
+    config: Option<ConfigKey>,
     parsed: HashMap<Arc<str>, (Content, Arc<resolve::ParsedFile>)>,
 }
 

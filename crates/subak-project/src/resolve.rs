@@ -4,26 +4,29 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use sqlparser::ast::Query;
 use subak_diag::{Diagnostic, Sources, codes, nearest};
 use subak_domain::graph::GraphError;
+use subak_domain::shape::{ColumnRule, OnReject};
 use subak_domain::{
-    Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, SqlAsset, StandaloneCheck, Version,
-    WriteMode,
+    Asset, AssetGraph, AssetKey, ConnectionName, DataType, Definition, Ingest, Shape, SqlAsset, StandaloneCheck, StoredAs,
+    Version, WriteMode,
 };
 
 use crate::config::{self, Config, Settings};
 use crate::declare::{self, Common, FileDeclarations, QueryDeclaration, Scope, SeedDeclaration, StreamDeclaration};
 use crate::lineage::{self, Catalog, ColumnRef, OutputColumn, OutputColumns};
 use crate::sql::{self, ParsedSql, SqlProblem};
-use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, PROJECT_FILES, Project};
+use crate::template::{self, TemplateValues, physical_name};
+use crate::test::{ProjectTest, TestDeclaration};
+use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, PROJECT_FILES, Project, shaping, test};
 
 /// What one file declares, its SQL parsed. Depends on the file, on `subak.yml` and on nothing else.
 #[derive(Debug, Default)]
 pub(crate) struct ParsedFile {
     found: FileDeclarations,
     queries: Vec<ParsedQuery>,
+    tests: Vec<TestDeclaration>,
     problems: Vec<Diagnostic>,
 }
 
@@ -33,6 +36,8 @@ struct ParsedQuery {
     declaration: QueryDeclaration,
     /// The SQL, templates rendered.
     rendered: String,
+    /// The SQL for a table that is there, where it differs.
+    incremental: Option<String>,
     is_templated: bool,
     parsed: Option<ParsedSql>,
     /// The names of its columns, where they follow from the query alone.
@@ -66,12 +71,14 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
     let path: Arc<str> = "subak.yml".into();
     let config = match files.get("subak.yml") {
         Some(Content::Text(text)) => {
-            let key = (Arc::clone(text), options.profile.map(str::to_owned));
+            let config = config::read(&path, text, &settings, &mut problems);
+            let values = template_values(files, options, config.as_ref());
+            let key = (Arc::clone(text), options.profile.map(str::to_owned), values);
             if loader.config.as_ref() != Some(&key) {
                 loader.parsed.clear();
                 loader.config = Some(key);
             }
-            config::read(&path, text, &settings, &mut problems)
+            config
         }
         Some(Content::Unreadable(_)) => None,
         None => {
@@ -81,6 +88,7 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
         }
     };
     let Some(config) = config else { return Loaded { project: None, problems, sources } };
+    let values = template_values(files, options, Some(&config));
 
     loader.parsed.retain(|path, _| files.contains_key(path));
     let mut parsed: Vec<(Arc<str>, Arc<ParsedFile>)> = Vec::new();
@@ -89,7 +97,7 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
         let file = match loader.parsed.get(path) {
             Some((known, file)) if known == content => Arc::clone(file),
             _ => {
-                let file = Arc::new(parse_file(path, text, &config, &settings));
+                let file = Arc::new(parse_file(path, text, &config, &settings, &values));
                 loader.parsed.insert(Arc::clone(path), (content.clone(), Arc::clone(&file)));
                 file
             }
@@ -98,13 +106,18 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
     }
     let mut resolver = Resolver::new(&config, options.connectors, files);
     let (graph, queries) = resolver.resolve(&parsed);
+    let tests = resolver.tests(&parsed, graph.as_ref(), &queries, &values);
     problems.append(&mut resolver.problems);
     problems.extend(parsed.iter().flat_map(|(_, file)| file.problems.iter().cloned()));
     sort(&mut problems);
     mask_secrets(&problems, &mut sources);
     let has_errors = problems.iter().any(Diagnostic::is_error);
-    let project =
-        graph.filter(|_| !has_errors).map(|graph| Project { config, graph: Arc::new(graph), queries: Arc::new(queries) });
+    let project = graph.filter(|_| !has_errors).map(|graph| Project {
+        config,
+        graph: Arc::new(graph),
+        queries: Arc::new(queries),
+        tests: Arc::new(tests),
+    });
     Loaded { project, problems, sources }
 }
 
@@ -125,7 +138,7 @@ fn sort(problems: &mut [Diagnostic]) {
     });
 }
 
-fn parse_file(path: &Arc<str>, text: &str, config: &Config, settings: &Settings<'_>) -> ParsedFile {
+fn parse_file(path: &Arc<str>, text: &str, config: &Config, settings: &Settings<'_>, values: &TemplateValues) -> ParsedFile {
     let scope = Scope { path, config, settings };
     let folder = path.split('/').next().unwrap_or_default();
     let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
@@ -133,17 +146,21 @@ fn parse_file(path: &Arc<str>, text: &str, config: &Config, settings: &Settings<
     let mut found = match (folder, ending) {
         ("assets", "yml") => declare::yaml_file(&scope, text),
         ("assets" | "checks", "sql") => declare::sql_file(&scope, text),
-        ("assets", "csv") => FileDeclarations::default(),
+        ("assets", "csv") | ("macros", "sql") => FileDeclarations::default(),
+        ("tests", "yml") => {
+            file.tests = test::declared(path, text, &mut file.problems);
+            FileDeclarations::default()
+        }
         _ => {
             let problem = Diagnostic::warning(codes::WRONG_FOLDER, format!("nothing reads `{path}`"));
-            let help = "below `assets/` only `.sql`, `.yml` and `.csv` files are read, below `checks/` only `.sql` files";
+            let help = "below `assets/` only `.sql`, `.yml` and `.csv` files are read, below `checks/` and `macros/` only `.sql` files, below `tests/` only `.yml` files";
             file.problems.push(problem.at(path, 0..0, "").help(help));
             FileDeclarations::default()
         }
     };
     file.problems.append(&mut found.problems);
     for declaration in std::mem::take(&mut found.queries) {
-        file.queries.extend(parse_query(path, declaration, config, settings, &mut file.problems));
+        file.queries.extend(parse_query(path, declaration, config, settings, values, &mut file.problems));
     }
     file.found = found;
     file
@@ -188,21 +205,35 @@ fn parse_query(
     declaration: QueryDeclaration,
     config: &Config,
     settings: &Settings<'_>,
+    values: &TemplateValues,
     problems: &mut Vec<Diagnostic>,
 ) -> Option<ParsedQuery> {
     let start = declaration.body_start;
     let whole = start..(start + declaration.body.len()).max(start);
     let dialect = dialect_or_problem(path, &declaration, config, settings, problems)?;
     let is_templated = declaration.body.contains("{{") || declaration.body.contains("{%");
+    let kind = config.connections.get(&declaration.on).map(|connection| connection.kind.clone()).unwrap_or_default();
+    let values = TemplateValues { kind, ..values.clone() };
+    let mut incremental = None;
     let rendered = if is_templated {
-        match render(&declaration.body) {
+        let both = template::render(&declaration.body, &values, false).and_then(|full| {
+            if full.asks_incremental {
+                incremental = Some(template::render(&declaration.body, &values, true)?.text);
+            }
+            Ok(full.text)
+        });
+        match both {
             Ok(rendered) => rendered,
             Err(error) => {
-                let span = error.range().map_or(whole, |range| range.start + start..range.end + start);
+                let place = template::place(&error, &declaration.body, &values);
+                let span = place.map_or(whole, |range| range.start + start..range.end + start);
                 let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
                 let problem =
                     Diagnostic::error(codes::TEMPLATE, "the template cannot be rendered").at(path, span, "").caused_by(cause);
-                problems.push(problem.help("`{{ ref('asset.key') }}` names another asset"));
+                problems.push(problem.help(
+                    "templates know `ref('asset.key')`, `var('name')`, `as_of`, `run.id`, `run.started_at`, `target.name`, `target.type`, \
+                     `this`, `is_incremental()` and the macros below `macros/`",
+                ));
                 return None;
             }
         }
@@ -225,7 +256,9 @@ fn parse_query(
         }
     };
     let canonical = sql::canonical(&rendered, dialect);
+    let canonical_incremental = incremental.as_ref().map(|sql| sql::canonical(sql, dialect)).unwrap_or_default();
     let rendered = sql::without_end(&rendered, dialect);
+    let incremental = incremental.map(|sql| sql::without_end(&sql, dialect));
     let columns = parsed.as_ref().and_then(|parsed| lineage::columns(&parsed.query, &Nothing));
     let columns = columns.map(|columns| columns.into_iter().map(|column| column.name).collect());
     let kind = if declaration.check.is_some() { "check" } else { "sql" };
@@ -235,8 +268,10 @@ fn parse_query(
         ("stored_as", declaration.stored_as.as_str()),
         ("sql", canonical.as_str()),
     ];
-    let version = version_of(&fields, &check_fields(&declaration.common));
-    Some(ParsedQuery { declaration, rendered, is_templated, parsed, columns, version })
+    let mut more = check_fields(&declaration.common);
+    more.extend(storing_fields(&declaration, &canonical_incremental));
+    let version = version_of(&fields, &more);
+    Some(ParsedQuery { declaration, rendered, incremental, is_templated, parsed, columns, version })
 }
 
 fn sql_problem(
@@ -279,27 +314,6 @@ fn sql_problem(
             let problem = Diagnostic::error(codes::SQL_NOT_QUERY, "the statement is not a query").at(&none, place(0), "");
             (problem.help("write a `select`; how its result is stored stands in the header: `stored_as: table`"), true)
         }
-    }
-}
-
-/// Renders the template of a SQL file. `ref('a.b')` becomes the name of the asset's table.
-fn render(body: &str) -> Result<String, Error> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(100_000));
-    environment.add_function("ref", |name: String| -> Result<String, Error> {
-        let key = name.parse::<AssetKey>().map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))?;
-        Ok(physical_name(&key))
-    });
-    // `this` is left for the check that is evaluated on a table.
-    environment.render_str(body, minijinja::context! { this => "{{ this }}" })
-}
-
-/// The table's name as SQL writes it.
-fn physical_name(key: &AssetKey) -> String {
-    match key.schema() {
-        Some(schema) => format!("{schema}.{}", key.name()),
-        None => key.name().to_owned(),
     }
 }
 
@@ -403,11 +417,12 @@ impl<'a> Resolver<'a> {
         queries.declared = assets
             .iter()
             .filter_map(|asset| match &asset.definition {
-                Definition::Ingest(ingest) => Some((asset.key.clone(), ingest.columns.clone())),
+                Definition::Ingest(ingest) => Some((asset.key.clone(), table_columns(ingest))),
                 _ => None,
             })
             .collect();
         queries.names.clone_from(&self.names);
+        self.link_checks(&mut assets);
         self.check_columns(&assets, &queries);
         (self.graph(assets, checks), queries)
     }
@@ -452,6 +467,7 @@ impl<'a> Resolver<'a> {
             path: path.to_string(),
             owner: common.owner.clone(),
             tags: common.tags.clone(),
+            columns: common.columns.clone(),
             description: common.description.clone(),
             retry: common.retry,
             timeout: common.timeout,
@@ -469,6 +485,7 @@ impl<'a> Resolver<'a> {
             group: key.as_str().split('.').next().unwrap_or_default().to_owned(),
             owner: None,
             tags: BTreeSet::new(),
+            columns: BTreeMap::new(),
             description: None,
             retry: self.config.retry,
             timeout: self.config.timeout,
@@ -483,10 +500,13 @@ impl<'a> Resolver<'a> {
             mode: stream.mode,
             primary_key: stream.primary_key.clone(),
             cursor: stream.cursor.clone(),
-            columns: stream.columns.clone(),
+            columns: shaping::source_types(&stream.shape),
             options: stream.options.clone(),
+            shape: stream.shape.clone(),
+            latest: stream.latest.clone(),
+            history: stream.history.clone(),
         };
-        let version = ingest_version("ingest", &ingest, "");
+        let version = ingest_version("ingest", &ingest, &format!("{:?}", check_fields(&stream.common)));
         Self::asset(&stream.common, path, Definition::Ingest(ingest), Vec::new(), version)
     }
 
@@ -529,6 +549,9 @@ impl<'a> Resolver<'a> {
             cursor: None,
             columns: description.map(|seed| seed.columns.clone()).unwrap_or_default(),
             options: BTreeMap::new(),
+            shape: seed_shape(description),
+            latest: None,
+            history: subak_domain::History::default(),
         };
         let checks = description.map(|seed| check_fields(&seed.common)).unwrap_or_default();
         let version = ingest_version("seed", &ingest, &format!("{text}\u{1f}{checks:?}"));
@@ -540,6 +563,7 @@ impl<'a> Resolver<'a> {
             owner: None,
             group: None,
             tags: BTreeSet::new(),
+            columns: BTreeMap::new(),
             retry: self.config.retry,
             timeout: self.config.timeout,
         };
@@ -627,7 +651,18 @@ impl<'a> Resolver<'a> {
         let declaration = &query.declaration;
         let reader = format!("asset `{}`", declaration.common.key);
         let upstream = self.upstream(path, query, &reader);
-        let sql = SqlAsset { on: declaration.on.clone(), sql: self.rewritten(query), stored_as: declaration.stored_as };
+        let sql = SqlAsset {
+            on: declaration.on.clone(),
+            sql: self.rewritten(query),
+            stored_as: declaration.stored_as,
+            incremental_sql: query.incremental.clone(),
+            mode: declaration.mode,
+            unique_key: declaration.unique_key.clone(),
+            latest: declaration.latest.clone(),
+            history: declaration.history.clone(),
+            on_schema_change: declaration.on_schema_change,
+            surrogate_key: declaration.surrogate_key.clone(),
+        };
         Self::asset(&declaration.common, path, Definition::Sql(sql), upstream, query.version.clone())
     }
 
@@ -670,10 +705,10 @@ impl<'a> Resolver<'a> {
         for asset in assets.iter().filter(|asset| !asset.checks.is_empty() && matches!(asset.definition, Definition::Sql(_))) {
             let Some(columns) = queries.own_columns(&asset.key) else { continue };
             for check in &asset.checks {
-                let (CheckRule::NotNull { columns: wanted } | CheckRule::Unique { columns: wanted }) = &check.rule else {
-                    continue;
-                };
-                for column in wanted.iter().filter(|column| !columns.iter().any(|known| known.eq_ignore_ascii_case(column))) {
+                let wanted = check.rule.columns();
+                let own = self.keys_of(asset);
+                let is_known = |column: &str| columns.iter().chain(&own).any(|known| known.eq_ignore_ascii_case(column));
+                for column in wanted.into_iter().filter(|column| !is_known(column)) {
                     let (path, span) = self.places.get(&asset.key).cloned().unwrap_or_else(|| ("".into(), 0..0));
                     let message = format!(
                         "check `{}` of `{}` names the column `{column}`, which its query does not return",
@@ -684,6 +719,134 @@ impl<'a> Resolver<'a> {
                     self.problems.push(Diagnostic::warning(codes::UNKNOWN_COLUMN, message).at(&path, span, "").help(near));
                 }
             }
+        }
+    }
+
+    /// Checks that refer to another asset make it one that is read: it must be there, and up to date, before.
+    fn link_checks(&mut self, assets: &mut [Asset]) {
+        for asset in assets {
+            let wanted: Vec<AssetKey> = asset.checks.iter().filter_map(|check| check.rule.upstream().cloned()).collect();
+            for key in wanted.into_iter().filter(|key| *key != asset.key) {
+                let (path, span) = self.places.get(&asset.key).cloned().unwrap_or_else(|| ("".into(), 0..0));
+                let Some(stored) = self.stored_in.get(&key).cloned() else {
+                    let place = self.find(&path, key.as_str());
+                    self.unknown_upstream(
+                        &path,
+                        if place.is_empty() { span } else { place },
+                        &format!("a check of `{}`", asset.key),
+                        key.as_str(),
+                    );
+                    continue;
+                };
+                if asset.stored_in().is_some_and(|own| *own != stored) {
+                    let message = format!("a check of `{}` compares it with `{key}`, which is stored in `{stored}`", asset.key);
+                    let problem = Diagnostic::error(codes::OTHER_CONNECTION, message).at(&path, span.clone(), "");
+                    self.problems.push(problem.help("compare assets of one connection, or use `subak verify`"));
+                    continue;
+                }
+                self.uses.entry((asset.key.clone(), key.clone())).or_insert((path, span));
+                if !asset.upstream.contains(&key) {
+                    asset.upstream.push(key);
+                    asset.upstream.sort();
+                }
+            }
+        }
+    }
+
+    /// The tests that fit the project.
+    fn tests(
+        &mut self,
+        parsed: &[(Arc<str>, Arc<ParsedFile>)],
+        graph: Option<&AssetGraph>,
+        queries: &Queries,
+        values: &TemplateValues,
+    ) -> Vec<ProjectTest> {
+        let Some(graph) = graph else { return Vec::new() };
+        let mut tests: Vec<ProjectTest> = Vec::new();
+        for (path, file) in parsed {
+            for declaration in &file.tests {
+                if let Some(other) = tests.iter().find(|other| other.name == declaration.name) {
+                    let message = format!("the tests in `{}` and here have one name, `{}`", other.path, declaration.name);
+                    self.problems.push(test::misfit(path, &declaration.span, message, "rename one of them".to_owned()));
+                    continue;
+                }
+                tests.extend(self.test(path, declaration, graph, queries, values));
+            }
+        }
+        tests
+    }
+
+    fn test(
+        &mut self,
+        path: &Arc<str>,
+        declaration: &TestDeclaration,
+        graph: &AssetGraph,
+        queries: &Queries,
+        values: &TemplateValues,
+    ) -> Option<ProjectTest> {
+        let Some(asset) = graph.get(&declaration.asset) else {
+            let message = format!("test `{}` is about `{}`, which no file declares", declaration.name, declaration.asset);
+            let near = nearest(declaration.asset.as_str(), self.places.keys().map(AssetKey::as_str));
+            let help = near.map_or_else(|| "declare the asset".to_owned(), |near| format!("did you mean `{near}`?"));
+            self.problems.push(test::misfit(path, &declaration.asset_span, message, help));
+            return None;
+        };
+        let mut known: Vec<&str> = asset.upstream.iter().map(AssetKey::as_str).collect();
+        known.push(if matches!(asset.definition, Definition::Sql(_)) { test::THIS } else { test::SOURCE });
+        for (name, span, _) in &declaration.given {
+            if !known.contains(&name.as_str()) {
+                let message = format!("`{}` does not read `{name}`", declaration.asset);
+                let help = format!("it reads {}", known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "));
+                self.problems.push(test::misfit(path, span, message, help));
+            }
+        }
+        let has_own = declaration.as_of.is_some() || !declaration.vars.is_empty();
+        let query = queries.files.get(&declaration.asset).map(|(file, at)| &file.queries[*at]).filter(|_| has_own);
+        let sql = query.and_then(|query| self.test_query(path, declaration, query, values));
+        Some(ProjectTest {
+            name: declaration.name.clone(),
+            path: Arc::clone(path),
+            span: declaration.span.clone(),
+            asset: declaration.asset.clone(),
+            given: declaration.given.iter().map(|(name, _, rows)| (name.clone(), rows.clone())).collect(),
+            expect: declaration.expect.clone(),
+            as_of: declaration.as_of.clone(),
+            sql,
+        })
+    }
+
+    /// The query of an asset with the variables of a test.
+    fn test_query(
+        &mut self,
+        path: &Arc<str>,
+        declaration: &TestDeclaration,
+        query: &ParsedQuery,
+        values: &TemplateValues,
+    ) -> Option<(String, Option<String>)> {
+        let mut values = values.clone();
+        values.vars.extend(declaration.vars.clone());
+        values.as_of = declaration.as_of.clone().unwrap_or(values.as_of);
+        let on = self.config.connections.get(&query.declaration.on);
+        values.kind = on.map(|connection| connection.kind.clone()).unwrap_or_default();
+        let dialect = dialect_of(&query.declaration.on, self.config, self.connectors).unwrap_or("duckdb");
+        let mut render = |is_incremental| match template::render(&query.declaration.body, &values, is_incremental) {
+            Ok(rendered) => Some((sql::without_end(&rendered.text, dialect), rendered.asks_incremental)),
+            Err(error) => {
+                let message =
+                    format!("the query of `{}` cannot be rendered with the values of this test: {error}", declaration.asset);
+                self.problems.push(test::misfit(path, &declaration.span, message, "correct `vars:`".to_owned()));
+                None
+            }
+        };
+        let (full, asks) = render(false)?;
+        Some((full, if asks { render(true).map(|(sql, _)| sql) } else { None }))
+    }
+
+    /// Columns that a table has beside those that its query returns.
+    fn keys_of(&self, asset: &Asset) -> Vec<String> {
+        match &asset.definition {
+            Definition::Sql(sql) => sql.surrogate_key.iter().map(|key| key.column.clone()).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -713,12 +876,78 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// The date in the project's time zone.
+fn today(now: jiff::Timestamp, config: Option<&Config>) -> String {
+    let zone = config.and_then(|config| jiff::tz::TimeZone::get(&config.timezone).ok()).unwrap_or(jiff::tz::TimeZone::UTC);
+    now.to_zoned(zone).date().to_string()
+}
+
+/// What templates can read, by the files and settings of the project.
+fn template_values(files: &Files, options: &LoadOptions<'_>, config: Option<&Config>) -> TemplateValues {
+    let mut vars = config.map(|config| config.vars.clone()).unwrap_or_default();
+    vars.extend(options.vars.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let macros = files.iter().filter_map(|(path, content)| match content {
+        Content::Text(text) if path.starts_with("macros/") && path.ends_with(".sql") => {
+            Some((path.to_string(), text.to_string()))
+        }
+        _ => None,
+    });
+    TemplateValues {
+        vars,
+        as_of: options.as_of.map_or_else(|| today(options.now, config), str::to_owned),
+        profile: options.profile.unwrap_or("default").to_owned(),
+        kind: String::new(),
+        project: config.map(|config| config.project.clone()).unwrap_or_default(),
+        macros: Arc::new(macros.collect()),
+    }
+}
+
+/// The columns of a stream's table that are declared.
+fn table_columns(ingest: &Ingest) -> BTreeMap<String, DataType> {
+    let declared = ingest.shape.columns.iter().map(|rule| (rule.name.clone(), rule.data_type.unwrap_or(DataType::Text)));
+    let computed = ingest.shape.derive.iter().map(|derived| (derived.name.clone(), DataType::Text));
+    declared.chain(computed).collect()
+}
+
+/// The columns of a seed as rules, so that values which do not fit are named.
+fn seed_shape(seed: Option<&SeedDeclaration>) -> Shape {
+    let rule = |(name, data_type): (&String, &DataType)| ColumnRule {
+        name: name.clone(),
+        from: Vec::new(),
+        data_type: Some(*data_type),
+        default: None,
+        on_reject: None,
+        format: None,
+    };
+    let columns = seed.iter().flat_map(|seed| &seed.columns).map(rule).collect();
+    Shape { columns, ..Shape::default() }
+}
+
+/// What decides the data of a result beside its query.
+fn storing_fields(declaration: &QueryDeclaration, incremental: &str) -> Vec<(String, String)> {
+    if matches!(declaration.stored_as, StoredAs::View | StoredAs::Table) && declaration.surrogate_key.is_none() {
+        return Vec::new();
+    }
+    let rows = format!(
+        "{} {:?} {:?} {:?} {:?}",
+        declaration.mode.as_str(),
+        declaration.unique_key,
+        declaration.latest,
+        declaration.history,
+        declaration.surrogate_key
+    );
+    vec![("rows".to_owned(), rows), ("incremental".to_owned(), incremental.to_owned())]
+}
+
 fn check_fields(common: &Common) -> Vec<(String, String)> {
     // Checks decide whether data may be published, so a changed check makes the asset due.
     common
         .checks
         .iter()
-        .map(|check| (format!("check {}", check.name), format!("{:?} {:?} {}", check.rule, check.severity, check.blocking)))
+        .map(|check| {
+            let how = format!("{:?} {} {:?} {:?}", check.severity, check.blocking, check.filter, check.tolerance);
+            (format!("check {}", check.name), format!("{:?} {how}", check.rule))
+        })
         .collect()
 }
 
@@ -729,6 +958,10 @@ fn version_of(fields: &[(&str, &str)], more: &[(String, String)]) -> Version {
 
 fn ingest_version(kind: &str, ingest: &Ingest, content: &str) -> Version {
     let cursor = ingest.cursor.as_ref().map_or_else(String::new, |cursor| cursor.column.clone());
+    // How refusals are taken does not change what is meant by the rows.
+    let shape = Shape { on_reject: OnReject::default(), rejects_max: None, ..ingest.shape.clone() };
+    let shape = if shape == Shape::default() { String::new() } else { format!("{shape:?}") };
+    let rows = format!("{:?} {:?}", ingest.latest, ingest.history);
     let columns = ingest.columns.iter().map(|(name, data_type)| (format!("column {name}"), data_type.to_string()));
     let options = ingest.options.iter().map(|(name, value)| (format!("option {name}"), value.clone()));
     let more: Vec<(String, String)> = columns.chain(options).collect();
@@ -740,6 +973,8 @@ fn ingest_version(kind: &str, ingest: &Ingest, content: &str) -> Version {
         ("mode", ingest.mode.as_str()),
         ("key", &ingest.primary_key.join("\u{1f}")),
         ("cursor", &cursor),
+        ("shape", &shape),
+        ("rows", &rows),
         ("content", content),
     ];
     version_of(&fields, &more)

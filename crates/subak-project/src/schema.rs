@@ -13,6 +13,11 @@ pub fn project(connectors: &[ConnectorInfo]) -> Value {
     document("Subak project", mapping(keys::PROJECT, &[], connectors))
 }
 
+/// The schema of YAML files below `tests/`.
+pub fn tests(connectors: &[ConnectorInfo]) -> Value {
+    document("Subak tests", mapping(keys::TEST_FILE, &[], connectors))
+}
+
 /// The schema of YAML files below `assets/`.
 pub fn assets(connectors: &[ConnectorInfo]) -> Value {
     document("Subak assets", mapping(keys::INGEST_FILE, &[], connectors))
@@ -58,6 +63,10 @@ fn shape(shape: &Shape, connectors: &[ConnectorInfo]) -> Value {
             let names: Vec<&str> = subak_domain::schema::TYPE_NAMES.iter().copied().filter(|name| !name.contains('(')).collect();
             json!({ "anyOf": [{ "enum": names }, { "type": "string", "pattern": "^decimal\\([0-9]+, *[0-9]+\\)$" }] })
         }
+        Shape::TypeOr(table) => {
+            json!({ "anyOf": [self::shape(&Shape::Type, connectors), mapping(table, &[], connectors)] })
+        }
+        Shape::Rows => json!({ "type": ["array", "null"], "items": { "type": "object" } }),
         Shape::TextOr(table) => json!({ "oneOf": [{ "type": "string" }, mapping(table, &[], connectors)] }),
         Shape::Stream(table) => {
             let mut fields: Vec<&Field> = connectors.iter().flat_map(|info| info.config.stream).collect();

@@ -73,7 +73,14 @@ fn files(text: &str) -> Files {
 
 fn problems(text: &str, profile: Option<&str>) -> String {
     let environment = BTreeMap::from([("HOST".to_owned(), "db".to_owned())]);
-    let options = LoadOptions { connectors: CONNECTORS, environment: &environment, profile };
+    let options = LoadOptions {
+        connectors: CONNECTORS,
+        environment: &environment,
+        profile,
+        as_of: Some("2026-11-21"),
+        now: jiff::Timestamp::UNIX_EPOCH,
+        vars: &environment,
+    };
     let loaded = load(&files(text), &options);
     assert_eq!(loaded.project.is_none(), loaded.has_errors(), "a project is usable exactly when nothing is an error");
     loaded.problems.iter().map(|problem| to_text(problem, &loaded.sources, false)).collect::<Vec<_>>().join("\n")

@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 }
 
 /// What every command takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Clone)]
 pub(crate) struct Global {
     /// Work on the project in this folder, or in one above it
     #[arg(short = 'C', long = "project", global = true, value_name = "DIR", env = "SUBAK_PROJECT", value_hint = ValueHint::DirPath)]
@@ -32,6 +32,12 @@ pub(crate) struct Global {
     /// Lay this profile over the settings
     #[arg(long, global = true, value_name = "NAME", env = "SUBAK_PROFILE")]
     pub(crate) profile: Option<String>,
+    /// The time that counts as now, in the project's time zone: `{{ as_of }}` in templates. By default today
+    #[arg(long, global = true, value_name = "TIME", value_parser = wall_clock)]
+    pub(crate) as_of: Option<String>,
+    /// Give a variable of templates another value
+    #[arg(long = "var", global = true, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) vars: Vec<(String, String)>,
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Human, env = "SUBAK_OUTPUT")]
     pub(crate) output: Format,
@@ -87,6 +93,13 @@ pub(crate) enum Command {
     Lineage(LineageArgs),
     /// Show what a run would do, and why; changes nothing
     Plan(PlanArgs),
+    /// Run the unit tests below `tests/`; needs no warehouse
+    Test(TestArgs),
+    /// Compare tables with their sources, row by row
+    Verify(VerifyArgs),
+    /// Look at rows that were refused, load them after all, or discard them
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Bring assets up to date; or look at runs with `run list|show|logs|resume`
     #[command(args_conflicts_with_subcommands = true)]
     Run(RunArgs),
@@ -208,11 +221,114 @@ pub(crate) struct RunArgs {
     /// Rebuild everything that is selected from nothing
     #[arg(long)]
     pub(crate) full_refresh: bool,
+    /// Read only rows whose cursor is at or above this value, and leave the cursor where it is
+    #[arg(long, value_name = "VALUE", conflicts_with = "full_refresh")]
+    pub(crate) from: Option<String>,
+    /// Read only rows whose cursor is below this value, and leave the cursor where it is
+    #[arg(long, value_name = "VALUE", conflicts_with = "full_refresh")]
+    pub(crate) until: Option<String>,
     /// Show the plan and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) how: HowToRun,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Only tests whose name or asset contains one of these
+    #[arg(value_name = "TEXT")]
+    pub(crate) filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Differing rows to list of each asset
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// Count the rejects of each asset
+    List(Selection),
+    /// Show the rejects of an asset: where they came from, why they were refused, the row
+    Show(QuarantineShowArgs),
+    /// Try rejects again, as the project is declared now, and load those that fit
+    Replay(QuarantineReplayArgs),
+    /// Mark rejects as not wanted; they stay in the table of rejects
+    Discard(QuarantineDiscardArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuarantineShowArgs {
+    /// The asset
+    #[arg(add = ArgValueCompleter::new(complete::assets))]
+    pub(crate) key: String,
+    /// Which rejects
+    #[arg(long, value_enum, default_value_t = RejectWord::Open)]
+    pub(crate) status: RejectWord,
+    /// Rejects to show at most
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: u64,
+}
+
+/// What became of a reject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RejectWord {
+    /// Nobody has decided.
+    Open,
+    /// It was loaded after all.
+    Replayed,
+    /// It is not wanted.
+    Discarded,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuarantineReplayArgs {
+    /// The asset
+    #[arg(add = ArgValueCompleter::new(complete::assets))]
+    pub(crate) key: String,
+    /// The rejects; by default all that are open
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Give a column of the source another value; `column=` alone is NULL. Needs ids
+    #[arg(long, value_name = "COLUMN=VALUE", value_parser = assignment, requires = "ids")]
+    pub(crate) set: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) how: HowToRun,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuarantineDiscardArgs {
+    /// The asset
+    #[arg(add = ArgValueCompleter::new(complete::assets))]
+    pub(crate) key: String,
+    /// The rejects
+    #[arg(value_name = "ID", required_unless_present = "every")]
+    pub(crate) ids: Vec<String>,
+    /// Every open reject of the asset
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) every: bool,
+    #[command(flatten)]
+    pub(crate) how: HowToRun,
+}
+
+/// `name=value`.
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as `name=value`".to_owned()),
+    }
+}
+
+/// A date, or a date and time.
+fn wall_clock(text: &str) -> Result<String, String> {
+    let is_date = text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok();
+    let is_time = text.len() >= 16 && subak_connect::convert::parse_datetime(text).is_some();
+    if is_date || is_time { Ok(text.to_owned()) } else { Err("write it as `2026-11-21` or `2026-11-21 08:30:00`".to_owned()) }
 }
 
 /// How a run is executed.
@@ -319,6 +435,8 @@ pub(crate) enum SchemaKind {
     Project,
     /// YAML files below `assets/`.
     Assets,
+    /// YAML files below `tests/`.
+    Tests,
 }
 
 #[derive(Debug, Args)]

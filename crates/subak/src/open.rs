@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use subak_connect::connector::find;
-use subak_connect::{ConnectError, ConnectErrorKind, Connection, ConnectionConfig, FieldKind, OpenRequest};
-use subak_connectors::CONNECTORS;
+use subak_connect::{ConnectError, ConnectErrorKind, Connection, ConnectionConfig, FieldKind, OpenRequest, RowPrograms};
+use subak_connectors::{CONNECTORS, DuckDbPrograms};
 use subak_domain::{ConnectionName, Secret};
 use subak_engine::Connections;
 use subak_project::{Config, PROJECT_FILES, Unresolved};
@@ -121,5 +121,9 @@ impl Connections for ProjectConnections {
         }
         open.insert(name.clone(), Arc::clone(&connection));
         Ok(connection)
+    }
+
+    fn programs(&self) -> Arc<dyn RowPrograms> {
+        Arc::new(DuckDbPrograms)
     }
 }

@@ -105,6 +105,13 @@ impl Watcher {
         parts.push(duration(outcome.elapsed_ms));
         parts.extend(outcome.note.clone());
         let mut text = parts.join("  ");
+        for change in &outcome.value_changes {
+            let what = format!("{} values of {}: {}; first at {}", count(change.count), change.column, change.what, change.first);
+            text.push_str(&format!("\n      {} {what}", self.printer.err_tone(Tone::Warn, "changed")));
+        }
+        for warning in &outcome.warnings {
+            text.push_str(&format!("\n      {} {warning}", self.printer.err_tone(Tone::Warn, "note")));
+        }
         for check in &outcome.checks {
             text.push('\n');
             text.push_str(&self.check(check));
@@ -120,12 +127,15 @@ impl Watcher {
         };
         let mut line = format!("      {} {}", self.printer.err_tone(tone, word), check.check);
         match check.row_count {
-            Some(0) => line.push_str("  (no rows: nothing was proved)"),
+            Some(0) if check.is_vacuous => line.push_str("  (no rows: nothing was proved)"),
             Some(rows) if check.passed() => line.push_str(&format!("  ({} rows)", count(rows))),
             _ => {}
         }
         if !check.passed() {
             line.push_str(&format!("  {} bad rows, for example {}", count(check.bad_row_count), check.sample.join("; ")));
+        } else if check.bad_row_count > 0 {
+            let tolerance = check.tolerance.map(|tolerance| tolerance.to_string()).unwrap_or_default();
+            line.push_str(&format!("  {} bad rows, {tolerance} tolerated", count(check.bad_row_count)));
         }
         line
     }

@@ -1,10 +1,12 @@
 //! Finding a project on disk, reading its files, loading it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use subak_diag::{Diagnostic, Sources, codes};
 use subak_domain::AssetGraph;
+use subak_engine::{Clock, SystemClock};
 use subak_project::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Project};
 use subak_store::SqliteStore;
 
@@ -23,6 +25,10 @@ const FILE_COUNT_MAX: usize = 200_000;
 pub(crate) struct Opened {
     pub(crate) root: PathBuf,
     pub(crate) profile: Option<String>,
+    /// The time that counts as now, as wall-clock text in the project's time zone.
+    pub(crate) as_of: String,
+    /// What `{{ as_of }}` stands for: a date, unless a time was asked for.
+    pub(crate) as_of_template: String,
     pub(crate) project: Project,
     pub(crate) sources: Sources,
 }
@@ -89,7 +95,7 @@ pub(crate) fn find_root(global: &Global) -> Result<PathBuf, CliError> {
 pub(crate) fn read_files(root: &Path) -> Files {
     let mut files = Files::new();
     read_into(root, "subak.yml", &mut files);
-    for folder in ["assets", "checks"] {
+    for folder in ["assets", "checks", "macros", "tests"] {
         walk(root, folder, &mut files);
     }
     files
@@ -137,8 +143,35 @@ fn read_into(root: &Path, path: &str, files: &mut Files) {
 /// Loads the project without printing.
 pub(crate) fn load(root: &Path, global: &Global, settings: &Settings) -> Loaded {
     let connectors = connectors();
-    let options = LoadOptions { connectors: &connectors, environment: &settings.variables, profile: global.profile.as_deref() };
+    let vars: BTreeMap<String, String> = global.vars.iter().cloned().collect();
+    let options = LoadOptions {
+        connectors: &connectors,
+        environment: &settings.variables,
+        profile: global.profile.as_deref(),
+        as_of: global.as_of.as_deref(),
+        now: SystemClock.now(),
+        vars: &vars,
+    };
     subak_project::load(&read_files(root), &options)
+}
+
+/// The time that counts as now: what was asked for, a date being its midnight, else the time in the project's zone.
+pub(crate) fn as_of(asked: Option<&str>, timezone: &str) -> String {
+    match asked {
+        Some(date) if date.len() == 10 => format!("{date} 00:00:00"),
+        Some(text) => text.replace('T', " "),
+        None => {
+            let zone = jiff::tz::TimeZone::get(timezone).unwrap_or(jiff::tz::TimeZone::UTC);
+            SystemClock.now().to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string()
+        }
+    }
+}
+
+/// A loaded project with its times.
+pub(crate) fn opened(root: PathBuf, global: &Global, project: Project, sources: Sources) -> Opened {
+    let as_of = as_of(global.as_of.as_deref(), &project.config.timezone);
+    let as_of_template = global.as_of.clone().unwrap_or_else(|| as_of[..10].to_owned());
+    Opened { root, profile: global.profile.clone(), as_of, as_of_template, project, sources }
 }
 
 /// Finds and loads the project; prints warnings. An error among the problems ends the command.
@@ -152,7 +185,7 @@ pub(crate) fn open(global: &Global, settings: &Settings, printer: Printer) -> Re
             }
             let keys: Vec<&str> = project.graph.assets().iter().map(|asset| asset.key.as_str()).collect();
             crate::complete::remember(&root, &keys);
-            Ok(Opened { root, profile: global.profile.clone(), project, sources: loaded.sources })
+            Ok(opened(root, global, project, loaded.sources))
         }
         None => Err(CliError { problems: loaded.problems, sources: loaded.sources, exit: Exit::Invalid }),
     }

@@ -466,7 +466,7 @@ fn typing_errors_are_answered_with_the_nearest() {
     let sandbox = shop();
     sandbox.run(&["run"]).expect(0);
     for (arguments, code, words) in [
-        (&["lst"][..], 2, "a similar subcommand exists"),
+        (&["linege"][..], 2, "a similar subcommand exists"),
         (&["show", "gold.total"], 2, "did you mean `gold.totals`?"),
         (&["list", "gold.total"], 2, "did you mean `gold.totals`?"),
         (&["list", "color:red"], 2, "SBK0230"),

@@ -42,7 +42,7 @@ const TABLES: &[&str] = &[
     "select * from gold.totals order by all",
     "select * from gold.event_counts order by all",
     "select * from gold.latest order by all",
-    "select column_name, value from _subak.cursors order by all",
+    "select column_name, value from _subak.streams where column_name is not null order by all",
 ];
 
 fn source(folder: &Path, part: u32) {

@@ -2,7 +2,9 @@
 
 mod error;
 mod load;
+mod program;
 mod query;
+mod session;
 mod sink;
 mod types;
 
@@ -12,13 +14,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use duckdb::{AccessMode, Config};
 use subak_connect::{
-    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Sink,
-    Source, SqlBackend, blocking,
+    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
+    Quarantine, Sink, Source, SqlBackend, blocking,
 };
 
+pub use self::program::DuckDbPrograms;
+
 /// How DuckDB writes SQL.
-pub static DIALECT: Dialect =
-    Dialect { name: "duckdb", quote: '"', null_safe_equal: "is not distinct from", row_ids: &["rowid"] };
+pub static DIALECT: Dialect = Dialect {
+    name: "duckdb",
+    quote: '"',
+    null_safe_equal: "is not distinct from",
+    row_ids: &["rowid"],
+    matches: "regexp_full_match({value}, {pattern})",
+    has_schemas: true,
+    schema_default: "main",
+};
+
+/// The path of a database that lives in memory and ends with its connection.
+const MEMORY: &str = ":memory:";
 
 /// The connector.
 #[derive(Debug)]
@@ -79,7 +93,8 @@ pub(crate) struct Database {
 impl Database {
     fn open(request: &OpenRequest) -> Result<Self, ConnectError> {
         let path = PathBuf::from(request.config.get("path").unwrap_or_default());
-        let is_missing = !path.exists();
+        let is_in_memory = path.as_os_str() == MEMORY;
+        let is_missing = !path.exists() && !is_in_memory;
         if request.is_read_only && is_missing {
             let message = format!("connection `{}`: there is no database at `{}` yet", request.name, path.display());
             return Err(ConnectError::new(ConnectErrorKind::NotFound, message).help("`subak run` makes it"));
@@ -164,6 +179,9 @@ impl Connection for Database {
         Some(self)
     }
     fn sink(&self) -> Option<&dyn Sink> {
+        Some(self)
+    }
+    fn quarantine(&self) -> Option<&dyn Quarantine> {
         Some(self)
     }
     fn sql(&self) -> Option<&dyn SqlBackend> {

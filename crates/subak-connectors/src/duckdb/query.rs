@@ -1,49 +1,22 @@
 //! Reading: streams, queries and small results as text.
 
-use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use duckdb::Connection;
 use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
+use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem, SqlBackend,
-    Staged, StreamInfo, TableName, blocking, convert,
+    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, CursorBound, Dialect, ReadRequest, Source,
+    SourceItem, SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
 };
-use subak_domain::{CheckRule, Column, Cursor};
+use subak_domain::{Column, Cursor};
 
 use super::error::failed;
 use super::load::DuckDbStaged;
-use super::{DIALECT, Database, load, sink};
-
-/// One row as pairs of column name and text; NULL is `None`.
-pub(super) type TextRow = Vec<(String, Option<String>)>;
-
-/// The first rows of a query as text.
-pub(super) fn text_rows(connection: &Connection, sql: &str, row_count_max: usize) -> Result<Vec<TextRow>, ConnectError> {
-    let mut rows = Vec::new();
-    let read = |batch: RecordBatch| {
-        rows.extend(batch_texts(&batch).into_iter().take(row_count_max - rows.len()));
-        Ok::<_, Stopped>(())
-    };
-    match stream_batches(connection, &format!("{sql}\nlimit {row_count_max}"), read) {
-        Ok(()) | Err(Stopped::Closed) => Ok(rows),
-        Err(Stopped::Failed(error)) => Err(error),
-    }
-}
-
-fn batch_texts(batch: &RecordBatch) -> Vec<TextRow> {
-    let schema = batch.schema();
-    let options = FormatOptions::default().with_null("NULL");
-    let text = |at: usize, row: usize| {
-        let array = batch.column(at);
-        let formatter = ArrayFormatter::try_new(array, &options).ok()?;
-        array.is_valid(row).then(|| formatter.value(row).to_string())
-    };
-    let name = |at: usize| schema.field(at).name().clone();
-    (0..batch.num_rows()).map(|row| (0..batch.num_columns()).map(|at| (name(at), text(at, row))).collect()).collect()
-}
+use super::session::DuckDbSession;
+use super::{DIALECT, Database};
+use crate::staging::{self, Session};
 
 /// Runs a query and hands over its batches; at least one, which may be empty.
 fn stream_batches(
@@ -66,18 +39,14 @@ fn stream_batches(
     Ok(())
 }
 
-fn columns_of(connection: &Connection, sql: &str) -> Result<Vec<Column>, ConnectError> {
+pub(super) fn columns_of(connection: &Connection, sql: &str) -> Result<Vec<Column>, ConnectError> {
     let describe = || {
         let mut statement = connection.prepare(sql)?;
         drop(statement.query_arrow([])?);
         Ok(statement.schema())
     };
     let schema = describe().map_err(|error| failed("the query cannot be described", error))?;
-    let column = |field: &arrow::datatypes::FieldRef| Column {
-        name: field.name().clone(),
-        data_type: convert::logical_type(field.data_type()),
-    };
-    Ok(schema.fields().iter().map(column).collect())
+    Ok(convert::columns_of(&schema))
 }
 
 #[async_trait]
@@ -92,13 +61,16 @@ impl SqlBackend for Database {
     }
 
     async fn build(&self, request: BuildRequest) -> Result<Box<dyn Staged>, ConnectError> {
-        let database = self.clone();
-        self.with(move |connection| Ok(Box::new(DuckDbStaged::build(database, connection, request)?) as Box<dyn Staged>)).await
+        Ok(Box::new(DuckDbStaged::build(self.clone(), request).await?))
     }
 
-    async fn audit(&self, table: Option<&TableName>, rule: &CheckRule) -> Result<AuditResult, ConnectError> {
-        let (table, rule) = (table.map(sink::quoted), rule.clone());
-        self.with(move |connection| load::audit(connection, table.as_deref(), &rule)).await
+    async fn audit(&self, table: Option<&TableName>, audit: &Audit) -> Result<AuditResult, ConnectError> {
+        let (table, audit) = (table.map(|table| DIALECT.table(table)), audit.clone());
+        self.with(move |connection| {
+            let session = DuckDbSession::new(connection, "the check cannot be evaluated");
+            staging::audit(&session, table.as_deref(), &audit, SAMPLE_ROW_COUNT_MAX)
+        })
+        .await
     }
 
     fn query(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
@@ -115,7 +87,8 @@ impl Source for Database {
     async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectError> {
         self.with(|connection| {
             let sql = "select table_schema || '.' || table_name as name from information_schema.tables \
-                       where table_catalog = current_database() and table_schema <> '_subak' order by name";
+                       where table_catalog = current_database() and table_schema <> '_subak' \
+                       and not starts_with(table_name, '__subak_') order by name";
             let list = || -> duckdb::Result<Vec<String>> { connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect() };
             let names = list().map_err(|error| failed("cannot list tables", error))?;
             let info = |name: String| {
@@ -136,7 +109,7 @@ impl Source for Database {
     }
 
     async fn probe(&self) -> Result<(), ConnectError> {
-        self.with(|connection| sink::count(connection, "select 1").map(drop)).await
+        self.with(|connection| DuckDbSession::new(connection, "the database does not answer").count("select 1").map(drop)).await
     }
 }
 
@@ -162,19 +135,30 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
         return Err(missing.help(format!("the stream has the columns {}", names.join(", "))).into());
     };
     let quoted = DIALECT.identifier(&bound.column);
-    let filter = match &bound.from {
-        Some(from) => format!(" where {quoted} >= {}", DIALECT.literal(&from.value)),
-        None => String::new(),
-    };
+    let filter = condition(bound, &quoted);
     stream_batches(connection, &format!("select * from {table}{filter}"), |batch| {
         Ok(producer.send(SourceItem::Batch(Batch::new(batch)))?)
     })?;
     let highest = format!("select cast(max({quoted}) as varchar) as highest from {table}{filter}");
-    let highest = text_rows(connection, &highest, 1)?.into_iter().next().and_then(|row| row.into_iter().next()?.1);
+    let session = DuckDbSession::new(connection, format!("cannot read `{}`", request.stream));
+    let highest = session.rows(&highest, 1)?.into_iter().next().and_then(|row| row.into_iter().next()?.1);
     if let Some(value) = highest {
         producer.send(SourceItem::Cursor(Cursor { column: bound.column.clone(), value, data_type: column.data_type }))?;
     }
     Ok(())
+}
+
+/// The test for the bounds. Texts are compared in the type of the column.
+fn condition(bound: &CursorBound, column: &str) -> String {
+    let low = bound.from.iter().map(|from| format!("{column} {} {}", bound.lower_word(), DIALECT.literal(&from.value)));
+    let high = bound.to.iter().map(|to| format!("{column} {} {}", bound.upper_word(), DIALECT.literal(&to.value)));
+    let tests: Vec<String> = low.chain(high).collect();
+    match (tests.is_empty(), bound.without_nulls) {
+        (true, false) => String::new(),
+        (true, true) => format!(" where {column} is not null"),
+        (false, true) => format!(" where {}", tests.join(" and ")),
+        (false, false) => format!(" where {column} is null or ({})", tests.join(" and ")),
+    }
 }
 
 /// `schema.table` or `table`, quoted. A dot inside a name cannot be written; such tables can be reached by a view.
@@ -192,8 +176,9 @@ mod tests {
     fn reader(database: Database) -> impl Fn(&TableName) -> Option<conformance::Rows> + Sync {
         move |table| {
             let connection = database.connect().ok()?;
-            sink::relation_kind(&connection, table).ok()??;
-            let rows = text_rows(&connection, &format!("select columns(*)::varchar from {}", sink::quoted(table)), 1000).ok()?;
+            let session = DuckDbSession::new(&connection, "reader");
+            session.relation(table).ok()??;
+            let rows = session.rows(&format!("select columns(*)::varchar from {}", DIALECT.table(table)), 1000).ok()?;
             let mut rows: conformance::Rows =
                 rows.into_iter().map(|row| row.into_iter().map(|(_, value)| value).collect()).collect();
             rows.sort();

@@ -44,22 +44,6 @@ pub(super) fn sql_type(data_type: &DataType) -> Option<String> {
     })
 }
 
-/// The column definitions of a table for these rows, after [`plain`].
-pub(super) fn column_list(schema: &Schema) -> Result<String, ConnectError> {
-    let column = |field: &FieldRef| {
-        let data_type = plain_type(field.data_type());
-        let refused = || {
-            ConnectError::new(
-                ConnectErrorKind::ValueMisfit,
-                format!("DuckDB has no exact type for column `{}` ({data_type})", field.name()),
-            )
-            .help(format!("declare it under `columns:`, for example `{}: text`", field.name()))
-        };
-        Ok(format!("{} {}", DIALECT.identifier(field.name()), sql_type(&data_type).ok_or_else(refused)?))
-    };
-    Ok(schema.fields().iter().map(column).collect::<Result<Vec<_>, ConnectError>>()?.join(", "))
-}
-
 /// The type in which a column travels to DuckDB: the same values, without encodings that the appender does not take.
 pub(super) fn plain_type(data_type: &DataType) -> DataType {
     match data_type {

@@ -1,12 +1,13 @@
 //! Files on a local disk: CSV, JSON, NDJSON and Parquet, plain or compressed, one or many per stream.
 
 mod csv;
+mod debezium;
 mod input;
 mod json;
 mod options;
 mod parquet;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -16,8 +17,8 @@ use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::cursor::Tracker;
 use subak_connect::{
-    Abilities, Batch, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Field, FieldKind, OpenRequest, Origin,
-    ReadRequest, Source, SourceItem, StreamInfo, blocking, convert,
+    Abilities, Batch, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Field, FieldKind, FileMark,
+    OpenRequest, Origin, ReadRequest, Reject, Source, SourceItem, StreamInfo, blocking, convert,
 };
 use subak_domain::{Column, DataType};
 
@@ -35,7 +36,7 @@ impl Connector for Files {
     }
 
     fn summary(&self) -> &'static str {
-        "Files on a local disk: CSV, JSON, NDJSON and Parquet, plain, gzip or zstd"
+        "Files on a local disk: CSV, JSON, NDJSON, Parquet and Debezium events, plain, gzip, zstd or zip"
     }
 
     fn config(&self) -> ConfigSchema {
@@ -112,40 +113,120 @@ impl Folder {
     }
 }
 
-fn columns_of(path: &std::path::Path) -> Result<Vec<Column>, ConnectError> {
+fn columns_of(path: &Path) -> Result<Vec<Column>, ConnectError> {
     let options = Options::of(path.to_path_buf());
     let text = |name: String| Column { name, data_type: DataType::Text };
     Ok(match options.format(path) {
-        Some(Format::Csv) => csv::header(&Input::open(path)?, &options)?.into_iter().map(text).collect(),
-        Some(Format::Parquet) => {
-            let schema = parquet::schema(path)?;
-            let column = |field: &arrow::datatypes::FieldRef| Column {
-                name: field.name().clone(),
-                data_type: convert::logical_type(field.data_type()),
-            };
-            schema.fields().iter().map(column).collect()
-        }
+        Some(Format::Csv) => csv::header(&Input::open(path)?, &options)?.names.into_iter().map(text).collect(),
+        Some(Format::Parquet) => convert::columns_of(parquet::schema(path)?.as_ref()),
         _ => Vec::new(),
     })
 }
 
-/// Takes batches of one format and sends them on: converted to the declared types, bounded by the cursor.
+/// Rejects that wait to be sent.
+const REJECT_COUNT_MAX: usize = 1000;
+
+/// Takes batches of one format and sends them on, bounded by the cursor.
 pub(crate) struct Output<'a> {
     request: &'a ReadRequest,
     producer: &'a Producer<SourceItem>,
+    folder: &'a Path,
     tracker: Option<Tracker>,
+    rejects: Vec<Reject>,
+    /// Marks of the files that are read, where the reader of the stream wants them.
+    marks: Vec<FileMark>,
     is_empty: bool,
 }
 
 impl Output<'_> {
     fn send(&mut self, records: RecordBatch, origin: Origin) -> Result<(), Stopped> {
-        let mut batch = convert::to_declared(Batch { records, origin }, &self.request.columns)?;
+        self.flush_rejects()?;
+        let mut batch = Batch { records, origin };
         if let Some(tracker) = &mut self.tracker {
-            batch = Batch::new(tracker.take(&batch.records)?);
+            let column = self.request.cursor.as_ref().map(|bound| bound.column.as_str()).unwrap_or_default();
+            let declared = self.request.columns.get(column);
+            let typed = match (declared, batch.records.column_by_name(column)) {
+                // A value that does not fit counts as none here; whoever converts the rows refuses it.
+                (Some(data_type), Some(array)) => Some(convert::convert(array, *data_type, None, column)?.array),
+                _ => None,
+            };
+            let (records, keep) = tracker.take(&batch.records, typed)?;
+            if let (Some(keep), Some(lines)) = (keep, &batch.origin.lines) {
+                let kept = lines.iter().zip(keep.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(line, _)| *line);
+                batch.origin.lines = Some(kept.collect());
+            }
+            batch.records = records;
         }
         self.is_empty = false;
         Ok(self.producer.send(SourceItem::Batch(batch))?)
     }
+
+    fn refuse(&mut self, reject: Reject) -> Result<(), Stopped> {
+        self.rejects.push(reject);
+        if self.rejects.len() >= REJECT_COUNT_MAX { self.flush_rejects() } else { Ok(()) }
+    }
+
+    fn flush_rejects(&mut self) -> Result<(), Stopped> {
+        if self.rejects.is_empty() {
+            return Ok(());
+        }
+        Ok(self.producer.send(SourceItem::Rejected(std::mem::take(&mut self.rejects)))?)
+    }
+
+    fn warn(&self, warning: String) -> Result<(), Stopped> {
+        Ok(self.producer.send(SourceItem::Warning(warning))?)
+    }
+
+    /// A file was read to its end.
+    fn end_file(&mut self, input: &Input) -> Result<(), Stopped> {
+        self.flush_rejects()?;
+        input.refuse_if_changed()?;
+        if let Some(at) = self.marks.iter().position(|mark| mark.path == input.relative(self.folder)) {
+            let mark = self.marks.swap_remove(at);
+            // Its bytes are those that were hashed before it was read.
+            self.producer.send(SourceItem::File(mark))?;
+        }
+        Ok(())
+    }
+}
+
+/// The files of a stream that are to be read, and the marks of those where marks are wanted.
+fn wanted(
+    folder: &Folder,
+    paths: &[PathBuf],
+    request: &ReadRequest,
+    producer: &Producer<SourceItem>,
+) -> Result<(Vec<Input>, Vec<FileMark>), Stopped> {
+    let (mut inputs, mut marks) = (Vec::new(), Vec::new());
+    for path in paths {
+        let input = Input::open(path)?;
+        let Some(known) = &request.known_files else {
+            inputs.push(input);
+            continue;
+        };
+        if known.files.iter().any(|mark| input.is_marked(mark, &folder.folder)) {
+            continue;
+        }
+        let mark = input.mark(&folder.folder)?;
+        input.refuse_if_changed()?;
+        let twin = known.files.iter().chain(&marks).find(|other| other.hash == mark.hash);
+        if let Some(twin) = twin {
+            if twin.path != mark.path {
+                let warning = format!("`{}` has the content of `{}`, which is loaded; it is left out", mark.path, twin.path);
+                producer.send(SourceItem::Warning(warning))?;
+            }
+            producer.send(SourceItem::File(mark))?;
+            continue;
+        }
+        if known.refuses_changed && known.files.iter().any(|other| other.path == mark.path) {
+            let message = format!("`{}` was loaded before, and its content is another one now", input.name);
+            let help = "give a changed delivery a name of its own, use `mode: merge` with a `primary_key:`, or rebuild the table with `--full-refresh`";
+            return Err(ConnectError::new(ConnectErrorKind::Malformed, message).help(help).into());
+        }
+        marks.push(mark);
+        inputs.push(input);
+    }
+    Ok((inputs, marks))
 }
 
 fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
@@ -158,27 +239,17 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
         let error = ConnectError::new(ConnectErrorKind::NoFiles, message);
         return Err(error.help("correct `path:`, deliver the file, or set `if_no_files: skip`").into());
     }
-    let mut inputs = Vec::new();
-    for path in &paths {
-        inputs.push(Input::open(path)?);
-    }
+    let format = format_of(&paths, &options)?;
+    let (inputs, marks) = wanted(folder, &paths, request, producer)?;
     let tracker = request.cursor.clone().map(Tracker::new);
-    let mut output = Output { request, producer, tracker, is_empty: true };
-    match paths.first().map(|path| options.format(path)) {
+    let mut output = Output { request, producer, folder: &folder.folder, tracker, rejects: Vec::new(), marks, is_empty: true };
+    match format {
         None => {}
-        Some(None) => {
-            let message = format!("the format of `{}` is not clear from its name", paths[0].display());
-            return Err(ConnectError::new(ConnectErrorKind::Config, message)
-                .help("set `format: csv`, `json`, `ndjson` or `parquet`")
-                .into());
-        }
-        Some(Some(Format::Csv)) => csv::read(&inputs, &options, &mut output)?,
-        Some(Some(Format::Json | Format::Ndjson)) => json::read(&inputs, &options, request, &mut output)?,
-        Some(Some(Format::Parquet)) => parquet::read(&inputs, &mut output)?,
+        Some(Format::Csv) => csv::read(&inputs, &options, &mut output)?,
+        Some(Format::Json | Format::Ndjson) => json::read(&inputs, &options, request, &mut output)?,
+        Some(Format::Parquet) => parquet::read(&inputs, &mut output)?,
     }
-    for input in &inputs {
-        input.refuse_if_changed()?;
-    }
+    output.flush_rejects()?;
     if output.is_empty {
         let fields = request
             .columns
@@ -191,6 +262,32 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
         producer.send(SourceItem::Cursor(cursor))?;
     }
     Ok(())
+}
+
+/// The one format of the files of a stream; `None` when there are no files.
+fn format_of(paths: &[PathBuf], options: &Options) -> Result<Option<Format>, ConnectError> {
+    let mut found: Option<(Format, &PathBuf)> = None;
+    for path in paths {
+        let unclear = || {
+            let message = format!("the format of `{}` is not clear from its name", path.display());
+            ConnectError::new(ConnectErrorKind::Config, message).help("set `format: csv`, `json`, `ndjson` or `parquet`")
+        };
+        let format = options.format(path).ok_or_else(unclear)?;
+        // Lines and documents are told apart file by file.
+        let same = |a: Format, b: Format| {
+            a == b || !matches!((a, b), (Format::Csv | Format::Parquet, _) | (_, Format::Csv | Format::Parquet))
+        };
+        match found {
+            Some((other, first)) if !same(other, format) => {
+                let message = format!("`{}` and `{}` have different formats", first.display(), path.display());
+                let help = "load them as two streams, or correct `path:`";
+                return Err(ConnectError::new(ConnectErrorKind::Config, message).help(help));
+            }
+            Some(_) => {}
+            None => found = Some((format, path)),
+        }
+    }
+    Ok(found.map(|(format, _)| format))
 }
 
 #[cfg(test)]

@@ -15,15 +15,15 @@ pub(super) const FIELDS: &[Field] = &[
     },
     Field {
         name: "format",
-        kind: FieldKind::Word(&["csv", "json", "ndjson", "parquet"]),
+        kind: FieldKind::Word(&["csv", "json", "ndjson", "parquet", "debezium"]),
         is_required: false,
-        doc: "Format of the files. By default it follows from the ending of their names.",
+        doc: "Format of the files. By default it follows from the ending of their names. `debezium` is JSON or NDJSON with change events of Debezium, with or without their schema.",
     },
     Field {
         name: "delimiter",
         kind: FieldKind::Text,
         is_required: false,
-        doc: "CSV: the character between fields. By default a comma.",
+        doc: "CSV: the character between fields. By default it is found out: a comma, semicolon, tab or bar that takes every line apart into the same number of fields.",
     },
     Field { name: "quote", kind: FieldKind::Text, is_required: false, doc: "CSV: the character around fields. By default `\"`." },
     Field {
@@ -42,7 +42,7 @@ pub(super) const FIELDS: &[Field] = &[
         name: "encoding",
         kind: FieldKind::Text,
         is_required: false,
-        doc: "CSV and JSON: character encoding by its WHATWG label, for example `windows-1252`. By default UTF-8; a byte order mark wins.",
+        doc: "CSV and JSON: character encoding by its WHATWG label, for example `windows-1252`, or `guess`. By default UTF-8, or UTF-16 where the bytes say so; a byte order mark wins.",
     },
     Field {
         name: "records",
@@ -51,12 +51,35 @@ pub(super) const FIELDS: &[Field] = &[
         doc: "JSON: dotted path to the list of records inside the document, for example `data.items`. By default the document is the list.",
     },
     Field {
+        name: "ragged",
+        kind: FieldKind::Word(&["reject", "pad"]),
+        is_required: false,
+        doc: "CSV: what happens to a record with too few fields. By default it is refused; `pad` fills it with NULLs.",
+    },
+    Field {
+        name: "read",
+        kind: FieldKind::Word(&["new", "all"]),
+        is_required: false,
+        doc: "Whether only files are read that were not loaded before, by path, length and hash, or all. By default `new` with `mode: append` and without a cursor, else `all`.",
+    },
+    Field {
         name: "if_no_files",
         kind: FieldKind::Word(&["error", "skip"]),
         is_required: false,
         doc: "What happens when no file matches. By default it is an error.",
     },
 ];
+
+/// How characters are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// Nobody said: UTF-8, unless the bytes are two to a character.
+    Unsaid,
+    /// What is most likely.
+    Guessed,
+    /// This one.
+    Declared(&'static encoding_rs::Encoding),
+}
 
 /// A format of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +94,7 @@ impl Format {
     /// The format that the ending of a name says, the ending of a compression left aside.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-        let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+        let name = [".gz", ".zst", ".zip"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
         match name.rsplit_once('.')?.1 {
             "csv" | "tsv" => Some(Self::Csv),
             "json" => Some(Self::Json),
@@ -87,11 +110,13 @@ impl Format {
 pub(super) struct Options {
     pub(super) pattern: String,
     format: Option<Format>,
-    delimiter: Option<u8>,
+    pub(super) delimiter: Option<u8>,
     pub(super) quote: u8,
     pub(super) has_header: bool,
     pub(super) null: Option<String>,
-    pub(super) encoding: Option<&'static encoding_rs::Encoding>,
+    pub(super) encoding: Encoding,
+    pub(super) pads: bool,
+    pub(super) is_debezium: bool,
     pub(super) records: Vec<String>,
     pub(super) may_be_empty: bool,
 }
@@ -106,7 +131,9 @@ impl Options {
             quote: b'"',
             has_header: true,
             null: None,
-            encoding: None,
+            encoding: Encoding::Unsaid,
+            pads: false,
+            is_debezium: false,
             records: Vec::new(),
             may_be_empty: false,
         }
@@ -124,10 +151,12 @@ impl Options {
             Some(_) => Err(wrong(key, "one ASCII character, or `tab`")),
         };
         let encoding = match get("encoding") {
-            None => None,
+            None => Encoding::Unsaid,
+            Some("guess") => Encoding::Guessed,
             Some(label) => {
                 let found = encoding_rs::Encoding::for_label(label.as_bytes());
-                Some(found.ok_or_else(|| wrong("encoding", "a WHATWG encoding label such as `utf-8` or `windows-1252`"))?)
+                let what = "a WHATWG encoding label such as `utf-8` or `windows-1252`, or `guess`";
+                Encoding::Declared(found.ok_or_else(|| wrong("encoding", what))?)
             }
         };
         Ok(Self {
@@ -136,6 +165,8 @@ impl Options {
                 Some("json") => Some(Format::Json),
                 Some("ndjson") => Some(Format::Ndjson),
                 Some("parquet") => Some(Format::Parquet),
+                // The reader of documents takes lines as well.
+                Some("debezium") => Some(Format::Json),
                 _ => None,
             },
             delimiter: byte("delimiter")?,
@@ -143,6 +174,8 @@ impl Options {
             has_header: get("header") != Some("false"),
             null: get("null").map(str::to_owned),
             encoding,
+            pads: get("ragged") == Some("pad"),
+            is_debezium: get("format") == Some("debezium"),
             records: get("records").map(|path| path.split('.').map(str::to_owned).collect()).unwrap_or_default(),
             may_be_empty: get("if_no_files") == Some("skip"),
             ..Self::of(PathBuf::from(get("path").unwrap_or(stream)))
@@ -152,11 +185,5 @@ impl Options {
     /// The format of a file: what is declared, else what its name says.
     pub(super) fn format(&self, path: &Path) -> Option<Format> {
         self.format.or_else(|| Format::of(path))
-    }
-
-    /// The delimiter for a file: what is declared, else a tab for `.tsv` and a comma for everything else.
-    pub(super) fn delimiter(&self, path: &str) -> u8 {
-        let is_tsv = path.to_ascii_lowercase().contains(".tsv");
-        self.delimiter.unwrap_or(if is_tsv { b'\t' } else { b',' })
     }
 }

@@ -63,6 +63,7 @@ pub(super) fn read(inputs: &[Input], output: &mut Output<'_>) -> Result<(), Stop
             let records = aligned(&records.map_err(|error| decode(&error))?, &schema)?;
             output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: None })?;
         }
+        output.end_file(input)?;
     }
     if output.is_empty {
         output.send(RecordBatch::new_empty(schema), Origin::default())?;

@@ -2,6 +2,7 @@
 
 mod load;
 mod read;
+mod session;
 mod values;
 
 use std::path::PathBuf;
@@ -11,13 +12,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection as Driver, OpenFlags};
 use subak_connect::{
-    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Sink,
-    Source, TableName, blocking,
+    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
+    Quarantine, Sink, Source, blocking,
 };
 
 /// How SQLite writes SQL.
-pub static DIALECT: Dialect =
-    Dialect { name: "sqlite", quote: '"', null_safe_equal: "is", row_ids: &["_rowid_", "rowid", "oid"] };
+pub static DIALECT: Dialect = Dialect {
+    name: "sqlite",
+    quote: '"',
+    null_safe_equal: "is",
+    row_ids: &["_rowid_", "rowid", "oid"],
+    matches: "subak_matches({pattern}, {value})",
+    has_schemas: false,
+    schema_default: "",
+};
 
 /// How long a statement waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,6 +86,7 @@ impl Database {
             let driver = Driver::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
             driver.busy_timeout(BUSY_TIMEOUT)?;
             driver.query_row("select count(*) from sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+            session::add_functions(&driver)?;
             Ok(driver)
         };
         open().map_err(|error| failed(ConnectErrorKind::Unavailable, &message(), error))
@@ -102,19 +111,6 @@ impl Database {
     }
 }
 
-/// SQLite has no schemas: `bronze.users` is the table `bronze_users`.
-fn table_name(table: &TableName) -> String {
-    match &table.schema {
-        Some(schema) => format!("{schema}_{}", table.name),
-        None => table.name.clone(),
-    }
-}
-
-/// The quoted name.
-fn quoted(table: &TableName) -> String {
-    DIALECT.identifier(&table_name(table))
-}
-
 /// The error in our kinds; `kind` where SQLite's code says nothing more.
 fn failed(kind: ConnectErrorKind, message: &str, error: rusqlite::Error) -> ConnectError {
     use rusqlite::ErrorCode as Code;
@@ -133,6 +129,9 @@ impl Connection for Database {
         Some(self)
     }
     fn sink(&self) -> Option<&dyn Sink> {
+        Some(self)
+    }
+    fn quarantine(&self) -> Option<&dyn Quarantine> {
         Some(self)
     }
 }

@@ -11,10 +11,13 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection as Driver, OptionalExtension};
 use subak_connect::batch::{BATCH_BYTES_MAX, BATCH_ROW_COUNT_MAX};
 use subak_connect::blocking::{Producer, Stopped};
-use subak_connect::{Batch, ConnectError, ConnectErrorKind, ReadRequest, Source, SourceItem, StreamInfo, blocking, convert};
+use subak_connect::{
+    Batch, ConnectError, ConnectErrorKind, CursorBound, ReadRequest, Reject, Source, SourceItem, StreamInfo, TableName, blocking,
+    convert,
+};
 use subak_domain::{Column, Cursor, DataType};
 
-use super::values::{self, Builder, declared_type, misfit};
+use super::values::{self, Builder, declared_type};
 use super::{DIALECT, Database, failed};
 
 #[async_trait]
@@ -30,6 +33,10 @@ impl Source for Database {
             names.into_iter().map(|name| stream_info(driver, &name)).collect()
         })
         .await
+    }
+
+    fn stream_of(&self, table: &TableName) -> String {
+        DIALECT.plain_name(table)
     }
 
     fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
@@ -73,15 +80,22 @@ fn read_stream(driver: &Driver, request: &ReadRequest, producer: &Producer<Sourc
     let mut reader = Reader::new(request, columns, producer)?;
     let table = DIALECT.identifier(&request.stream);
     let list = DIALECT.identifiers(&reader.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
-    let bound = request.cursor.as_ref().and_then(|bound| bound.from.as_ref());
-    let filter = bound.map_or_else(String::new, |from| format!(" where {}", at_or_above(from)));
+    let filter = request.cursor.as_ref().map_or_else(String::new, condition);
     let sql_failed = |error| Stopped::Failed(failed(ConnectErrorKind::Read, &format!("cannot read `{}`", request.stream), error));
     let mut statement = driver.prepare(&format!("select {list} from {table}{filter}")).map_err(sql_failed)?;
-    let parameters: Vec<rusqlite::types::Value> = bound.map(parameter).into_iter().collect();
+    let bounds = request.cursor.iter().flat_map(|bound| [&bound.from, &bound.to]).flatten();
+    let parameters: Vec<rusqlite::types::Value> = bounds.map(parameter).collect();
     let mut rows = statement.query(rusqlite::params_from_iter(parameters)).map_err(sql_failed)?;
     while let Some(row) = rows.next().map_err(sql_failed)? {
         for at in 0..reader.columns.len() {
-            reader.push(at, row.get_ref(at).map_err(sql_failed)?)?;
+            reader.push(at, row.get_ref(at).map_err(sql_failed)?);
+        }
+        if let Some(misfit) = reader.misfit.take() {
+            let mut raw = serde_json::Map::new();
+            for (at, column) in reader.columns.iter().enumerate() {
+                raw.insert(column.name.clone(), values::json_of(row.get_ref(at).map_err(sql_failed)?));
+            }
+            reader.refuse(misfit, serde_json::Value::Object(raw).to_string());
         }
         reader.end_row()?;
     }
@@ -92,17 +106,25 @@ fn read_stream(driver: &Driver, request: &ReadRequest, producer: &Producer<Sourc
 ///
 /// A decimal compares as a floating point number, which may let rows just below the bound in; they are compared with the table
 /// later. Dates with a `T` and with a space compare alike.
-fn at_or_above(from: &Cursor) -> String {
-    let column = DIALECT.identifier(&from.column);
-    match from.data_type {
+fn condition(bound: &CursorBound) -> String {
+    let column = DIALECT.identifier(&bound.column);
+    let test = |value: &Cursor, word: &str| match value.data_type {
         DataType::SmallInt | DataType::Integer | DataType::BigInt | DataType::Boolean => {
-            format!("cast({column} as integer) >= ?")
+            format!("cast({column} as integer) {word} ?")
         }
-        DataType::Real | DataType::Double | DataType::Decimal { .. } => format!("cast({column} as real) >= ?"),
+        DataType::Real | DataType::Double | DataType::Decimal { .. } => format!("cast({column} as real) {word} ?"),
         DataType::Date | DataType::DateTime | DataType::Timestamp => {
-            format!("replace({column}, 'T', ' ') >= replace(?, 'T', ' ')")
+            format!("replace({column}, 'T', ' ') {word} replace(?, 'T', ' ')")
         }
-        _ => format!("{column} >= ?"),
+        _ => format!("{column} {word} ?"),
+    };
+    let low = bound.from.iter().map(|from| test(from, bound.lower_word()));
+    let tests: Vec<String> = low.chain(bound.to.iter().map(|to| test(to, bound.upper_word()))).collect();
+    match (tests.is_empty(), bound.without_nulls) {
+        (true, false) => String::new(),
+        (true, true) => format!(" where {column} is not null"),
+        (false, true) => format!(" where {}", tests.join(" and ")),
+        (false, false) => format!(" where {column} is null or ({})", tests.join(" and ")),
     }
 }
 
@@ -124,6 +146,11 @@ struct Reader<'a> {
     /// The declared type of the cursor column, else what SQLite's declaration says.
     cursor_type: DataType,
     highest: Option<Cursor>,
+    /// The first value of the current row that does not fit its column: the column and the value.
+    misfit: Option<(usize, String)>,
+    rejects: Vec<Reject>,
+    /// Which of the waiting rows are not rejected.
+    keep: Vec<bool>,
     row_number: u64,
     rows_waiting: usize,
     bytes_waiting: usize,
@@ -153,6 +180,9 @@ impl<'a> Reader<'a> {
             cursor_at,
             cursor_type,
             highest: None,
+            misfit: None,
+            rejects: Vec::new(),
+            keep: Vec::new(),
             row_number: 0,
             rows_waiting: 0,
             bytes_waiting: 0,
@@ -160,22 +190,40 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn push(&mut self, at: usize, value: ValueRef<'_>) -> Result<(), ConnectError> {
+    fn push(&mut self, at: usize, value: ValueRef<'_>) {
         let column = &self.columns[at];
-        let refused = || misfit(&column.name, value, column.data_type, self.row_number + 1);
-        self.bytes_waiting += self.builders[at].push(value).ok_or_else(refused)?;
+        if let Some(bytes) = self.builders[at].push(value) {
+            self.bytes_waiting += bytes;
+        } else {
+            self.builders[at].push(ValueRef::Null);
+            self.misfit.get_or_insert_with(|| (at, values::shown(value)));
+        }
         if self.cursor_at == Some(at)
             && let Some(text) = values::text_of(value)
         {
             if self.cursor_type == DataType::Text && !matches!(value, ValueRef::Text(_)) {
-                return Err(misfit(&column.name, value, DataType::Text, self.row_number + 1));
+                self.misfit.get_or_insert_with(|| (at, text.clone()));
             }
             let next = Cursor { column: column.name.clone(), value: text, data_type: self.cursor_type };
             if self.highest.as_ref().is_none_or(|highest| next.is_after(highest)) {
                 self.highest = Some(next);
             }
         }
-        Ok(())
+    }
+
+    fn refuse(&mut self, (at, value): (usize, String), row: String) {
+        let column = &self.columns[at];
+        let shown: String = value.chars().take(80).collect();
+        self.rejects.push(Reject {
+            reason: format!("column `{}`: `{shown}` is not {}", column.name, column.data_type),
+            column: Some(column.name.clone()),
+            value: Some(value),
+            line: Some(self.row_number + 1),
+            row,
+            ..Reject::default()
+        });
+        self.keep.resize(self.rows_waiting, true);
+        self.keep.push(false);
     }
 
     fn end_row(&mut self) -> Result<(), Stopped> {
@@ -191,6 +239,14 @@ impl<'a> Reader<'a> {
         let arrays: Vec<ArrayRef> = self.builders.iter_mut().map(Builder::finish).collect();
         let records = RecordBatch::try_new(Arc::clone(&self.schema), arrays)
             .map_err(|error| ConnectError::new(ConnectErrorKind::Internal, "rows do not fit their own schema").because(error))?;
+        let mut records = records;
+        if !self.rejects.is_empty() {
+            self.keep.resize(self.rows_waiting, true);
+            let keep = arrow::array::BooleanArray::from(std::mem::take(&mut self.keep));
+            records = arrow::compute::filter_record_batch(&records, &keep)
+                .map_err(|error| ConnectError::new(ConnectErrorKind::Internal, "rows cannot be filtered").because(error))?;
+            self.producer.send(SourceItem::Rejected(std::mem::take(&mut self.rejects)))?;
+        }
         (self.rows_waiting, self.bytes_waiting, self.is_first) = (0, 0, false);
         Ok(self.producer.send(SourceItem::Batch(Batch::new(records)))?)
     }

@@ -14,7 +14,7 @@ use arrow::datatypes::{
     TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use rusqlite::types::{Value, ValueRef};
-use subak_connect::{ConnectError, ConnectErrorKind, convert};
+use subak_connect::convert;
 use subak_domain::DataType;
 
 /// The logical type of a declared type, after SQLite's own affinity rules where no better is known
@@ -210,16 +210,25 @@ pub(super) fn cell(array: &dyn Array, row: usize) -> Option<Value> {
     })
 }
 
-/// The error for a value that its declared type cannot hold.
-pub(super) fn misfit(column: &str, value: ValueRef<'_>, data_type: DataType, row_number: u64) -> ConnectError {
-    let shown = match value {
+/// A value for people, also one that is no text.
+pub(super) fn shown(value: ValueRef<'_>) -> String {
+    match value {
         ValueRef::Blob(bytes) => format!("{} bytes", bytes.len()),
         other => text_of(other).unwrap_or_else(|| "text that is not UTF-8".to_owned()),
+    }
+}
+
+/// A value as JSON, exact: bytes become an object with their hexadecimal digits.
+pub(super) fn json_of(value: ValueRef<'_>) -> serde_json::Value {
+    let hex = |bytes: &[u8]| {
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        serde_json::json!({ "hex": digits })
     };
-    let shown: String = shown.chars().take(80).collect();
-    ConnectError::new(
-        ConnectErrorKind::ValueMisfit,
-        format!("column `{column}`: `{shown}` is not {data_type} (row {row_number})"),
-    )
-    .help(format!("correct the value, or declare `{column}: text` under `columns:`"))
+    match value {
+        ValueRef::Null => serde_json::Value::Null,
+        ValueRef::Integer(number) => number.into(),
+        ValueRef::Real(number) => number.to_string().parse().map_or(serde_json::Value::Null, serde_json::Value::Number),
+        ValueRef::Text(text) => std::str::from_utf8(text).map_or_else(|_| hex(text), Into::into),
+        ValueRef::Blob(bytes) => hex(bytes),
+    }
 }

@@ -21,7 +21,7 @@ fn actions(text: &str) -> Vec<Action> {
         let reason = if is_only_upstream { Reason::UpstreamMayChange { upstream: key("x") } } else { Reason::Missing };
         Action {
             step: StepId::asset(&key(name)),
-            work: Work::Materialize { asset: key(name), full_refresh: false },
+            work: Work::Materialize { asset: key(name), full_refresh: false, range: None },
             reason,
             needs: needs.split_whitespace().map(|need| StepId::asset(&key(need))).collect(),
         }
@@ -211,7 +211,7 @@ fn random_plan(random: &mut Random) -> Vec<Action> {
         let is_only_upstream = random.below(2) == 0;
         Action {
             step: name(at),
-            work: Work::Materialize { asset: key(&format!("s{at:02}")), full_refresh: false },
+            work: Work::Materialize { asset: key(&format!("s{at:02}")), full_refresh: false, range: None },
             reason: if is_only_upstream { Reason::UpstreamMayChange { upstream: key("x") } } else { Reason::Missing },
             needs: needs.into_iter().collect(),
         }
@@ -239,7 +239,10 @@ impl World {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let plan = random_plan(&mut random);
         let slots_max = 1 + random.below(3);
-        let log = vec![(at(0), RunEvent::Planned { actions: plan.clone(), selection: String::new(), trigger: String::new() })];
+        let log = vec![(
+            at(0),
+            RunEvent::Planned { actions: plan.clone(), selection: String::new(), trigger: String::new(), as_of: String::new() },
+        )];
         let (cancels_left, crashes_left) = (u32::from(random.below(3) == 0), random.below(4) as u32);
         Self {
             machine: Machine::new(RunState::planned(plan), slots_max, BTreeMap::new()),

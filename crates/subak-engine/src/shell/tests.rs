@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use subak_connect::faulty::{Faults, Faulty};
 use subak_connect::memory::Memory;
-use subak_connect::{ConnectError, Connection, TableName};
+use subak_connect::{ConnectError, Connection, RowPrograms, TableName};
 use subak_domain::{
     Asset, AssetGraph, AssetKey, Check, CheckRule, ConnectionName, CursorRule, Definition, Ingest, Reason, Severity, StepStatus,
     Version, Work, WriteMode,
@@ -51,6 +51,24 @@ impl Connections for One {
     async fn open(&self, _: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError> {
         Ok(Arc::new(self.0.clone()))
     }
+
+    fn programs(&self) -> Arc<dyn RowPrograms> {
+        Arc::new(NoPrograms)
+    }
+}
+
+/// The streams of these tests compute nothing.
+struct NoPrograms;
+
+impl RowPrograms for NoPrograms {
+    fn compile(
+        &self,
+        _: &arrow::datatypes::SchemaRef,
+        _: &[(String, String)],
+        _: Option<&str>,
+    ) -> Result<Box<dyn subak_connect::RowProgram>, ConnectError> {
+        Err(ConnectError::new(subak_connect::ConnectErrorKind::Internal, "no expressions here"))
+    }
 }
 
 fn key(name: &str) -> AssetKey {
@@ -65,9 +83,12 @@ fn asset(name: &str, mode: WriteMode, cursor: bool, checks: Vec<Check>) -> Asset
         stream: "src".into(),
         mode,
         primary_key: if mode == WriteMode::Merge { vec!["id".into()] } else { Vec::new() },
-        cursor: cursor.then(|| CursorRule { column: "id".into(), lag: Duration::ZERO }),
+        cursor: cursor.then(|| CursorRule::of("id".into())),
         columns: BTreeMap::new(),
         options: BTreeMap::new(),
+        shape: subak_domain::Shape::default(),
+        latest: None,
+        history: subak_domain::History::default(),
     };
     Asset {
         key: key(name),
@@ -79,6 +100,7 @@ fn asset(name: &str, mode: WriteMode, cursor: bool, checks: Vec<Check>) -> Asset
         group: String::new(),
         owner: None,
         tags: BTreeSet::new(),
+        columns: BTreeMap::new(),
         description: None,
         retry: Retry::default(),
         timeout: Duration::from_secs(3600),
@@ -112,7 +134,7 @@ fn world(faults: &Faults, checks: &[Check]) -> World {
         .iter()
         .map(|asset| Action {
             step: StepId::asset(&asset.key),
-            work: Work::Materialize { asset: asset.key.clone(), full_refresh: false },
+            work: Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None },
             reason: Reason::SourceMayHaveNew,
             needs: Vec::new(),
         })
@@ -124,7 +146,12 @@ fn world(faults: &Faults, checks: &[Check]) -> World {
         leases: Arc::new(store.clone()),
         lease: None,
         clock: Arc::new(JumpingClock::default()),
-        executor: Arc::new(DataExecutor { graph, connections, reporter: Arc::clone(&reporter) }),
+        executor: Arc::new(DataExecutor {
+            graph,
+            connections,
+            reporter: Arc::clone(&reporter),
+            as_of: "2026-01-01 00:00:00".into(),
+        }),
         reporter,
         holder: "test".into(),
     };
@@ -138,7 +165,7 @@ impl World {
 
     async fn plan(&self) -> RunId {
         let run = RunId::from_parts(u64::from(self.runs.fetch_add(1, Ordering::Relaxed)), 0);
-        self.engine.plan_run(run, self.actions.clone(), "all".into(), "test".into()).await.expect("planned");
+        self.engine.plan_run(run, self.actions.clone(), "all".into(), "test".into(), String::new()).await.expect("planned");
         run
     }
 
@@ -230,6 +257,8 @@ async fn a_blocking_check_keeps_the_old_table() {
         rule: CheckRule::Unique { columns: vec!["id".into()] },
         severity: Severity::Error,
         blocking: true,
+        filter: None,
+        tolerance: None,
     };
     let world = world(&Faults::new(1, 0), &[check]);
     world.memory.set_stream("src", rows(0..5));

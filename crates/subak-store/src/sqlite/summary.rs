@@ -40,7 +40,7 @@ pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreE
     let status =
         |status: RunStatus| execute(connection, "update runs set status = ? where run = ?", params![status.as_str(), run]);
     match &event.event {
-        RunEvent::Planned { actions, selection, trigger } => {
+        RunEvent::Planned { actions, selection, trigger, .. } => {
             let sql = "insert into runs (run, status, selection, trigger_text, step_count, planned_at) values (?, 'queued', ?, ?, ?, ?)";
             execute(connection, sql, params![run, selection, trigger, actions.len() as i64, at])
         }

@@ -25,7 +25,7 @@ fn events(run: u64) -> Vec<(Timestamp, RunEvent)> {
     let step = StepId::asset(&asset);
     let action = Action {
         step: step.clone(),
-        work: Work::Materialize { asset, full_refresh: false },
+        work: Work::Materialize { asset, full_refresh: false, range: None },
         reason: Reason::Missing,
         needs: Vec::new(),
     };
@@ -36,7 +36,10 @@ fn events(run: u64) -> Vec<(Timestamp, RunEvent)> {
         ..StepOutcome::default()
     };
     vec![
-        (at(1), RunEvent::Planned { actions: vec![action], selection: "all".into(), trigger: "test".into() }),
+        (
+            at(1),
+            RunEvent::Planned { actions: vec![action], selection: "all".into(), trigger: "test".into(), as_of: String::new() },
+        ),
         (at(2), RunEvent::Started { holder: "me".into() }),
         (at(3), RunEvent::StepStarted { step: step.clone(), attempt: 1 }),
         (at(4), RunEvent::StepSucceeded { step, outcome }),

@@ -48,6 +48,8 @@ pub(super) fn execute(context: &Context<'_>, args: &DemoArgs) -> Result<Exit, Cl
     let global = Global {
         project: Some(args.dir.clone()),
         profile: None,
+        as_of: None,
+        vars: Vec::new(),
         output: context.printer.format,
         color: context.global.color,
         all: context.global.all,
@@ -88,6 +90,8 @@ fn everything() -> RunArgs {
         command: None,
         selection: Selection::default(),
         full_refresh: false,
+        from: None,
+        until: None,
         dry_run: false,
         how: HowToRun { parallel: 4, wait: 0 },
     }

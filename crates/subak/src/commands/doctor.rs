@@ -41,7 +41,7 @@ pub(super) fn execute(context: &Context<'_>) -> Result<Exit, CliError> {
             let count = loaded.problems.iter().filter(|problem| problem.is_error()).count();
             findings.push(finding("project", count == 0, format!("{}: {count} errors", root.display())));
             if let Some(project) = loaded.project {
-                let opened = project::Opened { root, profile: context.global.profile.clone(), project, sources: loaded.sources };
+                let opened = project::opened(root, context.global, project, loaded.sources);
                 findings.push(match opened.store() {
                     Ok(store) => finding("state", true, store.path().display().to_string()),
                     Err(error) => {

@@ -37,7 +37,7 @@ pub(super) fn execute(context: &Context<'_>, selection: &Selection) -> Result<Ex
 pub(super) fn due(opened: &Opened, snapshot: &Snapshot) -> Vec<Action> {
     let everything =
         Selected { assets: opened.graph().assets().iter().map(|asset| asset.key.clone()).collect(), ..Selected::default() };
-    let request = PlanRequest { graph: opened.graph(), snapshot, selected: &everything, full_refresh: false };
+    let request = PlanRequest { graph: opened.graph(), snapshot, selected: &everything, full_refresh: false, range: None };
     subak_plan::plan(request).actions
 }
 

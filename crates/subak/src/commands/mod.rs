@@ -9,11 +9,14 @@ mod init;
 mod lineage;
 mod list;
 mod plan;
+mod quarantine;
 mod query;
 mod run;
 mod runs;
 mod show;
+mod test;
 mod validate;
+mod verify;
 mod why;
 
 use std::sync::Arc;
@@ -38,6 +41,14 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     fn open(&self) -> Result<Opened, CliError> {
         project::open(self.global, self.settings, self.printer)
+    }
+
+    /// The project as it was at another time.
+    fn open_as_of(&self, as_of: &str) -> Result<Opened, CliError> {
+        let global = Global { as_of: Some(as_of.to_owned()), ..self.global.clone() };
+        let mut printer = self.printer;
+        printer.is_quiet = true;
+        project::open(&global, self.settings, printer)
     }
 
     /// What is known about the project's assets; nothing when it never ran.
@@ -100,6 +111,9 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
         },
         Command::Why(args) => why::execute(&context, args),
         Command::Check(args) => check::execute(&context, args),
+        Command::Test(args) => test::execute(&context, args),
+        Command::Verify(args) => verify::execute(&context, args),
+        Command::Quarantine(command) => quarantine::execute(&context, command),
         Command::Query(args) => query::execute(&context, args),
         Command::Explain(args) => explain::execute(&context, args),
         Command::Docs(args) => docs::execute(&context, args),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{Definition, Snapshot, StepId, Work};
+use subak_domain::{CursorRange, Definition, Snapshot, StepId, Work};
 use subak_plan::{Plan, PlanRequest};
 
 use super::{Context, select};
@@ -13,21 +13,31 @@ use crate::project::Opened;
 
 pub(super) fn execute(context: &Context<'_>, args: &PlanArgs) -> Result<Exit, CliError> {
     let opened = context.open()?;
-    let plan = make(context, &opened, &args.selection, args.full_refresh)?;
+    let plan = make(context, &opened, &args.selection, &How { full_refresh: args.full_refresh, range: None })?;
     print(context, &plan);
     let has_work = !plan.actions.is_empty();
     Ok(if args.check && has_work { Exit::Changes } else { Exit::Ok })
 }
 
+/// How assets are to be brought up to date.
+#[derive(Debug, Clone, Default)]
+pub(super) struct How {
+    /// From nothing.
+    pub(super) full_refresh: bool,
+    /// Only this part of their streams.
+    pub(super) range: Option<CursorRange>,
+}
+
 /// The plan for a selection.
-pub(super) fn make(context: &Context<'_>, opened: &Opened, selection: &Selection, full_refresh: bool) -> Result<Plan, CliError> {
-    of(opened, &context.snapshot(opened)?, selection, full_refresh)
+pub(super) fn make(context: &Context<'_>, opened: &Opened, selection: &Selection, how: &How) -> Result<Plan, CliError> {
+    of(opened, &context.snapshot(opened)?, selection, how)
 }
 
 /// The plan for a selection, given what is known.
-pub(super) fn of(opened: &Opened, snapshot: &Snapshot, selection: &Selection, full_refresh: bool) -> Result<Plan, CliError> {
+pub(super) fn of(opened: &Opened, snapshot: &Snapshot, selection: &Selection, how: &How) -> Result<Plan, CliError> {
     let selected = select(opened, snapshot, selection)?;
-    let request = PlanRequest { graph: opened.graph(), snapshot, selected: &selected, full_refresh };
+    let range = how.range.as_ref();
+    let request = PlanRequest { graph: opened.graph(), snapshot, selected: &selected, full_refresh: how.full_refresh, range };
     let plan = subak_plan::plan(request);
     refuse_missing_upstream(opened, snapshot, &plan)?;
     Ok(plan)

@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use subak_connect::{ConnectErrorKind, TableName};
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{Action, AssetKey, ConnectionName, Failure, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus};
+use subak_domain::{
+    Action, AssetKey, ConnectionName, CursorRange, Failure, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus,
+};
 use subak_engine::{Clock, Connections, DataExecutor, Engine, Limits, Reporter, StopReason, StopSignal, SystemClock};
 use subak_store::{Acquired, Holder, Lease, Leases, SqliteStore};
 
@@ -38,7 +40,7 @@ pub(super) enum Work {
 pub(super) fn execute(context: &Context<'_>, args: &RunArgs) -> Result<Exit, CliError> {
     let opened = context.open()?;
     if args.dry_run {
-        let plan = plan::make(context, &opened, &args.selection, args.full_refresh)?;
+        let plan = plan::make(context, &opened, &args.selection, &how_of(args)?)?;
         plan::print(context, &plan);
         return Ok(Exit::Ok);
     }
@@ -46,7 +48,7 @@ pub(super) fn execute(context: &Context<'_>, args: &RunArgs) -> Result<Exit, Cli
         let hold = Hold::take(context, &opened, &args.how).await?;
         // Planned with the project in hand, so that nothing can change between the plan and the run.
         let snapshot = present(context, &opened, hold.store.snapshot()?).await;
-        let plan = match plan::of(&opened, &snapshot, &args.selection, args.full_refresh) {
+        let plan = match how_of(args).and_then(|how| plan::of(&opened, &snapshot, &args.selection, &how)) {
             Ok(plan) => plan,
             Err(error) => {
                 hold.give_back().await?;
@@ -65,8 +67,27 @@ pub(super) fn execute(context: &Context<'_>, args: &RunArgs) -> Result<Exit, Cli
 
 pub(super) fn resume(context: &Context<'_>, args: &RunResumeArgs) -> Result<Exit, CliError> {
     let opened = context.open()?;
-    let run = runs::find(&opened.store()?, &args.run)?;
+    let store = opened.store()?;
+    let run = runs::find(&store, &args.run)?;
+    // The run goes on with the time with which it was planned.
+    let as_of = runs::state(&store, run)?.0.as_of;
+    let is_same = as_of.is_empty() || as_of == opened.as_of_template || context.global.as_of.is_some();
+    let opened = if is_same { opened } else { context.open_as_of(&as_of)? };
     context.block_on(work(context, &opened, Work::Resume { run }, &args.how))
+}
+
+/// What the arguments say about reading.
+fn how_of(args: &RunArgs) -> Result<plan::How, CliError> {
+    let range =
+        (args.from.is_some() || args.until.is_some()).then(|| CursorRange { from: args.from.clone(), until: args.until.clone() });
+    if let Some(CursorRange { from: Some(from), until: Some(until) }) = &range
+        && from >= until
+        && from.parse::<i128>().is_err()
+    {
+        let problem = Diagnostic::error(codes::USAGE, format!("the range from `{from}` until `{until}` is empty"));
+        return Err(CliError::new(problem.help("`--from` is inclusive, `--until` is not"), Exit::Invalid));
+    }
+    Ok(plan::How { full_refresh: args.full_refresh, range })
 }
 
 /// The snapshot without assets whose tables are gone, for example because somebody removed the warehouse: they are missing again.
@@ -113,7 +134,7 @@ pub(super) fn selection_words(selection: &Selection) -> String {
 }
 
 /// The project in hand: no other command changes it meanwhile.
-struct Hold {
+pub(super) struct Hold {
     store: SqliteStore,
     lease: Lease,
     holder: Holder,
@@ -121,7 +142,7 @@ struct Hold {
 }
 
 impl Hold {
-    async fn take(context: &Context<'_>, opened: &Opened, how: &HowToRun) -> Result<Self, CliError> {
+    pub(super) async fn take(context: &Context<'_>, opened: &Opened, how: &HowToRun) -> Result<Self, CliError> {
         let store = opened.store()?;
         let holder = Holder::current("subak run");
         let deadline = SystemClock.now() + Duration::from_secs(how.wait);
@@ -147,7 +168,7 @@ impl Hold {
         }
     }
 
-    async fn give_back(&self) -> Result<(), CliError> {
+    pub(super) async fn give_back(&self) -> Result<(), CliError> {
         Ok(self.store.release(&self.lease).await?)
     }
 
@@ -157,7 +178,8 @@ impl Hold {
         let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, false);
         let redactor = connections.redactor();
         let connections: Arc<dyn Connections> = Arc::new(connections);
-        let inner = DataExecutor { graph: Arc::clone(opened.graph()), connections, reporter: Arc::clone(&watcher) };
+        let as_of = opened.as_of.clone();
+        let inner = DataExecutor { graph: Arc::clone(opened.graph()), connections, reporter: Arc::clone(&watcher), as_of };
         let executor = Redacting { inner, redactor };
         let engine = Engine {
             log: Arc::new(self.store.clone()),
@@ -200,7 +222,7 @@ impl Hold {
             }
             Work::New { actions, selection } => {
                 let run = RunId::from_parts(u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0), random());
-                engine.plan_run(run, actions, selection, "command line".into()).await?;
+                engine.plan_run(run, actions, selection, "command line".into(), opened.as_of_template.clone()).await?;
                 run
             }
         };

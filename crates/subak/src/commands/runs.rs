@@ -71,7 +71,7 @@ fn step_json(id: &StepId, step: &StepState, reason: &str) -> Value {
         .or(step.failure.as_ref().map(|failure| &failure.checks))
         .into_iter()
         .flatten()
-        .map(|check| json!({ "check": check.check, "passed": check.passed(), "bad_rows": check.bad_row_count, "rows": check.row_count, "sample": check.sample }))
+        .map(|check| json!({ "check": check.check, "passed": check.passed(), "vacuous": check.is_vacuous, "severity": check.severity, "blocking": check.blocking, "bad_rows": check.bad_row_count, "rows": check.row_count, "sample": check.sample }))
         .collect();
     json!({
         "step": id.as_str(), "status": step.status.as_str(), "reason": reason, "attempts": step.attempt_count,
@@ -82,6 +82,11 @@ fn step_json(id: &StepId, step: &StepState, reason: &str) -> Value {
         "filtered": outcome.and_then(|outcome| outcome.account).map(|account| account.filtered),
         "row_count": outcome.and_then(|outcome| outcome.row_count),
         "cursor": outcome.and_then(|outcome| outcome.cursor.as_ref()).map(|cursor| cursor.value.as_str()),
+        "overlap": outcome.and_then(|outcome| outcome.account).map(|account| account.overlap),
+        "superseded": outcome.and_then(|outcome| outcome.account).map(|account| account.superseded),
+        "deleted": outcome.and_then(|outcome| outcome.account).map(|account| account.deleted),
+        "value_changes": outcome.map(|outcome| outcome.value_changes.iter().map(|change| json!({ "column": change.column, "what": change.what, "count": change.count, "first": change.first })).collect::<Vec<_>>()),
+        "warnings": outcome.map(|outcome| outcome.warnings.clone()),
         "note": note(step), "checks": checks,
         "failure": step.failure.as_ref().map(|failure| json!({ "code": failure.code, "message": failure.message, "causes": failure.causes, "data": failure.data, "help": failure.help })),
     })
@@ -110,7 +115,8 @@ pub(super) fn show(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, CliE
     }
     let planned = events.first().map(|event| event.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default();
     context.printer.out(&format!("run {run}  {}  planned {planned}", context.printer.tone(Tone::Strong, state.status.as_str())));
-    let mut table = Table::new("steps", &["step", "status", "why", "read", "written", "filtered", "rows_now", "took", "note"]);
+    let mut table =
+        Table::new("steps", &["step", "status", "why", "read", "written", "rejected", "filtered", "rows_now", "took", "note"]);
     for action in &state.actions {
         let step = &state.steps[&action.step];
         let account = step.outcome.as_ref().and_then(|outcome| outcome.account);
@@ -122,6 +128,7 @@ pub(super) fn show(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, CliE
             json!(action.reason.to_string()),
             json!(account.map(|account| account.read)),
             json!(account.map(|account| account.written)),
+            json!(account.map(|account| account.rejected)),
             json!(account.map(|account| account.filtered)),
             json!(step.outcome.as_ref().and_then(|outcome| outcome.row_count)),
             json!(took.map(duration)),
@@ -163,7 +170,7 @@ pub(super) fn logs(context: &Context<'_>, args: &RunLogsArgs) -> Result<Exit, Cl
 
 fn describe(event: &RunEvent) -> (&'static str, Option<&StepId>, String) {
     match event {
-        RunEvent::Planned { actions, selection, trigger } => {
+        RunEvent::Planned { actions, selection, trigger, .. } => {
             ("planned", None, format!("{} steps for `{selection}`, by {trigger}", actions.len()))
         }
         RunEvent::Started { holder } => ("started", None, holder.clone()),
@@ -178,6 +185,18 @@ fn describe(event: &RunEvent) -> (&'static str, Option<&StepId>, String) {
                     count(account.rejected),
                     count(account.filtered)
                 ));
+            }
+            for change in &outcome.value_changes {
+                text.push_str(&format!(
+                    "; {} values of {}: {} (first: {})",
+                    count(change.count),
+                    change.column,
+                    change.what,
+                    change.first
+                ));
+            }
+            for warning in &outcome.warnings {
+                text.push_str(&format!("; warning: {warning}"));
             }
             if let Some(cursor) = &outcome.cursor {
                 text.push_str(&format!("; cursor {} = {}", cursor.column, cursor.value));

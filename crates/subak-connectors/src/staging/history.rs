@@ -1,0 +1,135 @@
+//! Versions of rows: slowly changing dimensions of type 2. One open version per key; intervals are half open and never overlap.
+
+use subak_connect::{ConnectError, LoadRequest};
+use subak_domain::WriteMode;
+
+use super::prepare::Prepared;
+use super::{Session, Stage, all_of, contains, row_id};
+
+/// The columns that a snapshot adds to a row.
+pub(super) fn columns(request: &LoadRequest) -> Vec<String> {
+    if request.mode != WriteMode::Snapshot {
+        return Vec::new();
+    }
+    vec![request.history.valid_from.clone(), request.history.valid_to.clone(), request.history.is_current.clone()]
+}
+
+/// Whether keys that do not arrive are closed.
+pub(super) fn finds_gone(request: &LoadRequest) -> bool {
+    request.mode == WriteMode::Snapshot && request.history.closes_missing && request.is_complete
+}
+
+/// Notes the keys of open versions that a complete read does not have. Must come before unchanged rows are dropped.
+pub(super) fn find_gone(
+    session: &dyn Session,
+    stage: &Stage,
+    request: &LoadRequest,
+    prepared: &Prepared,
+) -> Result<(), ConnectError> {
+    if !finds_gone(request) || prepared.held.is_none() {
+        return Ok(());
+    }
+    let dialect = session.dialect();
+    let keys = dialect.identifiers(&request.primary_key);
+    let same_key = all_of(&request.primary_key, |column| format!("s.{0} = t.{0}", dialect.identifier(column)));
+    session.execute(&format!(
+        "create table {} as select {keys} from {} as t where t.{} = true and not exists (select 1 from {} as s where {same_key})",
+        dialect.table(&stage.gone),
+        prepared.target,
+        dialect.identifier(&request.history.is_current),
+        prepared.stage
+    ))?;
+    Ok(())
+}
+
+/// Drops rows that equal their open version, and rows that are older than it. Returns both counts.
+pub(super) fn drop_unchanged(
+    session: &dyn Session,
+    request: &LoadRequest,
+    prepared: &Prepared,
+) -> Result<(u64, u64), ConnectError> {
+    if prepared.held.is_none() {
+        return Ok((0, 0));
+    }
+    let dialect = session.dialect();
+    let row_id = row_id(dialect, &prepared.columns)?;
+    let (stage, target) = (&prepared.stage, &prepared.target);
+    let current = dialect.identifier(&request.history.is_current);
+    let by_key = all_of(&request.primary_key, |column| format!("t.{0} = s.{0}", dialect.identifier(column)));
+    // A column that the table does not have yet makes every row with a value in it a new version.
+    let added = prepared.added().into_iter().map(|column| format!("s.{} is null", dialect.identifier(column)));
+    let compared =
+        prepared.compared(request).into_iter().filter(|column| !contains(&request.primary_key, column)).map(|column| {
+            let column = dialect.identifier(&column);
+            format!("t.{column} {} s.{column}", dialect.null_safe_equal)
+        });
+    let same: Vec<String> = std::iter::once(by_key.clone()).chain(compared).chain(added).collect();
+    let overlap = session.execute(&format!(
+        "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {} where t.{current} = true)",
+        same.join(" and ")
+    ))?;
+    let Some(updated_at) = &request.history.updated_at else { return Ok((overlap, 0)) };
+    let superseded = session.execute(&format!(
+        "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {by_key} \
+         where t.{current} = true and s.{} <= t.{})",
+        dialect.identifier(updated_at),
+        dialect.identifier(&request.history.valid_from)
+    ))?;
+    Ok((overlap, superseded))
+}
+
+/// The statements that close old versions and add new ones.
+pub(super) fn statements(
+    session: &dyn Session,
+    stage: &Stage,
+    request: &LoadRequest,
+    prepared: &Prepared,
+) -> Result<Vec<String>, ConnectError> {
+    let dialect = session.dialect();
+    let history = &request.history;
+    let (staged, target) = (&prepared.stage, &prepared.target);
+    let (from, to) = (dialect.identifier(&history.valid_from), dialect.identifier(&history.valid_to));
+    let current = dialect.identifier(&history.is_current);
+    let at = dialect.literal(&request.at);
+    let time_type = session.sql_type(&arrow::datatypes::DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None));
+    let time = |text: &str| match (dialect.has_schemas, &time_type) {
+        // Where types are only advice, a cast would turn the text into a number.
+        (true, Some(time_type)) => format!("cast({text} as {time_type})"),
+        _ => text.to_owned(),
+    };
+    let begins = match &history.updated_at {
+        Some(column) => time(&format!("s.{}", dialect.identifier(column))),
+        None => time(&at),
+    };
+    let list = dialect.identifiers(&prepared.columns);
+    let staged_list =
+        prepared.columns.iter().map(|column| format!("s.{}", dialect.identifier(column))).collect::<Vec<_>>().join(", ");
+    let insert = format!(
+        "insert into {target} ({list}, {from}, {to}, {current}) select {staged_list}, {begins}, {}, true from {staged} as s",
+        time("null")
+    );
+    if prepared.held.is_none() {
+        let words = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
+        let own = words.iter().map(|(name, word)| format!("{} {word}", dialect.identifier(name))).collect::<Vec<_>>().join(", ");
+        let time_type = time_type.unwrap_or_default();
+        return Ok(vec![
+            format!("create table {target} ({own}, {from} {time_type}, {to} {time_type}, {current} boolean)"),
+            insert,
+        ]);
+    }
+    let name = target;
+    let same_key = all_of(&request.primary_key, |column| format!("s.{0} = {name}.{0}", dialect.identifier(column)));
+    let mut statements = vec![format!(
+        "update {target} set {to} = (select {begins} from {staged} as s where {same_key}), {current} = false \
+         where {current} = true and exists (select 1 from {staged} as s where {same_key})"
+    )];
+    if finds_gone(request) {
+        let gone = dialect.table(&stage.gone);
+        statements.push(format!(
+            "update {target} set {to} = {}, {current} = false where {current} = true and exists (select 1 from {gone} as s where {same_key})",
+            time(&at)
+        ));
+    }
+    statements.push(insert);
+    Ok(statements)
+}

@@ -1,0 +1,179 @@
+//! Which staged rows of an append or a merge need not be published: older ones, and those that the table holds already.
+
+use subak_connect::sink::DELETE_MARK;
+use subak_connect::{ConnectError, LoadRequest, TableName};
+use subak_domain::WriteMode;
+use subak_domain::write::{Latest, OrderBy, Tie};
+
+use super::prepare::Prepared;
+use super::{Session, all_of, contains, row_id};
+
+/// The table that remembers deletions of a table.
+pub(super) fn tombstones(table: &TableName) -> TableName {
+    TableName { schema: table.schema.clone(), name: format!("{}__tombstones", table.name) }
+}
+
+/// Keeps one row of each key and drops the others; then drops those for which the table, or its tombstones, hold a newer one.
+/// Returns how many were dropped.
+pub(super) fn drop_superseded(
+    session: &dyn Session,
+    request: &LoadRequest,
+    latest: &Latest,
+    prepared: &Prepared,
+) -> Result<u64, ConnectError> {
+    let dialect = session.dialect();
+    let row_id = row_id(dialect, &prepared.columns)?;
+    let keys = dialect.identifiers(&request.primary_key);
+    let mut order: Vec<String> = Vec::new();
+    for term in &latest.order {
+        let direction = if term.is_descending { "desc" } else { "asc" };
+        let nulls = if term.nulls_first { "first" } else { "last" };
+        order.push(format!("{} {direction} nulls {nulls}", dialect.identifier(&term.column)));
+    }
+    order.push(format!("{row_id} {}", if latest.tie == Tie::Last { "desc" } else { "asc" }));
+    let sql = format!(
+        "delete from {stage} where {row_id} in (select __subak_row from (select {row_id} as __subak_row, \
+         row_number() over (partition by {keys} order by {}) as __subak_place from {stage}) as s where __subak_place > 1)",
+        order.join(", "),
+        stage = prepared.stage
+    );
+    let mut dropped = session.execute(&sql)?;
+    if latest.is_against_table && !latest.order.is_empty() {
+        let tombstones = tombstones(&request.table);
+        let is_kept = request.mode == WriteMode::Merge;
+        for (table, is_there) in [
+            (prepared.target.clone(), is_kept && prepared.held.is_some()),
+            (dialect.table(&tombstones), is_kept && request.keeps_tombstones && session.relation(&tombstones)?.is_some()),
+        ] {
+            if is_there {
+                dropped += drop_older(session, request, &latest.order, prepared, &table, row_id)?;
+            }
+        }
+    }
+    Ok(dropped)
+}
+
+/// Drops staged rows that stand behind the row with their key in `table`. Rows that are equal in the order stay: the later arrival
+/// wins.
+fn drop_older(
+    session: &dyn Session,
+    request: &LoadRequest,
+    order: &[OrderBy],
+    prepared: &Prepared,
+    table: &str,
+    row_id: &str,
+) -> Result<u64, ConnectError> {
+    let dialect = session.dialect();
+    let same_key = all_of(&request.primary_key, |column| {
+        let column = dialect.identifier(column);
+        format!("s.{column} = t.{column}")
+    });
+    let mut behind: Vec<String> = Vec::new();
+    let mut equal_before = String::new();
+    for term in order {
+        let column = dialect.identifier(&term.column);
+        let word = if term.is_descending { "<" } else { ">" };
+        let null_test = if term.nulls_first {
+            format!("(t.{column} is null and s.{column} is not null)")
+        } else {
+            format!("(s.{column} is null and t.{column} is not null)")
+        };
+        behind.push(format!("({equal_before}(s.{column} {word} t.{column} or {null_test}))"));
+        equal_before.push_str(&format!("s.{column} {} t.{column} and ", dialect.null_safe_equal));
+    }
+    let sql = format!(
+        "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {table} as t on {same_key} where {})",
+        behind.join(" or "),
+        stage = prepared.stage
+    );
+    session.execute(&sql)
+}
+
+/// Drops staged rows which the table holds already. Returns how many.
+///
+/// Merge: a row that equals the row in the table, so that publishing it would change nothing, and a deletion of a key that is not
+/// there. Append: as many copies of a row as the table holds, by the columns that both have: a column that came or went must not
+/// double the rows at the bound.
+pub(super) fn drop_overlap(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<u64, ConnectError> {
+    if prepared.held.is_none() {
+        return Ok(0);
+    }
+    match request.mode {
+        WriteMode::Merge => drop_equal(session, request, prepared),
+        WriteMode::Append if request.overlap.is_some() => drop_copies(session, request, prepared),
+        _ => Ok(0),
+    }
+}
+
+fn drop_equal(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<u64, ConnectError> {
+    let dialect = session.dialect();
+    let row_id = row_id(dialect, &prepared.columns)?;
+    let (stage, target) = (&prepared.stage, &prepared.target);
+    let mark = dialect.identifier(DELETE_MARK);
+    let mut dropped = 0;
+    if prepared.has_same_columns() {
+        let unmarked = if prepared.has_marks { format!(" and s.{mark} is not true") } else { String::new() };
+        // The key first, compared plainly: it has no NULLs, and a plain comparison can be looked up or hashed.
+        let by_key = all_of(&request.primary_key, |column| format!("t.{0} = s.{0}", dialect.identifier(column)));
+        let rest: Vec<String> =
+            prepared.compared(request).into_iter().filter(|column| !contains(&request.primary_key, column)).collect();
+        let mut tests: Vec<String> = vec![by_key];
+        tests.extend(rest.iter().map(|column| {
+            let column = dialect.identifier(column);
+            format!("t.{column} {} s.{column}", dialect.null_safe_equal)
+        }));
+        tests.retain(|test| !test.is_empty());
+        let same = tests.join(" and ");
+        dropped += session.execute(&format!(
+            "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {same}{unmarked})"
+        ))?;
+    }
+    if prepared.has_marks {
+        let mut known = vec![target.clone()];
+        let tombstones = tombstones(&request.table);
+        if request.keeps_tombstones {
+            // A deletion that comes before what it deletes must be remembered.
+            known.clear();
+            if session.relation(&tombstones)?.is_some() {
+                let order = request.latest.iter().flat_map(|latest| &latest.order).map(|term| term.column.clone());
+                let columns: Vec<String> = request.primary_key.iter().cloned().chain(order).collect();
+                let same = all_of(&columns, |column| {
+                    let column = dialect.identifier(column);
+                    format!("t.{column} {} s.{column}", dialect.null_safe_equal)
+                });
+                dropped += session.execute(&format!(
+                    "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {} as t on {same} where s.{mark} = true)",
+                    dialect.table(&tombstones)
+                ))?;
+            }
+        }
+        for table in known {
+            let same_key = all_of(&request.primary_key, |column| format!("t.{0} = {stage}.{0}", dialect.identifier(column)));
+            dropped += session.execute(&format!(
+                "delete from {stage} where {mark} = true and not exists (select 1 from {table} as t where {same_key})"
+            ))?;
+        }
+    }
+    Ok(dropped)
+}
+
+fn drop_copies(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<u64, ConnectError> {
+    let dialect = session.dialect();
+    let compared = prepared.compared(request);
+    if compared.is_empty() {
+        return Ok(0);
+    }
+    let row_id = row_id(dialect, &prepared.columns)?;
+    let (stage, target) = (&prepared.stage, &prepared.target);
+    let is_same = all_of(&compared, |column| {
+        let column = dialect.identifier(column);
+        format!("t.{column} {} s.{column}", dialect.null_safe_equal)
+    });
+    let list = dialect.identifiers(&compared);
+    session.execute(&format!(
+        "delete from {stage} where {row_id} in (select s.__subak_row from \
+         (select {row_id} as __subak_row, row_number() over (partition by {list}) as __subak_copy, {list} from {stage}) as s \
+         join (select {list}, count(*) as __subak_held from {target} group by {list}) as t on {is_same} \
+         where s.__subak_copy <= t.__subak_held)"
+    ))
+}

@@ -1,0 +1,217 @@
+//! Where a read begins and ends, and how far the stream is read afterwards.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use subak_connect::{ConnectError, ConnectErrorKind, CursorBound, TableInfo, convert};
+use subak_domain::{Cursor, CursorRule, DataType, Failure, FailureClass, Lag, NullCursor, WriteMode};
+
+use super::{Ingesting, Reading, untouched};
+use crate::failure::{self, DATA_UNTOUCHED};
+
+/// Where to begin, and how to write.
+pub(super) struct Start {
+    pub(super) mode: WriteMode,
+    /// The committed cursor.
+    pub(super) committed: Option<Cursor>,
+    /// The part of the stream to read.
+    pub(super) bound: Option<CursorBound>,
+    /// The bound from which rows that the table holds may come again.
+    pub(super) overlap: Option<Cursor>,
+    /// Whether the table is made anew.
+    pub(super) is_rebuilt: bool,
+    /// Whether the whole stream is read.
+    pub(super) is_complete: bool,
+}
+
+impl Ingesting<'_> {
+    pub(super) fn start(&self, info: Option<&TableInfo>) -> Result<Start, Box<Failure>> {
+        let declared = self.ingest.mode;
+        // A history cannot be made anew: what the source was is gone.
+        let is_refreshed = self.full_refresh && declared != WriteMode::Snapshot && self.replayed.is_none();
+        let is_rebuilt = is_refreshed || info.is_none();
+        if self.replayed.is_some() {
+            let mode = if matches!(declared, WriteMode::Merge | WriteMode::Snapshot) { declared } else { WriteMode::Append };
+            return Ok(Start {
+                mode,
+                committed: None,
+                bound: None,
+                overlap: None,
+                is_rebuilt: info.is_none(),
+                is_complete: false,
+            });
+        }
+        let rule = self.ingest.cursor.as_ref();
+        let committed = info
+            .filter(|_| !is_rebuilt)
+            .and_then(|info| info.cursor.clone())
+            .filter(|cursor| !self.attempt.is_redefined && rule.is_some_and(|rule| rule.column == cursor.column));
+        if let (Some(cursor), Some(info)) = (&committed, info) {
+            self.refuse_emptied(cursor, info)?;
+        }
+        let bound = rule.map(|rule| self.bound(rule, committed.as_ref())).transpose()?;
+        let mode = match declared {
+            // A full refresh of a merge replaces the table too, but its keys are checked first.
+            WriteMode::Merge | WriteMode::Snapshot if !(is_refreshed && info.is_some()) => declared,
+            WriteMode::Append | WriteMode::DeleteInsert if !is_rebuilt => declared,
+            _ => WriteMode::Replace,
+        };
+        let from = bound.as_ref().and_then(|bound| bound.from.clone());
+        let overlap = match rule {
+            // A table that has rows but no cursor yet is read from the beginning, so all its rows may come again.
+            Some(rule) if !is_rebuilt => {
+                let all = Cursor { column: rule.column.clone(), value: String::new(), data_type: DataType::Text };
+                Some(from.clone().unwrap_or(all))
+            }
+            _ => None,
+        };
+        let is_complete = bound.as_ref().is_none_or(|bound| bound.from.is_none() && bound.to.is_none() && !bound.without_nulls)
+            && self.ingest.options.get("read").map(String::as_str) != Some("new");
+        Ok(Start { mode, committed, bound, overlap, is_rebuilt, is_complete })
+    }
+
+    /// Somebody emptied the table, or put back an older one: the cursor stands above rows that are not there any more, and reading on
+    /// would never bring them back.
+    fn refuse_emptied(&self, cursor: &Cursor, info: &TableInfo) -> Result<(), Box<Failure>> {
+        let had_rows = info.row_count_committed.is_some_and(|count| count > 0);
+        if info.row_count > 0 || !had_rows {
+            return Ok(());
+        }
+        let message = format!(
+            "`{}` is empty, and had {} rows when its stream was read up to `{}`",
+            self.asset.key,
+            info.row_count_committed.unwrap_or(0),
+            cursor.value
+        );
+        let mut failure = failure::plain("SBK0323", message, DATA_UNTOUCHED, FailureClass::Input);
+        failure.help.push(format!("read the stream again from its beginning: `subak run {} --full-refresh`", self.asset.key));
+        Err(failure)
+    }
+
+    fn bound(&self, rule: &CursorRule, committed: Option<&Cursor>) -> Result<CursorBound, Box<Failure>> {
+        let data_type = self.ingest.columns.get(&rule.column).copied();
+        let mut bound = CursorBound::new(&rule.column, None);
+        bound.without_nulls = rule.nulls == NullCursor::Exclude;
+        let value = |text: &str| Cursor {
+            column: rule.column.clone(),
+            value: text.to_owned(),
+            data_type: data_type.or(committed.map(|cursor| cursor.data_type)).unwrap_or(DataType::DateTime),
+        };
+        if let Some(range) = self.range {
+            bound.from = range.from.as_deref().map(value);
+            bound.to = range.until.as_deref().map(value);
+            bound.without_nulls = true;
+            return Ok(bound);
+        }
+        bound.is_lower_open = rule.is_lower_open && rule.lag == Lag::None;
+        bound.from = committed.map(|cursor| lower(cursor, rule.lag)).transpose()?;
+        if let Some(is_closed) = rule.until_run {
+            let to = value(&self.attempt.run.as_of);
+            if !matches!(to.data_type, DataType::DateTime | DataType::Timestamp | DataType::Date) {
+                let message = format!("column `{}` is {}, and `until: run` needs a date or time", rule.column, to.data_type);
+                return Err(untouched(ConnectError::new(ConnectErrorKind::Config, message).help("declare the column's type")));
+            }
+            bound.to = Some(in_type(to));
+            bound.is_upper_closed = is_closed;
+        }
+        Ok(bound)
+    }
+
+    /// How far the stream is read after this load. A cursor never goes back, and never stands far above the time of the run.
+    pub(super) fn cursor_after(&self, start: &Start, reading: &mut Reading) -> Option<Cursor> {
+        if self.range.is_some() || self.replayed.is_some() {
+            return None;
+        }
+        let rule = self.ingest.cursor.as_ref()?;
+        let read = match (&start.bound, rule.until_run) {
+            (Some(bound), Some(_)) => bound.to.clone(),
+            _ => reading.commit.cursor.take(),
+        };
+        let next = match (&start.committed, read) {
+            // Rows above it may have been deleted at the source.
+            (Some(old), Some(new)) if !new.is_after(old) => Some(old.clone()),
+            (_, Some(new)) => Some(new),
+            (old, None) => old.clone(),
+        }?;
+        let latest = latest_allowed(&next, &self.attempt.run.as_of, &self.attempt.run.started_at, rule.future_max);
+        let Some(latest) = latest.filter(|latest| next.is_after(latest)) else { return Some(next) };
+        reading.warnings.push(format!(
+            "the highest `{}` is `{}`, in the future; the rows are loaded, and the next run reads from `{}`",
+            rule.column, next.value, latest.value
+        ));
+        // Not below what was committed: then the future has been seen before.
+        Some(match &start.committed {
+            Some(old) if old.is_after(&latest) => old.clone(),
+            _ => latest,
+        })
+    }
+}
+
+/// The highest value that a cursor may have, for dates and times.
+fn latest_allowed(cursor: &Cursor, as_of: &str, started_at: &str, future_max: Duration) -> Option<Cursor> {
+    let now = match cursor.data_type {
+        DataType::Timestamp => convert::parse_datetime(started_at)?,
+        DataType::DateTime | DataType::Date => convert::parse_datetime(as_of)?,
+        _ => return None,
+    };
+    let latest = now.checked_add(i64::try_from(future_max.as_micros()).ok()?)?;
+    let value = match cursor.data_type {
+        DataType::Timestamp => convert::format_timestamp(latest)?,
+        DataType::Date => convert::format_datetime(latest)?.get(..10)?.to_owned(),
+        _ => convert::format_datetime(latest)?,
+    };
+    Some(Cursor { value, ..cursor.clone() })
+}
+
+/// A wall-clock text in the form of its type.
+fn in_type(cursor: Cursor) -> Cursor {
+    let value = match cursor.data_type {
+        DataType::Date => cursor.value.get(..10).map(str::to_owned),
+        DataType::Timestamp => convert::parse_datetime(&cursor.value).and_then(convert::format_timestamp),
+        _ => None,
+    };
+    Cursor { value: value.unwrap_or(cursor.value.clone()), ..cursor }
+}
+
+/// The cursor less its lag.
+fn lower(cursor: &Cursor, lag: Lag) -> Result<Cursor, Box<Failure>> {
+    let earlier = match lag {
+        Lag::None => return Ok(cursor.clone()),
+        Lag::Time(lag) => earlier(cursor, lag),
+        Lag::Count(count) => match cursor.data_type {
+            DataType::SmallInt | DataType::Integer | DataType::BigInt | DataType::UnsignedBigInt => {
+                cursor.value.parse::<i128>().ok().map(|value| (value - i128::from(count)).to_string())
+            }
+            _ => None,
+        },
+    };
+    match earlier {
+        Some(value) => Ok(Cursor { value, ..cursor.clone() }),
+        None => {
+            let needed = if matches!(lag, Lag::Count(_)) { "a whole number" } else { "a date or time" };
+            let message = format!("column `{}` is {}, and this `lag` needs {needed}", cursor.column, cursor.data_type);
+            Err(untouched(
+                ConnectError::new(ConnectErrorKind::Config, message).help("remove `lag`, or declare the column's type"),
+            ))
+        }
+    }
+}
+
+fn earlier(cursor: &Cursor, lag: Duration) -> Option<String> {
+    let lag = SignedDuration::try_from(lag).ok()?;
+    let micros = i64::try_from(lag.as_micros()).ok()?;
+    Some(match cursor.data_type {
+        DataType::DateTime => {
+            // In the form of the source: SQLite, for one, compares these texts.
+            let text = convert::format_datetime(convert::parse_datetime(&cursor.value)?.checked_sub(micros)?)?;
+            if cursor.value.contains('T') { text.replace(' ', "T") } else { text }
+        }
+        DataType::Timestamp => convert::format_timestamp(convert::parse_timestamp(&cursor.value)?.checked_sub(micros)?)?,
+        DataType::Date => {
+            let days = lag.as_secs().div_euclid(86_400) + i64::from(lag.as_secs() % 86_400 != 0);
+            let date: jiff::civil::Date = cursor.value.parse().ok()?;
+            date.checked_sub(jiff::Span::new().try_days(days).ok()?).ok()?.to_string()
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,473 @@
+//! From rows of a source to rows of a table: columns are renamed, taken out of JSON, converted; computed columns are added; rows
+//! that do not fit are refused or left out. Every row and every changed value is counted.
+
+mod children;
+mod counts;
+mod plan;
+mod raw;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use subak_connect::sink::{DELETE_MARK, UNCHANGED};
+use subak_connect::{Batch, ConnectError, ConnectErrorKind, Origin, Reject, RowProgram, RowPrograms, convert};
+use subak_domain::shape::{Contract, Deletes, FilterExit, OnReject};
+use subak_domain::{DataType, Shape, ValueChange};
+
+use self::children::ChildShaper;
+use self::counts::Changes;
+use self::plan::{Plan, PlannedColumn};
+pub(crate) use self::raw::batch_of as batch_of_rejects;
+
+/// What the shaping of a stream depends on besides its rows.
+pub(crate) struct Setting<'a> {
+    pub(crate) shape: &'a Shape,
+    /// Columns that identify a row.
+    pub(crate) primary_key: &'a [String],
+    /// Whether rows without a key are refused, because they could not be found again.
+    pub(crate) needs_key: bool,
+    /// Columns of the table to which rows are added; `None` when it is made anew.
+    pub(crate) held: Option<SchemaRef>,
+    /// Whether types of columns that are there can be changed.
+    pub(crate) can_widen: bool,
+    /// Whether a row that fails the filter deletes the one in the table.
+    pub(crate) deletes_on_exit: bool,
+    /// Texts for `run.id`, `run.started_at` and `as_of` in expressions.
+    pub(crate) run_values: &'a BTreeMap<String, String>,
+    pub(crate) programs: &'a dyn RowPrograms,
+}
+
+/// Rows of a batch after shaping.
+#[derive(Debug)]
+pub(crate) struct Shaped {
+    /// Rows to write.
+    pub(crate) batch: Batch,
+    /// Rows that were refused.
+    pub(crate) rejects: Vec<Reject>,
+    /// Rows that the filter left out.
+    pub(crate) filtered: u64,
+    /// Rows of nested lists, in the order of the declaration.
+    pub(crate) children: Vec<RecordBatch>,
+}
+
+/// Shapes the batches of one stream, which all have one schema.
+pub(crate) struct Shaper {
+    plan: Plan,
+    program: Option<Box<dyn RowProgram>>,
+    schema: SchemaRef,
+    /// Positions of the written columns among planned and computed ones.
+    positions: Vec<usize>,
+    required: Vec<String>,
+    on_reject: OnReject,
+    mark: Mark,
+    has_unchanged: bool,
+    children: Vec<ChildShaper>,
+    changes: Changes,
+}
+
+/// Which rows are marked as deletions.
+#[derive(Debug, Clone)]
+enum Mark {
+    Never,
+    /// Rows that fail the filter.
+    FilterExit,
+    /// Rows whose operation is one of these.
+    Operation {
+        column: String,
+        words: Vec<String>,
+        deletes: Deletes,
+    },
+}
+
+impl Shaper {
+    /// Prepares the shaping of batches with the columns of `source`.
+    pub(crate) fn new(setting: &Setting<'_>, source: &SchemaRef) -> Result<Self, ConnectError> {
+        let shape = setting.shape;
+        let plan = Plan::new(setting, source)?;
+        let typed: SchemaRef = Arc::new(Schema::new(plan.columns.iter().flat_map(PlannedColumn::fields).collect::<Vec<_>>()));
+        let replaced = |text: &str| with_run_values(text, setting.run_values);
+        let derive: Vec<(String, String)> =
+            shape.derive.iter().map(|derived| (derived.name.clone(), replaced(&derived.expression))).collect();
+        let filter = shape.filter.as_deref().map(replaced);
+        let program = if derive.is_empty() && filter.is_none() {
+            None
+        } else {
+            Some(setting.programs.compile(&typed, &derive, filter.as_deref())?)
+        };
+        let computed = program.as_ref().map_or_else(|| Arc::clone(&typed), |program| program.schema());
+        let positions = selection(shape, &computed)?;
+        let mut fields: Vec<FieldRef> = positions.iter().map(|at| Arc::clone(&computed.fields()[*at])).collect();
+        let mark = match &shape.changes {
+            Some(changes) => {
+                let column = changes.operation.clone();
+                computed.index_of(&column).map_err(|_| convert::missing_column(&column, &computed))?;
+                Mark::Operation { column, words: changes.delete_when.clone(), deletes: changes.deletes }
+            }
+            None if setting.deletes_on_exit && filter.is_some() && shape.on_filter_exit == FilterExit::Delete => Mark::FilterExit,
+            None => Mark::Never,
+        };
+        let marks = match &mark {
+            Mark::Never => false,
+            Mark::FilterExit => true,
+            Mark::Operation { deletes, .. } => *deletes == Deletes::Remove,
+        };
+        if marks {
+            fields.push(Arc::new(Field::new(DELETE_MARK, ArrowType::Boolean, true)));
+        }
+        let has_unchanged = source.index_of(UNCHANGED).is_ok();
+        if has_unchanged {
+            fields.push(Arc::new(Field::new(UNCHANGED, ArrowType::Utf8, true)));
+        }
+        let mut required: Vec<String> = Vec::new();
+        if setting.needs_key {
+            required.extend(setting.primary_key.iter().cloned());
+        }
+        required.extend(shape.changes.iter().map(|changes| changes.version.clone()));
+        for column in &required {
+            computed.index_of(column).map_err(|_| convert::missing_column(column, &computed))?;
+        }
+        let children =
+            shape.children.iter().map(|child| ChildShaper::new(child, setting, &computed)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            plan,
+            program,
+            schema: Arc::new(Schema::new(fields)),
+            positions,
+            required,
+            on_reject: shape.on_reject,
+            mark,
+            has_unchanged,
+            children,
+            changes: Changes::default(),
+        })
+    }
+
+    /// Columns of the rows to write.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Columns of the table that become wider.
+    pub(crate) fn widened(&self) -> Vec<String> {
+        self.plan.columns.iter().filter(|column| column.is_widened).map(|column| column.name.clone()).collect()
+    }
+
+    /// Columns of the nested lists, in the order of their declaration.
+    pub(crate) fn child_schemas(&self) -> Vec<SchemaRef> {
+        self.children.iter().map(ChildShaper::schema).collect()
+    }
+
+    /// Values that were changed so far, by column.
+    pub(crate) fn value_changes(&self) -> Vec<ValueChange> {
+        self.changes.list()
+    }
+
+    /// Shapes one batch. `Err` for a value that does not fit when the policy is to fail.
+    pub(crate) fn run(&mut self, batch: Batch) -> Result<Shaped, ConnectError> {
+        let mut refused: Refused = BTreeMap::new();
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.plan.columns.len());
+        let extracted = self.plan.extract(&batch.records)?;
+        for (column, array) in self.plan.columns.iter().zip(extracted) {
+            arrays.extend(convert_column(column, &array, &batch, &mut refused, &mut self.changes)?);
+        }
+        self.plan.discard(&batch, &mut refused, &mut self.changes);
+        let typed = Arc::new(Schema::new(self.plan.columns.iter().flat_map(PlannedColumn::fields).collect::<Vec<_>>()));
+        let records = assemble(typed, arrays, batch.row_count())?;
+        for column in &self.required {
+            refuse_nulls(&records, column, &batch, self.on_reject, &mut refused)?;
+        }
+        self.finish(&batch, records, refused)
+    }
+
+    fn finish(&mut self, batch: &Batch, records: RecordBatch, mut refused: Refused) -> Result<Shaped, ConnectError> {
+        let (computed, keep) = self.compute(batch, records, &mut refused)?;
+        let rejects: Vec<Reject> =
+            refused.iter().map(|(row, misfit)| misfit.reject(batch, *row, &computed, &self.required)).collect();
+        let row_count = computed.num_rows();
+        let passes = |row: usize| keep.as_ref().is_none_or(|keep| keep.value(row));
+        let deletes = self.deletions(&computed)?;
+        let is_exit_kept = matches!(self.mark, Mark::FilterExit);
+        let mut wanted = vec![true; row_count];
+        let mut filtered = 0;
+        for (row, wanted) in wanted.iter_mut().enumerate() {
+            let is_refused = refused.contains_key(&row);
+            let is_ignored = deletes.as_ref().is_some_and(|(words, deletes)| words[row] && *deletes == Deletes::Ignore);
+            let is_left_out = is_ignored || (!passes(row) && !is_exit_kept);
+            *wanted = !is_refused && !is_left_out;
+            filtered += u64::from(!is_refused && is_left_out);
+        }
+        let mut arrays: Vec<ArrayRef> = self.positions.iter().map(|at| Arc::clone(computed.column(*at))).collect();
+        match (&self.mark, deletes) {
+            (Mark::FilterExit, _) => {
+                arrays.push(Arc::new((0..row_count).map(|row| Some(!passes(row))).collect::<BooleanArray>()))
+            }
+            (Mark::Operation { .. }, Some((words, Deletes::Remove))) => arrays.push(Arc::new(BooleanArray::from(words))),
+            _ => {}
+        }
+        if self.has_unchanged {
+            let array = batch.records.column_by_name(UNCHANGED).map(Arc::clone);
+            arrays.push(array.unwrap_or_else(|| arrow::array::new_null_array(&ArrowType::Utf8, row_count)));
+        }
+        let whole = assemble(Arc::clone(&self.schema), arrays, row_count)?;
+        let mut children = Vec::with_capacity(self.children.len());
+        let (mut origin, mut records) = (batch.origin.clone(), whole);
+        let is_thinned = wanted.iter().any(|wanted| !wanted);
+        for child in &mut self.children {
+            children.push(child.run(batch, &computed, &wanted)?);
+        }
+        if is_thinned {
+            let lines = origin
+                .lines
+                .as_ref()
+                .map(|lines| lines.iter().zip(&wanted).filter(|(_, keep)| **keep).map(|(line, _)| *line).collect());
+            origin = Origin { file: origin.file, lines };
+            records = filter_record_batch(&records, &BooleanArray::from(wanted)).map_err(internal)?;
+        }
+        Ok(Shaped { batch: Batch { records, origin }, rejects, filtered, children })
+    }
+
+    /// Computed columns and the filter. Rows for which an expression fails are refused one by one where the policy allows it.
+    fn compute(
+        &mut self,
+        batch: &Batch,
+        records: RecordBatch,
+        refused: &mut Refused,
+    ) -> Result<(RecordBatch, Option<BooleanArray>), ConnectError> {
+        let Some(program) = &mut self.program else { return Ok((records, None)) };
+        match program.run(&records) {
+            Ok(result) => Ok(result),
+            Err(error) if self.on_reject != OnReject::Quarantine || error.kind != ConnectErrorKind::ValueMisfit => {
+                Err(ConnectError { message: format!("{} ({})", error.message, batch.place(0)), ..error })
+            }
+            Err(_) => {
+                let (mut parts, mut keeps) = (Vec::new(), Vec::new());
+                for row in 0..records.num_rows() {
+                    let one = records.slice(row, 1);
+                    match program.run(&one) {
+                        Ok((part, keep)) => {
+                            keeps.push(keep.is_none_or(|keep| keep.value(0)));
+                            parts.push(part);
+                        }
+                        Err(error) if error.kind == ConnectErrorKind::ValueMisfit => {
+                            let cause = error.causes().into_iter().next().unwrap_or_default();
+                            let reason = format!("{error}: {}", cause.lines().next().unwrap_or_default());
+                            refused.entry(row).or_insert(Misfit { reason, column: None, value: None });
+                            keeps.push(true);
+                            parts.push(nulls_behind(&one, &program.schema())?);
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                let whole = arrow::compute::concat_batches(&program.schema(), &parts).map_err(internal)?;
+                Ok((whole, Some(BooleanArray::from(keeps))))
+            }
+        }
+    }
+
+    /// Which rows are deletions, and what a deletion does.
+    fn deletions(&self, computed: &RecordBatch) -> Result<Option<(Vec<bool>, Deletes)>, ConnectError> {
+        let Mark::Operation { column, words, deletes } = &self.mark else { return Ok(None) };
+        let array = computed.column_by_name(column).ok_or_else(|| convert::missing_column(column, &computed.schema()))?;
+        let texts = arrow::compute::cast(array, &ArrowType::Utf8).map_err(internal)?;
+        let texts: &StringArray = texts.as_string();
+        let is_deletion = |text: Option<&str>| text.is_some_and(|text| words.iter().any(|word| text.eq_ignore_ascii_case(word)));
+        Ok(Some((texts.iter().map(is_deletion).collect(), *deletes)))
+    }
+}
+
+/// Rows that are refused by their number, and the first thing that is wrong with each.
+type Refused = BTreeMap<usize, Misfit>;
+
+/// What is wrong with a row.
+#[derive(Debug, Clone)]
+struct Misfit {
+    reason: String,
+    column: Option<String>,
+    value: Option<String>,
+}
+
+impl Misfit {
+    fn reject(&self, batch: &Batch, row: usize, computed: &RecordBatch, key: &[String]) -> Reject {
+        let key_texts: Vec<String> = key
+            .iter()
+            .filter_map(|column| {
+                let array = computed.column_by_name(column)?;
+                array.is_valid(row).then(|| format!("{column}={}", convert::text_at(array, row)))
+            })
+            .collect();
+        Reject {
+            reason: self.reason.clone(),
+            column: self.column.clone(),
+            value: self.value.clone(),
+            file: batch.origin.file.clone(),
+            line: batch.origin.lines.as_ref().and_then(|lines| lines.get(row)).copied(),
+            key: (!key_texts.is_empty()).then(|| key_texts.join(", ")),
+            row: raw::row_json(&batch.records, row),
+        }
+    }
+}
+
+fn convert_column(
+    column: &PlannedColumn,
+    array: &ArrayRef,
+    batch: &Batch,
+    refused: &mut Refused,
+    changes: &mut Changes,
+) -> Result<Vec<ArrayRef>, ConnectError> {
+    let Some(data_type) = column.convert_to else { return Ok(vec![Arc::clone(array)]) };
+    let converted = convert::convert(array, data_type, column.format.as_deref(), &column.name)?;
+    let mut result = converted.array;
+    let mut texts: BTreeMap<usize, String> = BTreeMap::new();
+    for row in converted.misfits {
+        let text = convert::text_at(array, row);
+        match column.on_reject {
+            OnReject::Error => return Err(convert::misfit(&column.source, &text, data_type, &batch.place(row))),
+            OnReject::Null => changes.add(&column.name, &format!("not {data_type}, became NULL"), || batch.place(row)),
+            OnReject::Text => {
+                changes.add(&column.name, &format!("not {data_type}, kept as text"), || batch.place(row));
+                texts.insert(row, text);
+            }
+            OnReject::Quarantine => {
+                let shown: String = text.chars().take(80).collect();
+                let reason = format!("column `{}`: `{shown}` is not {data_type}", column.source);
+                let misfit = Misfit { reason, column: Some(column.name.clone()), value: Some(text) };
+                refused.entry(row).or_insert(misfit);
+            }
+        }
+    }
+    if let Some(fill) = &column.typed_default
+        && result.null_count() > 0
+    {
+        result = filled(&result, fill, array)?;
+    }
+    let mut arrays = vec![result];
+    if column.on_reject == OnReject::Text {
+        arrays.push(Arc::new((0..array.len()).map(|row| texts.remove(&row)).collect::<StringArray>()));
+    }
+    Ok(arrays)
+}
+
+/// The column with `fill` where the source has no value. A value that did not fit stays NULL: the default is for what is not there.
+fn filled(array: &ArrayRef, fill: &ArrayRef, source: &ArrayRef) -> Result<ArrayRef, ConnectError> {
+    let is_absent = arrow::compute::is_null(source).map_err(internal)?;
+    arrow::compute::kernels::zip::zip(&is_absent, &arrow::array::Scalar::new(Arc::clone(fill)), array).map_err(internal)
+}
+
+fn refuse_nulls(
+    records: &RecordBatch,
+    column: &str,
+    batch: &Batch,
+    on_reject: OnReject,
+    refused: &mut Refused,
+) -> Result<(), ConnectError> {
+    let Some(array) = records.column_by_name(column) else { return Ok(()) };
+    for row in (0..array.len()).filter(|row| array.is_null(*row)) {
+        if refused.contains_key(&row) {
+            continue;
+        }
+        if on_reject == OnReject::Quarantine {
+            let reason = format!("column `{column}` identifies a row and is empty");
+            refused.insert(row, Misfit { reason, column: Some(column.to_owned()), value: None });
+        } else {
+            let message = format!("column `{column}` identifies a row and is empty ({})", batch.place(row));
+            let help = "correct the source, declare another `primary_key:`, or keep such rows apart with `on_reject: quarantine`";
+            return Err(ConnectError::new(ConnectErrorKind::KeyNull, message).help(help));
+        }
+    }
+    Ok(())
+}
+
+/// Positions of the columns to write.
+fn selection(shape: &Shape, computed: &SchemaRef) -> Result<Vec<usize>, ConnectError> {
+    let Some(select) = &shape.select else { return Ok((0..computed.fields().len()).collect()) };
+    select.iter().map(|name| computed.index_of(name).map_err(|_| convert::missing_column(name, computed))).collect()
+}
+
+/// An expression with the values of the run in it, as literals.
+fn with_run_values(text: &str, values: &BTreeMap<String, String>) -> String {
+    let mut result = text.to_owned();
+    for (name, literal) in values {
+        let mut from = 0;
+        while let Some(found) = result[from..].find(name.as_str()) {
+            let at = from + found;
+            let is_part =
+                |character: Option<char>| character.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '.' || c == '"');
+            let end = at + name.len();
+            if is_part(result[..at].chars().next_back()) || is_part(result[end..].chars().next()) {
+                from = end;
+                continue;
+            }
+            result.replace_range(at..end, literal);
+            from = at + literal.len();
+        }
+    }
+    result
+}
+
+/// The rows with NULL in the columns that only `schema` has.
+fn nulls_behind(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ConnectError> {
+    let mut arrays = rows.columns().to_vec();
+    for field in schema.fields().iter().skip(arrays.len()) {
+        arrays.push(arrow::array::new_null_array(field.data_type(), rows.num_rows()));
+    }
+    assemble(Arc::clone(schema), arrays, rows.num_rows())
+}
+
+fn assemble(schema: SchemaRef, arrays: Vec<ArrayRef>, row_count: usize) -> Result<RecordBatch, ConnectError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(row_count));
+    RecordBatch::try_new_with_options(schema, arrays, &options).map_err(internal)
+}
+
+fn internal(error: arrow::error::ArrowError) -> ConnectError {
+    ConnectError::new(ConnectErrorKind::Internal, "shaped rows do not fit their own schema").because(error)
+}
+
+/// What becomes of a value that does not fit a column under a contract.
+fn contract_policy(contract: Contract, on_reject: OnReject) -> OnReject {
+    match contract {
+        Contract::Evolve => on_reject,
+        Contract::Freeze => OnReject::Error,
+        Contract::DiscardRow => OnReject::Quarantine,
+        Contract::DiscardValue => OnReject::Null,
+    }
+}
+
+/// The type that holds the values of both exactly; `None` where there is none but text.
+fn common_type(a: DataType, b: DataType) -> Option<DataType> {
+    use DataType as T;
+    let digits = |data_type: DataType| match data_type {
+        T::SmallInt => Some((5, 0)),
+        T::Integer => Some((10, 0)),
+        T::BigInt => Some((19, 0)),
+        T::UnsignedBigInt => Some((20, 0)),
+        T::Decimal { precision, scale } => Some((precision - scale, scale)),
+        _ => None,
+    };
+    let rank = |data_type: DataType| match data_type {
+        T::SmallInt => 0,
+        T::Integer => 1,
+        _ => 2,
+    };
+    match (a, b) {
+        (a, b) if a == b => Some(a),
+        (T::SmallInt | T::Integer | T::BigInt, T::SmallInt | T::Integer | T::BigInt) => {
+            Some(if rank(a) > rank(b) { a } else { b })
+        }
+        (T::Real, T::Double) | (T::Double, T::Real) => Some(T::Double),
+        (T::Date, T::DateTime) | (T::DateTime, T::Date) => Some(T::DateTime),
+        (T::Text, T::Json | T::Uuid) | (T::Json | T::Uuid, T::Text) => Some(T::Text),
+        _ => {
+            let ((whole_a, scale_a), (whole_b, scale_b)) = (digits(a)?, digits(b)?);
+            let scale = scale_a.max(scale_b);
+            let precision = whole_a.max(whole_b) + scale;
+            (precision <= subak_domain::schema::DECIMAL_PRECISION_MAX).then_some(T::Decimal { precision, scale })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

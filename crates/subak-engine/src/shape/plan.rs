@@ -1,0 +1,344 @@
+//! Which columns the table gets, where their values come from and what type they have.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use serde_json::Value;
+use subak_connect::batch::OPEN_SCHEMA;
+use subak_connect::sink::UNCHANGED;
+use subak_connect::{Batch, ConnectError, ConnectErrorKind, convert};
+use subak_domain::shape::{ColumnRule, Contract, OnReject, PathStep, ValuePath};
+use subak_domain::{DataType, Shape};
+
+use super::counts::Changes;
+use super::{Misfit, Refused, Setting, common_type, contract_policy};
+
+/// One column of the table before computed ones are added.
+#[derive(Debug, Clone)]
+pub(super) struct PlannedColumn {
+    /// Name in the table.
+    pub(super) name: String,
+    /// Name in messages about the source.
+    pub(super) source: String,
+    /// Where the value comes from.
+    from: From,
+    /// The type to convert to; `None` keeps the values as they are.
+    pub(super) convert_to: Option<DataType>,
+    /// How dates and times are written.
+    pub(super) format: Option<String>,
+    pub(super) on_reject: OnReject,
+    /// The value of rows that have none, as one row of the column's type.
+    pub(super) typed_default: Option<ArrayRef>,
+    /// Whether the table's column gets this type.
+    pub(super) is_widened: bool,
+    arrow_type: ArrowType,
+}
+
+/// Where values of a column come from.
+#[derive(Debug, Clone)]
+enum From {
+    /// A column of the source, by its position.
+    Column(usize),
+    /// The first of these places that has a value.
+    Paths(Vec<(usize, Vec<PathStep>)>),
+    /// Nowhere: the source does not have it this time.
+    Nowhere,
+}
+
+impl PlannedColumn {
+    fn field(&self) -> FieldRef {
+        Arc::new(Field::new(&self.name, self.arrow_type.clone(), true))
+    }
+
+    /// The column, and the one that keeps texts which do not fit it.
+    pub(super) fn fields(&self) -> Vec<FieldRef> {
+        let mut fields = vec![self.field()];
+        if self.keeps_text() {
+            fields.push(Arc::new(Field::new(format!("{}__text", self.name), ArrowType::Utf8, true)));
+        }
+        fields
+    }
+
+    fn keeps_text(&self) -> bool {
+        self.on_reject == OnReject::Text && self.convert_to.is_some()
+    }
+}
+
+/// A column of the source that the contract leaves out.
+#[derive(Debug)]
+struct Discarded {
+    at: usize,
+    name: String,
+    is_row_refused: bool,
+}
+
+/// The columns of a stream.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) columns: Vec<PlannedColumn>,
+    discarded: Vec<Discarded>,
+}
+
+impl Plan {
+    pub(super) fn new(setting: &Setting<'_>, source: &SchemaRef) -> Result<Self, ConnectError> {
+        let shape = setting.shape;
+        let is_open = source.metadata().contains_key(OPEN_SCHEMA);
+        let mut plan = Self { columns: Vec::new(), discarded: Vec::new() };
+        for (at, field) in source.fields().iter().enumerate().filter(|(_, field)| field.name() != UNCHANGED) {
+            let rule = shape.columns.iter().find(|rule| is_rule_of(rule, field.name()));
+            let name = rule.map_or_else(|| shape.naming.apply(field.name()), |rule| rule.name.clone());
+            if shape.dropped.contains(field.name()) && rule.is_none() {
+                continue;
+            }
+            plan.add(setting, name, field.name(), From::Column(at), field.data_type(), rule)?;
+        }
+        let is_child = |name: &str| shape.children.iter().any(|child| child.from.steps.is_empty() && child.from.column == name);
+        plan.columns.retain(|column| !is_child(&column.source));
+        for rule in shape.columns.iter().filter(|rule| !source.fields().iter().any(|field| is_rule_of(rule, field.name()))) {
+            let own = ValuePath { column: rule.name.clone(), steps: Vec::new() };
+            let wanted: Vec<&ValuePath> = if rule.from.is_empty() { vec![&own] } else { rule.from.iter().collect() };
+            let known: Vec<(usize, Vec<PathStep>)> =
+                wanted.iter().filter_map(|path| source.index_of(&path.column).ok().map(|at| (at, path.steps.clone()))).collect();
+            if known.is_empty() && !is_open && rule.default.is_none() {
+                return Err(convert::missing_column(&wanted[0].column, source));
+            }
+            let from = if known.is_empty() { From::Nowhere } else { From::Paths(known) };
+            plan.add(setting, rule.name.clone(), &wanted[0].to_string(), from, &ArrowType::Utf8, Some(rule))?;
+        }
+        plan.refuse_collisions(shape)?;
+        Ok(plan)
+    }
+
+    fn add(
+        &mut self,
+        setting: &Setting<'_>,
+        name: String,
+        source: &str,
+        from: From,
+        arriving: &ArrowType,
+        rule: Option<&ColumnRule>,
+    ) -> Result<(), ConnectError> {
+        let shape = setting.shape;
+        let on_reject = rule.and_then(|rule| rule.on_reject).unwrap_or(shape.on_reject);
+        let declared = rule.and_then(|rule| rule.data_type);
+        let mut column = PlannedColumn {
+            source: source.to_owned(),
+            from,
+            convert_to: declared,
+            format: rule.and_then(|rule| rule.format.clone()),
+            on_reject,
+            typed_default: None,
+            is_widened: false,
+            arrow_type: declared.map_or_else(|| arriving.clone(), convert::arrow_type),
+            name,
+        };
+        if let Some(held) = &setting.held {
+            let known = held.fields().iter().find(|field| field.name().eq_ignore_ascii_case(&column.name));
+            match known {
+                Some(known) => column.follow(setting, known)?,
+                None if !setting.deletes_known(&column.name) => {
+                    if !self.take_new(setting, &column)? {
+                        return Ok(());
+                    }
+                }
+                None => {}
+            }
+        }
+        if let Some(default) = rule.and_then(|rule| rule.default.as_ref()) {
+            column.fill_with(default)?;
+        }
+        self.columns.push(column);
+        Ok(())
+    }
+
+    /// Decides about a column that the table does not have. `false` leaves it out.
+    fn take_new(&mut self, setting: &Setting<'_>, column: &PlannedColumn) -> Result<bool, ConnectError> {
+        let discard = |is_row_refused: bool| match column.from {
+            From::Column(at) => Some(Discarded { at, name: column.source.clone(), is_row_refused }),
+            _ => None,
+        };
+        match setting.shape.contract {
+            Contract::Evolve => Ok(true),
+            Contract::Freeze => {
+                let message = format!("column `{}` arrives, and the table does not have it", column.name);
+                let help = "the contract is `freeze`: add the column to the table, leave it out with `select:`, or set `contract: evolve`";
+                Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message).help(help))
+            }
+            Contract::DiscardRow => {
+                self.discarded.extend(discard(true));
+                Ok(false)
+            }
+            Contract::DiscardValue => {
+                self.discarded.extend(discard(false));
+                Ok(false)
+            }
+        }
+    }
+
+    fn refuse_collisions(&self, shape: &Shape) -> Result<(), ConnectError> {
+        let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+        for column in &self.columns {
+            for field in column.fields() {
+                if let Some(other) = seen.insert(field.name().to_lowercase(), &column.source) {
+                    let message = format!("columns `{other}` and `{}` would both be called `{}`", column.source, field.name());
+                    let help =
+                        "give one of them another name under `columns:`, for example `other_name: { from: … }`, or leave it out";
+                    return Err(ConnectError::new(ConnectErrorKind::Config, message).help(help));
+                }
+            }
+        }
+        for derived in &shape.derive {
+            if let Some(other) = seen.insert(derived.name.to_lowercase(), &derived.name) {
+                let message = format!("the computed column `{}` has the name of the column `{other}`", derived.name);
+                return Err(ConnectError::new(ConnectErrorKind::Config, message).help("give it another name under `derive:`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The values of each column as they stand in the source.
+    pub(super) fn extract(&self, records: &RecordBatch) -> Result<Vec<ArrayRef>, ConnectError> {
+        let mut parsed: BTreeMap<usize, Vec<Option<Value>>> = BTreeMap::new();
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            arrays.push(match &column.from {
+                From::Column(at) => Arc::clone(records.column(*at)),
+                From::Nowhere => arrow::array::new_null_array(&ArrowType::Utf8, records.num_rows()),
+                From::Paths(paths) => values_at(paths, records, &mut parsed)?,
+            });
+        }
+        Ok(arrays)
+    }
+
+    /// Refuses rows, or counts values, in columns that the contract leaves out.
+    pub(super) fn discard(&self, batch: &Batch, refused: &mut Refused, changes: &mut Changes) {
+        for discarded in &self.discarded {
+            let array = batch.records.column(discarded.at);
+            for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
+                if discarded.is_row_refused {
+                    let reason = format!("column `{}` is not in the table, and the contract is `discard_row`", discarded.name);
+                    let value = Some(convert::text_at(array, row));
+                    refused.entry(row).or_insert(Misfit { reason, column: Some(discarded.name.clone()), value });
+                } else {
+                    changes.add(&discarded.name, "not in the table, left out", || batch.place(row));
+                }
+            }
+        }
+    }
+}
+
+impl Setting<'_> {
+    /// Whether a column is one that does not reach the table under this name.
+    fn deletes_known(&self, name: &str) -> bool {
+        self.shape.select.as_ref().is_some_and(|select| !select.iter().any(|wanted| wanted == name))
+    }
+}
+
+impl PlannedColumn {
+    /// Takes the type of the column that the table has, or makes that wider.
+    fn follow(&mut self, setting: &Setting<'_>, held: &Field) -> Result<(), ConnectError> {
+        if *held.data_type() == self.arrow_type {
+            return Ok(());
+        }
+        let (held_type, arriving) = (convert::logical_type(held.data_type()), convert::logical_type(&self.arrow_type));
+        if held_type == arriving {
+            return Ok(());
+        }
+        let contract = setting.shape.contract;
+        let wider = common_type(held_type, arriving).filter(|common| *common != held_type);
+        if let Some(wider) = wider.filter(|_| contract == Contract::Evolve && setting.can_widen) {
+            self.convert_to = Some(wider);
+            self.arrow_type = convert::arrow_type(wider);
+            self.is_widened = true;
+            return Ok(());
+        }
+        if self.convert_to.is_some() && contract == Contract::Evolve {
+            // What is declared is meant; the sink says that the table is another one.
+            return Ok(());
+        }
+        self.on_reject = contract_policy(contract, self.on_reject);
+        self.convert_to = Some(held_type);
+        self.arrow_type = convert::arrow_type(held_type);
+        Ok(())
+    }
+
+    fn fill_with(&mut self, default: &str) -> Result<(), ConnectError> {
+        let data_type = convert::logical_type(&self.arrow_type);
+        let text: ArrayRef = Arc::new(StringArray::from(vec![default]));
+        let typed = convert::convert(&text, data_type, None, &self.name)?;
+        if !typed.misfits.is_empty() {
+            let message = format!("the default `{default}` of column `{}` is not {data_type}", self.name);
+            return Err(ConnectError::new(ConnectErrorKind::Config, message).help("correct `default:` or the type"));
+        }
+        self.convert_to = Some(data_type);
+        self.arrow_type = convert::arrow_type(data_type);
+        self.typed_default = Some(typed.array);
+        Ok(())
+    }
+}
+
+/// Whether a rule is about a whole column of the source.
+fn is_rule_of(rule: &ColumnRule, column: &str) -> bool {
+    match rule.from.as_slice() {
+        [] => rule.name == column,
+        [path] => path.steps.is_empty() && path.column == column,
+        _ => false,
+    }
+}
+
+fn values_at(
+    paths: &[(usize, Vec<PathStep>)],
+    records: &RecordBatch,
+    parsed: &mut BTreeMap<usize, Vec<Option<Value>>>,
+) -> Result<ArrayRef, ConnectError> {
+    let mut texts: Vec<Option<String>> = vec![None; records.num_rows()];
+    for (at, steps) in paths {
+        let array = records.column(*at);
+        if steps.is_empty() {
+            for (row, text) in texts.iter_mut().enumerate().filter(|(_, text)| text.is_none()) {
+                *text = array.is_valid(row).then(|| convert::text_at(array, row));
+            }
+            continue;
+        }
+        let documents = match parsed.entry(*at) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(documents(array)?),
+        };
+        for (text, document) in texts.iter_mut().zip(documents.iter()).filter(|(text, _)| text.is_none()) {
+            *text = document.as_ref().and_then(|document| text_at(document, steps));
+        }
+    }
+    Ok(Arc::new(StringArray::from(texts)))
+}
+
+/// The JSON documents of a column. What is no JSON has nothing inside.
+pub(super) fn documents(array: &ArrayRef) -> Result<Vec<Option<Value>>, ConnectError> {
+    let texts = arrow::compute::cast(array, &ArrowType::Utf8).map_err(super::internal)?;
+    let texts: &StringArray = texts.as_string();
+    Ok(texts.iter().map(|text| serde_json::from_str(text?).ok()).collect())
+}
+
+/// The value at a place as text. A null counts as nothing.
+fn text_at(document: &Value, steps: &[PathStep]) -> Option<String> {
+    value_at(document, steps).and_then(text_of)
+}
+
+/// The value at a place.
+pub(super) fn value_at<'v>(document: &'v Value, steps: &[PathStep]) -> Option<&'v Value> {
+    steps.iter().try_fold(document, |value, step| match step {
+        PathStep::Key(key) => value.as_object()?.get(key),
+        PathStep::Index(index) => value.as_array()?.get(*index),
+    })
+}
+
+/// A JSON value as text: a text without its quotes, everything else as it is written.
+pub(super) fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
