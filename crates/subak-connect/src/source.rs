@@ -15,7 +15,8 @@ pub trait Source: Send + Sync {
     async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectError>;
     /// Reads one stream from where `request` says. Dropping the result cancels the read.
     ///
-    /// All batches have the same schema, and there is at least one batch, which may be empty, so that a reader learns the schema.
+    /// All batches have the same schema, and there is at least one batch, which may be empty, so that a reader learns the schema;
+    /// only when every file is among [`ReadRequest::known_files`], there may be none.
     /// What is read is one consistent state of the stream. When the request has a cursor, a [`SourceItem::Cursor`] comes last,
     /// unless no row has a value in its column.
     fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>>;

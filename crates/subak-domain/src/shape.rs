@@ -276,6 +276,8 @@ pub struct Changes {
     pub operation: String,
     /// The values of that column that mean a deletion, in lower case.
     pub delete_when: Vec<String>,
+    /// The values of that column that mean that the row is as it says, in lower case. Any other value is an error.
+    pub upsert_when: Vec<String>,
     /// The column whose highest value wins, whatever the order of arrival.
     pub version: String,
     /// What a deletion does.

@@ -72,6 +72,12 @@ impl Ingesting<'_> {
         let start = self.start(info.as_ref())?;
         let mut reading = Reading::default();
         self.read(&table, &start, info.as_ref(), &mut reading).await?;
+        if let (None, Some(info)) = (&reading.load, &info) {
+            // Nothing was read; what is known of files is committed all the same.
+            let schema = self.own_schema(info);
+            let request = LoadRequest::new(self.attempt.load.clone(), table.clone(), schema, WriteMode::Append);
+            reading.load = Some(guarded(stop, self.sink.begin(request)).await?);
+        }
         let staged = self.stage(&start, &mut reading).await?;
         self.publish(staged, reading, &start).await
     }
@@ -99,6 +105,17 @@ impl Ingesting<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The columns of the table that come from its source.
+    fn own_schema(&self, info: &TableInfo) -> SchemaRef {
+        let history = &self.ingest.history;
+        let is_own = |name: &String| {
+            self.ingest.mode != WriteMode::Snapshot
+                || ![&history.valid_from, &history.valid_to, &history.is_current].contains(&name)
+        };
+        let fields: Vec<_> = info.schema.fields().iter().filter(|field| is_own(field.name())).cloned().collect();
+        std::sync::Arc::new(arrow::datatypes::Schema::new(fields))
     }
 
     fn read_request(&self, start: &Start, info: Option<&TableInfo>) -> ReadRequest {

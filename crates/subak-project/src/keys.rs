@@ -303,6 +303,11 @@ pub static CHANGES: &[Key] = &[
     key("operation", Shape::Text, "The column that says what happened. By default `op`, for Debezium `__op`."),
     key("delete_when", Shape::Texts, "The words in it that mean a deletion, whatever their case. By default `delete` and `d`."),
     key(
+        "upsert_when",
+        Shape::Texts,
+        "The words in it that mean that the row is as the event says. Any other word is refused. By default `insert`, `update`, `upsert`, `read`, `create`, `c`, `i`, `u` and `r`.",
+    ),
+    key(
         "version",
         Shape::Text,
         "The column whose highest value wins. Times are read in every common spelling. By default `_version`, for Debezium `__version`.",

@@ -192,9 +192,15 @@ fn changes(node: &Node, context: &mut Context<'_>) -> Option<Changes> {
     if delete_when.is_empty() {
         delete_when = vec!["delete".to_owned(), "d".to_owned()];
     }
+    let mut upsert_when: Vec<String> =
+        fields.texts("upsert_when", context).into_iter().map(|(word, _)| word.to_lowercase()).collect();
+    if upsert_when.is_empty() {
+        upsert_when = ["insert", "update", "upsert", "read", "create", "c", "i", "u", "r"].map(str::to_owned).to_vec();
+    }
     Some(Changes {
         operation: fields.text("operation", context).unwrap_or_default().to_owned(),
         delete_when,
+        upsert_when,
         version: fields.text("version", context).unwrap_or_default().to_owned(),
         deletes: fields.word("deletes", &deletes, context).unwrap_or_default(),
     })

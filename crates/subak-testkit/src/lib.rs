@@ -1,7 +1,11 @@
 //! Development only: temporary projects, running the binary, filters that take what varies out of its output.
 
+mod table;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+pub use table::Table;
 
 /// A folder with a project in it, gone when the value is dropped.
 #[derive(Debug)]

@@ -250,6 +250,11 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
         Some(Format::Parquet) => parquet::read(&inputs, &mut output)?,
     }
     output.flush_rejects()?;
+    let is_known = request.known_files.as_ref().is_some_and(|known| !known.files.is_empty());
+    if output.is_empty && is_known && inputs.is_empty() {
+        // Every file was loaded before: what their columns are is known to whoever has the table.
+        return Ok(());
+    }
     if output.is_empty {
         let fields = request
             .columns
@@ -290,5 +295,7 @@ fn format_of(paths: &[PathBuf], options: &Options) -> Result<Option<Format>, Con
     Ok(found.map(|(format, _)| format))
 }
 
+#[cfg(test)]
+mod suites;
 #[cfg(test)]
 mod tests;

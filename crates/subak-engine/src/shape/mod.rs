@@ -79,6 +79,7 @@ enum Mark {
     Operation {
         column: String,
         words: Vec<String>,
+        others: Vec<String>,
         deletes: Deletes,
     },
 }
@@ -105,7 +106,12 @@ impl Shaper {
             Some(changes) => {
                 let column = changes.operation.clone();
                 computed.index_of(&column).map_err(|_| convert::missing_column(&column, &computed))?;
-                Mark::Operation { column, words: changes.delete_when.clone(), deletes: changes.deletes }
+                Mark::Operation {
+                    column,
+                    words: changes.delete_when.clone(),
+                    others: changes.upsert_when.clone(),
+                    deletes: changes.deletes,
+                }
             }
             None if setting.deletes_on_exit && filter.is_some() && shape.on_filter_exit == FilterExit::Delete => Mark::FilterExit,
             None => Mark::Never,
@@ -180,7 +186,30 @@ impl Shaper {
         for column in &self.required {
             refuse_nulls(&records, column, &batch, self.on_reject, &mut refused)?;
         }
+        self.refuse_unknown_operations(&records, &batch, &mut refused)?;
         self.finish(&batch, records, refused)
+    }
+
+    /// An event whose operation is none that is known says nothing that could be applied.
+    fn refuse_unknown_operations(&self, records: &RecordBatch, batch: &Batch, refused: &mut Refused) -> Result<(), ConnectError> {
+        let Mark::Operation { column, words, others, .. } = &self.mark else { return Ok(()) };
+        let Some(array) = records.column_by_name(column) else { return Ok(()) };
+        let is_known = |text: &str| words.iter().chain(others).any(|word| text.eq_ignore_ascii_case(word));
+        for row in 0..array.len() {
+            let text = array.is_valid(row).then(|| convert::text_at(array, row));
+            if text.as_deref().is_some_and(is_known) || refused.contains_key(&row) {
+                continue;
+            }
+            let shown = text.clone().unwrap_or_else(|| "nothing".to_owned());
+            let reason = format!("column `{column}` says `{shown}`, which is no operation that is known");
+            if self.on_reject != OnReject::Quarantine {
+                let help = "add the word to `upsert_when:` or `delete_when:` under `changes:`, or keep such rows apart with `on_reject: quarantine`";
+                let message = format!("{reason} ({})", batch.place(row));
+                return Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help));
+            }
+            refused.insert(row, Misfit { reason, column: Some(column.clone()), value: text });
+        }
+        Ok(())
     }
 
     fn finish(&mut self, batch: &Batch, records: RecordBatch, mut refused: Refused) -> Result<Shaped, ConnectError> {
@@ -270,7 +299,7 @@ impl Shaper {
 
     /// Which rows are deletions, and what a deletion does.
     fn deletions(&self, computed: &RecordBatch) -> Result<Option<(Vec<bool>, Deletes)>, ConnectError> {
-        let Mark::Operation { column, words, deletes } = &self.mark else { return Ok(None) };
+        let Mark::Operation { column, words, deletes, .. } = &self.mark else { return Ok(None) };
         let array = computed.column_by_name(column).ok_or_else(|| convert::missing_column(column, &computed.schema()))?;
         let texts = arrow::compute::cast(array, &ArrowType::Utf8).map_err(internal)?;
         let texts: &StringArray = texts.as_string();
