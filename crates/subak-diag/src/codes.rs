@@ -214,6 +214,10 @@ codes! {
         "a test cannot be run",
         "It names an asset that is not there, gives rows that the asset does not read, or expects columns that it does not have.",
         "Correct the name at the marked place.";
+    NAME_LINT = "SBK0220":
+        "a name breaks the house rules",
+        "The project declares under `lint:` how tables and columns are named, and this name does not match.",
+        "Rename it, or change the rule.";
     SELECTION_SYNTAX = "SBK0230":
         "a selection cannot be read",
         "Selections are asset keys, `tag:`, `group:`, `owner:`, `path:`, `kind:` or `changed`, with `+` for upstream or downstream, joined by spaces (union), commas (intersection) and `--exclude`.",

@@ -140,9 +140,9 @@ pub enum Naming {
     /// As in the source.
     #[default]
     Keep,
-    /// In lower case.
+    /// In lower case, with underscores for blanks and hyphens: `Cst FirstName` becomes `cst_firstname`.
     Lower,
-    /// In lower case, words with an underscore between them: `Cst FirstName` becomes `cst_first_name`.
+    /// In lower case, words with one underscore between them: `Cst FirstName` becomes `cst_first_name`.
     Snake,
 }
 
@@ -151,7 +151,7 @@ impl Naming {
     pub fn apply(self, name: &str) -> String {
         match self {
             Self::Keep => name.to_owned(),
-            Self::Lower => name.to_lowercase(),
+            Self::Lower => name.trim().to_lowercase().replace([' ', '-'], "_"),
             Self::Snake => snake(name),
         }
     }
@@ -323,6 +323,12 @@ mod tests {
         ] {
             assert_eq!(Naming::Snake.apply(name), expect, "{name}");
         }
+    }
+
+    #[test]
+    fn lower_case_splits_no_words() {
+        assert_eq!(Naming::Lower.apply(" Cst FirstName"), "cst_firstname");
+        assert_eq!(Naming::Lower.apply("cst-key"), "cst_key");
     }
 
     #[test]

@@ -37,6 +37,17 @@ pub struct Config {
     pub external: Vec<(AssetKey, Range<usize>)>,
     /// Values that templates read.
     pub vars: BTreeMap<String, String>,
+    /// House rules for names.
+    pub lint: Lint,
+}
+
+/// House rules for names.
+#[derive(Debug, Clone, Default)]
+pub struct Lint {
+    /// What the last part of a key must match, by a pattern of keys; `*` stands for anything.
+    pub tables: Vec<(String, regex::Regex)>,
+    /// What names of columns must match.
+    pub columns: Option<regex::Regex>,
 }
 
 /// One configured outside system, references not resolved.
@@ -102,7 +113,32 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
             vars.insert(name.text.clone(), value.to_owned());
         }
     }
-    Some(Config { project, timezone, warehouse, connections, profiles, retry, timeout, external, vars })
+    let lint = lint(&fields, &mut context);
+    Some(Config { project, timezone, warehouse, connections, profiles, retry, timeout, external, vars, lint })
+}
+
+fn lint(fields: &Fields<'_>, context: &mut Context<'_>) -> Lint {
+    let mut lint = Lint::default();
+    let Some(node) = fields.get("lint") else { return lint };
+    let Some(fields) = Fields::of(node, keys::LINT, &[], "`lint`", context) else { return lint };
+    let expression = |node: &Node, context: &mut Context<'_>| {
+        let text = text(node, "a rule of `lint`", context)?;
+        match regex::Regex::new(text) {
+            Ok(expression) => Some(expression),
+            Err(error) => {
+                context.invalid(
+                    node,
+                    format!("`{text}` is no regular expression: {}", error.to_string().lines().last().unwrap_or_default()),
+                );
+                None
+            }
+        }
+    };
+    for (pattern, node) in fields.named("tables", context) {
+        lint.tables.extend(expression(node, context).map(|expression| (pattern.text.clone(), expression)));
+    }
+    lint.columns = fields.get("columns").and_then(|node| expression(node, context));
+    lint
 }
 
 fn unknown_profile(wanted: &str, known: &[String], context: &mut Context<'_>) {

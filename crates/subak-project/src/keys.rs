@@ -73,12 +73,23 @@ pub static PROJECT: &[Key] = &[
     required("connections", Shape::Named(&Shape::Connection), "The outside systems by name."),
     key("profiles", Shape::Named(&Shape::Map(PROFILE)), "Overlays that `--profile NAME` lays over these settings."),
     key("defaults", Shape::Map(DEFAULTS), "Settings that assets have where they say nothing."),
+    key("lint", Shape::Map(LINT), "House rules for names; `subak validate` warns of names that break them."),
     key(
         "vars",
         Shape::Named(&Shape::Text),
         "Values that templates read as `{{ var('name') }}`; `--var name=value` takes their place.",
     ),
     key("external", Shape::List(&Shape::Text), "Keys of assets that something outside keeps up to date in the warehouse."),
+];
+
+/// `lint`.
+pub static LINT: &[Key] = &[
+    key(
+        "tables",
+        Shape::Named(&Shape::Text),
+        "Regular expressions for the last part of keys, by a pattern of keys such as `gold.*`.",
+    ),
+    key("columns", Shape::Text, "A regular expression for names of columns, where they are known."),
 ];
 
 /// One profile.

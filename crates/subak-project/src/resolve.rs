@@ -9,8 +9,8 @@ use subak_diag::{Diagnostic, Sources, codes, nearest};
 use subak_domain::graph::GraphError;
 use subak_domain::shape::{ColumnRule, OnReject};
 use subak_domain::{
-    Asset, AssetGraph, AssetKey, ConnectionName, DataType, Definition, Ingest, Shape, SqlAsset, StandaloneCheck, StoredAs,
-    Version, WriteMode,
+    Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, Shape, SqlAsset, StandaloneCheck,
+    StoredAs, Version, WriteMode,
 };
 
 use crate::config::{self, Config, Settings};
@@ -159,11 +159,44 @@ fn parse_file(path: &Arc<str>, text: &str, config: &Config, settings: &Settings<
         }
     };
     file.problems.append(&mut found.problems);
-    for declaration in std::mem::take(&mut found.queries) {
+    for stream in &mut found.streams {
+        render_checks(path, &mut stream.common, values, &mut file.problems);
+    }
+    for mut declaration in std::mem::take(&mut found.queries) {
+        render_checks(path, &mut declaration.common, values, &mut file.problems);
         file.queries.extend(parse_query(path, declaration, config, settings, values, &mut file.problems));
     }
     file.found = found;
     file
+}
+
+/// Renders the templates in checks: queries, conditions and accepted values.
+fn render_checks(path: &Arc<str>, common: &mut Common, values: &TemplateValues, problems: &mut Vec<Diagnostic>) {
+    let key = common.key.clone();
+    let mut render = |text: &mut String, name: &str| {
+        if !text.contains("{{") && !text.contains("{%") {
+            return;
+        }
+        match template::render(text, values, false) {
+            Ok(rendered) => *text = rendered.text,
+            Err(error) => {
+                let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+                let message = format!("the template in check `{name}` of `{key}` cannot be rendered");
+                problems.push(Diagnostic::error(codes::TEMPLATE, message).at(path, 0..0, "").caused_by(cause));
+            }
+        }
+    };
+    for check in &mut common.checks {
+        let name = check.name.clone();
+        match &mut check.rule {
+            CheckRule::Sql { sql } => render(sql, &name),
+            CheckRule::AcceptedValues { values, .. } => values.iter_mut().for_each(|value| render(value, &name)),
+            _ => {}
+        }
+        if let Some(filter) = &mut check.filter {
+            render(filter, &name);
+        }
+    }
 }
 
 fn dialect_of<'a>(on: &ConnectionName, config: &Config, connectors: &'a [ConnectorInfo]) -> Option<&'a str> {
@@ -424,6 +457,7 @@ impl<'a> Resolver<'a> {
         queries.names.clone_from(&self.names);
         self.link_checks(&mut assets);
         self.check_columns(&assets, &queries);
+        self.lint(&assets, &queries);
         (self.graph(assets, checks), queries)
     }
 
@@ -753,6 +787,31 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Warns of names that break the house rules.
+    fn lint(&mut self, assets: &[Asset], queries: &Queries) {
+        let rules = &self.config.lint;
+        let mut found = Vec::new();
+        for asset in assets {
+            let key = asset.key.as_str();
+            for (_, rule) in rules.tables.iter().filter(|(pattern, _)| matches_pattern(pattern, key)) {
+                if !rule.is_match(asset.key.name()) {
+                    found.push((asset, format!("the name of `{key}` does not match `{rule}`")));
+                }
+            }
+            let declared = queries.declared.get(&asset.key).into_iter().flat_map(BTreeMap::keys);
+            let columns = queries.own_columns(&asset.key).into_iter().flatten().chain(declared);
+            for column in columns.filter(|column| rules.columns.as_ref().is_some_and(|rule| !rule.is_match(column))) {
+                let rule = rules.columns.as_ref().map(ToString::to_string).unwrap_or_default();
+                found.push((asset, format!("the column `{column}` of `{key}` does not match `{rule}`")));
+            }
+        }
+        for (asset, message) in found {
+            let (path, span) = self.places.get(&asset.key).cloned().unwrap_or_else(|| ("".into(), 0..0));
+            let problem = Diagnostic::warning(codes::NAME_LINT, message).at(&path, span, "");
+            self.problems.push(problem.help("rename it, or change the rule under `lint:` in `subak.yml`"));
+        }
+    }
+
     /// The tests that fit the project.
     fn tests(
         &mut self,
@@ -874,6 +933,23 @@ impl<'a> Resolver<'a> {
         }
         self.problems.push(problem.help("break the circle at one of these places"));
     }
+}
+
+/// Whether a key matches a pattern in which `*` stands for anything.
+fn matches_pattern(pattern: &str, key: &str) -> bool {
+    let mut rest = key;
+    let mut parts = pattern.split('*').peekable();
+    let first = parts.next().unwrap_or_default();
+    let Some(after) = rest.strip_prefix(first) else { return false };
+    rest = after;
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.is_empty()
 }
 
 /// The date in the project's time zone.

@@ -11,6 +11,9 @@ use subak_engine::{Clock, Progress, Reporter, SystemClock};
 
 use crate::printer::{Printer, Tone, bytes, count, duration};
 
+/// Characters of a bad row that a line shows; `run show` and `run logs` have all of it.
+const SAMPLE_LENGTH: usize = 160;
+
 /// How often a step that goes on says so where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -132,7 +135,9 @@ impl Watcher {
             _ => {}
         }
         if !check.passed() {
-            line.push_str(&format!("  {} bad rows, for example {}", count(check.bad_row_count), check.sample.join("; ")));
+            let shown: String =
+                check.sample.first().map(String::as_str).unwrap_or_default().chars().take(SAMPLE_LENGTH).collect();
+            line.push_str(&format!("  {} bad rows, for example {shown}", count(check.bad_row_count)));
         } else if check.bad_row_count > 0 {
             let tolerance = check.tolerance.map(|tolerance| tolerance.to_string()).unwrap_or_default();
             line.push_str(&format!("  {} bad rows, {tolerance} tolerated", count(check.bad_row_count)));

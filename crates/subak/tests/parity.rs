@@ -11,6 +11,11 @@ fn parity(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(name)
 }
 
+/// The example project whose input these files are.
+fn medallion(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/medallion").join(name)
+}
+
 /// Cells as text, NULL as `None`, rows sorted.
 type Rows = Vec<Vec<Option<String>>>;
 
@@ -53,7 +58,7 @@ fn six_crm_and_erp_files_load_with_every_value() {
             ),
         ],
     );
-    sandbox.copy(&parity("s002_clean/input"), "input");
+    sandbox.copy(&medallion("input"), "input");
     sandbox.run(&["run"]).expect(0);
     let mut total = 0;
     for (table, file) in [
@@ -64,7 +69,7 @@ fn six_crm_and_erp_files_load_with_every_value() {
         ("erp_loc_a101", "LOC_A101"),
         ("erp_px_cat_g1v2", "PX_CAT_G1V2"),
     ] {
-        let bytes = std::fs::read(parity(&format!("s002_clean/input/{file}.csv.gz"))).expect("file");
+        let bytes = std::fs::read(medallion(&format!("input/{file}.csv.gz"))).expect("file");
         let mut text = String::new();
         flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_string(&mut text).expect("gzip");
         assert!(!text.contains('"'), "the plain reader does not know quotes");

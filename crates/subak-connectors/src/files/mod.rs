@@ -10,8 +10,9 @@ mod parquet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
-use arrow::record_batch::RecordBatch;
+use arrow::array::{Int64Array, StringArray};
+use arrow::datatypes::{DataType as ArrowType, Schema};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
@@ -131,6 +132,7 @@ pub(crate) struct Output<'a> {
     request: &'a ReadRequest,
     producer: &'a Producer<SourceItem>,
     folder: &'a Path,
+    options: &'a Options,
     tracker: Option<Tracker>,
     rejects: Vec<Reject>,
     /// Marks of the files that are read, where the reader of the stream wants them.
@@ -141,6 +143,7 @@ pub(crate) struct Output<'a> {
 impl Output<'_> {
     fn send(&mut self, records: RecordBatch, origin: Origin) -> Result<(), Stopped> {
         self.flush_rejects()?;
+        let records = self.with_origin(records, &origin)?;
         let mut batch = Batch { records, origin };
         if let Some(tracker) = &mut self.tracker {
             let column = self.request.cursor.as_ref().map(|bound| bound.column.as_str()).unwrap_or_default();
@@ -159,6 +162,37 @@ impl Output<'_> {
         }
         self.is_empty = false;
         Ok(self.producer.send(SourceItem::Batch(batch))?)
+    }
+
+    /// The rows with the columns that say where they came from, where those are wanted.
+    fn with_origin(&self, records: RecordBatch, origin: &Origin) -> Result<RecordBatch, ConnectError> {
+        let (line, file) = (&self.options.line_column, &self.options.file_column);
+        if line.is_none() && file.is_none() {
+            return Ok(records);
+        }
+        let schema = records.schema();
+        let mut fields: Vec<arrow::datatypes::FieldRef> = schema.fields().iter().cloned().collect();
+        let mut arrays = records.columns().to_vec();
+        let row_count = records.num_rows();
+        if let Some(name) = line {
+            let lines =
+                (0..row_count).map(|row| origin.lines.as_ref().and_then(|lines| lines.get(row)).map(|line| line.cast_signed()));
+            fields.push(Arc::new(arrow::datatypes::Field::new(name, ArrowType::Int64, true)));
+            arrays.push(Arc::new(lines.collect::<Int64Array>()));
+        }
+        if let Some(name) = file {
+            let path = origin
+                .file
+                .as_deref()
+                .map(|file| Path::new(file).strip_prefix(self.folder).unwrap_or(Path::new(file)).display().to_string());
+            fields.push(Arc::new(arrow::datatypes::Field::new(name, ArrowType::Utf8, true)));
+            arrays.push(Arc::new(StringArray::from(vec![path; row_count])));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(row_count));
+        let schema = Schema::new_with_metadata(fields, schema.metadata().clone());
+        RecordBatch::try_new_with_options(Arc::new(schema), arrays, &options).map_err(|error| {
+            ConnectError::new(ConnectErrorKind::Internal, "rows and their places do not fit together").because(error)
+        })
     }
 
     fn refuse(&mut self, reject: Reject) -> Result<(), Stopped> {
@@ -242,7 +276,16 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
     let format = format_of(&paths, &options)?;
     let (inputs, marks) = wanted(folder, &paths, request, producer)?;
     let tracker = request.cursor.clone().map(Tracker::new);
-    let mut output = Output { request, producer, folder: &folder.folder, tracker, rejects: Vec::new(), marks, is_empty: true };
+    let mut output = Output {
+        request,
+        producer,
+        folder: &folder.folder,
+        options: &options,
+        tracker,
+        rejects: Vec::new(),
+        marks,
+        is_empty: true,
+    };
     match format {
         None => {}
         Some(Format::Csv) => csv::read(&inputs, &options, &mut output)?,

@@ -237,7 +237,7 @@ async fn compressed_files_are_whole_or_refused() {
 #[tokio::test]
 async fn parquet_round_trip() {
     let schema = Arc::new(Schema::new(vec![arrow::datatypes::Field::new("id", arrow::datatypes::DataType::Int64, true)]));
-    let ids = Arc::new(arrow::array::Int64Array::from(vec![Some(1), None, Some(3)]));
+    let ids = Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]));
     let rows = RecordBatch::try_new(Arc::clone(&schema), vec![ids]).expect("rows");
     let mut bytes = Vec::new();
     let mut writer = ::parquet::arrow::ArrowWriter::try_new(&mut bytes, schema, None).expect("writer");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use subak_connect::batch::OPEN_SCHEMA;
 use subak_connect::sink::UNCHANGED;
 use subak_connect::{Batch, ConnectError, ConnectErrorKind, convert};
-use subak_domain::shape::{ColumnRule, Contract, OnReject, PathStep, ValuePath};
+use subak_domain::shape::{ColumnRule, Contract, Naming, OnReject, PathStep, ValuePath};
 use subak_domain::{DataType, Shape};
 
 use super::counts::Changes;
@@ -88,20 +88,24 @@ impl Plan {
         let is_open = source.metadata().contains_key(OPEN_SCHEMA);
         let mut plan = Self { columns: Vec::new(), discarded: Vec::new() };
         for (at, field) in source.fields().iter().enumerate().filter(|(_, field)| field.name() != UNCHANGED) {
-            let rule = shape.columns.iter().find(|rule| is_rule_of(rule, field.name()));
+            let rule = shape.columns.iter().find(|rule| is_rule_of(rule, field.name(), shape.naming));
             let name = rule.map_or_else(|| shape.naming.apply(field.name()), |rule| rule.name.clone());
-            if shape.dropped.contains(field.name()) && rule.is_none() {
+            let is_consumed = shape.columns.iter().any(|rule| is_one_of(rule, field.name(), shape.naming));
+            if (shape.dropped.contains(field.name()) || is_consumed) && rule.is_none() {
                 continue;
             }
             plan.add(setting, name, field.name(), From::Column(at), field.data_type(), rule)?;
         }
         let is_child = |name: &str| shape.children.iter().any(|child| child.from.steps.is_empty() && child.from.column == name);
         plan.columns.retain(|column| !is_child(&column.source));
-        for rule in shape.columns.iter().filter(|rule| !source.fields().iter().any(|field| is_rule_of(rule, field.name()))) {
+        let is_unmet = |rule: &&ColumnRule| !source.fields().iter().any(|field| is_rule_of(rule, field.name(), shape.naming));
+        for rule in shape.columns.iter().filter(is_unmet) {
             let own = ValuePath { column: rule.name.clone(), steps: Vec::new() };
             let wanted: Vec<&ValuePath> = if rule.from.is_empty() { vec![&own] } else { rule.from.iter().collect() };
-            let known: Vec<(usize, Vec<PathStep>)> =
-                wanted.iter().filter_map(|path| source.index_of(&path.column).ok().map(|at| (at, path.steps.clone()))).collect();
+            let known: Vec<(usize, Vec<PathStep>)> = wanted
+                .iter()
+                .filter_map(|path| position(source, &path.column, shape.naming).map(|at| (at, path.steps.clone())))
+                .collect();
             if known.is_empty() && !is_open && rule.default.is_none() {
                 return Err(convert::missing_column(&wanted[0].column, source));
             }
@@ -280,13 +284,25 @@ impl PlannedColumn {
     }
 }
 
-/// Whether a rule is about a whole column of the source.
-fn is_rule_of(rule: &ColumnRule, column: &str) -> bool {
+/// Where a column of the source stands, by its name there or as the naming policy writes it.
+fn position(source: &SchemaRef, column: &str, naming: Naming) -> Option<usize> {
+    source.index_of(column).ok().or_else(|| source.fields().iter().position(|field| naming.apply(field.name()) == column))
+}
+
+/// Whether a rule is about a whole column of the source, by its name there or as the naming policy writes it.
+fn is_rule_of(rule: &ColumnRule, column: &str, naming: Naming) -> bool {
+    let is_named = |name: &str| name == column || name == naming.apply(column);
     match rule.from.as_slice() {
-        [] => rule.name == column,
-        [path] => path.steps.is_empty() && path.column == column,
+        [] => is_named(&rule.name),
+        [path] => path.steps.is_empty() && is_named(&path.column),
         _ => false,
     }
+}
+
+/// Whether a whole column of the source is one of several places from which a rule takes its values.
+fn is_one_of(rule: &ColumnRule, column: &str, naming: Naming) -> bool {
+    let is_named = |path: &ValuePath| path.steps.is_empty() && (path.column == column || path.column == naming.apply(column));
+    rule.from.len() > 1 && rule.from.iter().any(is_named)
 }
 
 fn values_at(
