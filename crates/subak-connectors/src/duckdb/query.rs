@@ -198,6 +198,7 @@ mod tests {
         let database = database(folder.path());
         let read = reader(database.clone());
         conformance::sink(&database, &read).await;
+        conformance::writes(&database, &read).await;
         conformance::sql(&database, &read).await;
         let connection = database.connect().expect("connect");
         connection

@@ -1,6 +1,6 @@
 //! Which staged rows of an append or a merge need not be published: older ones, and those that the table holds already.
 
-use subak_connect::sink::DELETE_MARK;
+use subak_connect::sink::{DELETE_MARK, UNCHANGED};
 use subak_connect::{ConnectError, LoadRequest, TableName};
 use subak_domain::WriteMode;
 use subak_domain::write::{Latest, OrderBy, Tie};
@@ -11,6 +11,52 @@ use super::{Session, all_of, contains, row_id};
 /// The table that remembers deletions of a table.
 pub(super) fn tombstones(table: &TableName) -> TableName {
     TableName { schema: table.schema.clone(), name: format!("{}__tombstones", table.name) }
+}
+
+/// Gives values to columns for which the source did not say one: what an earlier row of the load says, else what the table holds. Then
+/// drops the column that names them.
+pub(super) fn fill_unchanged(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<(), ConnectError> {
+    let dialect = session.dialect();
+    let row_id = row_id(dialect, &prepared.columns)?;
+    let (stage, mark) = (&prepared.stage, dialect.identifier(UNCHANGED));
+    let lists = session.rows(&format!("select distinct {mark} from {stage} where {mark} is not null"), usize::MAX)?;
+    let named: std::collections::BTreeSet<String> = lists
+        .iter()
+        .flatten()
+        .filter_map(|(_, list)| list.as_ref())
+        .flat_map(|list| list.split(','))
+        .map(str::to_owned)
+        .collect();
+    let order = request.latest.iter().flat_map(|latest| &latest.order).map(|term| dialect.identifier(&term.column)).next();
+    let before = match &order {
+        Some(order) => format!("(e.{order} < s.{order} or (e.{order} = s.{order} and e.{row_id} < s.{row_id}))"),
+        None => format!("e.{row_id} < s.{row_id}"),
+    };
+    let newest = order.map_or_else(|| format!("e.{row_id} desc"), |order| format!("e.{order} desc, e.{row_id} desc"));
+    let same_key =
+        |a: &str, b: &str| all_of(&request.primary_key, |column| format!("{a}.{0} = {b}.{0}", dialect.identifier(column)));
+    for name in prepared.columns.iter().filter(|name| named.contains(*name)) {
+        let column = dialect.identifier(name);
+        let says = |alias: &str| format!("coalesce(instr({alias}.{mark}, {}), 0)", dialect.literal(&format!(",{name},")));
+        let held = match prepared.held_columns.as_ref().filter(|held| contains(held, name)) {
+            Some(_) => format!("(select t.{column} from {} as t where {})", prepared.target, same_key("t", "s")),
+            None => "null".to_owned(),
+        };
+        // The newest row of the load before this one that says a value; its number, because the value itself may be NULL.
+        let earlier = format!(
+            "select s.{row_id} as row_number_of, (select e.{row_id} from {stage} as e where {} and {} = 0 and {before} \
+             order by {newest} limit 1) as earlier, {held} as held from {stage} as s where {} > 0",
+            same_key("e", "s"),
+            says("e"),
+            says("s")
+        );
+        session.execute(&format!(
+            "update {stage} set {column} = f.value from (select x.row_number_of, case when x.earlier is null then x.held else e.{column} end \
+             as value from ({earlier}) as x left join {stage} as e on e.{row_id} = x.earlier) as f where {stage}.{row_id} = f.row_number_of"
+        ))?;
+    }
+    session.execute(&format!("alter table {stage} drop column {mark}"))?;
+    Ok(())
 }
 
 /// Keeps one row of each key and drops the others; then drops those for which the table, or its tombstones, hold a newer one.

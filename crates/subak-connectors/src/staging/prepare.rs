@@ -1,6 +1,6 @@
 //! Comparing a stage with its table: which rows are newer, which are there already, what publication will do.
 
-use subak_connect::sink::DELETE_MARK;
+use subak_connect::sink::{DELETE_MARK, UNCHANGED};
 use subak_connect::{ConnectError, ConnectErrorKind, Dialect, LoadRequest, StagedRows};
 use subak_domain::WriteMode;
 
@@ -72,6 +72,9 @@ pub(crate) fn prepare(session: &dyn Session, stage: &Stage, request: &LoadReques
     if has_key {
         refuse_null_keys(session, request, &prepared)?;
     }
+    if request.schema.index_of(UNCHANGED).is_ok() {
+        merge::fill_unchanged(session, request, &prepared)?;
+    }
     if let Some(latest) = &request.latest {
         prepared.rows.superseded += merge::drop_superseded(session, request, latest, &prepared)?;
     }
@@ -122,7 +125,8 @@ fn compare(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Resul
     }
     let staged = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
     let has_marks = staged.iter().any(|(name, _)| name == DELETE_MARK);
-    let columns: Vec<String> = staged.into_iter().map(|(name, _)| name).filter(|name| name != DELETE_MARK).collect();
+    let is_technical = |name: &String| name == DELETE_MARK || name == UNCHANGED;
+    let columns: Vec<String> = staged.into_iter().map(|(name, _)| name).filter(|name| !is_technical(name)).collect();
     let added_by_history = history::columns(request);
     let held_columns = held.as_ref().map(|held| {
         let names = held.columns.iter().map(|(name, _)| name.clone());

@@ -2,6 +2,8 @@
 //!
 //! A sink's tests pass a reader that does not go through the sink, so that a sink cannot vouch for itself.
 
+mod writes;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray};
@@ -15,6 +17,8 @@ use crate::{
     Audit, Batch, BuildRequest, Commit, Committed, ConnectError, ConnectErrorKind, Connection, LoadRequest, ReadRequest, Source,
     SourceItem, Staged, TableName,
 };
+
+pub use writes::writes;
 
 /// The rows of a table as texts, NULL as `None`, sorted.
 pub type Rows = Vec<Vec<Option<String>>>;
