@@ -100,7 +100,11 @@ impl<'n> Fields<'n> {
     /// The word of a key, one of those that the table lists.
     pub(crate) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)], context: &mut Context<'_>) -> Option<T> {
         let node = self.get(name)?;
-        let text = text(node, &format!("`{name}`"), context)?;
+        // YAML reads the word `null` as nothing; where it is one of the words, it is meant.
+        let text = match node.value {
+            Value::Null if words.iter().any(|(word, _)| *word == "null") => "null",
+            _ => text(node, &format!("`{name}`"), context)?,
+        };
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();

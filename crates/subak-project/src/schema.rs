@@ -54,6 +54,12 @@ fn shape(shape: &Shape, connectors: &[ConnectorInfo]) -> Value {
         Shape::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Shape::Boolean => json!({ "type": "boolean" }),
         Shape::Duration => json!({ "type": "string", "pattern": DURATION }),
+        // YAML reads the word `null` as nothing.
+        Shape::Word(words) if words.contains(&"null") => {
+            let mut words: Vec<Value> = words.iter().map(|word| json!(word)).collect();
+            words.push(Value::Null);
+            json!({ "enum": words })
+        }
         Shape::Word(words) => json!({ "enum": words }),
         Shape::Texts => json!({ "oneOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] }),
         Shape::Map(table) => mapping(table, &[], connectors),
