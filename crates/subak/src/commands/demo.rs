@@ -80,6 +80,9 @@ pub(super) fn execute(context: &Context<'_>, args: &DemoArgs) -> Result<Exit, Cl
         "\nTry next:\n  cd {dir}\n  subak run                                     nothing is new, so nothing is rebuilt\n  \
          subak lineage gold.fact_sales --columns       where each column comes from\n  \
          subak run show                                what was read, written, filtered and checked\n  \
+         subak quarantine show bronze.payouts          rows that were refused, with file, line and reason\n  \
+         subak test                                    unit tests of the queries\n  \
+         subak verify                                  tables against their sources, row by row\n  \
          subak why gold.fact_sales\n  subak docs                                    guides, concepts, reference"
     ));
     Ok(Exit::Ok)

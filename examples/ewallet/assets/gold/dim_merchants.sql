@@ -1,7 +1,8 @@
 /* subak
-description: One row per merchant.
+description: One row per merchant, and one for sales whose merchant is not known.
 stored_as: table
-checks: [ { unique: merchant_key }, { not_null: [merchant_key, merchant_id] } ]
+surrogate_key: { column: merchant_key, of: merchant_id }
+checks: [ { unique: merchant_key }, { not_null: merchant_key } ]
 */
-select md5('merchant ' || merchant_id) as merchant_key, merchant_id, merchant_name, category
+select merchant_id, merchant_name, category
 from bronze.merchants

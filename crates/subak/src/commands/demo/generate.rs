@@ -173,6 +173,27 @@ fn write_transactions(
     Ok(())
 }
 
+/// A file that somebody exports from a spreadsheet: most rows are right.
+fn write_payouts(data: &Path, file: &str, from: u64) -> Result<(), GenerateError> {
+    let folder = data.join("payouts");
+    std::fs::create_dir_all(&folder)?;
+    let mut lines = vec!["Payout Id;Merchant;Amount;Paid At;Status".to_owned()];
+    for number in from..from + 200 {
+        let at = later(15_552_000 + number * 3600);
+        let amount = format!("{}.{:02}", 100_000 + hash(40, number) % 9_000_000, hash(41, number) % 100);
+        let status = if hash(42, number).is_multiple_of(20) { "returned" } else { "paid" };
+        lines.push(match number {
+            // An amount with a comma for its point, a day that does not exist, a row that was cut, an id that is missing.
+            17 => format!("P{number:05};{};1.250,00;{};{status}", 1 + number % 5, text(at)),
+            42 => format!("P{number:05};{};{amount};2025-06-31 10:00:00;{status}", 1 + number % 5),
+            99 => format!("P{number:05};{}", 1 + number % 5),
+            123 => format!(";{};{amount};{};{status}", 1 + number % 5, text(at)),
+            _ => format!("P{number:05};{};{amount};{};{status}", 1 + number % 5, text(at)),
+        });
+    }
+    Ok(std::fs::write(folder.join(file), lines.join("\n") + "\n")?)
+}
+
 /// Writes everything that the first run reads.
 pub(super) fn full(data: &Path, transactions: u32) -> Result<(), GenerateError> {
     let total = u64::from(transactions);
@@ -196,6 +217,7 @@ pub(super) fn full(data: &Path, transactions: u32) -> Result<(), GenerateError> 
         }
     }
     write_transactions(data, &transaction, 0..total, total, "part-0001.ndjson")?;
+    write_payouts(data, "payouts_2025_06.csv", 0)?;
     Ok(transaction.commit()?)
 }
 
@@ -209,6 +231,14 @@ pub(super) fn increment(data: &Path, transactions: u32) -> Result<String, Genera
     insert_users(&transaction, users + 1..=users + 20)?;
     write_transactions(data, &transaction, total..total + added, total, "part-0002.ndjson")?;
     let now = text(self::transaction(total + added, total).at);
+    // The database committed this late: its time of change is one that the first run has read already.
+    let late = transaction.execute(
+        "insert into transactions select transaction_id || '-L', user_id, merchant_id, amount, 'SUCCESS', transaction_time, updated_at \
+         from transactions where transaction_id in (select transaction_id from transactions where transaction_id < ?1 \
+         order by updated_at desc limit 1)",
+        params![format!("TX{:010}", total)],
+    )?;
+    write_payouts(data, "payouts_2025_07.csv", 200)?;
     let settled = transaction.execute(
         "update transactions set status = 'SUCCESS', updated_at = ?1 where status = 'PENDING' and transaction_id < ?2",
         params![now, format!("TX{:010}", total / 5)],
@@ -220,8 +250,9 @@ pub(super) fn increment(data: &Path, transactions: u32) -> Result<String, Genera
     transaction.commit()?;
     let count = crate::printer::count;
     Ok(format!(
-        "20 users and {} transactions are new, {} pending ones were settled, a merchant has a new name",
+        "20 users and {} transactions are new, {} came late, {} pending ones were settled, a merchant has a new name, a file of payouts arrived",
         count(added),
+        count(late as u64),
         count(settled as u64)
     ))
 }
