@@ -1,6 +1,6 @@
 //! How one SQL system writes things: data and small pure functions.
 
-use subak_domain::CheckRule;
+use subak_domain::{AssetKey, CheckRule};
 
 use crate::{Audit, TableName};
 
@@ -99,21 +99,7 @@ impl Dialect {
                 let test = self.matches.replace("{value}", &value).replace("{pattern}", &self.literal(pattern));
                 format!("select * from {filtered} where {column} is not null and not ({test})")
             }
-            CheckRule::Relationships { columns, to, to_columns } => {
-                let pairs: Vec<String> = columns
-                    .iter()
-                    .zip(to_columns)
-                    .map(|(own, theirs)| {
-                        format!("__subak_to.{} = __subak_rows.{}", self.identifier(theirs), self.identifier(own))
-                    })
-                    .collect();
-                format!(
-                    "select * from {filtered} where {} and not exists (select 1 from {} as __subak_to where {})",
-                    self.all_not_null(columns),
-                    self.table(&TableName::of(to)),
-                    pairs.join(" and ")
-                )
-            }
+            CheckRule::Relationships { columns, to, to_columns } => self.orphans(columns, to, to_columns, &filtered),
             CheckRule::RowCount { min, max } => {
                 let low = min.iter().map(|min| format!("count(*) < {min}"));
                 let high = max.iter().map(|max| format!("count(*) > {max}"));
@@ -130,29 +116,49 @@ impl Dialect {
                 )
             }
             CheckRule::Reconcile { with, measures, with_filter } => {
-                let other = self.table(&TableName::of(with));
-                let other = match with_filter {
-                    Some(filter) => format!("(select * from {other} as t where {filter}) as __subak_with"),
-                    None => other,
-                };
-                let parts: Vec<String> = measures
-                    .iter()
-                    .map(|measure| {
-                        format!(
-                            "select {} as measure, (select cast({measure} as varchar) from {filtered}) as here, \
-                             (select cast({measure} as varchar) from {other}) as there",
-                            self.literal(measure)
-                        )
-                    })
-                    .collect();
-                format!(
-                    "select * from ({}) as __subak_measures where not (here {} there)",
-                    parts.join(" union all "),
-                    self.null_safe_equal
-                )
+                self.differences(with, measures, with_filter.as_deref(), &filtered)
             }
             CheckRule::Schema { .. } => "select 1 where 1 = 0".to_owned(),
         }
+    }
+
+    /// Rows whose key is not in `to`.
+    fn orphans(&self, columns: &[String], to: &AssetKey, to_columns: &[String], filtered: &str) -> String {
+        let pairs: Vec<String> = columns
+            .iter()
+            .zip(to_columns)
+            .map(|(own, theirs)| format!("__subak_to.{} = __subak_rows.{}", self.identifier(theirs), self.identifier(own)))
+            .collect();
+        format!(
+            "select * from {filtered} where {} and not exists (select 1 from {} as __subak_to where {})",
+            self.all_not_null(columns),
+            self.table(&TableName::of(to)),
+            pairs.join(" and ")
+        )
+    }
+
+    /// Measures that give something else over `with`.
+    fn differences(&self, with: &AssetKey, measures: &[String], with_filter: Option<&str>, filtered: &str) -> String {
+        let other = self.table(&TableName::of(with));
+        let other = match with_filter {
+            Some(filter) => format!("(select * from {other} as t where {filter}) as __subak_with"),
+            None => other,
+        };
+        let parts: Vec<String> = measures
+            .iter()
+            .map(|measure| {
+                format!(
+                    "select {} as measure, (select cast({measure} as varchar) from {filtered}) as here, \
+                     (select cast({measure} as varchar) from {other}) as there",
+                    self.literal(measure)
+                )
+            })
+            .collect();
+        format!(
+            "select * from ({}) as __subak_measures where not (here {} there)",
+            parts.join(" union all "),
+            self.null_safe_equal
+        )
     }
 
     fn all_not_null(&self, columns: &[String]) -> String {

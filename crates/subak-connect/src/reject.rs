@@ -114,6 +114,6 @@ pub trait Quarantine: Send + Sync {
     async fn count(&self, table: &TableName) -> Result<[u64; 3], ConnectError>;
     /// The rejects of a table with this status, oldest first; at most `count_max`.
     async fn rejects(&self, table: &TableName, status: RejectStatus, count_max: u64) -> Result<Vec<StoredReject>, ConnectError>;
-    /// Marks open rejects as discarded. Returns how many there were.
-    async fn discard(&self, table: &TableName, ids: &[String]) -> Result<u64, ConnectError>;
+    /// Marks open rejects as discarded at the time `at`. Returns how many there were.
+    async fn discard(&self, table: &TableName, ids: &[String], at: &str) -> Result<u64, ConnectError>;
 }

@@ -12,7 +12,7 @@ use subak_connect::{
     Batch, Commit, Committed, ConnectError, ConnectErrorKind, KnownFiles, Load, LoadRequest, ReadRequest, Reject, RowPrograms,
     Sink, Source, SourceItem, Staged, TableInfo, TableName,
 };
-use subak_domain::shape::{Deletes, OnReject};
+use subak_domain::shape::{Changes, Contract, Deletes, OnReject};
 use subak_domain::{
     Asset, Cursor, CursorRange, DataType, Failure, FailureClass, Ingest, NullCursor, RowAccount, StepOutcome, WriteMode,
 };
@@ -172,7 +172,8 @@ impl Ingesting<'_> {
     }
 
     fn shaper(&self, source: &SchemaRef, start: &Start, info: Option<&TableInfo>) -> Result<Shaper, Box<Failure>> {
-        let is_held = !start.is_rebuilt && (start.mode != WriteMode::Replace || self.ingest.shape.contract != Default::default());
+        let is_held =
+            !start.is_rebuilt && (start.mode != WriteMode::Replace || self.ingest.shape.contract != Contract::default());
         let mut shape = self.ingest.shape.clone();
         if self.replayed.is_some() {
             // Rows that still do not fit stay where they are; the others are loaded.
@@ -224,8 +225,7 @@ impl Ingesting<'_> {
     fn is_quarantined(&self, column: &str) -> bool {
         let shape = &self.ingest.shape;
         let rule = shape.columns.iter().find(|rule| rule.name == column);
-        rule.and_then(|rule| rule.on_reject) == Some(OnReject::Quarantine)
-            || shape.contract == subak_domain::shape::Contract::DiscardRow
+        rule.and_then(|rule| rule.on_reject) == Some(OnReject::Quarantine) || shape.contract == Contract::DiscardRow
     }
 
     fn count_null_cursors(&self, batch: &Batch, start: &Start, reading: &mut Reading) -> Result<(), Box<Failure>> {
@@ -365,7 +365,7 @@ impl Ingesting<'_> {
 }
 
 /// The condition that holds for rows which are not deletions.
-fn live_condition(changes: &subak_domain::shape::Changes) -> String {
+fn live_condition(changes: &Changes) -> String {
     let column = format!("\"{}\"", changes.operation.replace('"', "\"\""));
     let words = changes.delete_when.iter().map(|word| format!("'{}'", word.replace('\'', "''"))).collect::<Vec<_>>().join(", ");
     format!("{column} is null or lower({column}) not in ({words})")

@@ -181,7 +181,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// The compared columns of a batch in the types of the table. Columns that it does not have are NULL.
-    fn aligned(&self, records: &RecordBatch) -> Result<Vec<ArrayRef>, ConnectError> {
+    fn aligned(&self, records: &RecordBatch) -> Vec<ArrayRef> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         for (name, data_type) in self.columns.iter().zip(&self.types) {
             arrays.push(match records.column_by_name(name) {
@@ -194,11 +194,11 @@ impl<'a> Comparison<'a> {
                 None => arrow::array::new_null_array(data_type, records.num_rows()),
             });
         }
-        Ok(arrays)
+        arrays
     }
 
     fn hashed<'b>(&self, arrays: &'b [ArrayRef]) -> Hashed<'b> {
-        let row_count = arrays.first().map_or(0, |array| array.len());
+        let row_count = arrays.first().map_or(0, Array::len);
         let (mut keys, mut rows) = (vec![SEED; row_count], vec![SEED; row_count]);
         for (at, array) in arrays.iter().enumerate() {
             hash_into(array, &mut rows);
@@ -260,7 +260,7 @@ impl<'a> Comparison<'a> {
             let shaped = shaper.run(batch)?;
             result.filtered_count += shaped.filtered;
             result.rejected_count += shaped.rejects.len() as u64;
-            let arrays = self.aligned(&shaped.batch.records)?;
+            let arrays = self.aligned(&shaped.batch.records);
             take(&self.hashed(&arrays));
         }
         Ok(())
@@ -280,7 +280,7 @@ impl<'a> Comparison<'a> {
         while let Some(item) = items.next().await {
             if let SourceItem::Batch(batch) = item? {
                 let records = self.current(&batch.records)?;
-                let arrays = self.aligned(&records)?;
+                let arrays = self.aligned(&records);
                 take(&self.hashed(&arrays));
             }
         }

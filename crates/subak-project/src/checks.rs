@@ -126,27 +126,31 @@ fn mapping(kind: &str, node: &Node, context: &mut Context<'_>) -> Option<(String
             (format!("freshness({column})"), CheckRule::Freshness { column, age_seconds_max: age.as_secs() })
         }
         "schema" => {
-            let named = fields.named("columns", context);
-            let columns: Vec<Column> = named
-                .iter()
-                .filter_map(|(name, node)| {
-                    let data_type = shaping::data_type(node, &format!("the type of `{}`", name.text), context)?;
-                    Some(Column { name: name.text.clone(), data_type })
-                })
-                .collect();
+            let columns = schema_columns(&fields, context);
             ("schema".to_owned(), CheckRule::Schema { columns, is_exact: fields.boolean("exact", context).unwrap_or(false) })
         }
-        _ => {
-            let with = fields.get("with")?;
-            let with = decode::asset_key(text(with, "`with`", context)?, with, context)?;
-            let mut measures = texts(&fields, "measures", context);
-            if measures.is_empty() {
-                measures.push("count(*)".to_owned());
-            }
-            let with_filter = fields.text("with_where", context).map(str::to_owned);
-            (format!("reconcile({with})"), CheckRule::Reconcile { with, measures, with_filter })
-        }
+        _ => reconcile(&fields, context)?,
     })
+}
+
+fn schema_columns(fields: &Fields<'_>, context: &mut Context<'_>) -> Vec<Column> {
+    let named = fields.named("columns", context);
+    let columns = named.iter().filter_map(|(name, node)| {
+        let data_type = shaping::data_type(node, &format!("the type of `{}`", name.text), context)?;
+        Some(Column { name: name.text.clone(), data_type })
+    });
+    columns.collect()
+}
+
+fn reconcile(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<(String, CheckRule)> {
+    let with = fields.get("with")?;
+    let with = decode::asset_key(text(with, "`with`", context)?, with, context)?;
+    let mut measures = texts(fields, "measures", context);
+    if measures.is_empty() {
+        measures.push("count(*)".to_owned());
+    }
+    let with_filter = fields.text("with_where", context).map(str::to_owned);
+    Some((format!("reconcile({with})"), CheckRule::Reconcile { with, measures, with_filter }))
 }
 
 fn relationships(fields: &Fields<'_>, node: &Node, context: &mut Context<'_>) -> Option<(String, CheckRule)> {

@@ -519,6 +519,17 @@ fn split_header(text: &str) -> Result<(Option<Range<usize>>, usize), Range<usize
     }
 }
 
+/// The YAML inside the header comment; problems are placed in the whole file.
+fn header_nodes(scope: &Scope<'_>, text: &str, range: Range<usize>, problems: &mut Vec<Diagnostic>) -> Vec<Node> {
+    let mut inner = Vec::new();
+    let nodes = yaml::parse(scope.path, &text[range.clone()], &mut inner);
+    for label in inner.iter_mut().flat_map(|problem| &mut problem.labels) {
+        label.span = label.span.start + range.start..label.span.end + range.start;
+    }
+    problems.append(&mut inner);
+    nodes
+}
+
 fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Option<QueryDeclaration> {
     let (header, body_start) = match split_header(text) {
         Ok(split) => split,
@@ -530,17 +541,7 @@ fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Optio
     };
     let is_check = scope.path.starts_with("checks/");
     let (what, table) = if is_check { ("the header", keys::CHECK_HEADER) } else { ("the header", keys::SQL_HEADER) };
-    let documents = header.clone().map(|range| {
-        let mut inner = Vec::new();
-        let nodes = yaml::parse(scope.path, &text[range.clone()], &mut inner);
-        for problem in &mut inner {
-            for label in &mut problem.labels {
-                label.span = label.span.start + range.start..label.span.end + range.start;
-            }
-        }
-        problems.append(&mut inner);
-        nodes
-    });
+    let documents = header.clone().map(|range| header_nodes(scope, text, range, problems));
     let mut context = Context { path: scope.path, offset: header.map_or(0, |range| range.start), problems };
     let key = if is_check { "check".parse().ok() } else { path_key(scope, &mut context) };
     let mut common = Common::new(key?, 0..0, scope.config);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use sqlparser::ast::Query;
 use subak_diag::{Diagnostic, Sources, codes, nearest};
 use subak_domain::graph::GraphError;
-use subak_domain::shape::{ColumnRule, OnReject};
+use subak_domain::shape::ColumnRule;
 use subak_domain::{
     Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, Shape, SqlAsset, StandaloneCheck,
-    StoredAs, Version, WriteMode,
+    Version, WriteMode,
 };
 
 use crate::config::{self, Config, Settings};
@@ -18,8 +18,13 @@ use crate::declare::{self, Common, FileDeclarations, QueryDeclaration, Scope, Se
 use crate::lineage::{self, Catalog, ColumnRef, OutputColumn, OutputColumns};
 use crate::sql::{self, ParsedSql, SqlProblem};
 use crate::template::{self, TemplateValues, physical_name};
-use crate::test::{ProjectTest, TestDeclaration};
+use crate::test::TestDeclaration;
 use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, PROJECT_FILES, Project, shaping, test};
+
+mod linked;
+mod versions;
+
+use versions::{check_fields, ingest_version, storing_fields, version_of};
 
 /// What one file declares, its SQL parsed. Depends on the file, on `subak.yml` and on nothing else.
 #[derive(Debug, Default)]
@@ -247,32 +252,8 @@ fn parse_query(
     let is_templated = declaration.body.contains("{{") || declaration.body.contains("{%");
     let kind = config.connections.get(&declaration.on).map(|connection| connection.kind.clone()).unwrap_or_default();
     let values = TemplateValues { kind, ..values.clone() };
-    let mut incremental = None;
-    let rendered = if is_templated {
-        let both = template::render(&declaration.body, &values, false).and_then(|full| {
-            if full.asks_incremental {
-                incremental = Some(template::render(&declaration.body, &values, true)?.text);
-            }
-            Ok(full.text)
-        });
-        match both {
-            Ok(rendered) => rendered,
-            Err(error) => {
-                let place = template::place(&error, &declaration.body, &values);
-                let span = place.map_or(whole, |range| range.start + start..range.end + start);
-                let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
-                let problem =
-                    Diagnostic::error(codes::TEMPLATE, "the template cannot be rendered").at(path, span, "").caused_by(cause);
-                problems.push(problem.help(
-                    "templates know `ref('asset.key')`, `var('name')`, `as_of`, `run.id`, `run.started_at`, `target.name`, `target.type`, \
-                     `this`, `is_incremental()` and the macros below `macros/`",
-                ));
-                return None;
-            }
-        }
-    } else {
-        declaration.body.clone()
-    };
+    let (rendered, incremental) =
+        if is_templated { render_query(path, &declaration, &values, problems)? } else { (declaration.body.clone(), None) };
     let parsed = match sql::parse(&rendered, dialect) {
         Ok(parsed) => Some(parsed),
         Err(problem) => {
@@ -305,6 +286,34 @@ fn parse_query(
     more.extend(storing_fields(&declaration, &canonical_incremental));
     let version = version_of(&fields, &more);
     Some(ParsedQuery { declaration, rendered, incremental, is_templated, parsed, columns, version })
+}
+
+/// The SQL of a templated file, and the SQL for a table that is there where it differs.
+fn render_query(
+    path: &Arc<str>,
+    declaration: &QueryDeclaration,
+    values: &TemplateValues,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<(String, Option<String>)> {
+    let render = |is_incremental| template::render(&declaration.body, values, is_incremental);
+    let both = render(false).and_then(|full| {
+        let incremental = if full.asks_incremental { Some(render(true)?.text) } else { None };
+        Ok((full.text, incremental))
+    });
+    let error = match both {
+        Ok(rendered) => return Some(rendered),
+        Err(error) => error,
+    };
+    let start = declaration.body_start;
+    let whole = start..(start + declaration.body.len()).max(start);
+    let span = template::place(&error, &declaration.body, values).map_or(whole, |range| range.start + start..range.end + start);
+    let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+    let problem = Diagnostic::error(codes::TEMPLATE, "the template cannot be rendered").at(path, span, "").caused_by(cause);
+    problems.push(problem.help(
+        "templates know `ref('asset.key')`, `var('name')`, `as_of`, `run.id`, `run.started_at`, `target.name`, `target.type`, \
+         `this`, `is_incremental()` and the macros below `macros/`",
+    ));
+    None
 }
 
 fn sql_problem(
@@ -787,120 +796,6 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Warns of names that break the house rules.
-    fn lint(&mut self, assets: &[Asset], queries: &Queries) {
-        let rules = &self.config.lint;
-        let mut found = Vec::new();
-        for asset in assets {
-            let key = asset.key.as_str();
-            for (_, rule) in rules.tables.iter().filter(|(pattern, _)| matches_pattern(pattern, key)) {
-                if !rule.is_match(asset.key.name()) {
-                    found.push((asset, format!("the name of `{key}` does not match `{rule}`")));
-                }
-            }
-            let declared = queries.declared.get(&asset.key).into_iter().flat_map(BTreeMap::keys);
-            let columns = queries.own_columns(&asset.key).into_iter().flatten().chain(declared);
-            for column in columns.filter(|column| rules.columns.as_ref().is_some_and(|rule| !rule.is_match(column))) {
-                let rule = rules.columns.as_ref().map(ToString::to_string).unwrap_or_default();
-                found.push((asset, format!("the column `{column}` of `{key}` does not match `{rule}`")));
-            }
-        }
-        for (asset, message) in found {
-            let (path, span) = self.places.get(&asset.key).cloned().unwrap_or_else(|| ("".into(), 0..0));
-            let problem = Diagnostic::warning(codes::NAME_LINT, message).at(&path, span, "");
-            self.problems.push(problem.help("rename it, or change the rule under `lint:` in `subak.yml`"));
-        }
-    }
-
-    /// The tests that fit the project.
-    fn tests(
-        &mut self,
-        parsed: &[(Arc<str>, Arc<ParsedFile>)],
-        graph: Option<&AssetGraph>,
-        queries: &Queries,
-        values: &TemplateValues,
-    ) -> Vec<ProjectTest> {
-        let Some(graph) = graph else { return Vec::new() };
-        let mut tests: Vec<ProjectTest> = Vec::new();
-        for (path, file) in parsed {
-            for declaration in &file.tests {
-                if let Some(other) = tests.iter().find(|other| other.name == declaration.name) {
-                    let message = format!("the tests in `{}` and here have one name, `{}`", other.path, declaration.name);
-                    self.problems.push(test::misfit(path, &declaration.span, message, "rename one of them".to_owned()));
-                    continue;
-                }
-                tests.extend(self.test(path, declaration, graph, queries, values));
-            }
-        }
-        tests
-    }
-
-    fn test(
-        &mut self,
-        path: &Arc<str>,
-        declaration: &TestDeclaration,
-        graph: &AssetGraph,
-        queries: &Queries,
-        values: &TemplateValues,
-    ) -> Option<ProjectTest> {
-        let Some(asset) = graph.get(&declaration.asset) else {
-            let message = format!("test `{}` is about `{}`, which no file declares", declaration.name, declaration.asset);
-            let near = nearest(declaration.asset.as_str(), self.places.keys().map(AssetKey::as_str));
-            let help = near.map_or_else(|| "declare the asset".to_owned(), |near| format!("did you mean `{near}`?"));
-            self.problems.push(test::misfit(path, &declaration.asset_span, message, help));
-            return None;
-        };
-        let mut known: Vec<&str> = asset.upstream.iter().map(AssetKey::as_str).collect();
-        known.push(if matches!(asset.definition, Definition::Sql(_)) { test::THIS } else { test::SOURCE });
-        for (name, span, _) in &declaration.given {
-            if !known.contains(&name.as_str()) {
-                let message = format!("`{}` does not read `{name}`", declaration.asset);
-                let help = format!("it reads {}", known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "));
-                self.problems.push(test::misfit(path, span, message, help));
-            }
-        }
-        let has_own = declaration.as_of.is_some() || !declaration.vars.is_empty();
-        let query = queries.files.get(&declaration.asset).map(|(file, at)| &file.queries[*at]).filter(|_| has_own);
-        let sql = query.and_then(|query| self.test_query(path, declaration, query, values));
-        Some(ProjectTest {
-            name: declaration.name.clone(),
-            path: Arc::clone(path),
-            span: declaration.span.clone(),
-            asset: declaration.asset.clone(),
-            given: declaration.given.iter().map(|(name, _, rows)| (name.clone(), rows.clone())).collect(),
-            expect: declaration.expect.clone(),
-            as_of: declaration.as_of.clone(),
-            sql,
-        })
-    }
-
-    /// The query of an asset with the variables of a test.
-    fn test_query(
-        &mut self,
-        path: &Arc<str>,
-        declaration: &TestDeclaration,
-        query: &ParsedQuery,
-        values: &TemplateValues,
-    ) -> Option<(String, Option<String>)> {
-        let mut values = values.clone();
-        values.vars.extend(declaration.vars.clone());
-        values.as_of = declaration.as_of.clone().unwrap_or(values.as_of);
-        let on = self.config.connections.get(&query.declaration.on);
-        values.kind = on.map(|connection| connection.kind.clone()).unwrap_or_default();
-        let dialect = dialect_of(&query.declaration.on, self.config, self.connectors).unwrap_or("duckdb");
-        let mut render = |is_incremental| match template::render(&query.declaration.body, &values, is_incremental) {
-            Ok(rendered) => Some((sql::without_end(&rendered.text, dialect), rendered.asks_incremental)),
-            Err(error) => {
-                let message =
-                    format!("the query of `{}` cannot be rendered with the values of this test: {error}", declaration.asset);
-                self.problems.push(test::misfit(path, &declaration.span, message, "correct `vars:`".to_owned()));
-                None
-            }
-        };
-        let (full, asks) = render(false)?;
-        Some((full, if asks { render(true).map(|(sql, _)| sql) } else { None }))
-    }
-
     /// Columns that a table has beside those that its query returns.
     fn keys_of(&self, asset: &Asset) -> Vec<String> {
         match &asset.definition {
@@ -933,23 +828,6 @@ impl<'a> Resolver<'a> {
         }
         self.problems.push(problem.help("break the circle at one of these places"));
     }
-}
-
-/// Whether a key matches a pattern in which `*` stands for anything.
-fn matches_pattern(pattern: &str, key: &str) -> bool {
-    let mut rest = key;
-    let mut parts = pattern.split('*').peekable();
-    let first = parts.next().unwrap_or_default();
-    let Some(after) = rest.strip_prefix(first) else { return false };
-    rest = after;
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.is_empty()
 }
 
 /// The date in the project's time zone.
@@ -997,63 +875,6 @@ fn seed_shape(seed: Option<&SeedDeclaration>) -> Shape {
     };
     let columns = seed.iter().flat_map(|seed| &seed.columns).map(rule).collect();
     Shape { columns, ..Shape::default() }
-}
-
-/// What decides the data of a result beside its query.
-fn storing_fields(declaration: &QueryDeclaration, incremental: &str) -> Vec<(String, String)> {
-    if matches!(declaration.stored_as, StoredAs::View | StoredAs::Table) && declaration.surrogate_key.is_none() {
-        return Vec::new();
-    }
-    let rows = format!(
-        "{} {:?} {:?} {:?} {:?}",
-        declaration.mode.as_str(),
-        declaration.unique_key,
-        declaration.latest,
-        declaration.history,
-        declaration.surrogate_key
-    );
-    vec![("rows".to_owned(), rows), ("incremental".to_owned(), incremental.to_owned())]
-}
-
-fn check_fields(common: &Common) -> Vec<(String, String)> {
-    // Checks decide whether data may be published, so a changed check makes the asset due.
-    common
-        .checks
-        .iter()
-        .map(|check| {
-            let how = format!("{:?} {} {:?} {:?}", check.severity, check.blocking, check.filter, check.tolerance);
-            (format!("check {}", check.name), format!("{:?} {how}", check.rule))
-        })
-        .collect()
-}
-
-fn version_of(fields: &[(&str, &str)], more: &[(String, String)]) -> Version {
-    let more = more.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    Version::of(&fields.iter().copied().chain(more).collect::<Vec<_>>())
-}
-
-fn ingest_version(kind: &str, ingest: &Ingest, content: &str) -> Version {
-    let cursor = ingest.cursor.as_ref().map_or_else(String::new, |cursor| cursor.column.clone());
-    // How refusals are taken does not change what is meant by the rows.
-    let shape = Shape { on_reject: OnReject::default(), rejects_max: None, ..ingest.shape.clone() };
-    let shape = if shape == Shape::default() { String::new() } else { format!("{shape:?}") };
-    let rows = format!("{:?} {:?}", ingest.latest, ingest.history);
-    let columns = ingest.columns.iter().map(|(name, data_type)| (format!("column {name}"), data_type.to_string()));
-    let options = ingest.options.iter().map(|(name, value)| (format!("option {name}"), value.clone()));
-    let more: Vec<(String, String)> = columns.chain(options).collect();
-    let fields = [
-        ("kind", kind),
-        ("from", ingest.from.as_str()),
-        ("to", ingest.to.as_str()),
-        ("stream", &ingest.stream),
-        ("mode", ingest.mode.as_str()),
-        ("key", &ingest.primary_key.join("\u{1f}")),
-        ("cursor", &cursor),
-        ("shape", &shape),
-        ("rows", &rows),
-        ("content", content),
-    ];
-    version_of(&fields, &more)
 }
 
 /// Knows no assets: what a query returns by itself.

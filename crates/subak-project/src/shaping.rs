@@ -267,9 +267,11 @@ pub(crate) fn latest(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<L
 /// `history`.
 pub(crate) fn history(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<History> {
     let fields = Fields::of(fields.get("history")?, keys::HISTORY, &[], "`history`", context)?;
-    let mut history = History::default();
-    history.updated_at = fields.text("updated_at", context).map(str::to_owned);
-    history.closes_missing = fields.word("missing_rows", &[("keep", false), ("close", true)], context).unwrap_or(false);
+    let mut history = History {
+        updated_at: fields.text("updated_at", context).map(str::to_owned),
+        closes_missing: fields.word("missing_rows", &[("keep", false), ("close", true)], context).unwrap_or(false),
+        ..History::default()
+    };
     for (key, slot) in
         [("valid_from", &mut history.valid_from), ("valid_to", &mut history.valid_to), ("is_current", &mut history.is_current)]
     {

@@ -73,9 +73,9 @@ fn marked(records: &RecordBatch, marks: &[bool]) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(columns).expect("marked rows")
 }
 
-fn by_version(is_against_table: bool) -> Option<Latest> {
+fn by_version(is_against_table: bool) -> Latest {
     let order = vec![OrderBy { column: "version".to_owned(), is_descending: true, nulls_first: false }];
-    Some(Latest { order, tie: Tie::Last, is_against_table })
+    Latest { order, tie: Tie::Last, is_against_table }
 }
 
 impl Suite<'_> {
@@ -119,7 +119,7 @@ impl Suite<'_> {
                 &[Some("3"), Some("5"), Some("tie, last")],
             ],
         );
-        let request = LoadRequest { latest: by_version(true), ..Self::request(case, WriteMode::Merge, &first) };
+        let request = LoadRequest { latest: Some(by_version(true)), ..Self::request(case, WriteMode::Merge, &first) };
         let committed = self.load(request, first).await.expect(case);
         assert_eq!(committed.account.map(|account| (account.written, account.superseded)), Some((3, 3)), "{case}");
         let expect: &[Row<'_>] = &[
@@ -133,7 +133,7 @@ impl Suite<'_> {
             &names,
             &[&[Some("1"), Some("1"), Some("late")], &[Some("2"), None, Some("late")], &[Some("3"), Some("5"), Some("again")]],
         );
-        let request = LoadRequest { latest: by_version(true), ..Self::request("latest/2", WriteMode::Merge, &second) };
+        let request = LoadRequest { latest: Some(by_version(true)), ..Self::request("latest/2", WriteMode::Merge, &second) };
         let committed = self.load(request, second).await.expect(case);
         assert_eq!(committed.account.map(|account| (account.written, account.superseded)), Some((1, 2)), "{case}");
         self.assert_rows(
@@ -181,7 +181,7 @@ impl Suite<'_> {
             number += 1;
             let records = marked(&batch(&names, &[&line]), &[is_deletion]);
             let request = Self::request(&format!("{case}/{number}"), WriteMode::Merge, &records);
-            let request = LoadRequest { latest: by_version(true), keeps_tombstones: true, ..request };
+            let request = LoadRequest { latest: Some(by_version(true)), keeps_tombstones: true, ..request };
             self.load(request, records).await.expect(case);
             let lines: Vec<Vec<Option<&str>>> = expect.iter().map(|line| line.iter().map(|text| Some(*text)).collect()).collect();
             let lines: Vec<Row<'_>> = lines.iter().map(Vec::as_slice).collect();
@@ -299,7 +299,7 @@ impl Suite<'_> {
         assert_eq!(quarantine.count(&table(case)).await.expect(case), [2, 0, 0], "the same rows again are not entered again");
         let open = quarantine.rejects(&table(case), RejectStatus::Open, 10).await.expect(case);
         assert_eq!(open[0].reject, reject(2, "{\"id\":\"x\"}"), "nothing of a reject is lost");
-        assert_eq!(quarantine.discard(&table(case), &[open[0].id.clone()]).await.expect(case), 1);
+        assert_eq!(quarantine.discard(&table(case), &[open[0].id.clone()], "2026-01-02T00:00:00Z").await.expect(case), 1);
         self.refused("refused/3", WriteMode::Merge, both(), vec![open[1].id.clone()]).await;
         assert_eq!(quarantine.count(&table(case)).await.expect(case), [0, 1, 1], "what was decided stays decided");
         // Everything was read again, and one of two is mended.
@@ -407,7 +407,7 @@ impl Suite<'_> {
     async fn values_that_are_not_said_stay(&self) {
         let case = "unchanged";
         let names = ["id", "version", "note", "big", UNCHANGED];
-        let latest = || by_version(true);
+        let latest = || Some(by_version(true));
         let load = |name: &'static str, lines: &[Row<'_>]| {
             let records = batch(&names, lines);
             let request = LoadRequest { latest: latest(), ..Self::request(name, WriteMode::Merge, &records) };

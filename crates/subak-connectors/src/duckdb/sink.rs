@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use duckdb::Connection;
-use jiff::Timestamp;
 use subak_connect::reject::RejectStatus;
 use subak_connect::{Committed, ConnectError, Load, LoadRequest, Quarantine, Sink, StoredReject, TableInfo, TableName};
 use subak_domain::LoadId;
@@ -110,11 +109,11 @@ impl Quarantine for Database {
         .await
     }
 
-    async fn discard(&self, table: &TableName, ids: &[String]) -> Result<u64, ConnectError> {
-        let (table, ids) = (table.clone(), ids.to_vec());
+    async fn discard(&self, table: &TableName, ids: &[String], at: &str) -> Result<u64, ConnectError> {
+        let (table, ids, at) = (table.clone(), ids.to_vec(), at.to_owned());
         self.with(move |connection| {
             let session = DuckDbSession::new(connection, "cannot change the quarantine");
-            staging::discard_rejects(&session, &table, &ids, &Timestamp::now().to_string())
+            staging::discard_rejects(&session, &table, &ids, &at)
         })
         .await
     }

@@ -124,7 +124,7 @@ fn detect(input: &Input, options: &Options) -> Result<u8, ConnectError> {
         for _ in 0..SAMPLE_RECORD_COUNT {
             match records.next(&mut record) {
                 Ok(true) if width.is_none_or(|width| width == record.len()) && record.broken.is_none() => {
-                    width = Some(record.len())
+                    width = Some(record.len());
                 }
                 Ok(false) => break,
                 Ok(true) | Err(_) => {

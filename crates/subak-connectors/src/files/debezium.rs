@@ -65,9 +65,8 @@ fn event(
         "m" => return Ok(None),
         other => return Err(format!("the operation `{other}` is not known")),
     };
-    let row = match payload.get(side) {
-        Some(Json::Object(row)) => row,
-        _ => return Err(format!("the event has the operation `{op}` and no `{side}`")),
+    let Some(Json::Object(row)) = payload.get(side) else {
+        return Err(format!("the event has the operation `{op}` and no `{side}`"));
     };
     let kinds = schema.map(|schema| column_schemas(schema, side)).unwrap_or_default();
     let mut record: Record<'static> = Vec::with_capacity(row.len() + 3);
@@ -91,7 +90,7 @@ fn event(
     Ok(Some(record))
 }
 
-/// A number that grows with the log: PostgreSQL's position, MySQL's file and position, else the time.
+/// A number that grows with the log: PostgreSQL's position, `MySQL`'s file and position, else the time.
 fn version(payload: &Map<String, Json>) -> Option<i128> {
     let source = payload.get("source").and_then(Json::as_object);
     let number = |name: &str| source.and_then(|source| source.get(name)).and_then(Json::as_i64).map(i128::from);
@@ -141,7 +140,7 @@ fn by_schema(value: &Json, schema: &Json) -> Result<Value<'static>, String> {
                 (Json::String(encoded), Some(scale)) => decimal(encoded, scale)
                     .map(|digits| Value::Number(Cow::Owned(digits)))
                     .ok_or_else(|| "is no decimal".to_owned()),
-                _ => plain(value),
+                _ => Ok(plain(value)),
             }
         }
         "io.debezium.data.VariableScaleDecimal" => {
@@ -150,7 +149,7 @@ fn by_schema(value: &Json, schema: &Json) -> Result<Value<'static>, String> {
             let digits = encoded.zip(scale).and_then(|(encoded, scale)| decimal(encoded, scale));
             digits.map(|digits| Value::Number(Cow::Owned(digits))).ok_or_else(|| "is no decimal".to_owned())
         }
-        _ => plain(value),
+        _ => Ok(plain(value)),
     }
 }
 
@@ -175,18 +174,18 @@ fn by_declaration(value: &Json, declared: Option<DataType>) -> Result<Value<'sta
             let digits = decimal(encoded, i32::from(scale));
             Ok(Value::Text(Cow::Owned(digits.unwrap_or_else(|| encoded.clone()))))
         }
-        _ => plain(value),
+        _ => Ok(plain(value)),
     }
 }
 
-fn plain(value: &Json) -> Result<Value<'static>, String> {
-    Ok(match value {
+fn plain(value: &Json) -> Value<'static> {
+    match value {
         Json::Null => Value::Null,
         Json::Bool(is_true) => Value::Boolean(*is_true),
         Json::Number(number) => Value::Number(Cow::Owned(number.to_string())),
         Json::String(text) => Value::Text(Cow::Owned(text.clone())),
         nested => Value::Nested(nested.to_string()),
-    })
+    }
 }
 
 fn time_of_day(micros: i64) -> Option<String> {

@@ -140,7 +140,7 @@ pub(super) fn each_record(input: &Input, options: &Options, request: &ReadReques
     } else {
         serde_json::Deserializer::from_reader(text)
             .into_iter::<Box<RawValue>>()
-            .try_for_each(|value| if each(&*value?) { Ok(()) } else { Err(serde::de::Error::custom("stopped")) })
+            .try_for_each(|value| if each(&value?) { Ok(()) } else { Err(serde::de::Error::custom("stopped")) })
     };
     match (stopped, result) {
         (Some(stopped), _) => Err(stopped),

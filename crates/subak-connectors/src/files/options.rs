@@ -119,6 +119,7 @@ impl Format {
 
 /// Parsed options.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent options of one stream, each a key of its own")]
 pub(super) struct Options {
     pub(super) pattern: String,
     format: Option<Format>,

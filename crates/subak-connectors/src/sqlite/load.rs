@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use jiff::Timestamp;
 use rusqlite::{Connection as Driver, TransactionBehavior};
 use subak_connect::reject::RejectStatus;
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
@@ -132,11 +131,11 @@ impl Quarantine for Database {
         .await
     }
 
-    async fn discard(&self, table: &TableName, ids: &[String]) -> Result<u64, ConnectError> {
-        let (table, ids) = (table.clone(), ids.to_vec());
+    async fn discard(&self, table: &TableName, ids: &[String], at: &str) -> Result<u64, ConnectError> {
+        let (table, ids, at) = (table.clone(), ids.to_vec(), at.to_owned());
         self.with(true, move |driver| {
             let session = SqliteSession::new(driver, "cannot change the quarantine");
-            staging::discard_rejects(&session, &table, &ids, &Timestamp::now().to_string())
+            staging::discard_rejects(&session, &table, &ids, &at)
         })
         .await
     }

@@ -49,7 +49,7 @@ impl Session for SqliteSession<'_> {
     fn rows(&self, sql: &str, count_max: usize) -> Result<Vec<TextRow>, ConnectError> {
         let read = || -> rusqlite::Result<Vec<TextRow>> {
             let mut statement = self.driver.prepare(sql)?;
-            let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let line = |row: &rusqlite::Row<'_>| {
                 names.iter().enumerate().map(|(at, name)| Ok((name.clone(), values::text_of(row.get_ref(at)?)))).collect()
             };

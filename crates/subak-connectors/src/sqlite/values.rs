@@ -221,7 +221,10 @@ pub(super) fn shown(value: ValueRef<'_>) -> String {
 /// A value as JSON, exact: bytes become an object with their hexadecimal digits.
 pub(super) fn json_of(value: ValueRef<'_>) -> serde_json::Value {
     let hex = |bytes: &[u8]| {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut digits = String::with_capacity(2 * bytes.len());
+        for byte in bytes {
+            digits.push_str(&format!("{byte:02x}"));
+        }
         serde_json::json!({ "hex": digits })
     };
     match value {

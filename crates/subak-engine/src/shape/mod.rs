@@ -232,7 +232,7 @@ impl Shaper {
         let mut arrays: Vec<ArrayRef> = self.positions.iter().map(|at| Arc::clone(computed.column(*at))).collect();
         match (&self.mark, deletes) {
             (Mark::FilterExit, _) => {
-                arrays.push(Arc::new((0..row_count).map(|row| Some(!passes(row))).collect::<BooleanArray>()))
+                arrays.push(Arc::new((0..row_count).map(|row| Some(!passes(row))).collect::<BooleanArray>()));
             }
             (Mark::Operation { .. }, Some((words, Deletes::Remove))) => arrays.push(Arc::new(BooleanArray::from(words))),
             _ => {}

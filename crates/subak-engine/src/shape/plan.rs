@@ -142,11 +142,9 @@ impl Plan {
         if let Some(held) = &setting.held {
             let known = held.fields().iter().find(|field| field.name().eq_ignore_ascii_case(&column.name));
             match known {
-                Some(known) => column.follow(setting, known)?,
-                None if !setting.deletes_known(&column.name) => {
-                    if !self.take_new(setting, &column)? {
-                        return Ok(());
-                    }
+                Some(known) => column.follow(setting, known),
+                None if !setting.deletes_known(&column.name) && !self.take_new(setting, &column)? => {
+                    return Ok(());
                 }
                 None => {}
             }
@@ -243,13 +241,13 @@ impl Setting<'_> {
 
 impl PlannedColumn {
     /// Takes the type of the column that the table has, or makes that wider.
-    fn follow(&mut self, setting: &Setting<'_>, held: &Field) -> Result<(), ConnectError> {
+    fn follow(&mut self, setting: &Setting<'_>, held: &Field) {
         if *held.data_type() == self.arrow_type {
-            return Ok(());
+            return;
         }
         let (held_type, arriving) = (convert::logical_type(held.data_type()), convert::logical_type(&self.arrow_type));
         if held_type == arriving {
-            return Ok(());
+            return;
         }
         let contract = setting.shape.contract;
         let wider = common_type(held_type, arriving).filter(|common| *common != held_type);
@@ -257,16 +255,15 @@ impl PlannedColumn {
             self.convert_to = Some(wider);
             self.arrow_type = convert::arrow_type(wider);
             self.is_widened = true;
-            return Ok(());
+            return;
         }
         if self.convert_to.is_some() && contract == Contract::Evolve {
             // What is declared is meant; the sink says that the table is another one.
-            return Ok(());
+            return;
         }
         self.on_reject = contract_policy(contract, self.on_reject);
         self.convert_to = Some(held_type);
         self.arrow_type = convert::arrow_type(held_type);
-        Ok(())
     }
 
     fn fill_with(&mut self, default: &str) -> Result<(), ConnectError> {

@@ -7,7 +7,7 @@ use subak_connect::reject::RejectStatus;
 use subak_connect::{Quarantine, StoredReject, TableName};
 use subak_diag::{Diagnostic, codes};
 use subak_domain::{Action, Asset, AssetKey, Definition, Reason, StepId};
-use subak_engine::Connections;
+use subak_engine::{Clock, Connections, SystemClock};
 
 use super::run::{self, Hold};
 use super::{Context, select};
@@ -190,5 +190,5 @@ async fn mark(connections: &ProjectConnections, asset: &Asset, args: &Quarantine
     let connection = connections.open(name).await?;
     let Some(quarantine) = connection.quarantine() else { return Ok(0) };
     let quarantine: &dyn Quarantine = quarantine;
-    Ok(quarantine.discard(&TableName::of(&asset.key), &ids).await?)
+    Ok(quarantine.discard(&TableName::of(&asset.key), &ids, &SystemClock.now().to_string()).await?)
 }

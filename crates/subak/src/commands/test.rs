@@ -142,7 +142,7 @@ async fn run(project: &Project, test: &ProjectTest, now: &str) -> Result<Vec<Str
     let run = RunId::from_parts(u64::try_from(convert::parse_datetime(now).unwrap_or(0) / 1000).unwrap_or(0), 1);
     executor.execute(run, &action, &StopSignal::default()).await.map_err(|failure| diagnostic_of(&failure))?;
     let found = table_rows(database.as_ref(), &asset.key).await.map_err(failed)?;
-    compare(&found, &test.expect)
+    compare(&found, &test.expect).map_err(|problem| *problem)
 }
 
 /// The asset without what a test does not need: checks that read other tables, and connections of its own.
@@ -316,7 +316,7 @@ async fn table_rows(database: &dyn Connection, key: &AssetKey) -> Result<Vec<Row
 }
 
 /// What differs, as lines for people. Only columns that the expectation names are compared; the order of rows is not.
-fn compare(found: &[Row], expect: &[TestRow]) -> Result<Vec<String>, Diagnostic> {
+fn compare(found: &[Row], expect: &[TestRow]) -> Result<Vec<String>, Box<Diagnostic>> {
     let mut names: Vec<&String> = Vec::new();
     for (name, _) in expect.iter().flatten() {
         if !names.contains(&name) {
@@ -328,7 +328,7 @@ fn compare(found: &[Row], expect: &[TestRow]) -> Result<Vec<String>, Diagnostic>
     {
         let message = format!("the result has no column `{missing}`");
         let known = first.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        return Err(Diagnostic::error(codes::TEST_INVALID, message).help(format!("it has {known}")));
+        return Err(Box::new(Diagnostic::error(codes::TEST_INVALID, message).help(format!("it has {known}"))));
     }
     let line = |values: &[Option<String>]| {
         let part = |(name, value): (&&String, &Option<String>)| format!("{name}: {}", value.as_deref().unwrap_or("null"));

@@ -360,12 +360,12 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "a byte order mark alone", input: "\u{feff}".as_bytes(), expect: Expect::Rows { header: &[], rows: &[] } },
     Case {
         name: "UTF-16, little end first",
-        input: b"\xff\xfei\0d\0,\0v\0\r\0\n\01\0,\0\xac \r\0\n\0",
+        input: b"\xff\xfei\0d\0,\0v\0\r\0\n\x001\0,\0\xac \r\0\n\0",
         expect: Expect::Rows { header: &["id", "v"], rows: &[&[Some("1"), Some("€")]] },
     },
     Case {
         name: "UTF-16, big end first",
-        input: b"\xfe\xff\0i\0d\0,\0v\0\n\01\0, \xac\0\n",
+        input: b"\xfe\xff\0i\0d\0,\0v\0\n\x001\0, \xac\0\n",
         expect: Expect::Rows { header: &["id", "v"], rows: &[&[Some("1"), Some("€")]] },
     },
     Case {

@@ -1,4 +1,4 @@
-//! The facts of JSONTestSuite with values of our own; a fact about a single value stands inside a record. Where the suite leaves
+//! The facts of `JSONTestSuite` with values of our own; a fact about a single value stands inside a record. Where the suite leaves
 //! the outcome open, numbers of any size stay as they are, byte order marks go, UTF-16 is told by its zeros, lone surrogates and broken UTF-8 are refused.
 
 /// One document and what comes out of it.
@@ -132,12 +132,12 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "half a byte order mark", input: b"\xef\xbb[{\"id\": 3}]", expect: Expect::Bad { about: "" } },
     Case {
         name: "UTF-16 without a byte order mark, little end first",
-        input: b"[\0{\0\"\0v\0\"\0:\03\0}\0]\0",
+        input: b"[\0{\0\"\0v\0\"\0:\x003\0}\0]\0",
         expect: Expect::Records(&[r#"{"v":3}"#]),
     },
     Case {
         name: "UTF-16 without a byte order mark, big end first",
-        input: b"\0[\0{\0\"\0v\0\"\0:\03\0}\0]",
+        input: b"\0[\0{\0\"\0v\0\"\0:\x003\0}\0]",
         expect: Expect::Records(&[r#"{"v":3}"#]),
     },
     Case { name: "UTF-32 with a byte order mark", input: b"\xff\xfe\0\0{\0\0\0}\0\0\0", expect: Expect::Bad { about: "" } },

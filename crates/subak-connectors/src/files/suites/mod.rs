@@ -1,4 +1,4 @@
-//! What the public suites for CSV and JSON test (csv-spectrum, RFC 4180 and the suites after it, JSONTestSuite), as tables of our own:
+//! What the public suites for CSV and JSON test (csv-spectrum, RFC 4180 and the suites after it, `JSONTestSuite`), as tables of our own:
 //! the facts are theirs, the inputs are not.
 
 mod csv_cases;
