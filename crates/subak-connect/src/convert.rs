@@ -178,6 +178,19 @@ pub fn to_declared(batch: Batch, columns: &BTreeMap<String, DataType>) -> Result
 
 /// A value as text for people.
 pub fn text_at(array: &ArrayRef, row: usize) -> String {
+    // Arrow itself shows times with a zone only when it has a table of zones.
+    if let ArrowType::Timestamp(_, zone) = array.data_type()
+        && array.is_valid(row)
+    {
+        let target = ArrowType::Timestamp(TimeUnit::Microsecond, zone.clone());
+        if let Ok(micros) = arrow::compute::cast(&array.slice(row, 1), &target) {
+            let value = micros.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().value(0);
+            let text = if zone.is_some() { format_timestamp(value) } else { format_datetime(value) };
+            if let Some(text) = text {
+                return text;
+            }
+        }
+    }
     arrow::util::display::array_value_to_string(array, row).unwrap_or_default()
 }
 

@@ -10,7 +10,7 @@ use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use subak_domain::{Cursor, DataType};
 
-use crate::source::CursorBound;
+use crate::source::{CursorBound, SourceItem, future_warning};
 use crate::{ConnectError, ConnectErrorKind, convert};
 
 /// Keeps rows at or above a bound and remembers the highest value that it saw.
@@ -18,12 +18,14 @@ use crate::{ConnectError, ConnectErrorKind, convert};
 pub struct Tracker {
     bound: CursorBound,
     highest: Option<Cursor>,
+    /// The highest value in the future.
+    beyond: Option<Cursor>,
 }
 
 impl Tracker {
     /// Starts at `bound`.
     pub fn new(bound: CursorBound) -> Self {
-        Self { bound, highest: None }
+        Self { bound, highest: None, beyond: None }
     }
 
     /// The rows within the bounds. `typed` is the cursor column in its declared type; without one, the column as it stands.
@@ -83,19 +85,32 @@ impl Tracker {
             ArrowType::Float32 => array.as_primitive::<Float32Type>().value(row).is_nan(),
             _ => false,
         };
-        let best = (0..array.len()).filter(|row| array.is_valid(*row) && !is_nan(*row)).max_by(|a, b| compare(*a, *b));
-        let Some(best) = best else { return Ok(()) };
         let data_type = convert::logical_type(array.data_type());
-        let next = Cursor { column: self.bound.column.clone(), value: text_of(array, best), data_type };
-        if self.highest.as_ref().is_none_or(|highest| next.is_after(highest)) {
-            self.highest = Some(next);
+        let cursor = |row: usize| Cursor { column: self.bound.column.clone(), value: text_of(array, row), data_type };
+        let is_usable = |row: &usize| array.is_valid(*row) && !is_nan(*row);
+        let best = (0..array.len()).filter(is_usable).max_by(|a, b| compare(*a, *b)).map(cursor);
+        let is_allowed = |cursor: &Cursor| self.bound.future.is_none_or(|future| future.allows(cursor));
+        let (next, beyond) = match best {
+            Some(best) if !is_allowed(&best) => {
+                let allowed = (0..array.len()).filter(is_usable).filter(|row| is_allowed(&cursor(*row)));
+                (allowed.max_by(|a, b| compare(*a, *b)).map(cursor), Some(best))
+            }
+            best => (best, None),
+        };
+        for (slot, found) in [(&mut self.highest, next), (&mut self.beyond, beyond)] {
+            if let Some(found) = found
+                && slot.as_ref().is_none_or(|highest| found.is_after(highest))
+            {
+                *slot = Some(found);
+            }
         }
         Ok(())
     }
 
-    /// The highest value so far.
-    pub fn highest(self) -> Option<Cursor> {
-        self.highest
+    /// The last items of a read: the highest value that a cursor may stand on, and a warning about one in the future.
+    pub fn items(self) -> Vec<SourceItem> {
+        let warning = self.beyond.map(|beyond| SourceItem::Warning(future_warning(&beyond)));
+        warning.into_iter().chain(self.highest.map(SourceItem::Cursor)).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use subak_domain::{CheckRule, Column, Cursor, LoadId, WriteMode};
 
-use crate::source::ReadRequest;
+use crate::source::{ReadRequest, future_warning};
 use crate::{
     Audit, AuditResult, Batch, Commit, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, Reject, Sink,
     Source, SourceItem, Staged, StagedRows, StreamInfo, TableInfo, TableName, convert,
@@ -99,8 +99,13 @@ impl Memory {
             let keep: BooleanArray =
                 values.iter().map(|value| Some(value.as_ref().map_or(!bound.without_nulls, wanted))).collect();
             rows = filter_record_batch(&rows, &keep).map_err(internal)?;
-            let highest = column_texts(&rows, at).into_iter().flatten().max_by_key(|value| order(value, data_type));
-            cursor = highest.map(|value| Cursor { column: bound.column.clone(), value, data_type });
+            let known = column_texts(&rows, at).into_iter().flatten();
+            let known = known.map(|value| Cursor { column: bound.column.clone(), value, data_type });
+            let (allowed, beyond): (Vec<_>, Vec<_>) =
+                known.partition(|cursor| bound.future.is_none_or(|future| future.allows(cursor)));
+            let highest = |cursors: Vec<Cursor>| cursors.into_iter().max_by_key(|cursor| order(&cursor.value, data_type));
+            items.extend(highest(beyond).map(|beyond| Ok(SourceItem::Warning(future_warning(&beyond)))));
+            cursor = highest(allowed);
         }
         // Two batches where there are two rows, so that whoever reads must handle several.
         let middle = rows.num_rows() / 2;

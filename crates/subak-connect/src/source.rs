@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use subak_domain::{Column, Cursor, DataType};
 
-use crate::{Batch, ConnectError, Reject, TableName};
+use crate::{Batch, ConnectError, Reject, TableName, convert};
 
 /// One external system, open for reading. Holds a connection and no run state.
 #[async_trait]
@@ -71,6 +71,44 @@ pub struct CursorBound {
     pub is_upper_closed: bool,
     /// Whether rows without a value are left out.
     pub without_nulls: bool,
+    /// Values above this move no cursor: their rows are read, and read again until their time has come.
+    pub future: Option<FutureLimit>,
+}
+
+/// The time above which a value of a cursor column lies in the future, in microseconds since 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FutureLimit {
+    /// For dates and times without a zone: as the clock on the wall shows it.
+    pub wall: i64,
+    /// For timestamps: in UTC.
+    pub utc: i64,
+}
+
+impl FutureLimit {
+    /// The limit as a cursor of this type; `None` for types without a future.
+    pub fn cursor(&self, column: &str, data_type: DataType) -> Option<Cursor> {
+        let value = match data_type {
+            DataType::Timestamp => convert::format_timestamp(self.utc)?,
+            DataType::DateTime => convert::format_datetime(self.wall)?,
+            DataType::Date => convert::format_datetime(self.wall)?.get(..10)?.to_owned(),
+            _ => return None,
+        };
+        Some(Cursor { column: column.to_owned(), value, data_type })
+    }
+
+    /// Whether a value is one that a cursor may stand on.
+    pub fn allows(&self, cursor: &Cursor) -> bool {
+        self.cursor(&cursor.column, cursor.data_type).is_none_or(|limit| !cursor.is_after(&limit))
+    }
+}
+
+/// What people are told about a value in the future.
+#[must_use]
+pub fn future_warning(highest: &Cursor) -> String {
+    format!(
+        "the highest `{}` is `{}`, in the future; its rows are loaded, and the cursor waits below it",
+        highest.column, highest.value
+    )
 }
 
 impl CursorBound {

@@ -24,16 +24,25 @@ impl Cursor {
         let number = |text: &str| text.parse::<i128>().ok();
         match (self.data_type, number(&self.value), number(&other.value)) {
             (DataType::SmallInt | DataType::Integer | DataType::BigInt | DataType::UnsignedBigInt, Some(a), Some(b)) => a > b,
-            (DataType::Decimal { .. } | DataType::Real | DataType::Double, ..) => {
-                match (self.value.parse::<f64>(), other.value.parse::<f64>()) {
-                    (Ok(a), Ok(b)) => a > b,
-                    _ => self.value > other.value,
-                }
-            }
-            (DataType::Date | DataType::DateTime | DataType::Timestamp, ..) => {
-                self.value.replace('T', " ") > other.value.replace('T', " ")
-            }
+            (DataType::Decimal { .. }, ..) => decimal_key(&self.value) > decimal_key(&other.value),
+            (DataType::Real | DataType::Double, ..) => match (self.value.parse::<f64>(), other.value.parse::<f64>()) {
+                (Ok(a), Ok(b)) => a > b,
+                _ => self.value > other.value,
+            },
+            (DataType::Timestamp, ..) => match (self.value.parse::<jiff::Timestamp>(), other.value.parse::<jiff::Timestamp>()) {
+                (Ok(a), Ok(b)) => a > b,
+                _ => self.value.replace('T', " ") > other.value.replace('T', " "),
+            },
+            (DataType::Date | DataType::DateTime, ..) => self.value.replace('T', " ") > other.value.replace('T', " "),
             _ => self.value > other.value,
         }
     }
+}
+
+/// A decimal text as something that compares like its value: whole part, then the digits behind the point; negative ones reversed.
+fn decimal_key(text: &str) -> (i128, i128) {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let sign = if text.starts_with('-') { -1 } else { 1 };
+    let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(38).collect();
+    (whole.parse().unwrap_or(0), sign * fraction.parse::<i128>().unwrap_or(0))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::tz::TimeZone;
 use subak_connect::sql::Incremental;
 use subak_connect::{
     Audit, AuditResult, BuildRequest, Commit, ConnectError, ConnectErrorKind, Connection, RowPrograms, Staged, TableName, convert,
@@ -56,6 +57,8 @@ pub struct DataExecutor {
     pub reporter: Arc<dyn Reporter>,
     /// The time that counts as now, as wall-clock text in the project's time zone, for example `2026-11-21 08:30:00`.
     pub as_of: String,
+    /// The project's time zone.
+    pub timezone: TimeZone,
 }
 
 /// One attempt: what it belongs to and how it is stopped.
@@ -78,15 +81,14 @@ impl StepExecutor for DataExecutor {
                 let attempt = self.attempt(run, action, asset, stop);
                 let how = How { full_refresh: *full_refresh, range: range.as_ref() };
                 let mut outcome = self.materialize(asset, &how, &attempt).await?;
-                outcome.version = Some(asset.version.clone());
+                // A part of the stream says nothing about the rest of the table.
+                outcome.version = range.is_none().then(|| asset.version.clone());
                 Ok(outcome)
             }
             Work::Replay { asset, rejects, values } => {
                 let asset = self.asset(asset)?;
                 let attempt = self.attempt(run, action, asset, stop);
-                let mut outcome = self.replay(asset, rejects, values, &attempt).await?;
-                outcome.version = Some(asset.version.clone());
-                Ok(outcome)
+                self.replay(asset, rejects, values, &attempt).await
             }
             Work::Check { name } => {
                 let check = self.graph.check(name).ok_or_else(|| moved_on(&format!("check `{name}`")))?;
@@ -103,11 +105,19 @@ impl StepExecutor for DataExecutor {
         let load = LoadId::new(run, &action.step, asset.version.as_str());
         let committed = connection.sink()?.committed(&load).await.ok()??;
         let note = Some("the process died after this was published".to_owned());
+        let is_whole = matches!(action.work, Work::Materialize { range: None, .. });
         Some(StepOutcome {
-            version: Some(asset.version.clone()),
+            version: is_whole.then(|| asset.version.clone()),
             ..load::outcome(&committed, committed.account, Vec::new(), note)
         })
     }
+}
+
+/// A wall-clock text of a zone as wall-clock text in UTC.
+fn in_utc(text: &str, zone: &TimeZone) -> Option<String> {
+    let wall: jiff::civil::DateTime = text.parse().ok()?;
+    let instant = wall.to_zoned(zone.clone()).ok()?.timestamp();
+    convert::format_datetime(instant.as_microsecond())
 }
 
 fn moved_on(what: &str) -> Box<Failure> {
@@ -139,7 +149,8 @@ impl DataExecutor {
     fn context(&self, run: RunId) -> RunContext {
         let micros = i64::try_from(run.unix_ms()).unwrap_or(0).saturating_mul(1000);
         let started_at = convert::format_datetime(micros).unwrap_or_default();
-        RunContext { id: run.to_string(), started_at, as_of: self.as_of.clone() }
+        let as_of_utc = in_utc(&self.as_of, &self.timezone).unwrap_or_else(|| self.as_of.clone());
+        RunContext { id: run.to_string(), started_at, as_of: self.as_of.clone(), as_of_utc }
     }
 
     fn attempt<'a>(&'a self, run: RunId, action: &'a Action, asset: &Asset, stop: &'a StopSignal) -> Attempt<'a> {

@@ -2,7 +2,7 @@
 
 mod bounds;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
@@ -13,6 +13,7 @@ use subak_connect::{
     Sink, Source, SourceItem, Staged, TableInfo, TableName,
 };
 use subak_domain::shape::{Changes, Contract, Deletes, OnReject};
+use subak_domain::write::{Latest, Tie};
 use subak_domain::{
     Asset, Cursor, CursorRange, DataType, Failure, FailureClass, Ingest, NullCursor, RowAccount, StepOutcome, WriteMode,
 };
@@ -52,7 +53,7 @@ struct Reading {
     warnings: Vec<String>,
     null_cursor_count: u64,
     /// Lines of replayed rows that were refused again.
-    refused_again: Vec<usize>,
+    refused_again: BTreeSet<usize>,
 }
 
 impl Ingesting<'_> {
@@ -188,7 +189,8 @@ impl Ingesting<'_> {
             needs_key: matches!(self.ingest.mode, WriteMode::Merge | WriteMode::Snapshot),
             held: info.filter(|_| is_held).map(|info| info.schema.clone()),
             can_widen: self.sink.can_widen(),
-            deletes_on_exit: start.mode == WriteMode::Merge && info.is_some(),
+            // A first load too: which row of a key stays is decided before rows that fail the filter leave.
+            deletes_on_exit: self.ingest.mode == WriteMode::Merge,
             run_values: &self.attempt.run.values(),
             programs: self.programs,
         };
@@ -266,7 +268,7 @@ impl Ingesting<'_> {
             has_unique_key: matches!(self.ingest.mode, WriteMode::Merge | WriteMode::Snapshot),
             primary_key: self.ingest.primary_key.clone(),
             overlap: start.overlap.clone(),
-            latest: self.ingest.latest.clone(),
+            latest: self.latest(),
             history: self.ingest.history.clone(),
             at: self.attempt.run.started_at.clone(),
             is_complete: start.is_complete,
@@ -279,6 +281,16 @@ impl Ingesting<'_> {
             keeps_tombstones: changes.is_some_and(|changes| changes.deletes == Deletes::Remove),
             ..LoadRequest::new(self.attempt.load.clone(), table.clone(), shaper.schema(), start.mode)
         }
+    }
+
+    /// Which row of a key stays.
+    fn latest(&self) -> Option<Latest> {
+        let mut latest = self.ingest.latest.clone()?;
+        if self.attempt.is_redefined && latest.tie == Tie::First {
+            // The same rows come again in another shape, and must reach the table.
+            latest.is_against_table = false;
+        }
+        Some(latest)
     }
 
     async fn stage(&self, start: &Start, reading: &mut Reading) -> Result<Box<dyn Staged>, Box<Failure>> {
@@ -322,7 +334,11 @@ impl Ingesting<'_> {
     ) -> Result<StepOutcome, Box<Failure>> {
         let checks = audit_staged(self.asset, staged.as_mut(), self.attempt).await?;
         reading.commit.cursor = self.cursor_after(start, &mut reading);
-        reading.commit.account = Some(reading.account);
+        let account = reading.account;
+        reading.commit.account = Some(account);
+        if account.rejected > 0 && self.ingest.history.closes_missing && start.is_complete && start.mode == WriteMode::Snapshot {
+            reading.warnings.push("keys that did not arrive stay open, because rows were refused that may be theirs".to_owned());
+        }
         if let Some(ids) = self.replayed {
             let is_kept = |at: &usize| !reading.refused_again.contains(&(at + 1));
             reading.commit.replayed = (0..ids.len()).filter(is_kept).map(|at| ids[at].clone()).collect();
@@ -338,7 +354,6 @@ impl Ingesting<'_> {
                 _ => return Err(untouched(error)),
             },
         };
-        let account = reading.account;
         let note = match (committed.changed, account.read) {
             (true, _) => None,
             (false, 0) => Some("no new rows".to_owned()),
@@ -402,6 +417,8 @@ pub(crate) struct RunContext {
     pub(crate) started_at: String,
     /// The time that counts as now, as wall-clock text in the project's time zone.
     pub(crate) as_of: String,
+    /// The same time as wall-clock text in UTC.
+    pub(crate) as_of_utc: String,
 }
 
 impl RunContext {

@@ -1,6 +1,6 @@
 //! Rejects as a source: rows from the quarantine that are loaded after all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -32,7 +32,8 @@ pub(crate) async fn source(
 ) -> Result<Rejects, Box<Failure>> {
     let table = TableName::of(&asset.key);
     let open = guarded(attempt.stop, quarantine.rejects(&table, RejectStatus::Open, u64::MAX)).await?;
-    let wanted: Vec<_> = open.into_iter().filter(|stored| ids.contains(&stored.id)).collect();
+    let asked: HashSet<&String> = ids.iter().collect();
+    let wanted: Vec<_> = open.into_iter().filter(|stored| asked.contains(&stored.id)).collect();
     let rows: Vec<String> = wanted.iter().map(|stored| with_values(&stored.reject.row, values)).collect();
     let rows = batch_of_rejects(&rows).map_err(|(at, error)| {
         let id = wanted.get(at).map(|stored| stored.id.as_str()).unwrap_or_default();

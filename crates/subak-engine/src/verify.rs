@@ -223,7 +223,12 @@ impl<'a> Comparison<'a> {
         let mut shape = ingest.shape.clone();
         shape.on_reject = OnReject::Quarantine;
         shape.children.clear();
-        let run = RunContext { id: String::new(), started_at: self.request.as_of.clone(), as_of: self.request.as_of.clone() };
+        let run = RunContext {
+            id: String::new(),
+            started_at: self.request.as_of.clone(),
+            as_of: self.request.as_of.clone(),
+            as_of_utc: self.request.as_of.clone(),
+        };
         let programs = self.request.connections.programs();
         let mut shaper: Option<Shaper> = None;
         let request = ReadRequest {

@@ -261,7 +261,9 @@ pub(crate) fn latest(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<L
         }
     }
     let keeps_first = fields.boolean("keep_first", context).unwrap_or(false);
-    Some(Latest { order, tie: if keeps_first { Tie::First } else { Tie::Last }, is_against_table: false })
+    // A row that is older than the one in the table is as superseded as one that is older than another of its load.
+    let is_against_table = !order.is_empty();
+    Some(Latest { order, tie: if keeps_first { Tie::First } else { Tie::Last }, is_against_table })
 }
 
 /// `history`.

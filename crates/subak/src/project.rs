@@ -38,6 +38,11 @@ impl Opened {
         &self.project.graph
     }
 
+    /// The project's time zone.
+    pub(crate) fn timezone(&self) -> jiff::tz::TimeZone {
+        zone_of(&self.project.config.timezone)
+    }
+
     /// The folder of local state. Each profile has its own: what stands in one warehouse says nothing about another.
     pub(crate) fn state_folder(&self) -> PathBuf {
         let folder = self.root.join(STATE_FOLDER);
@@ -155,15 +160,17 @@ pub(crate) fn load(root: &Path, global: &Global, settings: &Settings) -> Loaded 
     subak_project::load(&read_files(root), &options)
 }
 
+/// The time zone of this name; loading has refused names that are none.
+fn zone_of(name: &str) -> jiff::tz::TimeZone {
+    jiff::tz::TimeZone::get(name).unwrap_or(jiff::tz::TimeZone::UTC)
+}
+
 /// The time that counts as now: what was asked for, a date being its midnight, else the time in the project's zone.
 pub(crate) fn as_of(asked: Option<&str>, timezone: &str) -> String {
     match asked {
         Some(date) if date.len() == 10 => format!("{date} 00:00:00"),
         Some(text) => text.replace('T', " "),
-        None => {
-            let zone = jiff::tz::TimeZone::get(timezone).unwrap_or(jiff::tz::TimeZone::UTC);
-            SystemClock.now().to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string()
-        }
+        None => SystemClock.now().to_zoned(zone_of(timezone)).strftime("%Y-%m-%d %H:%M:%S").to_string(),
     }
 }
 

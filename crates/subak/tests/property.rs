@@ -182,6 +182,7 @@ impl Loader {
             connections: Arc::new(world),
             reporter: Arc::new(Quiet),
             as_of: "2030-01-01 00:00:00".to_owned(),
+            timezone: jiff::tz::TimeZone::UTC,
         };
         Self { executor, memory, database, run: 0 }
     }

@@ -6,6 +6,7 @@ use duckdb::Connection;
 use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
+use subak_connect::source::future_warning;
 use subak_connect::{
     Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, CursorBound, Dialect, ReadRequest, Source,
     SourceItem, SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
@@ -139,11 +140,21 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
     stream_batches(connection, &format!("select * from {table}{filter}"), |batch| {
         Ok(producer.send(SourceItem::Batch(Batch::new(batch)))?)
     })?;
-    let highest = format!("select cast(max({quoted}) as varchar) as highest from {table}{filter}");
     let session = DuckDbSession::new(connection, format!("cannot read `{}`", request.stream));
-    let highest = session.rows(&highest, 1)?.into_iter().next().and_then(|row| row.into_iter().next()?.1);
-    if let Some(value) = highest {
-        producer.send(SourceItem::Cursor(Cursor { column: bound.column.clone(), value, data_type: column.data_type }))?;
+    let highest = |test: &str| -> Result<Option<Cursor>, ConnectError> {
+        let sql = format!("select cast(max({quoted}){test} as varchar) as highest from {table}{filter}");
+        let value = session.rows(&sql, 1)?.into_iter().next().and_then(|row| row.into_iter().next()?.1);
+        Ok(value.map(|value| Cursor { column: bound.column.clone(), value, data_type: column.data_type }))
+    };
+    let mut cursor = highest("")?;
+    if let (Some(beyond), Some(future)) = (&cursor, &bound.future)
+        && let Some(limit) = future.cursor(&bound.column, column.data_type).filter(|limit| beyond.is_after(limit))
+    {
+        producer.send(SourceItem::Warning(future_warning(beyond)))?;
+        cursor = highest(&format!(" filter (where {quoted} <= {})", DIALECT.literal(&limit.value)))?;
+    }
+    if let Some(cursor) = cursor {
+        producer.send(SourceItem::Cursor(cursor))?;
     }
     Ok(())
 }

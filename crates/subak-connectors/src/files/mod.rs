@@ -306,8 +306,10 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
         let schema = Schema::new(fields.collect::<Vec<_>>());
         output.tracker = None;
         output.send(RecordBatch::new_empty(Arc::new(schema)), Origin::default())?;
-    } else if let Some(cursor) = output.tracker.take().and_then(Tracker::highest) {
-        producer.send(SourceItem::Cursor(cursor))?;
+    } else {
+        for item in output.tracker.take().into_iter().flat_map(Tracker::items) {
+            producer.send(item)?;
+        }
     }
     Ok(())
 }

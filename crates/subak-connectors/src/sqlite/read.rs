@@ -11,6 +11,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection as Driver, OptionalExtension};
 use subak_connect::batch::{BATCH_BYTES_MAX, BATCH_ROW_COUNT_MAX};
 use subak_connect::blocking::{Producer, Stopped};
+use subak_connect::source::{FutureLimit, future_warning};
 use subak_connect::{
     Batch, ConnectError, ConnectErrorKind, CursorBound, ReadRequest, Reject, Source, SourceItem, StreamInfo, TableName, blocking,
     convert,
@@ -137,6 +138,17 @@ fn parameter(cursor: &Cursor) -> rusqlite::types::Value {
     }
 }
 
+/// Whether a text is a value of the cursor's type. One that is not will be refused by whoever converts it.
+fn is_of_type(text: &str, data_type: DataType) -> bool {
+    match data_type {
+        DataType::SmallInt | DataType::Integer | DataType::BigInt | DataType::UnsignedBigInt => text.parse::<i128>().is_ok(),
+        DataType::Real | DataType::Double | DataType::Decimal { .. } => text.parse::<f64>().is_ok_and(f64::is_finite),
+        DataType::Date | DataType::DateTime => convert::parse_datetime(text).is_some(),
+        DataType::Timestamp => convert::parse_timestamp(text).is_some(),
+        _ => true,
+    }
+}
+
 struct Reader<'a> {
     columns: Vec<Column>,
     schema: SchemaRef,
@@ -146,6 +158,9 @@ struct Reader<'a> {
     /// The declared type of the cursor column, else what SQLite's declaration says.
     cursor_type: DataType,
     highest: Option<Cursor>,
+    future: Option<FutureLimit>,
+    /// The highest value in the future.
+    beyond: Option<Cursor>,
     /// The first value of the current row that does not fit its column: the column and the value.
     misfit: Option<(usize, String)>,
     rejects: Vec<Reject>,
@@ -180,6 +195,8 @@ impl<'a> Reader<'a> {
             cursor_at,
             cursor_type,
             highest: None,
+            future: request.cursor.as_ref().and_then(|bound| bound.future),
+            beyond: None,
             misfit: None,
             rejects: Vec::new(),
             keep: Vec::new(),
@@ -192,21 +209,30 @@ impl<'a> Reader<'a> {
 
     fn push(&mut self, at: usize, value: ValueRef<'_>) {
         let column = &self.columns[at];
+        let mut is_fit = true;
         if let Some(bytes) = self.builders[at].push(value) {
             self.bytes_waiting += bytes;
         } else {
+            is_fit = false;
             self.builders[at].push(ValueRef::Null);
             self.misfit.get_or_insert_with(|| (at, values::shown(value)));
         }
-        if self.cursor_at == Some(at)
+        // A value that is refused says nothing about how far the stream was read.
+        if is_fit
+            && self.cursor_at == Some(at)
             && let Some(text) = values::text_of(value)
         {
             if self.cursor_type == DataType::Text && !matches!(value, ValueRef::Text(_)) {
                 self.misfit.get_or_insert_with(|| (at, text.clone()));
             }
+            if !is_of_type(&text, self.cursor_type) {
+                return;
+            }
             let next = Cursor { column: column.name.clone(), value: text, data_type: self.cursor_type };
-            if self.highest.as_ref().is_none_or(|highest| next.is_after(highest)) {
-                self.highest = Some(next);
+            let is_allowed = self.future.is_none_or(|future| future.allows(&next));
+            let slot = if is_allowed { &mut self.highest } else { &mut self.beyond };
+            if slot.as_ref().is_none_or(|highest| next.is_after(highest)) {
+                *slot = Some(next);
             }
         }
     }
@@ -254,6 +280,9 @@ impl<'a> Reader<'a> {
     fn finish(mut self) -> Result<(), Stopped> {
         if self.rows_waiting > 0 || self.is_first {
             self.flush()?;
+        }
+        if let Some(beyond) = self.beyond.take() {
+            self.producer.send(SourceItem::Warning(future_warning(&beyond)))?;
         }
         if let Some(cursor) = self.highest.take() {
             self.producer.send(SourceItem::Cursor(cursor))?;

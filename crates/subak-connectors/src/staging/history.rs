@@ -33,11 +33,13 @@ pub(super) fn find_gone(
     let keys = dialect.identifiers(&request.primary_key);
     let same_key = all_of(&request.primary_key, |column| format!("s.{0} = t.{0}", dialect.identifier(column)));
     session.execute(&format!(
-        "create table {} as select {keys} from {} as t where t.{} = true and not exists (select 1 from {} as s where {same_key})",
+        "create table {} as select {keys} from {} as t where t.{} = true and not exists (select 1 from {} as s where {same_key}){}",
         dialect.table(&stage.gone),
         prepared.target,
         dialect.identifier(&request.history.is_current),
-        prepared.stage
+        prepared.stage,
+        // A refused row may be the one that seems to be missing.
+        if prepared.reject_count > 0 { " and 1 = 0" } else { "" }
     ))?;
     Ok(())
 }

@@ -3,14 +3,38 @@
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
 use subak_connect::{ConnectError, LoadRequest, TableName};
 use subak_domain::WriteMode;
-use subak_domain::write::{Latest, OrderBy, Tie};
+use subak_domain::write::{Latest, Tie};
 
 use super::prepare::Prepared;
-use super::{Session, all_of, contains, row_id};
+use super::{Session, Stage, all_of, contains, row_id};
 
 /// The table that remembers deletions of a table.
 pub(super) fn tombstones(table: &TableName) -> TableName {
     TableName { schema: table.schema.clone(), name: format!("{}__tombstones", table.name) }
+}
+
+/// The columns of a table that remembers deletions: the key and what orders the rows of a key.
+pub(super) fn tombstone_columns(request: &LoadRequest) -> Vec<String> {
+    let order = request.latest.iter().flat_map(|latest| &latest.order).map(|term| term.column.clone());
+    request.primary_key.iter().cloned().chain(order).collect()
+}
+
+/// Notes the deletions of a stage that will take the place of its table.
+pub(super) fn keep_deletions(
+    session: &dyn Session,
+    stage: &Stage,
+    request: &LoadRequest,
+    prepared: &Prepared,
+) -> Result<(), ConnectError> {
+    let dialect = session.dialect();
+    session.execute(&format!(
+        "create table {} as select {} from {} where {} = true",
+        dialect.table(&stage.deletions),
+        dialect.identifiers(&tombstone_columns(request)),
+        prepared.stage,
+        dialect.identifier(DELETE_MARK)
+    ))?;
+    Ok(())
 }
 
 /// Gives values to columns for which the source did not say one: what an earlier row of the load says, else what the table holds. Then
@@ -92,19 +116,19 @@ pub(super) fn drop_superseded(
             (dialect.table(&tombstones), is_kept && request.keeps_tombstones && session.relation(&tombstones)?.is_some()),
         ] {
             if is_there {
-                dropped += drop_older(session, request, &latest.order, prepared, &table, row_id)?;
+                dropped += drop_older(session, request, latest, prepared, &table, row_id)?;
             }
         }
     }
     Ok(dropped)
 }
 
-/// Drops staged rows that stand behind the row with their key in `table`. Rows that are equal in the order stay: the later arrival
-/// wins.
+/// Drops staged rows that stand behind the row with their key in `table`, and, where the first arrival wins, those that are equal to it
+/// in the order.
 fn drop_older(
     session: &dyn Session,
     request: &LoadRequest,
-    order: &[OrderBy],
+    latest: &Latest,
     prepared: &Prepared,
     table: &str,
     row_id: &str,
@@ -116,7 +140,7 @@ fn drop_older(
     });
     let mut behind: Vec<String> = Vec::new();
     let mut equal_before = String::new();
-    for term in order {
+    for term in &latest.order {
         let column = dialect.identifier(&term.column);
         let word = if term.is_descending { "<" } else { ">" };
         let null_test = if term.nulls_first {
@@ -126,6 +150,9 @@ fn drop_older(
         };
         behind.push(format!("({equal_before}(s.{column} {word} t.{column} or {null_test}))"));
         equal_before.push_str(&format!("s.{column} {} t.{column} and ", dialect.null_safe_equal));
+    }
+    if latest.tie == Tie::First {
+        behind.push(format!("({})", equal_before.trim_end_matches(" and ")));
     }
     let sql = format!(
         "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {table} as t on {same_key} where {})",
@@ -181,9 +208,7 @@ fn drop_equal(session: &dyn Session, request: &LoadRequest, prepared: &Prepared)
             // A deletion that comes before what it deletes must be remembered.
             known.clear();
             if session.relation(&tombstones)?.is_some() {
-                let order = request.latest.iter().flat_map(|latest| &latest.order).map(|term| term.column.clone());
-                let columns: Vec<String> = request.primary_key.iter().cloned().chain(order).collect();
-                let same = all_of(&columns, |column| {
+                let same = all_of(&tombstone_columns(request), |column| {
                     let column = dialect.identifier(column);
                     format!("t.{column} {} s.{column}", dialect.null_safe_equal)
                 });

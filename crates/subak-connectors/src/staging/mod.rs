@@ -65,6 +65,8 @@ pub(crate) struct Stage {
     pub(crate) rejects: TableName,
     /// Keys that are gone from the source.
     pub(crate) gone: TableName,
+    /// Deletions of a load that makes the table anew.
+    pub(crate) deletions: TableName,
     /// Where rows of nested lists wait.
     pub(crate) children: Vec<TableName>,
 }
@@ -75,12 +77,12 @@ impl Stage {
         let schema = if dialect.has_schemas { table.schema.clone() } else { None };
         let named = |suffix: &str| TableName { schema: schema.clone(), name: format!("{STAGE_PREFIX}{}{suffix}", load.tag()) };
         let children = (0..child_count).map(|child| named(&format!("_c{child}"))).collect();
-        Self { rows: named(""), rejects: named("_r"), gone: named("_g"), children }
+        Self { rows: named(""), rejects: named("_r"), gone: named("_g"), deletions: named("_d"), children }
     }
 
     /// All of them.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &TableName> {
-        [&self.rows, &self.rejects, &self.gone].into_iter().chain(&self.children)
+        [&self.rows, &self.rejects, &self.gone, &self.deletions].into_iter().chain(&self.children)
     }
 
     /// Drops whatever of them is there.

@@ -68,7 +68,8 @@ impl Prepared {
 pub(crate) fn prepare(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Result<Prepared, ConnectError> {
     let mut prepared = compare(session, stage, request)?;
     refuse_changed_types(session, stage, request, &prepared)?;
-    let has_key = !request.primary_key.is_empty() && (request.has_unique_key || request.latest.is_some());
+    let has_key =
+        !request.primary_key.is_empty() && (request.has_unique_key || request.latest.is_some() || request.mode.needs_key());
     if has_key {
         refuse_null_keys(session, request, &prepared)?;
     }
@@ -82,10 +83,17 @@ pub(crate) fn prepare(session: &dyn Session, stage: &Stage, request: &LoadReques
         refuse_double_keys(session, request, &prepared)?;
     }
     if prepared.is_swap(request) && prepared.has_marks {
-        // Nothing is there to be deleted from.
+        // Nothing is there to be deleted from, but a late row must not bring back what was deleted.
+        if request.keeps_tombstones {
+            merge::keep_deletions(session, stage, request, &prepared)?;
+        }
         let sql = format!("delete from {} where {} = true", prepared.stage, session.dialect().identifier(DELETE_MARK));
         prepared.rows.overlap += session.execute(&sql)?;
     }
+    prepared.reject_count = match session.relation(&stage.rejects)? {
+        Some(_) => session.count(&format!("select count(*) from {}", session.dialect().table(&stage.rejects)))?,
+        None => 0,
+    };
     match request.mode {
         WriteMode::Merge | WriteMode::Append if request.children.is_empty() => {
             prepared.rows.overlap += merge::drop_overlap(session, request, &prepared)?;
@@ -108,10 +116,6 @@ pub(crate) fn prepare(session: &dyn Session, stage: &Stage, request: &LoadReques
         // Every row is there already: nothing will be written.
         prepared.rows.overlap += std::mem::take(&mut prepared.rows.written);
     }
-    prepared.reject_count = match session.relation(&stage.rejects)? {
-        Some(_) => session.count(&format!("select count(*) from {}", session.dialect().table(&stage.rejects)))?,
-        None => 0,
-    };
     prepared.preview = preview(session.dialect(), stage, request, &prepared);
     Ok(prepared)
 }
@@ -191,16 +195,15 @@ fn refuse_double_keys(session: &dyn Session, request: &LoadRequest, prepared: &P
 fn will_change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prepared: &Prepared) -> Result<bool, ConnectError> {
     let Some(held) = &prepared.held else { return Ok(true) };
     if !prepared.added().is_empty() || !request.removed.is_empty() {
-        return Ok(prepared.rows.written > 0 || request.mode == WriteMode::Replace || !request.removed.is_empty());
+        return Ok(prepared.rows.written > 0
+            || count_gone(session, stage, request)? > 0
+            || request.mode == WriteMode::Replace
+            || !request.removed.is_empty());
     }
-    let gone = match request.mode {
-        WriteMode::Snapshot if session.relation(&stage.gone)?.is_some() => {
-            session.count(&format!("select count(*) from {}", session.dialect().table(&stage.gone)))?
-        }
-        _ => 0,
-    };
     match request.mode {
-        WriteMode::Append | WriteMode::Merge | WriteMode::Snapshot => Ok(prepared.rows.written > 0 || gone > 0),
+        WriteMode::Append | WriteMode::Merge | WriteMode::Snapshot => {
+            Ok(prepared.rows.written > 0 || count_gone(session, stage, request)? > 0)
+        }
         WriteMode::Replace => {
             let staged = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
             let is_same_shape = !held.is_view
@@ -209,12 +212,13 @@ fn will_change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prep
                     .iter()
                     .filter(|(name, _)| name != DELETE_MARK)
                     .eq(staged.iter().filter(|(name, _)| name != DELETE_MARK));
-            Ok(!is_same_shape || differs(session, request, prepared, &prepared.target)?)
+            Ok(!is_same_shape || differs(session, request, prepared, &prepared.target)? || lists_differ(session, stage, request)?)
         }
         WriteMode::DeleteInsert => {
             let keys = session.dialect().identifiers(&request.primary_key);
             let same = format!("(select * from {} where ({keys}) in (select {keys} from {}))", prepared.target, prepared.stage);
-            Ok(!prepared.has_same_columns() || differs(session, request, prepared, &same)?)
+            // Lists are not compared part by part.
+            Ok(!prepared.has_same_columns() || !request.children.is_empty() || differs(session, request, prepared, &same)?)
         }
     }
 }
@@ -222,18 +226,46 @@ fn will_change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prep
 /// Whether the stage and `other` hold different rows, columns left aside that do not make a row different. Equal numbers of rows and
 /// no group of equal rows in a different number mean that both hold the same.
 fn differs(session: &dyn Session, request: &LoadRequest, prepared: &Prepared, other: &str) -> Result<bool, ConnectError> {
-    let here = session.count(&format!("select count(*) from {}", prepared.stage))?;
-    let there = session.count(&format!("select count(*) from {other} as t"))?;
-    if here != there {
+    have_other_rows(session, &prepared.stage, other, &prepared.compared(request))
+}
+
+fn have_other_rows(session: &dyn Session, table: &str, other: &str, columns: &[String]) -> Result<bool, ConnectError> {
+    let count = |table: &str| session.count(&format!("select count(*) from {table} as t"));
+    if count(table)? != count(other)? {
         return Ok(true);
     }
-    let list = session.dialect().identifiers(&prepared.compared(request));
-    if list.is_empty() {
+    if columns.is_empty() {
         return Ok(false);
     }
+    let list = session.dialect().identifiers(columns);
     let groups = |table: &str| format!("select {list}, count(*) as row_count from {table} as t group by {list}");
-    let sql = format!("select count(*) from ({} except {}) as d", groups(&prepared.stage), groups(other));
+    let sql = format!("select count(*) from ({} except {}) as d", groups(table), groups(other));
     Ok(session.count(&sql)? > 0)
+}
+
+/// Whether nested lists of a whole stream are others than those in their tables.
+fn lists_differ(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Result<bool, ConnectError> {
+    let dialect = session.dialect();
+    for (staged, child) in stage.children.iter().zip(&request.children) {
+        let (Some(staged_as), Some(held)) = (session.relation(staged)?, session.relation(&child.table)?) else {
+            return Ok(true);
+        };
+        let names: Vec<String> = staged_as.columns.iter().map(|(name, _)| name.clone()).collect();
+        if staged_as.columns != held.columns
+            || have_other_rows(session, &dialect.table(staged), &dialect.table(&child.table), &names)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// How many open versions have keys that are gone from the source.
+fn count_gone(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Result<u64, ConnectError> {
+    if request.mode != WriteMode::Snapshot || session.relation(&stage.gone)?.is_none() {
+        return Ok(0);
+    }
+    session.count(&format!("select count(*) from {}", session.dialect().table(&stage.gone)))
 }
 
 /// The rows as they will be after publication.

@@ -88,7 +88,7 @@ fn statements(
     let mark = dialect.identifier(DELETE_MARK);
     let mut statements = Vec::new();
     if request.keeps_tombstones && prepared.has_marks {
-        statements.extend(remember_deletions(session, request, prepared)?);
+        statements.extend(remember_deletions(session, stage, request, prepared)?);
     }
     if prepared.is_swap(request) {
         if prepared.has_marks {
@@ -151,20 +151,28 @@ fn alterations(
     Ok(statements)
 }
 
-fn remember_deletions(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<Vec<String>, ConnectError> {
+fn remember_deletions(
+    session: &dyn Session,
+    stage: &Stage,
+    request: &LoadRequest,
+    prepared: &Prepared,
+) -> Result<Vec<String>, ConnectError> {
     let dialect = session.dialect();
     let table = merge::tombstones(&request.table);
     let name = dialect.table(&table);
-    let order = request.latest.iter().flat_map(|latest| &latest.order).map(|term| term.column.clone());
-    let columns: Vec<String> = request.primary_key.iter().cloned().chain(order).collect();
-    let list = dialect.identifiers(&columns);
+    let list = dialect.identifiers(&merge::tombstone_columns(request));
     let keys = dialect.identifiers(&request.primary_key);
     let (staged, mark) = (&prepared.stage, dialect.identifier(DELETE_MARK));
     let mut statements = Vec::new();
+    if prepared.is_swap(request) {
+        if session.relation(&table)?.is_some() {
+            statements.push(format!("drop table {name}"));
+        }
+        statements.push(format!("create table {name} as select {list} from {}", dialect.table(&stage.deletions)));
+        return Ok(statements);
+    }
     if session.relation(&table)?.is_none() {
         statements.push(format!("create table {name} as select {list} from {staged} where 1 = 0"));
-    } else if request.mode == WriteMode::Replace {
-        statements.push(format!("delete from {name}"));
     }
     statements.push(format!("delete from {name} where ({keys}) in (select {keys} from {staged})"));
     statements.push(format!("insert into {name} ({list}) select {list} from {staged} where {mark} = true"));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use subak_connect::source::FutureLimit;
 use subak_connect::{ConnectError, ConnectErrorKind, CursorBound, TableInfo, convert};
 use subak_domain::{Cursor, CursorRule, DataType, Failure, FailureClass, Lag, NullCursor, WriteMode};
 
@@ -45,7 +46,9 @@ impl Ingesting<'_> {
         let committed = info
             .filter(|_| !is_rebuilt)
             .and_then(|info| info.cursor.clone())
-            .filter(|cursor| !self.attempt.is_redefined && rule.is_some_and(|rule| rule.column == cursor.column));
+            // Rows that are only added cannot be recognized in another shape: what was loaded stays as it is.
+            .filter(|_| !self.attempt.is_redefined || declared == WriteMode::Append)
+            .filter(|cursor| rule.is_some_and(|rule| rule.column == cursor.column));
         if let (Some(cursor), Some(info)) = (&committed, info) {
             self.refuse_emptied(cursor, info)?;
         }
@@ -92,6 +95,7 @@ impl Ingesting<'_> {
         let data_type = self.ingest.columns.get(&rule.column).copied();
         let mut bound = CursorBound::new(&rule.column, None);
         bound.without_nulls = rule.nulls == NullCursor::Exclude;
+        bound.future = self.future(rule.future_max);
         let value = |text: &str| Cursor {
             column: rule.column.clone(),
             value: text.to_owned(),
@@ -106,10 +110,13 @@ impl Ingesting<'_> {
         bound.is_lower_open = rule.is_lower_open && rule.lag == Lag::None;
         bound.from = committed.map(|cursor| lower(cursor, rule.lag)).transpose()?;
         if let Some(is_closed) = rule.until_run {
-            let to = value(&self.attempt.run.as_of);
+            let mut to = value(&self.attempt.run.as_of);
             if !matches!(to.data_type, DataType::DateTime | DataType::Timestamp | DataType::Date) {
                 let message = format!("column `{}` is {}, and `until: run` needs a date or time", rule.column, to.data_type);
                 return Err(untouched(ConnectError::new(ConnectErrorKind::Config, message).help("declare the column's type")));
+            }
+            if to.data_type == DataType::Timestamp {
+                to.value.clone_from(&self.attempt.run.as_of_utc);
             }
             bound.to = Some(in_type(to));
             bound.is_upper_closed = is_closed;
@@ -117,7 +124,7 @@ impl Ingesting<'_> {
         Ok(bound)
     }
 
-    /// How far the stream is read after this load. A cursor never goes back, and never stands far above the time of the run.
+    /// How far the stream is read after this load. A cursor never goes back.
     pub(super) fn cursor_after(&self, start: &Start, reading: &mut Reading) -> Option<Cursor> {
         if self.range.is_some() || self.replayed.is_some() {
             return None;
@@ -127,40 +134,23 @@ impl Ingesting<'_> {
             (Some(bound), Some(_)) => bound.to.clone(),
             _ => reading.commit.cursor.take(),
         };
-        let next = match (&start.committed, read) {
+        match (&start.committed, read) {
             // Rows above it may have been deleted at the source.
             (Some(old), Some(new)) if !new.is_after(old) => Some(old.clone()),
             (_, Some(new)) => Some(new),
             (old, None) => old.clone(),
-        }?;
-        let latest = latest_allowed(&next, &self.attempt.run.as_of, &self.attempt.run.started_at, rule.future_max);
-        let Some(latest) = latest.filter(|latest| next.is_after(latest)) else { return Some(next) };
-        reading.warnings.push(format!(
-            "the highest `{}` is `{}`, in the future; the rows are loaded, and the next run reads from `{}`",
-            rule.column, next.value, latest.value
-        ));
-        // Not below what was committed: then the future has been seen before.
-        Some(match &start.committed {
-            Some(old) if old.is_after(&latest) => old.clone(),
-            _ => latest,
+        }
+    }
+
+    /// The time above which values lie in the future.
+    fn future(&self, future_max: Duration) -> Option<FutureLimit> {
+        let room = i64::try_from(future_max.as_micros()).ok()?;
+        let run = &self.attempt.run;
+        Some(FutureLimit {
+            wall: convert::parse_datetime(&run.as_of)?.checked_add(room)?,
+            utc: convert::parse_datetime(&run.as_of_utc)?.checked_add(room)?,
         })
     }
-}
-
-/// The highest value that a cursor may have, for dates and times.
-fn latest_allowed(cursor: &Cursor, as_of: &str, started_at: &str, future_max: Duration) -> Option<Cursor> {
-    let now = match cursor.data_type {
-        DataType::Timestamp => convert::parse_datetime(started_at)?,
-        DataType::DateTime | DataType::Date => convert::parse_datetime(as_of)?,
-        _ => return None,
-    };
-    let latest = now.checked_add(i64::try_from(future_max.as_micros()).ok()?)?;
-    let value = match cursor.data_type {
-        DataType::Timestamp => convert::format_timestamp(latest)?,
-        DataType::Date => convert::format_datetime(latest)?.get(..10)?.to_owned(),
-        _ => convert::format_datetime(latest)?,
-    };
-    Some(Cursor { value, ..cursor.clone() })
 }
 
 /// A wall-clock text in the form of its type.

@@ -229,6 +229,8 @@ impl Shaper {
             *wanted = !is_refused && !is_left_out;
             filtered += u64::from(!is_refused && is_left_out);
         }
+        let removed = deletes.as_ref().filter(|(_, deletes)| *deletes == Deletes::Remove).map(|(words, _)| words.clone());
+        let is_deleted = |row: usize| (is_exit_kept && !passes(row)) || removed.as_ref().is_some_and(|words| words[row]);
         let mut arrays: Vec<ArrayRef> = self.positions.iter().map(|at| Arc::clone(computed.column(*at))).collect();
         match (&self.mark, deletes) {
             (Mark::FilterExit, _) => {
@@ -245,8 +247,10 @@ impl Shaper {
         let mut children = Vec::with_capacity(self.children.len());
         let (mut origin, mut records) = (batch.origin.clone(), whole);
         let is_thinned = wanted.iter().any(|wanted| !wanted);
+        // A row that deletes has no lists any more.
+        let has_lists: Vec<bool> = wanted.iter().enumerate().map(|(row, wanted)| *wanted && !is_deleted(row)).collect();
         for child in &mut self.children {
-            children.push(child.run(batch, &computed, &wanted)?);
+            children.push(child.run(batch, &computed, &has_lists)?);
         }
         if is_thinned {
             let lines = origin

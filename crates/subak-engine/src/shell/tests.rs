@@ -151,6 +151,7 @@ fn world(faults: &Faults, checks: &[Check]) -> World {
             connections,
             reporter: Arc::clone(&reporter),
             as_of: "2026-01-01 00:00:00".into(),
+            timezone: jiff::tz::TimeZone::UTC,
         }),
         reporter,
         holder: "test".into(),

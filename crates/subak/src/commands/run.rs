@@ -179,7 +179,13 @@ impl Hold {
         let redactor = connections.redactor();
         let connections: Arc<dyn Connections> = Arc::new(connections);
         let as_of = opened.as_of.clone();
-        let inner = DataExecutor { graph: Arc::clone(opened.graph()), connections, reporter: Arc::clone(&watcher), as_of };
+        let inner = DataExecutor {
+            graph: Arc::clone(opened.graph()),
+            connections,
+            reporter: Arc::clone(&watcher),
+            as_of,
+            timezone: opened.timezone(),
+        };
         let executor = Redacting { inner, redactor };
         let engine = Engine {
             log: Arc::new(self.store.clone()),

@@ -132,6 +132,7 @@ async fn run(project: &Project, test: &ProjectTest, now: &str) -> Result<Vec<Str
         connections: Arc::new(connections),
         reporter: Arc::new(Silent),
         as_of: now.to_owned(),
+        timezone: jiff::tz::TimeZone::UTC,
     };
     let action = Action {
         step: StepId::asset(&asset.key),
