@@ -1,5 +1,6 @@
 //! How one SQL system writes things: data and small pure functions.
 
+use arrow::datatypes::DataType;
 use subak_domain::{AssetKey, CheckRule};
 
 use crate::{Audit, TableName};
@@ -13,6 +14,9 @@ pub struct Dialect {
     pub quote: char,
     /// The comparison that holds for two NULLs too, in the form that the system can look up instead of scanning.
     pub null_safe_equal: &'static str,
+    /// What stands behind an expression so that decimals, unsigned integers and times with a zone compare by their values, where the
+    /// system keeps them as texts.
+    pub exact_order: &'static str,
     /// Names for the number of a row; one that is no column is used.
     pub row_ids: &'static [&'static str],
     /// The condition that the whole of `{value}` matches the regular expression `{pattern}`, a quoted literal.
@@ -28,6 +32,12 @@ impl Dialect {
     pub fn identifier(&self, name: &str) -> String {
         let doubled = name.replace(self.quote, &format!("{0}{0}", self.quote));
         format!("{0}{doubled}{0}", self.quote)
+    }
+
+    /// A column as it is compared in an order, by the type of its values.
+    pub fn ordered(&self, expression: &str, data_type: &DataType) -> String {
+        let is_text = matches!(data_type, DataType::Decimal128(..) | DataType::UInt64 | DataType::Timestamp(_, Some(_)));
+        format!("{expression}{}", if is_text { self.exact_order } else { "" })
     }
 
     /// Quotes a list of identifiers, with commas between them.
@@ -88,7 +98,7 @@ impl Dialect {
                 format!("select * from {filtered} where {column} is not null and cast({column} as varchar) not in ({list})")
             }
             CheckRule::Range { column, min, max } => {
-                let column = self.identifier(column);
+                let column = format!("{}{}", self.identifier(column), self.exact_order);
                 let low = min.iter().map(|min| format!("{column} < {}", self.value(min)));
                 let high = max.iter().map(|max| format!("{column} > {}", self.value(max)));
                 format!("select * from {filtered} where {}", low.chain(high).collect::<Vec<_>>().join(" or "))
@@ -183,6 +193,7 @@ mod tests {
         name: "duckdb",
         quote: '"',
         null_safe_equal: "is not distinct from",
+        exact_order: "",
         row_ids: &["rowid"],
         matches: "regexp_full_match({value}, {pattern})",
         has_schemas: true,

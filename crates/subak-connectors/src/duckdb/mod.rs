@@ -25,6 +25,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "duckdb",
     quote: '"',
     null_safe_equal: "is not distinct from",
+    exact_order: "",
     row_ids: &["rowid"],
     matches: "regexp_full_match({value}, {pattern})",
     has_schemas: true,

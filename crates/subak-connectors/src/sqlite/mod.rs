@@ -21,6 +21,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "sqlite",
     quote: '"',
     null_safe_equal: "is",
+    exact_order: " collate subak_exact",
     row_ids: &["_rowid_", "rowid", "oid"],
     matches: "subak_matches({pattern}, {value})",
     has_schemas: false,

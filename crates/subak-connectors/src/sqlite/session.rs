@@ -1,5 +1,7 @@
 //! SQLite as staging sees it.
 
+use std::cmp::Ordering;
+
 use arrow::datatypes::DataType as ArrowType;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection as Driver, OptionalExtension};
@@ -26,6 +28,7 @@ impl<'a> SqliteSession<'a> {
 
 /// Functions that SQLite does not have by itself.
 pub(super) fn add_functions(driver: &Driver) -> rusqlite::Result<()> {
+    driver.create_collation("subak_exact", compare_exactly)?;
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     driver.create_scalar_function("subak_matches", 2, flags, |context| {
         let pattern: String = context.get(0)?;
@@ -35,6 +38,37 @@ pub(super) fn add_functions(driver: &Driver) -> rusqlite::Result<()> {
         let compiled = compiled.map_err(|error| rusqlite::Error::UserFunctionError(error.to_string().into()))?;
         Ok(compiled.is_match(&text))
     })
+}
+
+/// Numbers by their values, whatever their digits; other texts by their characters, a `Z` at their end left aside.
+fn compare_exactly(a: &str, b: &str) -> Ordering {
+    let number = |text: &str| {
+        let (is_negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let is_number = !whole.is_empty() && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+        let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+        let is_negative = is_negative && !(whole.is_empty() && fraction.is_empty());
+        is_number.then(|| (is_negative, whole.len(), whole.to_owned(), fraction.to_owned()))
+    };
+    match (number(a), number(b)) {
+        (Some(a), Some(b)) => {
+            let size = (a.1, &a.2, &a.3).cmp(&(b.1, &b.2, &b.3));
+            match (a.0, b.0) {
+                (false, false) => size,
+                (true, true) => size.reverse(),
+                (is_negative, _) => {
+                    if is_negative {
+                        Ordering::Less
+                    } else {
+                        Ordering::Greater
+                    }
+                }
+            }
+        }
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (None, None) => a.trim_end_matches('Z').cmp(b.trim_end_matches('Z')),
+    }
 }
 
 impl Session for SqliteSession<'_> {
@@ -82,5 +116,34 @@ impl Session for SqliteSession<'_> {
             DIALECT.literal(&DIALECT.plain_name(table))
         );
         Ok(self.rows(&sql, usize::MAX)?.into_iter().filter_map(|row| row.into_iter().next()?.1).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_numbers_and_times_compare_by_value() {
+        let rising = [
+            "-10.00",
+            "-9.5",
+            "-0.01",
+            "0.00",
+            "0.5",
+            "9.00",
+            "10.00",
+            "18446744073709551615",
+            "2025-01-01T00:00:00Z",
+            "2025-01-01T00:00:00.5Z",
+            "2025-01-01T00:00:01Z",
+        ];
+        for (at, low) in rising.iter().enumerate() {
+            for (other, high) in rising.iter().enumerate() {
+                assert_eq!(compare_exactly(low, high), at.cmp(&other), "{low} {high}");
+            }
+        }
+        assert_eq!(compare_exactly("1.0", "1.00"), Ordering::Equal);
+        assert_eq!(compare_exactly("-0", "0"), Ordering::Equal);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder,
-    StringBuilder, TimestampMicrosecondBuilder,
+    StringBuilder, TimestampMicrosecondBuilder, UInt64Builder,
 };
 use arrow::datatypes::{
     DataType as ArrowType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -31,6 +31,8 @@ pub(super) fn declared_type(declared: &str) -> DataType {
         ("boolean" | "bool", _) => DataType::Boolean,
         ("date" | "date_text", _) => DataType::Date,
         ("datetime" | "timestamp" | "datetime_text", _) => DataType::DateTime,
+        ("timestamp_text", _) => DataType::Timestamp,
+        ("ubigint_text", _) => DataType::UnsignedBigInt,
         (name, _) if name.contains("int") => DataType::BigInt,
         (name, _) if ["char", "clob", "text", "json", "uuid"].iter().any(|word| name.contains(word)) => DataType::Text,
         (name, _) if name.contains("blob") => DataType::Bytes,
@@ -50,6 +52,8 @@ pub(super) enum Builder {
     Bytes(BinaryBuilder),
     Date(Date32Builder),
     DateTime(TimestampMicrosecondBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Unsigned(UInt64Builder),
 }
 
 impl Builder {
@@ -65,6 +69,11 @@ impl Builder {
             DataType::Bytes => Self::Bytes(BinaryBuilder::new()),
             DataType::Date => Self::Date(Date32Builder::new()),
             DataType::DateTime => Self::DateTime(TimestampMicrosecondBuilder::new()),
+            DataType::Timestamp => {
+                let builder = TimestampMicrosecondBuilder::new();
+                Self::Timestamp(builder.with_data_type(convert::arrow_type(DataType::Timestamp)))
+            }
+            DataType::UnsignedBigInt => Self::Unsigned(UInt64Builder::new()),
             _ => Self::Text(StringBuilder::new()),
         }
     }
@@ -99,6 +108,10 @@ impl Builder {
             (Self::DateTime(builder), ValueRef::Text(text)) => {
                 builder.append_value(convert::parse_datetime(std::str::from_utf8(text).ok()?)?);
             }
+            (Self::Timestamp(builder), ValueRef::Text(text)) => {
+                builder.append_value(convert::parse_timestamp(std::str::from_utf8(text).ok()?)?);
+            }
+            (Self::Unsigned(builder), value) => builder.append_value(text_of(value)?.parse().ok()?),
             _ => return None,
         }
         Some(8)
@@ -113,7 +126,8 @@ impl Builder {
             Self::Text(builder) => builder.append_null(),
             Self::Bytes(builder) => builder.append_null(),
             Self::Date(builder) => builder.append_null(),
-            Self::DateTime(builder) => builder.append_null(),
+            Self::DateTime(builder) | Self::Timestamp(builder) => builder.append_null(),
+            Self::Unsigned(builder) => builder.append_null(),
         }
     }
 
@@ -126,7 +140,8 @@ impl Builder {
             Self::Text(builder) => Arc::new(builder.finish()),
             Self::Bytes(builder) => Arc::new(builder.finish()),
             Self::Date(builder) => Arc::new(builder.finish()),
-            Self::DateTime(builder) => Arc::new(builder.finish()),
+            Self::DateTime(builder) | Self::Timestamp(builder) => Arc::new(builder.finish()),
+            Self::Unsigned(builder) => Arc::new(builder.finish()),
         }
     }
 }
@@ -158,7 +173,8 @@ pub(super) fn sql_type(data_type: &ArrowType) -> Option<String> {
         DataType::Boolean => "boolean".into(),
         DataType::SmallInt | DataType::Integer | DataType::BigInt => "bigint".into(),
         // Beyond 2^63 SQLite would turn a number into floating point; text keeps it.
-        DataType::UnsignedBigInt | DataType::Text | DataType::Json | DataType::Uuid | DataType::Time => "text".into(),
+        DataType::UnsignedBigInt => "ubigint_text".into(),
+        DataType::Text | DataType::Json | DataType::Uuid | DataType::Time => "text".into(),
         DataType::Real | DataType::Double => "double".into(),
         // NUMERIC affinity would turn digits into floating point; text affinity keeps them.
         DataType::Decimal { precision, scale } => format!("decimal_text({precision},{scale})"),

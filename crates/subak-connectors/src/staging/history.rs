@@ -4,7 +4,7 @@ use subak_connect::{ConnectError, LoadRequest};
 use subak_domain::WriteMode;
 
 use super::prepare::Prepared;
-use super::{Session, Stage, all_of, contains, row_id};
+use super::{Session, Stage, all_of, contains, merge, row_id};
 
 /// The columns that a snapshot adds to a row.
 pub(super) fn columns(request: &LoadRequest) -> Vec<String> {
@@ -73,8 +73,8 @@ pub(super) fn drop_unchanged(
     let Some(updated_at) = &request.history.updated_at else { return Ok((overlap, 0)) };
     let superseded = session.execute(&format!(
         "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {by_key} \
-         where t.{current} = true and s.{} <= t.{})",
-        dialect.identifier(updated_at),
+         where t.{current} = true and {} <= t.{})",
+        merge::ordered(dialect, request, updated_at, &format!("s.{}", dialect.identifier(updated_at))),
         dialect.identifier(&request.history.valid_from)
     ))?;
     Ok((overlap, superseded))
@@ -99,31 +99,35 @@ pub(super) fn statements(
         (true, Some(time_type)) => format!("cast({text} as {time_type})"),
         _ => text.to_owned(),
     };
+    // A row that does not say when it changed has changed now, as far as anybody knows.
     let begins = match &history.updated_at {
-        Some(column) => time(&format!("s.{}", dialect.identifier(column))),
+        Some(column) => format!("coalesce({}, {})", time(&format!("s.{}", dialect.identifier(column))), time(&at)),
         None => time(&at),
     };
     let list = dialect.identifiers(&prepared.columns);
     let staged_list =
         prepared.columns.iter().map(|column| format!("s.{}", dialect.identifier(column))).collect::<Vec<_>>().join(", ");
-    let insert = format!(
-        "insert into {target} ({list}, {from}, {to}, {current}) select {staged_list}, {begins}, {}, true from {staged} as s",
-        time("null")
-    );
+    let insert = |begins: &str, ended: &str| {
+        format!(
+            "insert into {target} ({list}, {from}, {to}, {current}) select {staged_list}, {begins}, {}, true from {staged} as s{ended}",
+            time("null")
+        )
+    };
     if prepared.held.is_none() {
         let words = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
         let own = words.iter().map(|(name, word)| format!("{} {word}", dialect.identifier(name))).collect::<Vec<_>>().join(", ");
-        let time_type = time_type.unwrap_or_default();
+        let time_type = time_type.clone().unwrap_or_default();
         return Ok(vec![
             format!("create table {target} ({own}, {from} {time_type}, {to} {time_type}, {current} boolean)"),
-            insert,
+            insert(&begins, ""),
         ]);
     }
-    let name = target;
+    let (name, exact) = (target, dialect.exact_order);
     let same_key = all_of(&request.primary_key, |column| format!("s.{0} = {name}.{0}", dialect.identifier(column)));
+    // No version ends before it begins.
     let mut statements = vec![format!(
-        "update {target} set {to} = (select {begins} from {staged} as s where {same_key}), {current} = false \
-         where {current} = true and exists (select 1 from {staged} as s where {same_key})"
+        "update {target} set {to} = (select case when {begins}{exact} < {name}.{from} then {name}.{from} else {begins} end \
+         from {staged} as s where {same_key}), {current} = false where {current} = true and exists (select 1 from {staged} as s where {same_key})"
     )];
     if finds_gone(request) {
         let gone = dialect.table(&stage.gone);
@@ -132,6 +136,10 @@ pub(super) fn statements(
             time(&at)
         ));
     }
-    statements.push(insert);
+    // A key that was gone, or whose last version ended later than the row says, goes on where that version ended.
+    let keys = dialect.identifiers(&request.primary_key);
+    let same_end = all_of(&request.primary_key, |column| format!("s.{0} = e.{0}", dialect.identifier(column)));
+    let ended = format!(" left join (select {keys}, max({to}) as __subak_end from {target} group by {keys}) as e on {same_end}");
+    statements.push(insert(&format!("case when e.__subak_end{exact} > {begins} then e.__subak_end else {begins} end"), &ended));
     Ok(statements)
 }

@@ -1,9 +1,9 @@
 //! Which staged rows of an append or a merge need not be published: older ones, and those that the table holds already.
 
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
-use subak_connect::{ConnectError, LoadRequest, TableName};
+use subak_connect::{ConnectError, Dialect, LoadRequest, TableName};
 use subak_domain::WriteMode;
-use subak_domain::write::{Latest, Tie};
+use subak_domain::write::{Latest, OrderBy, Tie};
 
 use super::prepare::Prepared;
 use super::{Session, Stage, all_of, contains, row_id};
@@ -37,6 +37,14 @@ pub(super) fn keep_deletions(
     Ok(())
 }
 
+/// A column of the stage as it is compared in an order.
+pub(super) fn ordered(dialect: &Dialect, request: &LoadRequest, name: &str, expression: &str) -> String {
+    match request.schema.field_with_name(name) {
+        Ok(field) => dialect.ordered(expression, field.data_type()),
+        Err(_) => expression.to_owned(),
+    }
+}
+
 /// Gives values to columns for which the source did not say one: what an earlier row of the load says, else what the table holds. Then
 /// drops the column that names them.
 pub(super) fn fill_unchanged(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<(), ConnectError> {
@@ -51,12 +59,16 @@ pub(super) fn fill_unchanged(session: &dyn Session, request: &LoadRequest, prepa
         .flat_map(|list| list.split(','))
         .map(str::to_owned)
         .collect();
-    let order = request.latest.iter().flat_map(|latest| &latest.order).map(|term| dialect.identifier(&term.column)).next();
-    let before = match &order {
-        Some(order) => format!("(e.{order} < s.{order} or (e.{order} = s.{order} and e.{row_id} < s.{row_id}))"),
+    let order = request.latest.iter().flat_map(|latest| &latest.order).next();
+    let by_order = |alias: &str, term: &OrderBy| {
+        ordered(dialect, request, &term.column, &format!("{alias}.{}", dialect.identifier(&term.column)))
+    };
+    let before = match order.map(|term| (by_order("e", term), dialect.identifier(&term.column))) {
+        Some((own, order)) => format!("({own} < s.{order} or (e.{order} = s.{order} and e.{row_id} < s.{row_id}))"),
         None => format!("e.{row_id} < s.{row_id}"),
     };
-    let newest = order.map_or_else(|| format!("e.{row_id} desc"), |order| format!("e.{order} desc, e.{row_id} desc"));
+    let newest =
+        order.map_or_else(|| format!("e.{row_id} desc"), |term| format!("{} desc, e.{row_id} desc", by_order("e", term)));
     let same_key =
         |a: &str, b: &str| all_of(&request.primary_key, |column| format!("{a}.{0} = {b}.{0}", dialect.identifier(column)));
     for name in prepared.columns.iter().filter(|name| named.contains(*name)) {
@@ -98,7 +110,8 @@ pub(super) fn drop_superseded(
     for term in &latest.order {
         let direction = if term.is_descending { "desc" } else { "asc" };
         let nulls = if term.nulls_first { "first" } else { "last" };
-        order.push(format!("{} {direction} nulls {nulls}", dialect.identifier(&term.column)));
+        let column = ordered(dialect, request, &term.column, &dialect.identifier(&term.column));
+        order.push(format!("{column} {direction} nulls {nulls}"));
     }
     order.push(format!("{row_id} {}", if latest.tie == Tie::Last { "desc" } else { "asc" }));
     let sql = format!(
@@ -148,7 +161,8 @@ fn drop_older(
         } else {
             format!("(s.{column} is null and t.{column} is not null)")
         };
-        behind.push(format!("({equal_before}(s.{column} {word} t.{column} or {null_test}))"));
+        let own = ordered(dialect, request, &term.column, &format!("s.{column}"));
+        behind.push(format!("({equal_before}({own} {word} t.{column} or {null_test}))"));
         equal_before.push_str(&format!("s.{column} {} t.{column} and ", dialect.null_safe_equal));
     }
     if latest.tie == Tie::First {

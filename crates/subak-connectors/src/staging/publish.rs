@@ -26,7 +26,7 @@ pub(crate) fn publish(
     if !request.children.is_empty() && prepared.changed {
         publish_children(session, stage, request, prepared)?;
     }
-    rejects::publish(session, stage, request, prepared.reject_count, &commit.replayed)?;
+    rejects::publish(session, stage, request, prepared, &commit.replayed)?;
     if prepared.changed {
         // The stage was dropped or took the place of the table.
         if !prepared.is_swap(request) {

@@ -10,6 +10,7 @@ use subak_connect::reject::{self, RejectStatus, StoredReject};
 use subak_connect::{ConnectError, ConnectErrorKind, LoadRequest, Reject, TableName};
 use subak_domain::WriteMode;
 
+use super::prepare::Prepared;
 use super::{Session, Stage};
 
 const TEXTS: [&str; 7] = ["reject_id", "reason", "column_name", "value", "file", "row_key", "row_json"];
@@ -71,10 +72,11 @@ pub(super) fn publish(
     session: &dyn Session,
     stage: &Stage,
     request: &LoadRequest,
-    reject_count: u64,
+    prepared: &Prepared,
     replayed: &[String],
 ) -> Result<(), ConnectError> {
     let dialect = session.dialect();
+    let reject_count = prepared.reject_count;
     let table = reject::table_of(&request.table);
     let (name, staged) = (dialect.table(&table), dialect.table(&stage.rejects));
     let is_there = session.relation(&table)?.is_some();
@@ -82,6 +84,13 @@ pub(super) fn publish(
         // The whole stream was read again: what is not refused any more is mended.
         session.execute(&format!(
             "delete from {name} where status = 'open' and reject_id not in (select reject_id from {staged})"
+        ))?;
+    }
+    // What was carried over stood in the table that this load makes anew: it waits again.
+    let is_lost = prepared.is_swap(request) || request.mode == WriteMode::DeleteInsert;
+    if is_there && is_lost && reject_count > 0 {
+        session.execute(&format!(
+            "update {name} set status = 'open', resolved_at = null where status = 'replayed' and reject_id in (select reject_id from {staged})"
         ))?;
     }
     if reject_count > 0 {
