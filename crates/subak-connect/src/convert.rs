@@ -321,7 +321,9 @@ pub fn parse_instant(text: &str) -> Option<i64> {
     let text = text.trim();
     if let Ok(number) = text.parse::<i64>() {
         return match text.trim_start_matches('-').len() {
-            1..=11 => number.checked_mul(1_000_000),
+            1..=10 => number.checked_mul(1_000_000),
+            // Seconds after 2286 or milliseconds before 1973: whoever counts something else must say so.
+            11 => None,
             12..=14 => number.checked_mul(1000),
             15..=17 => Some(number),
             _ => (number % 1000 == 0).then_some(number / 1000),

@@ -39,6 +39,15 @@ impl Tracker {
         let message = format!("column `{}` cannot be a cursor", self.bound.column);
         let internal =
             |error: arrow::error::ArrowError| ConnectError::new(ConnectErrorKind::Internal, message.as_str()).because(error);
+        // Values that are not of the type.
+        let misfits = match &typed {
+            Some(typed) if typed.null_count() > records.column(at).null_count() => {
+                let (is_null, was_null) = (arrow::compute::is_null(typed), arrow::compute::is_null(records.column(at)));
+                let was_there = arrow::compute::not(&was_null.map_err(internal)?).map_err(internal)?;
+                Some(arrow::compute::and(&is_null.map_err(internal)?, &was_there).map_err(internal)?)
+            }
+            _ => None,
+        };
         let values = typed.unwrap_or_else(|| Arc::clone(records.column(at)));
         let mut keep: Option<BooleanArray> = None;
         let mut bounded = |test: BooleanArray| -> Result<(), ConnectError> {
@@ -62,11 +71,17 @@ impl Tracker {
         let keep = match (keep, self.bound.without_nulls) {
             (None, false) => None,
             (None, true) => Some(arrow::compute::not(&is_null).map_err(internal)?),
-            (Some(keep), true) => Some(keep),
+            (Some(keep), true) => {
+                Some(BooleanArray::from(keep.iter().map(|is_within| is_within == Some(true)).collect::<Vec<_>>()))
+            }
             (Some(keep), false) => {
                 let keep = BooleanArray::from(keep.iter().map(|is_within| is_within == Some(true)).collect::<Vec<_>>());
                 Some(arrow::compute::or(&keep, &is_null).map_err(internal)?)
             }
+        };
+        let keep = match (keep, misfits) {
+            (Some(keep), Some(misfits)) => Some(arrow::compute::or(&keep, &misfits).map_err(internal)?),
+            (keep, _) => keep,
         };
         let Some(keep) = keep else {
             self.remember(&values).map_err(internal)?;

@@ -121,7 +121,8 @@ impl Dialect {
                 let oldest = oldest(&audit.now, *age_seconds_max);
                 let newest = format!("replace(substr(cast(max({column}) as varchar), 1, 19), 'T', ' ')");
                 format!(
-                    "select max({column}) as newest from {filtered} having max({column}) is null or {newest} < {}",
+                    "select max({column}) as newest from {filtered} having max({column}) is null or {newest} < {} \
+                     or {newest} not like '____-__-__%'",
                     self.literal(&oldest)
                 )
             }

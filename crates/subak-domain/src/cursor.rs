@@ -24,7 +24,7 @@ impl Cursor {
         let number = |text: &str| text.parse::<i128>().ok();
         match (self.data_type, number(&self.value), number(&other.value)) {
             (DataType::SmallInt | DataType::Integer | DataType::BigInt | DataType::UnsignedBigInt, Some(a), Some(b)) => a > b,
-            (DataType::Decimal { .. }, ..) => decimal_key(&self.value) > decimal_key(&other.value),
+            (DataType::Decimal { .. }, ..) => compare_decimals(&self.value, &other.value).is_gt(),
             (DataType::Real | DataType::Double, ..) => match (self.value.parse::<f64>(), other.value.parse::<f64>()) {
                 (Ok(a), Ok(b)) => a > b,
                 _ => self.value > other.value,
@@ -37,6 +37,11 @@ impl Cursor {
             _ => self.value > other.value,
         }
     }
+}
+
+/// Compares two plain decimal texts, such as `-1.50`, by their values: exact up to 38 digits on each side of the point.
+pub fn compare_decimals(a: &str, b: &str) -> std::cmp::Ordering {
+    decimal_key(a).cmp(&decimal_key(b))
 }
 
 /// A decimal text as something that compares like its value: whole part, then the digits behind the point; negative ones reversed.

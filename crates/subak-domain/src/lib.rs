@@ -26,7 +26,7 @@ pub use account::{RowAccount, ValueChange};
 pub use action::{Action, CursorRange, Reason, Work};
 pub use asset::{Asset, CursorRule, Definition, Ingest, Lag, NullCursor, Retry, SchemaChange, SqlAsset, StoredAs};
 pub use check::{Check, CheckOutcome, CheckRule, Severity, StandaloneCheck};
-pub use cursor::Cursor;
+pub use cursor::{Cursor, compare_decimals};
 pub use event::{Event, Failure, FailureClass, RunEvent, StepOutcome};
 pub use graph::AssetGraph;
 pub use id::{LoadId, RunId, StepId};

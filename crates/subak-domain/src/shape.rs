@@ -120,8 +120,16 @@ pub struct Derived {
 impl Derived {
     /// Whether the value depends on the run and not only on the row: it does not make a row different from the one in the table.
     pub fn is_volatile(&self) -> bool {
-        ["run.started_at", "run.id", "as_of", "current_timestamp", "now()"].iter().any(|word| self.expression.contains(word))
+        ["run.started_at", "run.id", "as_of", "current_timestamp", "now"].iter().any(|word| has_word(&self.expression, word))
     }
+}
+
+/// Whether a SQL expression names something, rather than having the letters inside another name.
+pub fn has_word(expression: &str, word: &str) -> bool {
+    let is_part = |character: Option<char>| character.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '.'));
+    expression
+        .match_indices(word)
+        .any(|(at, _)| !is_part(expression[..at].chars().next_back()) && !is_part(expression[at + word.len()..].chars().next()))
 }
 
 /// What happens to a row of the table whose new version fails the filter.

@@ -267,7 +267,7 @@ impl DataExecutor {
                             .await?;
                     compare_columns(&described, columns, *is_exact)
                 }
-                _ => guarded(stop, backend.audit(Some(&table), &audit_of(check, run))).await?,
+                _ => named(check, guarded(stop, backend.audit(Some(&table), &audit_of(check, run))).await)?,
             };
             checks.push(outcome_of(check, found));
         }
@@ -338,6 +338,14 @@ fn compare_columns(found: &[Column], expected: &[Column], is_exact: bool) -> Aud
 }
 
 /// Evaluates the checks of an asset on what is staged. `Err` when one of them blocks the publication.
+/// The error of a check says which one.
+fn named<T>(check: &Check, result: Result<T, Box<Failure>>) -> Result<T, Box<Failure>> {
+    result.map_err(|mut failure| {
+        failure.message = format!("check `{}`: {}", check.name, failure.message);
+        failure
+    })
+}
+
 pub(crate) async fn audit_staged(
     asset: &Asset,
     staged: &mut dyn Staged,
@@ -349,7 +357,7 @@ pub(crate) async fn audit_staged(
             CheckRule::Schema { columns, is_exact } => {
                 compare_columns(&guarded(attempt.stop, staged.columns()).await?, columns, *is_exact)
             }
-            _ => guarded(attempt.stop, staged.audit(&audit_of(check, &attempt.run))).await?,
+            _ => named(check, guarded(attempt.stop, staged.audit(&audit_of(check, &attempt.run))).await)?,
         };
         checks.push(outcome_of(check, found));
     }

@@ -3,14 +3,16 @@
 mod bounds;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use arrow::array::Array;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
 use futures::{FutureExt, StreamExt};
 use subak_connect::sink::{self, ChildRequest};
 use subak_connect::{
     Batch, Commit, Committed, ConnectError, ConnectErrorKind, KnownFiles, Load, LoadRequest, ReadRequest, Reject, RowPrograms,
-    Sink, Source, SourceItem, Staged, TableInfo, TableName,
+    Sink, Source, SourceItem, Staged, TableInfo, TableName, convert,
 };
 use subak_domain::shape::{Changes, Contract, Deletes, OnReject};
 use subak_domain::write::{Latest, Tie};
@@ -48,6 +50,8 @@ struct Reading {
     /// Rejects that came before the first batch.
     waiting: Vec<Reject>,
     first_rejects: Vec<Reject>,
+    /// Whether the source yielded a batch, be it empty.
+    is_read: bool,
     account: RowAccount,
     commit: Commit,
     warnings: Vec<String>,
@@ -73,11 +77,8 @@ impl Ingesting<'_> {
         let start = self.start(info.as_ref())?;
         let mut reading = Reading::default();
         self.read(&table, &start, info.as_ref(), &mut reading).await?;
-        if let (None, Some(info)) = (&reading.load, &info) {
-            // Nothing was read; what is known of files is committed all the same.
-            let schema = self.own_schema(info);
-            let request = LoadRequest::new(self.attempt.load.clone(), table.clone(), schema, WriteMode::Append);
-            reading.load = Some(guarded(stop, self.sink.begin(request)).await?);
+        if reading.load.is_none() {
+            self.begin_empty(&table, &start, info.as_ref(), &mut reading).await?;
         }
         let staged = self.stage(&start, &mut reading).await?;
         self.publish(staged, reading, &start).await
@@ -108,6 +109,48 @@ impl Ingesting<'_> {
         Ok(())
     }
 
+    /// Begins a load for a stream that had no rows and said nothing of its columns.
+    async fn begin_empty(
+        &self,
+        table: &TableName,
+        start: &Start,
+        info: Option<&TableInfo>,
+        reading: &mut Reading,
+    ) -> Result<(), Box<Failure>> {
+        let stop = self.attempt.stop;
+        let Some(info) = info else {
+            if self.ingest.columns.is_empty() {
+                let message = format!("`{}` has no rows yet, and nothing says what its columns are", self.ingest.stream);
+                let message = match reading.first_rejects.first() {
+                    Some(first) => format!("{message}: every record was refused, the first for `{}`", first.reason),
+                    None => message,
+                };
+                let error = ConnectError::new(ConnectErrorKind::Malformed, message);
+                return Err(untouched(error.help("declare them under `columns:`, or run again when there are rows")));
+            }
+            let field = |(name, data_type): (&String, &DataType)| Field::new(name, convert::arrow_type(*data_type), true);
+            let schema = Schema::new(self.ingest.columns.iter().map(field).collect::<Vec<_>>());
+            return self.take(Batch::new(RecordBatch::new_empty(Arc::new(schema))), table, start, None, reading).await;
+        };
+        // What was read is empty, or nothing was there to be read; only the first makes a table empty.
+        let is_emptied = reading.is_read && start.mode == WriteMode::Replace;
+        let mode = if is_emptied { WriteMode::Replace } else { WriteMode::Append };
+        let mut request = LoadRequest::new(self.attempt.load.clone(), table.clone(), self.own_schema(info), mode);
+        (request.run, request.at) = (self.attempt.run.id.clone(), self.attempt.run.started_at.clone());
+        if is_emptied {
+            for child in &self.ingest.shape.children {
+                let child = sink::child_table(table, &child.name);
+                if let Some(known) = guarded(stop, self.sink.describe(&child)).await? {
+                    request.children.push(ChildRequest { table: child, schema: known.schema });
+                }
+            }
+        }
+        let mut load = guarded(stop, self.sink.begin(request)).await?;
+        guarded(stop, load.reject(std::mem::take(&mut reading.waiting))).await?;
+        reading.load = Some(load);
+        Ok(())
+    }
+
     /// The columns of the table that come from its source.
     fn own_schema(&self, info: &TableInfo) -> SchemaRef {
         let history = &self.ingest.history;
@@ -116,7 +159,7 @@ impl Ingesting<'_> {
                 || ![&history.valid_from, &history.valid_to, &history.is_current].contains(&name)
         };
         let fields: Vec<_> = info.schema.fields().iter().filter(|field| is_own(field.name())).cloned().collect();
-        std::sync::Arc::new(arrow::datatypes::Schema::new(fields))
+        Arc::new(Schema::new(fields))
     }
 
     fn read_request(&self, start: &Start, info: Option<&TableInfo>) -> ReadRequest {
@@ -146,17 +189,24 @@ impl Ingesting<'_> {
         reading: &mut Reading,
     ) -> Result<(), Box<Failure>> {
         let stop = self.attempt.stop;
+        reading.is_read = true;
+        if batch.records.num_columns() == 0 && batch.row_count() == 0 {
+            // An empty list says nothing of columns.
+            return Ok(());
+        }
         reading.account.read += batch.row_count() as u64;
         reading.account.bytes += batch.bytes() as u64;
         self.count_null_cursors(&batch, start, reading)?;
         if reading.shaper.is_none() {
             let shaper = self.shaper(&batch.records.schema(), start, info)?;
+            self.refuse_texts_in_order(&shaper.schema())?;
             let request = self.load_request(table, start, &shaper);
             let mut load = guarded(stop, self.sink.begin(request)).await?;
             let waiting = std::mem::take(&mut reading.waiting);
             if !waiting.is_empty() {
                 guarded(stop, load.reject(waiting)).await?;
             }
+            reading.warnings.extend(shaper.notes());
             (reading.shaper, reading.load) = (Some(shaper), Some(load));
         }
         let (Some(shaper), Some(load)) = (&mut reading.shaper, &mut reading.load) else { return Ok(()) };
@@ -257,6 +307,29 @@ impl Ingesting<'_> {
             return Err(untouched(error.help(help)));
         }
         Ok(cursor)
+    }
+
+    /// Rows are not put in order by texts that nobody called texts, and not by columns that are not there.
+    fn refuse_texts_in_order(&self, schema: &SchemaRef) -> Result<(), Box<Failure>> {
+        let order = self.ingest.latest.iter().flat_map(|latest| &latest.order).map(|term| (&term.column, "deduplicate"));
+        let history = self.ingest.history.updated_at.iter().map(|column| (column, "history.updated_at"));
+        for (column, key) in order.chain(history.filter(|_| self.ingest.mode == WriteMode::Snapshot)) {
+            let field = schema.field_with_name(column).map_err(|_| untouched(convert::missing_column(column, schema)))?;
+            let is_said = self.ingest.shape.columns.iter().any(|rule| rule.name == *column && rule.data_type.is_some())
+                || self.ingest.shape.derive.iter().any(|derived| derived.name == *column);
+            let is_time = matches!(field.data_type(), ArrowType::Date32 | ArrowType::Timestamp(..));
+            let message = if key == "deduplicate" && *field.data_type() == ArrowType::Utf8 && !is_said {
+                format!("`deduplicate` orders by `{column}`, which is text, and texts compare by their characters")
+            } else if key != "deduplicate" && !is_time {
+                let data_type = convert::logical_type(field.data_type());
+                format!("`{key}` is `{column}`, which is {data_type}, and a history needs a date or time")
+            } else {
+                continue;
+            };
+            let help = format!("declare its type under `columns:`, for example `{column}: datetime`");
+            return Err(untouched(ConnectError::new(ConnectErrorKind::Config, message).help(help)));
+        }
+        Ok(())
     }
 
     fn load_request(&self, table: &TableName, start: &Start, shaper: &Shaper) -> LoadRequest {
@@ -363,6 +436,12 @@ impl Ingesting<'_> {
         let mut outcome = outcome(&committed, Some(account), checks, note);
         outcome.value_changes = reading.shaper.as_ref().map(Shaper::value_changes).unwrap_or_default();
         outcome.warnings = reading.warnings;
+        if account.superseded > 0 && start.mode == WriteMode::Snapshot {
+            outcome.warnings.push(format!(
+                "{} changed rows are older than the version that is current, and were left out",
+                account.superseded
+            ));
+        }
         if account.rejected > 0 && self.replayed.is_none() {
             outcome
                 .warnings

@@ -280,11 +280,7 @@ pub static FLATTENED: &[Key] = &[
 /// A computed column as bands.
 pub static DERIVE: &[Key] = &[
     required("categorize", Shape::Text, "The column whose value falls into a band."),
-    required(
-        "bands",
-        Shape::Named(&Shape::Text),
-        "The bands by name with their lowest values, the highest band first. Compared exactly.",
-    ),
+    required("bands", Shape::Named(&Shape::Text), "The bands by name with their lowest values. Compared exactly."),
     key("else", Shape::Text, "The name for values below every band. By default NULL."),
 ];
 

@@ -464,6 +464,7 @@ impl<'a> Resolver<'a> {
             })
             .collect();
         queries.names.clone_from(&self.names);
+        self.refuse_derived_collisions(&assets);
         self.link_checks(&mut assets);
         self.check_columns(&assets, &queries);
         self.lint(&assets, &queries);

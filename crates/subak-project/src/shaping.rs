@@ -7,7 +7,7 @@ use subak_domain::shape::{
     Changes, Child, ColumnRule, Contract, Deletes, Derived, FilterExit, Limit, Naming, OnReject, ValuePath,
 };
 use subak_domain::write::{OrderBy, Tie};
-use subak_domain::{DataType, History, Latest, Shape, WriteMode};
+use subak_domain::{DataType, History, Latest, Shape, WriteMode, compare_decimals};
 
 use crate::decode::{Context, Fields, text};
 use crate::keys;
@@ -150,15 +150,20 @@ fn derived(name: &Name, node: &Node, context: &mut Context<'_>) -> Option<String
     let fields = Fields::of(node, keys::DERIVE, &[], &format!("computed column `{}`", name.text), context)?;
     let column = format!("\"{}\"", fields.text("categorize", context)?.replace('"', "\"\""));
     let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
-    let mut cases = String::new();
+    let mut bands: Vec<(&str, &str)> = Vec::new();
     for (band, node) in fields.named("bands", context) {
         let lowest = text(node, &format!("the lowest value of `{}`", band.text), context)?;
-        if subak_is_number(lowest) {
-            cases.push_str(&format!(" when {column} >= {lowest} then {}", literal(&band.text)));
-        } else {
+        if !subak_is_number(lowest) {
             context.invalid(node, format!("the lowest value of band `{}` must be a number, and this is `{lowest}`", band.text));
+        } else if let Some((other, _)) = bands.iter().find(|(_, known)| compare_decimals(known, lowest).is_eq()) {
+            context.invalid(node, format!("the bands `{other}` and `{}` begin at one value", band.text));
+        } else {
+            bands.push((&band.text, lowest));
         }
     }
+    bands.sort_by(|(_, a), (_, b)| compare_decimals(b, a));
+    let case = |(band, lowest): &(&str, &str)| format!(" when {column} >= {lowest} then {}", literal(band));
+    let cases: String = bands.iter().map(case).collect();
     let rest = fields.text("else", context).map_or_else(|| "null".to_owned(), literal);
     (!cases.is_empty()).then(|| format!("case when {column} is null then null{cases} else {rest} end"))
 }
@@ -296,12 +301,7 @@ pub(crate) fn source_types(shape: &Shape) -> BTreeMap<String, DataType> {
         let data_type = if rule.format.is_some() { DataType::Text } else { rule.data_type? };
         Some((source, data_type))
     };
-    let nested = shape.columns.iter().flat_map(|rule| &rule.from).chain(shape.children.iter().map(|child| &child.from));
-    let mut types: BTreeMap<String, DataType> =
-        nested.filter(|path| !path.steps.is_empty()).map(|path| (path.column.clone(), DataType::Json)).collect();
-    types.extend(shape.children.iter().map(|child| (child.from.column.clone(), DataType::Json)));
-    types.extend(shape.columns.iter().filter_map(typed));
-    types
+    shape.columns.iter().filter_map(typed).collect()
 }
 
 /// Settings of a stream that do not go together: the key that it is about, what is wrong, what to do.

@@ -18,7 +18,11 @@ use super::json::{Record, Value};
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
 /// The row of an event. `None` for an event that changes nothing: a tombstone, a heartbeat, a transaction marker.
-pub(super) fn flatten(record: &Record<'_>, declared: &BTreeMap<String, DataType>) -> Result<Option<Record<'static>>, String> {
+pub(super) fn flatten(
+    record: &Record<'_>,
+    declared: &BTreeMap<String, DataType>,
+    spelling: Spelling,
+) -> Result<Option<Record<'static>>, String> {
     let object = |name: &str| match record.iter().find(|(key, _)| key == name) {
         Some((_, Value::Nested(json))) => serde_json::from_str::<Json>(json).ok(),
         _ => None,
@@ -27,7 +31,7 @@ pub(super) fn flatten(record: &Record<'_>, declared: &BTreeMap<String, DataType>
     if has("schema") && has("payload") {
         let schema = object("schema").unwrap_or(Json::Null);
         return match object("payload") {
-            Some(Json::Object(payload)) => event(&payload, Some(&schema), declared),
+            Some(Json::Object(payload)) => event(&payload, Some(&schema), declared, spelling),
             _ => Ok(None),
         };
     }
@@ -44,13 +48,14 @@ pub(super) fn flatten(record: &Record<'_>, declared: &BTreeMap<String, DataType>
             (key.to_string(), value)
         })
         .collect();
-    event(&whole, None, declared)
+    event(&whole, None, declared, spelling)
 }
 
 fn event(
     payload: &Map<String, Json>,
     schema: Option<&Json>,
     declared: &BTreeMap<String, DataType>,
+    spelling: Spelling,
 ) -> Result<Option<Record<'static>>, String> {
     let Some(op) = payload.get("op").and_then(Json::as_str) else {
         let is_marker = payload.contains_key("ts_ms") || payload.contains_key("status");
@@ -77,7 +82,7 @@ fn event(
         }
         let value = match kinds.get(name.as_str()) {
             Some(kind) => by_schema(value, kind),
-            None => by_declaration(value, declared.get(name).copied()),
+            None => by_declaration(value, declared.get(name).copied(), spelling),
         };
         record.push((Cow::Owned(name.clone()), value.map_err(|what| format!("the value of `{name}` {what}"))?));
     }
@@ -88,6 +93,47 @@ fn event(
         if unchanged.is_empty() { Value::Null } else { Value::Text(Cow::Owned(format!(",{},", unchanged.join(",")))) };
     record.push((Cow::Borrowed(UNCHANGED), unchanged));
     Ok(Some(record))
+}
+
+/// How values are written that come without a schema.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Spelling {
+    /// What one counts in times.
+    pub(super) times: Option<TimeUnit>,
+    pub(super) decimals: Option<Decimals>,
+}
+
+/// What one counts in a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TimeUnit {
+    Milliseconds,
+    Microseconds,
+    Nanoseconds,
+}
+
+/// How decimals are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decimals {
+    /// As digits.
+    Text,
+    /// As the bytes of a number, in Base64.
+    Base64,
+}
+
+impl Spelling {
+    /// Microseconds since 1970-01-01. Without a declared unit the size of the number tells; Debezium never counts seconds.
+    fn micros(self, number: i64) -> Option<i64> {
+        let unit = self.times.unwrap_or(match number.unsigned_abs() {
+            0..100_000_000_000_000 => TimeUnit::Milliseconds,
+            100_000_000_000_000..100_000_000_000_000_000 => TimeUnit::Microseconds,
+            _ => TimeUnit::Nanoseconds,
+        });
+        match unit {
+            TimeUnit::Milliseconds => number.checked_mul(1000),
+            TimeUnit::Microseconds => Some(number),
+            TimeUnit::Nanoseconds => (number % 1000 == 0).then_some(number / 1000),
+        }
+    }
 }
 
 /// A number that grows with the log: PostgreSQL's position, `MySQL`'s file and position, else the time.
@@ -153,8 +199,8 @@ fn by_schema(value: &Json, schema: &Json) -> Result<Value<'static>, String> {
     }
 }
 
-/// A value without a schema: the type that the project declares says what its digits mean.
-fn by_declaration(value: &Json, declared: Option<DataType>) -> Result<Value<'static>, String> {
+/// A value without a schema: the type that the project declares says what its digits mean, and the options say how they are written.
+fn by_declaration(value: &Json, declared: Option<DataType>, spelling: Spelling) -> Result<Value<'static>, String> {
     let out_of_range = || "is out of range".to_owned();
     let text = |text: Option<String>| text.map(|text| Value::Text(Cow::Owned(text))).ok_or_else(out_of_range);
     if value.as_str() == Some(UNAVAILABLE) {
@@ -162,16 +208,22 @@ fn by_declaration(value: &Json, declared: Option<DataType>) -> Result<Value<'sta
     }
     match (declared, value.as_i64(), value) {
         (Some(DataType::Date), Some(days), _) => text(i32::try_from(days).ok().and_then(convert::format_date)),
-        (Some(DataType::DateTime), Some(number), _) => {
-            text(convert::parse_instant(&number.to_string()).and_then(convert::format_datetime))
-        }
-        (Some(DataType::Timestamp), Some(number), _) => {
-            text(convert::parse_instant(&number.to_string()).and_then(convert::format_timestamp))
-        }
-        (Some(DataType::Decimal { precision, scale }), None, Json::String(encoded))
-            if convert::parse_decimal(encoded, precision, scale).is_none() =>
-        {
-            let digits = decimal(encoded, i32::from(scale));
+        (Some(DataType::DateTime), Some(number), _) => text(spelling.micros(number).and_then(convert::format_datetime)),
+        (Some(DataType::Timestamp), Some(number), _) => text(spelling.micros(number).and_then(convert::format_timestamp)),
+        (Some(DataType::Decimal { precision, scale }), None, Json::String(encoded)) => {
+            let of_bytes = decimal(encoded, i32::from(scale));
+            let is_digits = convert::parse_decimal(encoded, precision, scale).is_some();
+            let is_whole = encoded.len() % 4 == 0;
+            let digits = match (spelling.decimals, of_bytes) {
+                (Some(Decimals::Text), _) => None,
+                (Some(Decimals::Base64), Some(of_bytes)) => Some(of_bytes),
+                (Some(Decimals::Base64), None) => return Err("is no decimal in Base64".to_owned()),
+                (None, Some(_)) if is_digits && is_whole => {
+                    let shown = format!("`{encoded}` may be digits or Base64; set `decimals: text` or `decimals: base64`");
+                    return Err(shown);
+                }
+                (None, of_bytes) => of_bytes.filter(|_| !is_digits),
+            };
             Ok(Value::Text(Cow::Owned(digits.unwrap_or_else(|| encoded.clone()))))
         }
         _ => Ok(plain(value)),
@@ -237,6 +289,32 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_without_a_schema_are_not_guessed_at() {
+        let text = |value: &str, declared, spelling| {
+            by_declaration(&serde_json::from_str(value).expect("JSON"), Some(declared), spelling).map(|value| match value {
+                Value::Text(text) => text.into_owned(),
+                other => format!("{other:?}"),
+            })
+        };
+        let micros = Spelling { times: Some(TimeUnit::Microseconds), ..Spelling::default() };
+        let base64 = Spelling { decimals: Some(Decimals::Base64), ..Spelling::default() };
+        let digits = Spelling { decimals: Some(Decimals::Text), ..Spelling::default() };
+        let money = DataType::Decimal { precision: 12, scale: 2 };
+        for (value, declared, spelling, expect) in [
+            ("86400000", DataType::DateTime, Spelling::default(), Ok("1970-01-02 00:00:00")),
+            ("1735689600000000", DataType::DateTime, Spelling::default(), Ok("2025-01-01 00:00:00")),
+            ("86400000000", DataType::DateTime, micros, Ok("1970-01-02 00:00:00")),
+            ("\"1234.50\"", money, Spelling::default(), Ok("1234.50")),
+            ("\"EtaH\"", money, Spelling::default(), Ok("12345.67")),
+            ("\"1234\"", money, Spelling::default(), Err(())),
+            ("\"1234\"", money, digits, Ok("1234")),
+            ("\"1234\"", money, base64, Ok("-26588.24")),
+        ] {
+            assert_eq!(text(value, declared, spelling).as_deref().map_err(|_| ()), expect, "{value}");
+        }
+    }
 
     #[test]
     fn decimals_come_out_of_their_bytes() {

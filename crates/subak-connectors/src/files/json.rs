@@ -75,7 +75,7 @@ pub(super) fn read(inputs: &[Input], options: &Options, request: &ReadRequest, o
         .into_iter()
         .map(|(name, kind)| match request.columns.get(&name) {
             Some(DataType::Json) => (name, Kind::Json),
-            Some(_) if kind != Kind::Json => (name, Kind::Text),
+            Some(_) => (name, Kind::Text),
             _ => (name, kind),
         })
         .collect();
@@ -112,7 +112,7 @@ pub(super) fn read(inputs: &[Input], options: &Options, request: &ReadRequest, o
 /// Hands over each record of a file.
 pub(super) fn each_record(input: &Input, options: &Options, request: &ReadRequest, take: &mut Take<'_>) -> Result<(), Stopped> {
     let mut decoded = |found: Found<'_>, line: u64| match found {
-        Found::Record(record) if options.is_debezium => match debezium::flatten(&record, &request.columns) {
+        Found::Record(record) if options.is_debezium => match debezium::flatten(&record, &request.columns, options.spelling) {
             Ok(Some(record)) => take(Found::Record(record), line),
             Ok(None) => Ok(()),
             Err(reason) => {
@@ -120,6 +120,8 @@ pub(super) fn each_record(input: &Input, options: &Options, request: &ReadReques
                 take(Found::Refused { reason, raw: &raw }, line)
             }
         },
+        // Behind a deletion Kafka gets an event without a value, so that it may forget the key.
+        Found::Refused { raw, .. } if options.is_debezium && raw.trim() == "null" => Ok(()),
         found => take(found, line),
     };
     let (mut text, _) = input.text(options.encoding)?;
@@ -447,7 +449,8 @@ impl Kind {
         match (self, other) {
             (a, b) if a == b => a,
             (Self::Null, kind) | (kind, Self::Null) => kind,
-            (Self::Json, _) | (_, Self::Json) => Self::Json,
+            // Texts stay as they are beside lists and objects.
+            (Self::Json, _) | (_, Self::Json) => Self::Text,
             (Self::Integer, Self::Decimal { scale }) | (Self::Decimal { scale }, Self::Integer) if scale <= SCALE_USUAL => {
                 Self::Decimal { scale }
             }

@@ -149,7 +149,7 @@ impl Output<'_> {
             let column = self.request.cursor.as_ref().map(|bound| bound.column.as_str()).unwrap_or_default();
             let declared = self.request.columns.get(column);
             let typed = match (declared, batch.records.column_by_name(column)) {
-                // A value that does not fit counts as none here; whoever converts the rows refuses it.
+                // A value that does not fit stays in, whatever the bounds; whoever converts the rows refuses it.
                 (Some(data_type), Some(array)) => Some(convert::convert(array, *data_type, None, column)?.array),
                 _ => None,
             };
@@ -273,6 +273,9 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
         let error = ConnectError::new(ConnectErrorKind::NoFiles, message);
         return Err(error.help("correct `path:`, deliver the file, or set `if_no_files: skip`").into());
     }
+    if paths.is_empty() {
+        return Ok(());
+    }
     let format = format_of(&paths, &options)?;
     let (inputs, marks) = wanted(folder, &paths, request, producer)?;
     let tracker = request.cursor.clone().map(Tracker::new);
@@ -286,7 +289,7 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
         marks,
         is_empty: true,
     };
-    match format {
+    match format.filter(|_| !inputs.is_empty()) {
         None => {}
         Some(Format::Csv) => csv::read(&inputs, &options, &mut output)?,
         Some(Format::Json | Format::Ndjson) => json::read(&inputs, &options, request, &mut output)?,

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use subak_connect::{ConnectError, ConnectErrorKind, Field, FieldKind};
 
+use super::debezium::{Decimals, Spelling, TimeUnit};
+
 /// The keys that a stream of files knows.
 pub(super) const FIELDS: &[Field] = &[
     Field {
@@ -18,6 +20,18 @@ pub(super) const FIELDS: &[Field] = &[
         kind: FieldKind::Word(&["csv", "json", "ndjson", "parquet", "debezium"]),
         is_required: false,
         doc: "Format of the files. By default it follows from the ending of their names. `debezium` is JSON or NDJSON with change events of Debezium, with or without their schema.",
+    },
+    Field {
+        name: "times",
+        kind: FieldKind::Word(&["ms", "us", "ns"]),
+        is_required: false,
+        doc: "Debezium without schema: what one counts in columns that are declared as `datetime` or `timestamp`. By default the size of each number tells milliseconds, microseconds and nanoseconds apart.",
+    },
+    Field {
+        name: "decimals",
+        kind: FieldKind::Word(&["text", "base64"]),
+        is_required: false,
+        doc: "Debezium without schema: how columns that are declared as `decimal` are written. By default each value tells, and one that may be either is refused.",
     },
     Field {
         name: "delimiter",
@@ -132,6 +146,7 @@ pub(super) struct Options {
     pub(super) line_column: Option<String>,
     pub(super) file_column: Option<String>,
     pub(super) is_debezium: bool,
+    pub(super) spelling: Spelling,
     pub(super) records: Vec<String>,
     pub(super) may_be_empty: bool,
 }
@@ -151,6 +166,7 @@ impl Options {
             line_column: None,
             file_column: None,
             is_debezium: false,
+            spelling: Spelling::default(),
             records: Vec::new(),
             may_be_empty: false,
         }
@@ -195,6 +211,14 @@ impl Options {
             line_column: get("line_column").map(str::to_owned),
             file_column: get("file_column").map(str::to_owned),
             is_debezium: get("format") == Some("debezium"),
+            spelling: Spelling {
+                times: get("times").map(|unit| match unit {
+                    "ms" => TimeUnit::Milliseconds,
+                    "us" => TimeUnit::Microseconds,
+                    _ => TimeUnit::Nanoseconds,
+                }),
+                decimals: get("decimals").map(|word| if word == "text" { Decimals::Text } else { Decimals::Base64 }),
+            },
             records: get("records").map(|path| path.split('.').map(str::to_owned).collect()).unwrap_or_default(),
             may_be_empty: get("if_no_files") == Some("skip"),
             ..Self::of(PathBuf::from(get("path").unwrap_or(stream)))

@@ -51,7 +51,8 @@ impl RejectRows {
 
     fn id(&mut self, reject: &Reject) -> String {
         let mut hasher = blake3::Hasher::new();
-        let line = reject.line.map(|line| line.to_string());
+        // The number of a row of a query is another one when a row before it is gone.
+        let line = reject.line.filter(|_| reject.file.is_some()).map(|line| line.to_string());
         for part in [reject.file.as_deref(), line.as_deref(), reject.column.as_deref(), Some(&reject.row)] {
             hasher.update(part.unwrap_or("\u{1e}").as_bytes());
             hasher.update(b"\x1f");

@@ -65,6 +65,8 @@ pub(crate) struct Shaper {
     on_reject: OnReject,
     mark: Mark,
     has_unchanged: bool,
+    /// Expressions over the row, with the key under which they stand.
+    expressions: Vec<(String, String)>,
     children: Vec<ChildShaper>,
     changes: Changes,
 }
@@ -128,6 +130,9 @@ impl Shaper {
         if has_unchanged {
             fields.push(Arc::new(Field::new(UNCHANGED, ArrowType::Utf8, true)));
         }
+        let filter_of = |filter: &String| ("filter".to_owned(), filter.clone());
+        let derived = shape.derive.iter().map(|derived| (format!("derive.{}", derived.name), derived.expression.clone()));
+        let expressions = derived.chain(shape.filter.iter().map(filter_of)).collect();
         let mut required: Vec<String> = Vec::new();
         if setting.needs_key {
             required.extend(setting.primary_key.iter().cloned());
@@ -147,6 +152,7 @@ impl Shaper {
             on_reject: shape.on_reject,
             mark,
             has_unchanged,
+            expressions,
             children,
             changes: Changes::default(),
         })
@@ -160,6 +166,11 @@ impl Shaper {
     /// Columns of the table that become wider.
     pub(crate) fn widened(&self) -> Vec<String> {
         self.plan.columns.iter().filter(|column| column.is_widened).map(|column| column.name.clone()).collect()
+    }
+
+    /// What people should know about the columns.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.plan.notes.clone()
     }
 
     /// Columns of the nested lists, in the order of their declaration.
@@ -240,8 +251,7 @@ impl Shaper {
             _ => {}
         }
         if self.has_unchanged {
-            let array = batch.records.column_by_name(UNCHANGED).map(Arc::clone);
-            arrays.push(array.unwrap_or_else(|| arrow::array::new_null_array(&ArrowType::Utf8, row_count)));
+            arrays.push(self.unchanged(batch)?);
         }
         let whole = assemble(Arc::clone(&self.schema), arrays, row_count)?;
         let mut children = Vec::with_capacity(self.children.len());
@@ -261,6 +271,37 @@ impl Shaper {
             records = filter_record_batch(&records, &BooleanArray::from(wanted)).map_err(internal)?;
         }
         Ok(Shaped { batch: Batch { records, origin }, rejects, filtered, children })
+    }
+
+    /// The columns for which the source said no value, by their names in the table.
+    fn unchanged(&self, batch: &Batch) -> Result<ArrayRef, ConnectError> {
+        let Some(lists) = batch.records.column_by_name(UNCHANGED) else {
+            return Ok(arrow::array::new_null_array(&ArrowType::Utf8, batch.row_count()));
+        };
+        let lists: &StringArray = lists.as_string();
+        let mut known: BTreeMap<&str, String> = BTreeMap::new();
+        let mut named = Vec::with_capacity(lists.len());
+        for (row, list) in lists.iter().enumerate() {
+            let Some(list) = list else {
+                named.push(None);
+                continue;
+            };
+            if !known.contains_key(list) {
+                let names = self.plan.names_from(&batch.records.schema(), list);
+                for name in &names {
+                    if let Some((key, _)) = self.expressions.iter().find(|(_, text)| subak_domain::shape::has_word(text, name)) {
+                        let message =
+                            format!("`{key}` reads `{name}`, and the event does not carry its value ({})", batch.place(row));
+                        let help =
+                            "let the database log whole rows (PostgreSQL: `replica identity full`), or compute it in a SQL asset";
+                        return Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help));
+                    }
+                }
+                known.insert(list, format!(",{},", names.join(",")));
+            }
+            named.push(known.get(list).cloned());
+        }
+        Ok(Arc::new(StringArray::from(named)))
     }
 
     /// Computed columns and the filter. Rows for which an expression fails are refused one by one where the policy allows it.

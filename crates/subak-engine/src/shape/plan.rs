@@ -80,21 +80,27 @@ struct Discarded {
 pub(super) struct Plan {
     pub(super) columns: Vec<PlannedColumn>,
     discarded: Vec<Discarded>,
+    pub(super) notes: Vec<String>,
 }
 
 impl Plan {
     pub(super) fn new(setting: &Setting<'_>, source: &SchemaRef) -> Result<Self, ConnectError> {
         let shape = setting.shape;
         let is_open = source.metadata().contains_key(OPEN_SCHEMA);
-        let mut plan = Self { columns: Vec::new(), discarded: Vec::new() };
+        let mut plan = Self { columns: Vec::new(), discarded: Vec::new(), notes: Vec::new() };
         for (at, field) in source.fields().iter().enumerate().filter(|(_, field)| field.name() != UNCHANGED) {
-            let rule = shape.columns.iter().find(|rule| is_rule_of(rule, field.name(), shape.naming));
-            let name = rule.map_or_else(|| shape.naming.apply(field.name()), |rule| rule.name.clone());
+            let rules: Vec<&ColumnRule> =
+                shape.columns.iter().filter(|rule| is_rule_of(rule, field.name(), shape.naming)).collect();
             let is_consumed = shape.columns.iter().any(|rule| is_one_of(rule, field.name(), shape.naming));
-            if (shape.dropped.contains(field.name()) || is_consumed) && rule.is_none() {
+            if (shape.dropped.contains(field.name()) || is_consumed) && rules.is_empty() {
                 continue;
             }
-            plan.add(setting, name, field.name(), From::Column(at), field.data_type(), rule)?;
+            if rules.is_empty() {
+                plan.add(setting, shape.naming.apply(field.name()), field.name(), From::Column(at), field.data_type(), None)?;
+            }
+            for rule in rules {
+                plan.add(setting, rule.name.clone(), field.name(), From::Column(at), field.data_type(), Some(rule))?;
+            }
         }
         let is_child = |name: &str| shape.children.iter().any(|child| child.from.steps.is_empty() && child.from.column == name);
         plan.columns.retain(|column| !is_child(&column.source));
@@ -108,6 +114,9 @@ impl Plan {
                 .collect();
             if known.is_empty() && !is_open && rule.default.is_none() {
                 return Err(convert::missing_column(&wanted[0].column, source));
+            }
+            if known.is_empty() && !is_open {
+                plan.notes.push(format!("the source has no column `{}` any more; every row gets its default", wanted[0].column));
             }
             let from = if known.is_empty() { From::Nowhere } else { From::Paths(known) };
             plan.add(setting, rule.name.clone(), &wanted[0].to_string(), from, &ArrowType::Utf8, Some(rule))?;
@@ -178,6 +187,17 @@ impl Plan {
                 Ok(false)
             }
         }
+    }
+
+    /// The columns of the table that come from these columns of the source, which stand between commas.
+    pub(super) fn names_from(&self, source: &SchemaRef, list: &str) -> Vec<String> {
+        let is_named = |at: usize| list.split(',').any(|name| !name.is_empty() && name == source.field(at).name());
+        let is_from = |column: &&PlannedColumn| match &column.from {
+            From::Column(at) => is_named(*at),
+            From::Paths(paths) => paths.iter().any(|(at, _)| is_named(*at)),
+            From::Nowhere => false,
+        };
+        self.columns.iter().filter(is_from).map(|column| column.name.clone()).collect()
     }
 
     fn refuse_collisions(&self, shape: &Shape) -> Result<(), ConnectError> {

@@ -12,6 +12,23 @@ use crate::test::{ProjectTest, TestDeclaration};
 use crate::{sql, test};
 
 impl Resolver<'_> {
+    /// Tables that stand beside the table of a stream must not be those of other assets.
+    pub(super) fn refuse_derived_collisions(&mut self, assets: &[Asset]) {
+        for asset in assets {
+            let (Definition::Ingest(ingest) | Definition::Seed(ingest)) = &asset.definition else { continue };
+            let lists = ingest.shape.children.iter().map(|child| child.name.as_str());
+            for suffix in lists.chain(["rejects", "live", "tombstones"]) {
+                let Ok(name) = format!("{}__{suffix}", asset.key).parse::<AssetKey>() else { continue };
+                let Some((path, span)) = self.places.get(&name).cloned() else { continue };
+                if self.stored_in.get(&name) == asset.stored_in() {
+                    let message = format!("asset `{name}` has the name of a table that stands beside `{}`", asset.key);
+                    let problem = Diagnostic::error(codes::TABLE_COLLISION, message).at(&path, span, "");
+                    self.problems.push(problem.help("rename one of them"));
+                }
+            }
+        }
+    }
+
     /// Warns of names that break the house rules.
     pub(super) fn lint(&mut self, assets: &[Asset], queries: &Queries) {
         let rules = &self.config.lint;
