@@ -26,4 +26,15 @@ pub trait RowProgram: Send {
     /// The rows with computed columns, in their order, and which of them pass the filter; `None` when there is none. A row for
     /// which the filter is NULL does not pass.
     fn run(&mut self, rows: &RecordBatch) -> Result<(RecordBatch, Option<BooleanArray>), ConnectError>;
+    /// Which expression cannot be evaluated for the first of `rows`; `None` when all of them can.
+    fn blame(&mut self, rows: &RecordBatch) -> Option<Blame>;
+}
+
+/// An expression that cannot be evaluated for a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blame {
+    /// The computed column; `None` for the filter.
+    pub column: Option<String>,
+    /// What is wrong, in the words of the engine: one line.
+    pub reason: String,
 }

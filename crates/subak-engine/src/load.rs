@@ -236,7 +236,7 @@ impl Ingesting<'_> {
         let setting = Setting {
             shape: &shape,
             primary_key: &self.ingest.primary_key,
-            needs_key: matches!(self.ingest.mode, WriteMode::Merge | WriteMode::Snapshot),
+            needs_key: self.ingest.mode.needs_key(),
             held: info.filter(|_| is_held).map(|info| info.schema.clone()),
             can_widen: self.sink.can_widen(),
             // A first load too: which row of a key stays is decided before rows that fail the filter leave.

@@ -369,6 +369,12 @@ fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Na
         );
         context.report(problem.help("remove `cursor:`, or use `mode: merge` or `mode: append`"), &place("cursor"), "");
     }
+    let repeats = declaration.cursor.as_ref().is_some_and(|cursor| !cursor.is_lower_open || cursor.nulls == NullCursor::Include);
+    if declaration.mode == WriteMode::Append && repeats && !declaration.shape.children.is_empty() {
+        let message = format!("`{key}` is appended to with its lists, and rows at the bound of its cursor are read twice");
+        let help = "declare a `primary_key:` and use `mode: merge`, or set `lower: open` and `nulls: exclude` under `cursor:`";
+        context.report(Diagnostic::error(codes::CURSOR_MISUSE, message).help(help), &place("cursor"), "");
+    }
     let has_lag = declaration.cursor.as_ref().is_some_and(|cursor| cursor.lag != Lag::None);
     if declaration.mode == WriteMode::Append && has_lag {
         let problem =

@@ -1,40 +1,9 @@
 //! Exact data from the command line: refusals and their replay, incremental assets, histories, checks, unit tests, verification,
 //! cursors at their edges, files that come again.
 
-use subak_testkit::Sandbox;
+mod support;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_subak");
-
-const PROJECT: &str = "project: exact\nconnections:\n  warehouse: { type: duckdb, path: warehouse.duckdb }\n  app: { type: sqlite, path: app.db }\n  \
-                       files: { type: files, path: input }\n";
-
-fn project(files: &[(&str, &str)]) -> Sandbox {
-    let sandbox = Sandbox::new(BINARY, &[("subak.yml", PROJECT)]);
-    for (path, text) in files {
-        sandbox.write(path, text);
-    }
-    sandbox
-}
-
-/// The rows of a query as CSV lines without the header, read with DuckDB's own library.
-fn read(sandbox: &Sandbox, sql: &str) -> Vec<String> {
-    let connection = duckdb::Connection::open(sandbox.path().join("warehouse.duckdb")).expect("open");
-    let mut statement = connection.prepare(&format!("select columns(*)::varchar from ({sql})")).expect(sql);
-    let mut rows = statement.query([]).expect("query");
-    let mut lines = Vec::new();
-    while let Some(row) = rows.next().expect("row") {
-        let width = row.as_ref().column_count();
-        let value = |at: usize| row.get::<_, Option<String>>(at).expect("text").unwrap_or_else(|| "NULL".to_owned());
-        lines.push((0..width).map(value).collect::<Vec<_>>().join(","));
-    }
-    lines
-}
-
-fn execute(sandbox: &Sandbox, sql: &str) {
-    duckdb::Connection::open(sandbox.path().join("warehouse.duckdb"))
-        .and_then(|connection| connection.execute_batch(sql))
-        .expect(sql);
-}
+use support::warehouse::{app, execute, project, read};
 
 const ORDERS: &str = "ingest:
   from: files
@@ -341,10 +310,6 @@ fn verification_finds_the_rows_that_differ() {
     ] {
         assert!(different.err.contains(words), "{words}: {}", different.err);
     }
-}
-
-fn app(sandbox: &Sandbox, sql: &str) {
-    rusqlite::Connection::open(sandbox.path().join("app.db")).and_then(|source| source.execute_batch(sql)).expect(sql);
 }
 
 #[test]

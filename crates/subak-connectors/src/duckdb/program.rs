@@ -7,6 +7,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use duckdb::Connection;
+use subak_connect::program::Blame;
 use subak_connect::{ConnectError, ConnectErrorKind, RowProgram, RowPrograms, convert};
 
 use super::error::failed;
@@ -70,6 +71,8 @@ impl RowPrograms for DuckDbPrograms {
             schema: Arc::new(Schema::new(fields)),
             input_count: schema.fields().len(),
             has_filter: filter.is_some(),
+            names: derive.iter().map(|(name, _)| name.clone()).collect(),
+            computed,
         }))
     }
 }
@@ -102,6 +105,22 @@ struct Program {
     schema: SchemaRef,
     input_count: usize,
     has_filter: bool,
+    names: Vec<String>,
+    /// Computed columns as items of a select.
+    computed: Vec<String>,
+}
+
+impl Program {
+    fn fill(&self, rows: &RecordBatch) -> Result<(), ConnectError> {
+        let plain = types::plain(rows)?;
+        let fill = || -> duckdb::Result<()> {
+            self.connection.execute_batch("delete from rows")?;
+            let mut appender = self.connection.appender("rows")?;
+            appender.append_record_batch(plain)?;
+            appender.flush()
+        };
+        fill().map_err(|error| failed("rows cannot be evaluated", error))
+    }
 }
 
 impl RowProgram for Program {
@@ -112,13 +131,8 @@ impl RowProgram for Program {
     fn run(&mut self, rows: &RecordBatch) -> Result<(RecordBatch, Option<BooleanArray>), ConnectError> {
         let evaluated =
             |error| ConnectError::new(ConnectErrorKind::ValueMisfit, "an expression cannot be evaluated").because(error);
-        let plain = types::plain(rows)?;
+        self.fill(rows)?;
         let run = || -> duckdb::Result<Vec<RecordBatch>> {
-            self.connection.execute_batch("delete from rows")?;
-            let mut appender = self.connection.appender("rows")?;
-            appender.append_record_batch(plain)?;
-            appender.flush()?;
-            drop(appender);
             let mut statement = self.connection.prepare(&self.sql)?;
             let schema = statement.stream_arrow([])?.get_schema();
             let mut batches = vec![RecordBatch::new_empty(schema)];
@@ -152,6 +166,24 @@ impl RowProgram for Program {
         let shaped = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options).map_err(internal)?;
         let keep = self.has_filter.then(|| result.column(result.num_columns() - 1).as_boolean().clone());
         Ok((shaped, keep.filter(|keep| keep.len() == rows.num_rows())))
+    }
+
+    fn blame(&mut self, rows: &RecordBatch) -> Option<Blame> {
+        let reason = |error: String| error.lines().next().unwrap_or_default().trim().to_owned();
+        if let Err(error) = self.fill(&rows.slice(0, 1)) {
+            return Some(Blame { column: None, reason: error.to_string() });
+        }
+        let mut sql = String::from("select * from rows");
+        for (name, item) in self.names.iter().zip(&self.computed) {
+            sql = format!("select *, {item} from ({sql}) as r");
+            let one = format!("select cast({} as varchar) from ({sql}) as r", DIALECT.identifier(name));
+            if let Err(error) = self.connection.query_row(&one, [], |_| Ok(())) {
+                return Some(Blame { column: Some(name.clone()), reason: reason(error.to_string()) });
+            }
+        }
+        let failed = self.run(&rows.slice(0, 1)).err()?;
+        let reason = failed.causes().into_iter().next().map_or_else(|| failed.to_string(), reason);
+        Some(Blame { column: None, reason })
     }
 }
 

@@ -13,6 +13,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use subak_connect::program::Blame;
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
 use subak_connect::{Batch, ConnectError, ConnectErrorKind, Origin, Reject, RowProgram, RowPrograms, convert};
 use subak_domain::shape::{Contract, Deletes, FilterExit, OnReject};
@@ -225,6 +226,11 @@ impl Shaper {
 
     fn finish(&mut self, batch: &Batch, records: RecordBatch, mut refused: Refused) -> Result<Shaped, ConnectError> {
         let (computed, keep) = self.compute(batch, records, &mut refused)?;
+        if self.on_reject == OnReject::Quarantine {
+            for child in &self.children {
+                child.refuse(batch, &mut refused)?;
+            }
+        }
         let rejects: Vec<Reject> =
             refused.iter().map(|(row, misfit)| misfit.reject(batch, *row, &computed, &self.required)).collect();
         let row_count = computed.num_rows();
@@ -260,7 +266,7 @@ impl Shaper {
         // A row that deletes has no lists any more.
         let has_lists: Vec<bool> = wanted.iter().enumerate().map(|(row, wanted)| *wanted && !is_deleted(row)).collect();
         for child in &mut self.children {
-            children.push(child.run(batch, &computed, &has_lists)?);
+            children.push(child.run(batch, &computed, &has_lists, &mut self.changes)?);
         }
         if is_thinned {
             let lines = origin
@@ -313,33 +319,24 @@ impl Shaper {
     ) -> Result<(RecordBatch, Option<BooleanArray>), ConnectError> {
         let Some(program) = &mut self.program else { return Ok((records, None)) };
         match program.run(&records) {
-            Ok(result) => Ok(result),
-            Err(error) if self.on_reject != OnReject::Quarantine || error.kind != ConnectErrorKind::ValueMisfit => {
-                Err(ConnectError { message: format!("{} ({})", error.message, batch.place(0)), ..error })
-            }
-            Err(_) => {
-                let (mut parts, mut keeps) = (Vec::new(), Vec::new());
-                for row in 0..records.num_rows() {
-                    let one = records.slice(row, 1);
-                    match program.run(&one) {
-                        Ok((part, keep)) => {
-                            keeps.push(keep.is_none_or(|keep| keep.value(0)));
-                            parts.push(part);
-                        }
-                        Err(error) if error.kind == ConnectErrorKind::ValueMisfit => {
-                            let cause = error.causes().into_iter().next().unwrap_or_default();
-                            let reason = format!("{error}: {}", cause.lines().next().unwrap_or_default());
-                            refused.entry(row).or_insert(Misfit { reason, column: None, value: None });
-                            keeps.push(true);
-                            parts.push(nulls_behind(&one, &program.schema())?);
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                let whole = arrow::compute::concat_batches(&program.schema(), &parts).map_err(internal)?;
-                Ok((whole, Some(BooleanArray::from(keeps))))
-            }
+            Ok(result) => return Ok(result),
+            Err(error) if error.kind != ConnectErrorKind::ValueMisfit || records.num_rows() == 0 => return Err(error),
+            Err(_) => {}
         }
+        let mut found = Evaluated::default();
+        let is_first_wanted = self.on_reject != OnReject::Quarantine;
+        evaluate(program.as_mut(), &records, 0, is_first_wanted, &mut found)?;
+        if is_first_wanted && let Some((row, misfit)) = found.refused.pop() {
+            let message = format!("{} ({})", misfit.reason, batch.place(row));
+            let help = "correct the source, let the expression take such values, for example with `try_cast`, or keep such rows apart \
+                        with `on_reject: quarantine`";
+            return Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help));
+        }
+        for (row, misfit) in found.refused {
+            refused.entry(row).or_insert(misfit);
+        }
+        let whole = arrow::compute::concat_batches(&program.schema(), &found.parts).map_err(internal)?;
+        Ok((whole, Some(BooleanArray::from(found.keeps))))
     }
 
     /// Which rows are deletions, and what a deletion does.
@@ -351,6 +348,53 @@ impl Shaper {
         let is_deletion = |text: Option<&str>| text.is_some_and(|text| words.iter().any(|word| text.eq_ignore_ascii_case(word)));
         Ok(Some((texts.iter().map(is_deletion).collect(), *deletes)))
     }
+}
+
+/// What expressions made of rows, part by part.
+#[derive(Default)]
+struct Evaluated {
+    parts: Vec<RecordBatch>,
+    keeps: Vec<bool>,
+    refused: Vec<(usize, Misfit)>,
+}
+
+/// Evaluates expressions over rows of which some fail, by halves until the failing ones stand alone; `offset` is the number of the first
+/// row. With `is_first_wanted` it ends at the first row that fails.
+fn evaluate(
+    program: &mut dyn RowProgram,
+    rows: &RecordBatch,
+    offset: usize,
+    is_first_wanted: bool,
+    found: &mut Evaluated,
+) -> Result<(), ConnectError> {
+    let row_count = rows.num_rows();
+    match program.run(rows) {
+        Ok((part, keep)) => {
+            found.keeps.extend((0..row_count).map(|row| keep.as_ref().is_none_or(|keep| keep.value(row))));
+            found.parts.push(part);
+        }
+        Err(error) if error.kind != ConnectErrorKind::ValueMisfit => return Err(error),
+        Err(error) if row_count <= 1 => {
+            let (column, reason) = match program.blame(rows) {
+                Some(Blame { column: Some(column), reason }) => {
+                    (Some(column.clone()), format!("`derive.{column}` fails: {reason}"))
+                }
+                Some(Blame { column: None, reason }) => (None, format!("`filter` fails: {reason}")),
+                None => (None, error.to_string()),
+            };
+            found.refused.push((offset, Misfit { reason, column, value: None }));
+            found.keeps.push(true);
+            found.parts.push(nulls_behind(rows, &program.schema())?);
+        }
+        Err(_) => {
+            let middle = row_count / 2;
+            evaluate(program, &rows.slice(0, middle), offset, is_first_wanted, found)?;
+            if !is_first_wanted || found.refused.is_empty() {
+                evaluate(program, &rows.slice(middle, row_count - middle), offset + middle, is_first_wanted, found)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Rows that are refused by their number, and the first thing that is wrong with each.

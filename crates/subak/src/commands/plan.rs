@@ -1,8 +1,10 @@
 //! `subak plan`.
 
+use arrow::array::StringArray;
 use serde_json::json;
+use subak_connect::convert;
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{CursorRange, Definition, Snapshot, StepId, Work};
+use subak_domain::{CursorRange, DataType, Definition, Snapshot, StepId, Work};
 use subak_plan::{Plan, PlanRequest};
 
 use super::{Context, select};
@@ -40,7 +42,49 @@ pub(super) fn of(opened: &Opened, snapshot: &Snapshot, selection: &Selection, ho
     let request = PlanRequest { graph: opened.graph(), snapshot, selected: &selected, full_refresh: how.full_refresh, range };
     let plan = subak_plan::plan(request);
     refuse_missing_upstream(opened, snapshot, &plan)?;
+    if let Some(range) = range {
+        refuse_range(opened, range, &plan)?;
+    }
     Ok(plan)
+}
+
+/// A range must say something about every stream of the plan, in the type of its cursor.
+fn refuse_range(opened: &Opened, range: &CursorRange, plan: &Plan) -> Result<(), CliError> {
+    let refused = |message: String, help: &str| {
+        let problem = Diagnostic::error(codes::USAGE, message).data("nothing was run");
+        CliError::new(problem.help(help), Exit::Invalid)
+    };
+    let planned = plan.actions.iter().filter_map(|action| match &action.work {
+        Work::Materialize { asset, .. } => opened.graph().get(asset),
+        _ => None,
+    });
+    for asset in planned {
+        let Definition::Ingest(ingest) = &asset.definition else { continue };
+        let Some(rule) = &ingest.cursor else {
+            let message = format!("`{}` has no cursor, so `--from` and `--until` say nothing about it", asset.key);
+            return Err(refused(message, "select only streams with a `cursor:`, and what is made from them"));
+        };
+        for (word, value) in [("--from", &range.from), ("--until", &range.until)] {
+            let Some(value) = value else { continue };
+            let declared = ingest.columns.get(&rule.column).copied();
+            let fits = match declared {
+                Some(data_type) => is_of_type(value, data_type),
+                None => convert::parse_instant(value).is_some() || is_of_type(value, DataType::Double),
+            };
+            if !fits {
+                let expected = declared.map_or_else(|| "a date, time or number".to_owned(), |data_type| data_type.to_string());
+                let message =
+                    format!("`{word} {value}` is not {expected}, and the cursor `{}` of `{}` is", rule.column, asset.key);
+                return Err(refused(message, "write it like the values of the column, for example `2025-01-31 06:00:00`"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_of_type(value: &str, data_type: DataType) -> bool {
+    let texts = StringArray::from(vec![value]);
+    convert::parse_texts(&texts, data_type, None).is_ok_and(|parsed| parsed.misfits.is_empty())
 }
 
 /// A step whose upstream was never made, and is not made by this plan, can only fail.

@@ -81,8 +81,10 @@ fn how_of(args: &RunArgs) -> Result<plan::How, CliError> {
     let range =
         (args.from.is_some() || args.until.is_some()).then(|| CursorRange { from: args.from.clone(), until: args.until.clone() });
     if let Some(CursorRange { from: Some(from), until: Some(until) }) = &range
-        && from >= until
-        && from.parse::<i128>().is_err()
+        && match (from.parse::<i128>(), until.parse::<i128>()) {
+            (Ok(from), Ok(until)) => from >= until,
+            _ => from >= until,
+        }
     {
         let problem = Diagnostic::error(codes::USAGE, format!("the range from `{from}` until `{until}` is empty"));
         return Err(CliError::new(problem.help("`--from` is inclusive, `--until` is not"), Exit::Invalid));
