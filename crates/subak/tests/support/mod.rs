@@ -1,3 +1,3 @@
 //! What several tests share.
 
-pub mod warehouse;
+pub(crate) mod warehouse;
