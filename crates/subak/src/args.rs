@@ -89,6 +89,8 @@ pub(crate) enum Command {
     List(Selection),
     /// Show one asset: definition, state, columns
     Show(KeyArgs),
+    /// Write the data catalog as Markdown: assets, columns with their types, meanings and origins, checks
+    Catalog(Selection),
     /// Show what an asset is made from and what is made from it
     Lineage(LineageArgs),
     /// Show what a run would do, and why; changes nothing

@@ -472,3 +472,36 @@ fn what_belongs_to_a_table_survives_its_replacement() {
     sandbox.run(&["run"]).expect(0);
     assert_eq!(read(&sandbox, "select id, typeof(id) from bronze.a order by id"), ["1,BIGINT", "2,BIGINT", "3000000000,BIGINT"]);
 }
+
+#[test]
+fn the_catalog_says_what_there_is_and_what_it_means() {
+    let sandbox = project(&[
+        ("assets/bronze/files.yml", ORDERS),
+        ("input/orders.csv", "id,amount,day\n1,10.00,2025-01-01\n"),
+        (
+            "assets/gold/days.sql",
+            "/* subak\ndescription: Sales | day by day\nowner: finance\ncolumns:\n  day: the day of the order\nchecks: [ { not_null: day } ]\n*/\nselect day, sum(amount) as amount from bronze.orders group by day\n",
+        ),
+    ]);
+    let before = sandbox.run(&["catalog", "gold.days"]).expect(0);
+    assert!(before.out.contains("| `day` |  | the day of the order | `bronze.orders.day` |"), "{}", before.out);
+    sandbox.run(&["run"]).expect(0);
+    let page = sandbox.run(&["catalog"]).expect(0).out;
+    for words in [
+        "# Data catalog of exact",
+        "| [`gold.days`](#golddays) | sql | Sales \\| day by day |",
+        "- owner: finance",
+        "- checks: `not_null(day)`",
+        "- reads: `bronze.orders`",
+        "| `day` | date | the day of the order | `bronze.orders.day` |",
+        "| `amount` | decimal(38,2) |  | `bronze.orders.amount` |",
+        "| `id` | bigint |",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    let json = sandbox.run(&["catalog", "gold.days", "-o", "json"]).expect(0).out;
+    assert!(
+        json.contains("\"meaning\": \"the day of the order\"") || json.contains("\"meaning\":\"the day of the order\""),
+        "{json}"
+    );
+}

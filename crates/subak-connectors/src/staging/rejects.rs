@@ -53,7 +53,9 @@ impl RejectRows {
         let mut hasher = blake3::Hasher::new();
         // The number of a row of a query is another one when a row before it is gone.
         let line = reject.line.filter(|_| reject.file.is_some()).map(|line| line.to_string());
-        for part in [reject.file.as_deref(), line.as_deref(), reject.column.as_deref(), Some(&reject.row)] {
+        // A project may move: where a file lies is not what it is.
+        let file = reject.file.as_deref().map(|file| file.rsplit(['/', '\\']).next().unwrap_or(file));
+        for part in [file, line.as_deref(), reject.column.as_deref(), Some(&reject.row)] {
             hasher.update(part.unwrap_or("\u{1e}").as_bytes());
             hasher.update(b"\x1f");
         }

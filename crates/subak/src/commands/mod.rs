@@ -1,5 +1,6 @@
 //! One module per command. A command takes its arguments and a context, prints results, and returns an exit code.
 
+mod catalog;
 mod check;
 mod demo;
 mod docs;
@@ -100,6 +101,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
         Command::Validate => validate::execute(&context),
         Command::List(selection) => list::execute(&context, selection),
         Command::Show(args) => show::execute(&context, args),
+        Command::Catalog(selection) => catalog::execute(&context, selection),
         Command::Lineage(args) => lineage::execute(&context, args),
         Command::Plan(args) => plan::execute(&context, args),
         Command::Run(args) => match &args.command {

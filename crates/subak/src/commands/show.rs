@@ -81,7 +81,8 @@ pub(super) fn execute(context: &Context<'_>, args: &KeyArgs) -> Result<Exit, Cli
     Ok(Exit::Ok)
 }
 
-fn definition(asset: &Asset) -> String {
+/// How an asset is made, for people.
+pub(super) fn definition(asset: &Asset) -> String {
     match &asset.definition {
         Definition::Ingest(ingest) => {
             let cursor = ingest.cursor.as_ref().map(|cursor| format!(", cursor `{}`", cursor.column)).unwrap_or_default();
