@@ -4,8 +4,10 @@
 use std::io::BufRead;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringBuilder};
+use arrow::array::{ArrayRef, NullBufferBuilder, StringArray, new_null_array};
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use subak_connect::batch::{BATCH_BYTES_MAX, BATCH_ROW_COUNT_MAX};
 use subak_connect::blocking::Stopped;
@@ -153,7 +155,7 @@ fn read_file(
     if options.has_header {
         records.next(&mut record)?;
     }
-    let mut batch = Pending::new(schema);
+    let mut batch = Pending::new(schema, places, options);
     while records.next(&mut record)? {
         let refused = refusal(&record, places.len(), options);
         if let Some(reason) = refused {
@@ -166,12 +168,7 @@ fn read_file(
             })?;
             continue;
         }
-        for (at, place) in places.iter().enumerate() {
-            let text = if at < record.len() { record.text_unchecked(at) } else { None };
-            let text = text.filter(|text| record.is_quoted(at) || options.null.as_deref() != Some(text));
-            batch.columns[*place].append_option(text);
-        }
-        batch.end_row(&record, places);
+        batch.push(&record);
         if batch.is_full() {
             batch.send(input, output)?;
         }
@@ -201,44 +198,77 @@ fn refusal(record: &Record, width: usize, options: &Options) -> Option<String> {
     None
 }
 
-/// Rows that wait to be sent.
-struct Pending {
-    schema: SchemaRef,
-    columns: Vec<StringBuilder>,
+/// Records that wait to be sent as one batch: the bytes of all their fields, record after record.
+struct Pending<'a> {
+    schema: &'a SchemaRef,
+    /// For each field of a record, the column of the schema.
+    places: &'a [usize],
+    /// The text without quotes that means NULL, besides none.
+    null: Option<&'a [u8]>,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    quoted: Vec<bool>,
     lines: Vec<u64>,
-    bytes: usize,
 }
 
-impl Pending {
-    fn new(schema: &SchemaRef) -> Self {
-        let columns = schema.fields().iter().map(|_| StringBuilder::new()).collect();
-        Self { schema: Arc::clone(schema), columns, lines: Vec::new(), bytes: 0 }
+impl<'a> Pending<'a> {
+    fn new(schema: &'a SchemaRef, places: &'a [usize], options: &'a Options) -> Self {
+        let null = options.null.as_deref().map(str::as_bytes);
+        Self { schema, places, null, bytes: Vec::new(), ends: Vec::new(), quoted: Vec::new(), lines: Vec::new() }
     }
 
-    fn end_row(&mut self, record: &Record, places: &[usize]) {
-        if places.len() < self.columns.len() {
-            for (at, column) in self.columns.iter_mut().enumerate() {
-                if !places.contains(&at) {
-                    column.append_null();
-                }
-            }
-        }
+    /// Adds a record. Fields that it lacks are NULL.
+    fn push(&mut self, record: &Record) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&record.bytes);
+        self.ends.extend(record.ends.iter().map(|end| start + end));
+        self.quoted.extend_from_slice(&record.quoted);
         self.lines.push(record.line);
-        self.bytes += record.bytes.len() + 8 * record.len();
+        let width = self.lines.len() * self.places.len();
+        self.ends.resize(width, self.bytes.len());
+        self.quoted.resize(width, false);
     }
 
     fn is_full(&self) -> bool {
-        self.lines.len() >= BATCH_ROW_COUNT_MAX || self.bytes >= BATCH_BYTES_MAX
+        self.lines.len() >= BATCH_ROW_COUNT_MAX || self.bytes.len() + 8 * self.ends.len() >= BATCH_BYTES_MAX
+    }
+
+    /// The values of one field of all records.
+    fn column(&self, field: usize) -> Result<StringArray, ArrowError> {
+        let row_count = self.lines.len();
+        let mut values: Vec<u8> = Vec::with_capacity(self.bytes.len() / self.places.len().max(1));
+        let mut lengths: Vec<usize> = Vec::with_capacity(row_count);
+        let mut nulls = NullBufferBuilder::new(row_count);
+        let mut at = field;
+        for _ in 0..row_count {
+            let start = if at == 0 { 0 } else { self.ends[at - 1] };
+            let bytes = &self.bytes[start..self.ends[at]];
+            let is_null = !self.quoted[at] && (bytes.is_empty() || self.null == Some(bytes));
+            if !is_null {
+                values.extend_from_slice(bytes);
+            }
+            lengths.push(if is_null { 0 } else { bytes.len() });
+            nulls.append(!is_null);
+            at += self.places.len();
+        }
+        StringArray::try_new(OffsetBuffer::from_lengths(lengths), values.into(), nulls.finish())
     }
 
     fn send(&mut self, input: &Input, output: &mut Output<'_>) -> Result<(), Stopped> {
-        let lines = std::mem::take(&mut self.lines);
-        let arrays: Vec<ArrayRef> = self.columns.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef).collect();
-        let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(lines.len()));
-        let records = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options).map_err(|error| {
+        let row_count = self.lines.len();
+        let internal = |error: ArrowError| {
             ConnectError::new(ConnectErrorKind::Internal, "CSV rows do not fit their own schema").because(error)
-        })?;
-        self.bytes = 0;
+        };
+        let mut arrays: Vec<ArrayRef> = vec![new_null_array(&ArrowType::Utf8, row_count); self.schema.fields().len()];
+        for (field, place) in self.places.iter().enumerate() {
+            arrays[*place] = Arc::new(self.column(field).map_err(internal)?);
+        }
+        let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(row_count));
+        let records = RecordBatch::try_new_with_options(Arc::clone(self.schema), arrays, &options).map_err(internal)?;
+        self.bytes.clear();
+        self.ends.clear();
+        self.quoted.clear();
+        let lines = std::mem::take(&mut self.lines);
         output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: Some(lines.into()) })
     }
 }
@@ -268,13 +298,14 @@ impl Record {
         self.ends.len()
     }
 
-    fn is_quoted(&self, at: usize) -> bool {
-        self.quoted.get(at).copied().unwrap_or(false)
-    }
-
     fn end_field(&mut self, is_quoted: bool) {
         self.ends.push(self.bytes.len());
         self.quoted.push(is_quoted);
+    }
+
+    /// The bytes of the field that is not ended yet.
+    fn field_in_progress(&self) -> &[u8] {
+        &self.bytes[self.ends.last().copied().unwrap_or(0)..]
     }
 
     /// Whether it is an empty line.
@@ -294,11 +325,6 @@ impl Record {
             return Ok(None);
         }
         std::str::from_utf8(bytes).map(Some)
-    }
-
-    /// The text of a field of a record that is UTF-8 as a whole and splits no character.
-    fn text_unchecked(&self, at: usize) -> Option<&str> {
-        self.text(at).ok().flatten()
     }
 
     /// Whether the end of a field stands inside a character: the bytes are UTF-8 only when fields are put together.
@@ -396,52 +422,49 @@ impl<'a> Records<'a> {
             if buffer.is_empty() {
                 return self.end_of_file(place, record);
             }
-            let mut used = 0;
+            let mut used = usize::from(std::mem::take(&mut self.is_after_return) && buffer[0] == b'\n');
             let mut is_record_complete = false;
             while used < buffer.len() && !is_record_complete {
                 let byte = buffer[used];
-                if std::mem::take(&mut self.is_after_return) && byte == b'\n' {
-                    used += 1;
-                    continue;
-                }
                 match place {
                     Place::Quoted => {
-                        let run = memchr::memchr(self.quote, &buffer[used..]).unwrap_or(buffer.len() - used);
-                        let bytes = &buffer[used..used + run];
-                        self.line += lines_in(bytes);
-                        record.bytes.extend_from_slice(bytes);
+                        let run = find(self.quote, b'\n', b'\r', &buffer[used..]);
+                        record.bytes.extend_from_slice(&buffer[used..used + run]);
                         used += run;
-                        if used < buffer.len() {
-                            used += 1;
+                        let Some(byte) = buffer.get(used) else { continue };
+                        if *byte == self.quote {
                             place = Place::AfterQuote;
+                        } else {
+                            // A return and a feed end one line.
+                            let is_second = *byte == b'\n' && record.field_in_progress().last() == Some(&b'\r');
+                            self.line += u64::from(!is_second);
+                            record.bytes.push(*byte);
                         }
-                        continue;
                     }
                     Place::AfterQuote if byte == self.quote => {
                         record.bytes.push(byte);
                         place = Place::Quoted;
                     }
                     Place::Start if byte == self.quote => place = Place::Quoted,
-                    _ if byte == self.delimiter => {
+                    Place::AfterQuote | Place::Start | Place::Plain => {
+                        let rest = &buffer[used..];
+                        let run = find(self.delimiter, b'\n', b'\r', rest);
+                        if run > 0 {
+                            if place == Place::AfterQuote {
+                                record.broken = Some(TEXT_AFTER_QUOTE);
+                            }
+                            record.bytes.extend_from_slice(&rest[..run]);
+                            used += run;
+                            place = Place::Plain;
+                        }
+                        let Some(byte) = buffer.get(used) else { continue };
                         record.end_field(place == Place::AfterQuote);
                         place = Place::Start;
-                    }
-                    _ if byte == b'\n' || byte == b'\r' => {
-                        record.end_field(place == Place::AfterQuote);
-                        self.line += 1;
-                        self.is_after_return = byte == b'\r';
-                        is_record_complete = true;
-                    }
-                    Place::AfterQuote | Place::Start | Place::Plain => {
-                        if place == Place::AfterQuote {
-                            record.broken = Some(TEXT_AFTER_QUOTE);
+                        if *byte != self.delimiter {
+                            self.line += 1;
+                            self.is_after_return = *byte == b'\r';
+                            is_record_complete = true;
                         }
-                        let rest = &buffer[used..];
-                        let run = memchr::memchr3(self.delimiter, b'\n', b'\r', rest).unwrap_or(rest.len());
-                        record.bytes.extend_from_slice(&rest[..run]);
-                        used += run;
-                        place = Place::Plain;
-                        continue;
                     }
                 }
                 used += 1;
@@ -472,9 +495,90 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Line ends inside a quoted field: line feeds, carriage returns, and both together as one.
-fn lines_in(bytes: &[u8]) -> u64 {
-    let feeds = memchr::memchr_iter(b'\n', bytes).count();
-    let returns = memchr::memchr_iter(b'\r', bytes).filter(|at| bytes.get(at + 1) != Some(&b'\n')).count();
-    (feeds + returns) as u64
+/// Where the first of three bytes stands; the length of `bytes` where none does. Most fields are short, so eight bytes are compared at a
+/// time before the search for long texts is set up.
+fn find(a: u8, b: u8, c: u8, bytes: &[u8]) -> usize {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The lowest set bit stands in the first byte of `word` that equals `byte`.
+    let equal = |word: u64, byte: u8| {
+        let difference = word ^ (LOW * u64::from(byte));
+        difference.wrapping_sub(LOW) & !difference & HIGH
+    };
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().take(4).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = equal(word, a) | equal(word, b) | equal(word, c);
+        if found != 0 {
+            return 8 * at + (found.trailing_zeros() / 8) as usize;
+        }
+    }
+    let start = 8 * words.len().min(4);
+    if words.len() < 4 {
+        let place = tail.iter().position(|byte| *byte == a || *byte == b || *byte == c);
+        return start + place.unwrap_or(tail.len());
+    }
+    let rest = &bytes[start..];
+    start + memchr::memchr3(a, b, c, rest).unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufReader, Cursor};
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn the_first_of_three_bytes_is_found_wherever_it_stands() {
+        // Bytes beside the wanted ones catch a comparison that carries over from one byte to the next.
+        let alphabet = [b',', b',' + 1, b',' - 1, b'\n', b'\n' + 1, b'\r', b'a', 0, 0x80, 0xFF];
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 40).unwrap_or(0)
+        };
+        for round in 0..20_000 {
+            let length = next() % 80;
+            // From texts that are full of wanted bytes to texts with few of them.
+            let rare = round % 40;
+            let bytes: Vec<u8> =
+                (0..length).map(|_| if next() % 40 < rare { b'-' } else { alphabet[next() % alphabet.len()] }).collect();
+            let expect = bytes.iter().position(|byte| matches!(byte, b',' | b'\n' | b'\r')).unwrap_or(bytes.len());
+            assert_eq!(find(b',', b'\n', b'\r', &bytes), expect, "{bytes:?}");
+        }
+    }
+
+    /// Records as line, fields and whether they are broken, read through a buffer of `capacity` bytes.
+    fn records(text: &str, capacity: usize) -> Vec<(u64, Vec<Option<String>>, bool)> {
+        let folder = tempfile::tempdir().expect("folder");
+        let path: PathBuf = folder.path().join("a.csv");
+        std::fs::write(&path, text).expect("write");
+        let input = Input::open(&path).expect("input");
+        let mut records = Records::open(&input, &Options::of(path), b',').expect("open");
+        records.text = Box::new(BufReader::with_capacity(capacity, Cursor::new(text.as_bytes().to_vec())));
+        let mut found = Vec::new();
+        let mut record = Record::default();
+        while records.next(&mut record).expect("next") {
+            let fields = (0..record.len()).map(|at| record.text(at).expect("UTF-8").map(str::to_owned)).collect();
+            found.push((record.line, fields, record.broken.is_some()));
+        }
+        found
+    }
+
+    #[test]
+    fn where_a_buffer_ends_changes_nothing() {
+        let text = "a,b\r\n\"x \"\"y\"\", z\",\"two\r\nlines\nthree\"\r\n\r\n\"\",é\n\"broken\"tail,1\rlast,\"\r\n\"";
+        let own = |text: &str| Some(text.to_owned());
+        let expect = vec![
+            (1, vec![own("a"), own("b")], false),
+            (2, vec![own("x \"y\", z"), own("two\r\nlines\nthree")], false),
+            (6, vec![own(""), own("é")], false),
+            (7, vec![own("brokentail"), own("1")], true),
+            (8, vec![own("last"), own("\r\n")], false),
+        ];
+        for capacity in (1..24).chain([4096]) {
+            assert_eq!(records(text, capacity), expect, "a buffer of {capacity} bytes");
+        }
+    }
 }
