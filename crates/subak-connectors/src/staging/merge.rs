@@ -200,19 +200,19 @@ fn drop_equal(session: &dyn Session, request: &LoadRequest, prepared: &Prepared)
     let mut dropped = 0;
     if prepared.has_same_columns() {
         let unmarked = if prepared.has_marks { format!(" and s.{mark} is not true") } else { String::new() };
-        // The key first, compared plainly: it has no NULLs, and a plain comparison can be looked up or hashed.
+        // The key is compared plainly: it has no NULLs, and a plain comparison can be looked up or hashed. The rest stands in a `case`, so
+        // that no optimizer joins by it too: it would then be read for every row of the table and not only for those with a key of the stage.
         let by_key = all_of(&request.primary_key, |column| format!("t.{0} = s.{0}", dialect.identifier(column)));
         let rest: Vec<String> =
             prepared.compared(request).into_iter().filter(|column| !contains(&request.primary_key, column)).collect();
-        let mut tests: Vec<String> = vec![by_key];
-        tests.extend(rest.iter().map(|column| {
+        let is_same = all_of(&rest, |column| {
             let column = dialect.identifier(column);
             format!("t.{column} {} s.{column}", dialect.null_safe_equal)
-        }));
-        tests.retain(|test| !test.is_empty());
-        let same = tests.join(" and ");
+        });
+        let is_same = if rest.is_empty() { "1 = 1".to_owned() } else { format!("case when {is_same} then 1 else 0 end = 1") };
         dropped += session.execute(&format!(
-            "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {same}{unmarked})"
+            "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {by_key} \
+             where {is_same}{unmarked})"
         ))?;
     }
     if prepared.has_marks {
