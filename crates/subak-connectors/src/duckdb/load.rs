@@ -71,6 +71,18 @@ impl Staging {
         blocking::run(move || work(&connection.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 
+    /// All rows are staged in one transaction: the database then writes them once, compressed, into its file. Batches that commit one by
+    /// one go through its log first.
+    fn begin_writing(&self, target: &TableName) -> Result<(), ConnectError> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        DuckDbSession::new(&connection, format!("cannot stage rows for `{target}`")).execute("begin transaction").map(drop)
+    }
+
+    async fn end_writing(&self, target: &TableName) -> Result<(), ConnectError> {
+        let message = format!("cannot stage rows for `{target}`");
+        self.with(move |connection| DuckDbSession::new(connection, message).execute("commit").map(drop)).await
+    }
+
     async fn append(&self, stage: TableName, records: RecordBatch, target: &TableName) -> Result<(), ConnectError> {
         if records.num_rows() == 0 {
             return Ok(());
@@ -97,6 +109,7 @@ impl DuckDbLoad {
         let staging = Staging::new(database, connection, stage, &request.table)?;
         let session = DuckDbSession::new(connection, format!("cannot make a stage for `{}`", request.table));
         staging::make(&session, &staging.stage, &request)?;
+        staging.begin_writing(&request.table)?;
         crash::point("load_begun");
         Ok(Self { staging, request, reject_rows: RejectRows::default() })
     }
@@ -119,6 +132,7 @@ impl Load for DuckDbLoad {
 
     async fn stage(self: Box<Self>) -> Result<Box<dyn Staged>, ConnectError> {
         let Self { staging, request, .. } = *self;
+        staging.end_writing(&request.table).await?;
         DuckDbStaged::of(staging, request, None).await.map(|staged| Box::new(staged) as Box<dyn Staged>)
     }
 }
