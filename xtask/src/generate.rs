@@ -5,8 +5,8 @@ use std::path::Path;
 
 use subak_connectors::CONNECTORS;
 use subak_diag::codes;
-use subak_project::ConnectorInfo;
 use subak_project::keys::{self, Key, Shape};
+use subak_project::{ConnectorInfo, Writes};
 
 macro_rules! put {
     ($page:expr, $($part:tt)*) => {
@@ -85,7 +85,7 @@ fn infos() -> Vec<ConnectorInfo> {
             summary: connector.summary(),
             config: connector.config(),
             is_source: connector.abilities().source,
-            is_sink: connector.abilities().sink,
+            writes: connector.abilities().writes,
             dialect: connector.abilities().sql.map(|dialect| dialect.name),
             has_schemas: connector.abilities().schemas,
         })
@@ -101,6 +101,14 @@ fn error_list() -> String {
     page
 }
 
+fn writes(writes: Writes) -> &'static str {
+    match writes {
+        Writes::Nothing => "no",
+        Writes::WholeTables => "whole ones, `mode: replace` without a quarantine",
+        Writes::Rows => "yes, in every mode",
+    }
+}
+
 fn connectors() -> String {
     let mut page = "# Connectors\n\nWhat each type of connection can do and be configured with.\n".to_owned();
     for info in infos() {
@@ -111,7 +119,7 @@ fn connectors() -> String {
             info.kind,
             info.summary,
             yes(info.is_source),
-            yes(info.is_sink),
+            writes(info.writes),
             yes(info.dialect.is_some())
         );
         for (title, fields) in [("Keys of the connection", info.config.connection), ("Keys of its streams", info.config.stream)] {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use subak_domain::Writes;
 
 use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Quarantine, Sink, Source, SqlBackend};
 
@@ -27,8 +28,8 @@ pub trait Connector: Send + Sync {
 pub struct Abilities {
     /// Streams can be read.
     pub source: bool,
-    /// Tables can be written.
-    pub sink: bool,
+    /// How tables can be written. With [`Writes::Rows`] there is a sink and a quarantine, with [`Writes::WholeTables`] a sink.
+    pub writes: Writes,
     /// SQL assets can be built, in this dialect.
     pub sql: Option<&'static Dialect>,
     /// Tables have a schema as well as a name; without, the schema becomes part of the name.

@@ -33,6 +33,18 @@ impl WriteMode {
     }
 }
 
+/// How the tables of a connection can be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Writes {
+    /// Not at all.
+    #[default]
+    Nothing,
+    /// As a whole: a table is replaced each time. Rows in it are not looked up, and there is no quarantine.
+    WholeTables,
+    /// In every mode, with a quarantine.
+    Rows,
+}
+
 /// Which of several arriving rows with one key stays: the first one in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use subak_diag::{Diagnostic, codes};
+use subak_domain::shape::{Contract, OnReject};
 use subak_domain::write::Tie;
 use subak_domain::{
     AssetKey, Check, ConnectionName, CursorRule, DataType, History, Lag, Latest, NullCursor, Retry, SchemaChange, Severity,
-    Shape, StoredAs, SurrogateKey, WriteMode,
+    Shape, StoredAs, SurrogateKey, WriteMode, Writes,
 };
 
 use crate::config::{Config, Settings, connection_ref};
@@ -210,7 +211,7 @@ fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut
         .and_then(|to| connections.get(to))
         .and_then(|to| scope.settings.connectors.iter().find(|info| info.kind == to.kind));
     if let (Some(name), Some(info)) = (&to, target)
-        && !info.is_sink
+        && info.writes == Writes::Nothing
     {
         let key = if fields.get("to").is_some() { "to" } else { "from" };
         lacks(context, &fields, key, format!("connection `{name}` (type `{}`) cannot be written", info.kind));
@@ -229,7 +230,8 @@ fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut
         context.report(problem.help("list at least one under `streams:`"), &node.span.clone(), "");
     }
     let (Some(from), Some(to)) = (from, to) else { return };
-    let reader = StreamReader { scope, defaults, options, extra: &extra, from, to };
+    let is_whole_only = target.is_some_and(|info| info.writes == Writes::WholeTables);
+    let reader = StreamReader { scope, defaults, options, extra: &extra, from, to, is_whole_only };
     for (name, node) in streams {
         found.streams.extend(reader.read(name, node, context));
     }
@@ -251,6 +253,8 @@ struct StreamReader<'a> {
     extra: &'a [&'a str],
     from: ConnectionName,
     to: ConnectionName,
+    /// Whether tables of the destination are replaced as a whole.
+    is_whole_only: bool,
 }
 
 impl StreamReader<'_> {
@@ -296,6 +300,9 @@ impl StreamReader<'_> {
             (true, None) => WriteMode::Replace,
         });
         refuse_misuse(&declaration, &own, name, context);
+        if self.is_whole_only {
+            refuse_rows(&declaration, &own, name, context);
+        }
         Some(declaration)
     }
 
@@ -380,6 +387,27 @@ fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Na
         let problem =
             Diagnostic::error(codes::CURSOR_MISUSE, format!("`{key}` is appended to, and a `lag` reads changed rows again"));
         context.report(problem.help("remove `lag:`, or declare a `primary_key:` and use `mode: merge`"), &place("cursor"), "");
+    }
+}
+
+/// Refuses what needs rows of the table to be found again, where the destination replaces tables as a whole.
+fn refuse_rows(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Name, context: &mut Context<'_>) {
+    let shape = &declaration.shape;
+    let is_quarantined = shape.on_reject == OnReject::Quarantine
+        || shape.contract == Contract::DiscardRow
+        || shape.columns.iter().any(|column| column.on_reject == Some(OnReject::Quarantine));
+    let wanted = [
+        ("mode", declaration.mode != WriteMode::Replace, format!("`mode: {}`", declaration.mode.as_str())),
+        ("on_reject", is_quarantined, "a quarantine".to_owned()),
+        ("deduplicate", declaration.latest.is_some(), "`deduplicate`".to_owned()),
+        ("children", !shape.children.is_empty(), "`children`".to_owned()),
+    ];
+    for (about, _, what) in wanted.into_iter().filter(|(_, is_wanted, _)| *is_wanted) {
+        let place = fields.name(about).map_or_else(|| name.span.clone(), |name| name.span.clone());
+        let message =
+            format!("`{}` asks for {what}, and connection `{}` writes whole tables only", declaration.common.key, declaration.to);
+        let help = "use `mode: replace` and leave such keys out, or load into a database";
+        context.report(Diagnostic::error(codes::LACKS_ABILITY, message).help(help), &place, "");
     }
 }
 

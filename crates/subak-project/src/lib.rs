@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use subak_diag::{Diagnostic, Sources};
+pub use subak_domain::Writes;
 use subak_domain::config::ConfigSchema;
 use subak_domain::{AssetGraph, AssetKey};
 
@@ -44,8 +45,8 @@ pub struct ConnectorInfo {
     pub config: ConfigSchema,
     /// Whether streams can be read from it.
     pub is_source: bool,
-    /// Whether tables can be written to it.
-    pub is_sink: bool,
+    /// How tables can be written to it.
+    pub writes: Writes,
     /// The dialect of its SQL, if it runs SQL.
     pub dialect: Option<&'static str>,
     /// Whether its tables have schemas; without, `a.b` and `a_b` are one table.

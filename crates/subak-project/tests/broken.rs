@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use subak_diag::{codes, to_text};
+use subak_domain::Writes;
 use subak_domain::config::{ConfigSchema, Field, FieldKind};
 use subak_project::{ConnectorInfo, Content, Files, LoadOptions, load};
 
@@ -24,7 +25,7 @@ const CONNECTORS: &[ConnectorInfo] = &[
             stream: &[],
         },
         is_source: true,
-        is_sink: true,
+        writes: Writes::Rows,
         dialect: Some("duckdb"),
         has_schemas: true,
     },
@@ -40,7 +41,7 @@ const CONNECTORS: &[ConnectorInfo] = &[
             ],
         },
         is_source: true,
-        is_sink: false,
+        writes: Writes::Nothing,
         dialect: None,
         has_schemas: false,
     },
@@ -52,7 +53,7 @@ const CONNECTORS: &[ConnectorInfo] = &[
             stream: &[],
         },
         is_source: false,
-        is_sink: true,
+        writes: Writes::WholeTables,
         dialect: None,
         has_schemas: false,
     },

@@ -69,7 +69,7 @@ pub(crate) fn connectors() -> Vec<ConnectorInfo> {
                 summary: connector.summary(),
                 config: connector.config(),
                 is_source: abilities.source,
-                is_sink: abilities.sink,
+                writes: abilities.writes,
                 dialect: abilities.sql.map(|dialect| dialect.name),
                 has_schemas: abilities.schemas,
             }

@@ -203,3 +203,51 @@ fn kills_at_random_moments_lose_and_double_nothing() {
     sandbox.run(&["run"]).expect(0);
     assert!(tables(sandbox.path()) == expected[0], "{:#?}", tables(sandbox.path()));
 }
+
+#[test]
+fn tables_that_are_files_are_there_whole_or_not_at_all() {
+    let files: &[(&str, &str)] = &[
+        (
+            "subak.yml",
+            "project: crash\nconnections:\n  warehouse: { type: duckdb, path: warehouse.duckdb }\n  files: { type: files, path: . }\n  \
+             lake: { type: files, path: lake }\n",
+        ),
+        (
+            "assets/lake/prices.yml",
+            "ingest:\n  from: files\n  to: lake\n  streams:\n    prices: { path: prices.csv, checks: [ { unique: sku } ] }\n",
+        ),
+    ];
+    let rows = |sandbox: &Sandbox| -> Option<Vec<String>> {
+        let path = sandbox.path().join("lake/lake/prices.parquet");
+        path.exists().then(|| {
+            let reader = duckdb::Connection::open_in_memory().expect("open");
+            let sql = format!("select sku || '=' || price from read_parquet('{}') order by all", path.display());
+            let mut statement = reader.prepare(&sql).expect("a whole file");
+            statement.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("rows")
+        })
+    };
+    let (first, second) = ("sku,price\na,1\nb,2\n", "sku,price\na,1.5\nc,3\n");
+    for point in subak_connect::crash::POINTS {
+        let sandbox = Sandbox::new(BINARY, files);
+        let (mut before, mut passed): (Option<Vec<String>>, usize) = (None, 0);
+        for (text, after) in [(first, vec!["a=1", "b=2"]), (second, vec!["a=1.5", "c=3"])] {
+            sandbox.write("prices.csv", text);
+            let after: Vec<String> = after.into_iter().map(str::to_owned).collect();
+            for _ in 0..2 {
+                let output = sandbox.command(&["run"]).env("SUBAK_CRASH_AT", point).output().expect("starts");
+                passed += usize::from(output.status.signal() == Some(6));
+                let now = rows(&sandbox);
+                assert!(now == before || now.as_ref() == Some(&after), "half a table after a kill at `{point}`: {now:?}");
+            }
+            sandbox.run(&["run"]).expect(0);
+            assert_eq!(rows(&sandbox).as_ref(), Some(&after), "after a kill at `{point}`");
+            before = Some(after);
+        }
+        assert!(passed >= 2, "`{point}` is not passed");
+        let left: Vec<String> = std::fs::read_dir(sandbox.path().join("lake/lake"))
+            .expect("the folder")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(left, ["prices.parquet"], "left behind after a kill at `{point}`");
+    }
+}

@@ -505,3 +505,63 @@ fn the_catalog_says_what_there_is_and_what_it_means() {
         "{json}"
     );
 }
+
+#[test]
+fn tables_can_be_parquet_files() {
+    let sandbox = project(&[
+        (
+            "assets/lake/orders.yml",
+            "ingest:\n  from: files\n  to: lake\n  streams:\n    orders: { path: orders.csv, columns: { id: bigint, amount: 'decimal(18,2)', at: datetime }, \
+             filter: amount > 0, checks: [ { not_null: at }, { unique: id }, { relationships: { column: id, to: lake.ids.id } } ] }\n    ids: { path: ids.csv, columns: { id: bigint } }\n",
+        ),
+        (
+            "input/orders.csv",
+            "id,amount,at,note\n1,10.00,2025-01-01 00:00:01,\n2,99999999999999.99,2025-01-02 00:00:00.123456,\"a, b\"\n3,-1,,\n",
+        ),
+        ("input/ids.csv", "id\n1\n2\n"),
+    ]);
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    sandbox.write("subak.yml", &format!("{config}  lake: {{ type: files, path: lake }}\n"));
+    let path = sandbox.path().join("lake/lake/orders.parquet");
+    let orders = |sql: &str| read(&sandbox, &sql.replace("orders", &format!("read_parquet('{}')", path.display())));
+    let first = sandbox.run(&["run"]).expect(0);
+    assert!(first.err.contains("read 3, written 2, rejected 0, filtered 1"), "{}", first.err);
+    let expect = ["1,10.00,2025-01-01 00:00:01,NULL", "2,99999999999999.99,2025-01-02 00:00:00.123456,a, b"];
+    assert_eq!(orders("select * from orders order by id"), expect);
+    assert_eq!(orders("select distinct typeof(amount) as a, typeof(o.at) as b from orders o"), ["DECIMAL(18,2),TIMESTAMP"]);
+    let verified = sandbox.run(&["verify", "lake.orders"]).expect(0);
+    assert!(verified.out.contains("equal"), "{}", verified.out);
+
+    // The same rows again: nothing is written, and the file is the same one.
+    let inode = |path: &std::path::Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).expect("the file"));
+    let before = inode(&path);
+    let again = sandbox.run(&["run", "lake.orders"]).expect(0);
+    assert!(again.err.contains("every row was there already"), "{}", again.err);
+    assert_eq!(inode(&path), before);
+
+    // A check that fails, a value that does not fit, a disk file that is gone: readers keep what they have.
+    for (text, words) in [
+        ("id,amount,at,note\n1,1,2025-01-01 00:00:00,\n1,2,2025-01-01 00:00:00,\n", "unique(id)"),
+        ("id,amount,at,note\n9,1,2025-01-01 00:00:00,\n", "relationships(id)"),
+        ("id,amount,at,note\nx,1,2025-01-01 00:00:00,\n", "`x` is not bigint"),
+    ] {
+        sandbox.write("input/orders.csv", text);
+        let failed = sandbox.run(&["run", "lake.orders"]).expect(1);
+        assert!(failed.err.contains(words), "{words}: {}", failed.err);
+        assert_eq!(orders("select * from orders order by id"), expect, "{words}");
+    }
+    // A difference is found behind the product's back.
+    sandbox.write(
+        "input/orders.csv",
+        "id,amount,at,note\n1,10.01,2025-01-01 00:00:01,\n2,99999999999999.99,2025-01-02 00:00:00.123456,\"a, b\"\n",
+    );
+    let differs = sandbox.run(&["verify", "lake.orders"]).expect(1);
+    assert!(differs.out.contains("different"), "{}", differs.out);
+    // What needs rows to be found again is said before anything runs.
+    sandbox.write(
+        "assets/lake/orders.yml",
+        "ingest:\n  from: files\n  to: lake\n  streams:\n    orders: { path: orders.csv, primary_key: id }\n",
+    );
+    let refused = sandbox.run(&["validate"]).expect(2);
+    assert!(refused.err.contains("writes whole tables only"), "{}", refused.err);
+}

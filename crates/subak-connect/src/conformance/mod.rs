@@ -44,6 +44,17 @@ pub async fn sink(connection: &dyn Connection, read: Reader<'_>) {
     suite.odd_names_are_exact().await;
 }
 
+/// Runs the cases for sinks that write whole tables only.
+pub async fn whole_tables(connection: &dyn Connection, read: Reader<'_>) {
+    let suite = SinkSuite { connection, read };
+    suite.an_abandoned_load_leaves_nothing().await;
+    suite.replace_is_all_or_nothing().await;
+    suite.a_whole_table_knows_its_load().await;
+    suite.checks_see_the_whole_table_as_it_will_be().await;
+    suite.rows_are_refused_where_tables_are_whole().await;
+    suite.odd_names_are_exact().await;
+}
+
 struct SinkSuite<'a> {
     connection: &'a dyn Connection,
     read: Reader<'a>,
@@ -259,6 +270,63 @@ impl SinkSuite<'_> {
         self.publish(case, WriteMode::Merge, &[(1, "a")], Some(cursor(1))).await;
         let committed = self.publish("empty/2", WriteMode::Merge, &[], None).await;
         assert_eq!((committed.written, committed.changed), (0, false));
+        self.assert_rows(case, &[(1, "a")]);
+    }
+
+    async fn a_whole_table_knows_its_load(&self) {
+        let case = "known";
+        let sink = self.connection.sink().expect(case);
+        let first = self.publish(case, WriteMode::Replace, &[(1, "a"), (2, "b")], None).await;
+        assert_eq!((first.written, first.row_count, first.changed), (2, 2, true));
+        assert_eq!(sink.committed(&load_id(case)).await.expect(case), Some(first), "the ledger knows the load");
+        let again = self.publish("known/2", WriteMode::Replace, &[(1, "a"), (2, "b")], None).await;
+        assert_eq!((again.written, again.overlap_count, again.row_count, again.changed), (0, 2, 2, false), "equal rows");
+        assert_eq!(sink.committed(&load_id("known/2")).await.expect(case), Some(again), "a load that changed nothing is one");
+        let third = self.publish("known/3", WriteMode::Replace, &[(3, "c")], None).await;
+        assert_eq!((third.written, third.row_count, third.changed), (1, 1, true));
+        assert_eq!(sink.committed(&load_id("known/2")).await.expect(case), None, "its rows are gone");
+        self.assert_rows(case, &[(3, "c")]);
+        let info = sink.describe(&table(case)).await.expect(case).expect(case);
+        let names: Vec<&str> = info.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!((names.as_slice(), info.row_count), (&["id", "note", "amount", "at"][..], 1));
+        assert!(sink.describe(&table("absent")).await.expect(case).is_none());
+        let existing = sink.existing(&[table(case), table("absent")]).await.expect(case);
+        assert_eq!(existing.into_iter().collect::<Vec<_>>(), [table(case)]);
+        assert_eq!(sink.clean_up().await.expect(case), 0, "published loads leave nothing behind");
+    }
+
+    async fn checks_see_the_whole_table_as_it_will_be(&self) {
+        let case = "audited";
+        self.publish("parents", WriteMode::Replace, &[(1, "p")], None).await;
+        self.publish(case, WriteMode::Replace, &[(1, "a")], None).await;
+        let rows = batch(&[(Some(1), None), (Some(1), Some("b")), (Some(2), Some("c"))]);
+        let mut staged = self.staged(Self::request("audited/2", WriteMode::Replace, &rows), rows).await.expect(case);
+        let unique = staged.audit(&Audit::of(CheckRule::Unique { columns: vec!["id".to_owned()] })).await.expect(case);
+        let not_null = staged.audit(&Audit::of(CheckRule::NotNull { columns: vec!["note".to_owned()] })).await.expect(case);
+        let to = "conformance.parents".parse().expect("a key");
+        let id = || vec!["id".to_owned()];
+        let related = CheckRule::Relationships { columns: id(), to, to_columns: id() };
+        let orphans = staged.audit(&Audit::of(related)).await.expect(case);
+        assert_eq!((unique.bad_row_count, unique.row_count), (1, Some(3)), "unique");
+        assert_eq!((not_null.bad_row_count, not_null.row_count), (1, Some(3)), "not_null");
+        assert_eq!((orphans.bad_row_count, orphans.sample.len()), (1, 1), "relationships");
+        assert!(staged.audit(&Audit::of(CheckRule::Sql { sql: "select * from nowhere".to_owned() })).await.is_err(), "bad SQL");
+        drop(staged);
+        self.assert_rows(case, &[(1, "a")]);
+    }
+
+    async fn rows_are_refused_where_tables_are_whole(&self) {
+        let case = "refused";
+        self.publish(case, WriteMode::Replace, &[(1, "a")], None).await;
+        for mode in [WriteMode::Append, WriteMode::Merge, WriteMode::DeleteInsert, WriteMode::Snapshot] {
+            let rows = batch(&[(Some(2), Some("b"))]);
+            let error = self.staged(Self::request("refused/2", mode, &rows), rows).await.map(drop).expect_err(mode.as_str());
+            assert_eq!(error.kind, ConnectErrorKind::Config, "{}", mode.as_str());
+        }
+        self.assert_rows(case, &[(1, "a")]);
+        // Nothing was read and nothing is to be made of it.
+        let committed = self.publish("refused/3", WriteMode::Append, &[], None).await;
+        assert_eq!((committed.row_count, committed.changed), (1, false));
         self.assert_rows(case, &[(1, "a")]);
     }
 

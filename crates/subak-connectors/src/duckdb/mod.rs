@@ -2,6 +2,8 @@
 
 mod error;
 mod load;
+#[cfg(feature = "files")]
+mod parquets;
 mod program;
 mod query;
 mod session;
@@ -17,7 +19,12 @@ use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, SqlBackend, blocking,
 };
+use subak_domain::Writes;
 
+#[cfg(feature = "files")]
+pub(crate) use self::parquets::Parquets;
+#[cfg(all(feature = "files", test))]
+pub(crate) use self::parquets::read_parquet;
 pub use self::program::DuckDbPrograms;
 
 /// How DuckDB writes SQL.
@@ -31,6 +38,10 @@ pub static DIALECT: Dialect = Dialect {
     has_schemas: true,
     schema_default: "main",
 };
+
+/// Memory for checks on files; beyond it, DuckDB spills to disk.
+#[cfg(feature = "files")]
+const AUDIT_MEMORY: &str = "256MB";
 
 /// The path of a database that lives in memory and ends with its connection.
 const MEMORY: &str = ":memory:";
@@ -74,7 +85,7 @@ impl Connector for DuckDb {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, sink: true, sql: Some(&DIALECT), schemas: true }
+        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true }
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
@@ -123,8 +134,7 @@ impl Database {
             .access_mode(mode)?
             .enable_autoload_extension(false)?
             .with("autoinstall_known_extensions", "false")?
-            .with("temp_directory", request.temporary.join("duckdb").display().to_string())?
-            .with("preserve_insertion_order", "false")?;
+            .with("temp_directory", request.temporary.join("duckdb").display().to_string())?;
         if let Some(limit) = request.config.get("memory_limit") {
             config = config.max_memory(limit)?;
         }

@@ -6,6 +6,8 @@ mod input;
 mod json;
 mod options;
 mod parquet;
+#[cfg(feature = "duckdb")]
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +21,9 @@ use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::cursor::Tracker;
 use subak_connect::{
     Abilities, Batch, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Field, FieldKind, FileMark,
-    OpenRequest, Origin, ReadRequest, Reject, Source, SourceItem, StreamInfo, blocking, convert,
+    OpenRequest, Origin, ReadRequest, Reject, Source, SourceItem, StreamInfo, TableName, blocking, convert,
 };
-use subak_domain::{Column, DataType};
+use subak_domain::{Column, DataType, Writes};
 
 use self::input::Input;
 use self::options::{Format, Options};
@@ -37,7 +39,7 @@ impl Connector for Files {
     }
 
     fn summary(&self) -> &'static str {
-        "Files on a local disk: CSV, JSON, NDJSON, Parquet and Debezium events, plain, gzip, zstd or zip"
+        "Files on a local disk: reads CSV, JSON, NDJSON, Parquet and Debezium events, plain, gzip, zstd or zip; writes tables as Parquet"
     }
 
     fn config(&self) -> ConfigSchema {
@@ -45,29 +47,38 @@ impl Connector for Files {
             name: "path",
             kind: FieldKind::Path,
             is_required: false,
-            doc: "The folder in which stream patterns start. By default the project's folder.",
+            doc: "The folder in which stream patterns start, and in which tables are written: `b.t` as `b/t.parquet`. By default the project's folder.",
         }];
         ConfigSchema { connection: CONNECTION, stream: options::FIELDS }
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, ..Abilities::default() }
+        // Checks on tables are evaluated by DuckDB.
+        let writes = if cfg!(feature = "duckdb") { Writes::WholeTables } else { Writes::Nothing };
+        Abilities { source: true, writes, schemas: true, ..Abilities::default() }
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
-        let folder = PathBuf::from(request.config.get("path").unwrap_or("."));
-        Ok(Arc::new(Folder { folder, name: request.name.as_str().into() }))
+        let root = PathBuf::from(request.config.get("path").unwrap_or("."));
+        Ok(Arc::new(Folder { root, name: request.name.as_str().into(), temporary: request.temporary.into() }))
     }
 }
 
 #[derive(Debug, Clone)]
 struct Folder {
-    folder: PathBuf,
+    root: PathBuf,
     name: Arc<str>,
+    /// Where temporary files go.
+    temporary: Arc<Path>,
 }
 
 impl Connection for Folder {
     fn source(&self) -> Option<&dyn Source> {
+        Some(self)
+    }
+
+    #[cfg(feature = "duckdb")]
+    fn sink(&self) -> Option<&dyn subak_connect::Sink> {
         Some(self)
     }
 }
@@ -80,11 +91,11 @@ impl Source for Folder {
         blocking::run(move || {
             folder.exists()?;
             let mut streams = Vec::new();
-            for path in input::find(&folder.folder, "**/*")? {
+            for path in input::find(&folder.root, "**/*")? {
                 if Format::of(&path).is_none() || !path.is_file() {
                     continue;
                 }
-                let name = path.strip_prefix(&folder.folder).unwrap_or(&path).display().to_string();
+                let name = path.strip_prefix(&folder.root).unwrap_or(&path).display().to_string();
                 let columns = columns_of(&path)?;
                 streams.push(StreamInfo { name, columns, primary_key: Vec::new() });
             }
@@ -99,6 +110,11 @@ impl Source for Folder {
         blocking::produce(move |producer| read_stream(&folder, &request, producer))
     }
 
+    fn stream_of(&self, table: &TableName) -> String {
+        let parts: Vec<&str> = table.schema.as_deref().into_iter().chain([table.name.as_str()]).collect();
+        format!("{}.parquet", parts.join("/"))
+    }
+
     async fn probe(&self) -> Result<(), ConnectError> {
         self.exists()
     }
@@ -106,10 +122,10 @@ impl Source for Folder {
 
 impl Folder {
     fn exists(&self) -> Result<(), ConnectError> {
-        if self.folder.is_dir() {
+        if self.root.is_dir() {
             return Ok(());
         }
-        let message = format!("connection `{}`: the folder `{}` does not exist", self.name, self.folder.display());
+        let message = format!("connection `{}`: the folder `{}` does not exist", self.name, self.root.display());
         Err(ConnectError::new(ConnectErrorKind::NotFound, message))
     }
 }
@@ -238,10 +254,10 @@ fn wanted(
             inputs.push(input);
             continue;
         };
-        if known.files.iter().any(|mark| input.is_marked(mark, &folder.folder)) {
+        if known.files.iter().any(|mark| input.is_marked(mark, &folder.root)) {
             continue;
         }
-        let mark = input.mark(&folder.folder)?;
+        let mark = input.mark(&folder.root)?;
         input.refuse_if_changed()?;
         let twin = known.files.iter().chain(&marks).find(|other| other.hash == mark.hash);
         if let Some(twin) = twin {
@@ -266,10 +282,10 @@ fn wanted(
 fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
     folder.exists()?;
     let options = Options::parse(&request.stream, &request.options)?;
-    let mut paths = input::find(&folder.folder, &options.pattern)?;
+    let mut paths = input::find(&folder.root, &options.pattern)?;
     paths.retain(|path| path.is_file());
     if paths.is_empty() && !options.may_be_empty {
-        let message = format!("no file matches `{}` in `{}`", options.pattern, folder.folder.display());
+        let message = format!("no file matches `{}` in `{}`", options.pattern, folder.root.display());
         let error = ConnectError::new(ConnectErrorKind::NoFiles, message);
         return Err(error.help("correct `path:`, deliver the file, or set `if_no_files: skip`").into());
     }
@@ -282,7 +298,7 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
     let mut output = Output {
         request,
         producer,
-        folder: &folder.folder,
+        folder: &folder.root,
         options: &options,
         tracker,
         rejects: Vec::new(),

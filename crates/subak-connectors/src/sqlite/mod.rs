@@ -15,6 +15,7 @@ use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, blocking,
 };
+use subak_domain::Writes;
 
 /// How SQLite writes SQL.
 pub static DIALECT: Dialect = Dialect {
@@ -56,7 +57,7 @@ impl Connector for Sqlite {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, sink: true, sql: None, schemas: false }
+        Abilities { source: true, writes: Writes::Rows, sql: None, schemas: false }
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
