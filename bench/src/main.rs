@@ -117,7 +117,7 @@ fn load() {
         summary: "",
         config: ConfigSchema { connection: FIELDS, stream: &[] },
         is_source: true,
-        is_sink: true,
+        writes: subak_project::Writes::Rows,
         dialect: Some("duckdb"),
         has_schemas: true,
     }];

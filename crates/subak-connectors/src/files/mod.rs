@@ -60,7 +60,12 @@ impl Connector for Files {
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
         let root = PathBuf::from(request.config.get("path").unwrap_or("."));
-        Ok(Arc::new(Folder { root, name: request.name.as_str().into(), temporary: request.temporary.into() }))
+        Ok(Arc::new(Folder {
+            root,
+            name: request.name.as_str().into(),
+            #[cfg(feature = "duckdb")]
+            temporary: request.temporary.into(),
+        }))
     }
 }
 
@@ -69,6 +74,7 @@ struct Folder {
     root: PathBuf,
     name: Arc<str>,
     /// Where temporary files go.
+    #[cfg(feature = "duckdb")]
     temporary: Arc<Path>,
 }
 
