@@ -23,7 +23,7 @@ use subak_domain::{
 use self::bounds::Start;
 use crate::execute::{Attempt, Progress, audit_staged, guarded};
 use crate::failure::{self, DATA_UNTOUCHED};
-use crate::shape::{Setting, Shaper};
+use crate::shape::{Setting, Shaped, Shaper};
 
 /// Rejects that a failure shows.
 const REJECT_SHOWN_COUNT: usize = 5;
@@ -47,6 +47,8 @@ pub(crate) struct Ingesting<'a> {
 struct Reading {
     shaper: Option<Shaper>,
     load: Option<Box<dyn Load>>,
+    /// The last batch, shaped and not written yet.
+    shaped: Option<Shaped>,
     /// Rejects that came before the first batch.
     waiting: Vec<Reject>,
     first_rejects: Vec<Reject>,
@@ -106,7 +108,10 @@ impl Ingesting<'_> {
                 SourceItem::Cursor(value) => reading.commit.cursor = Some(self.usable(value)?),
             }
         }
-        Ok(())
+        match &mut reading.load {
+            Some(load) => guarded(stop, write(load.as_mut(), reading.shaped.take())).await,
+            None => Ok(()),
+        }
     }
 
     /// Begins a load for a stream that had no rows and said nothing of its columns.
@@ -210,13 +215,16 @@ impl Ingesting<'_> {
             (reading.shaper, reading.load) = (Some(shaper), Some(load));
         }
         let (Some(shaper), Some(load)) = (&mut reading.shaper, &mut reading.load) else { return Ok(()) };
-        let shaped = shaper.run(batch).map_err(untouched)?;
+        let waiting = reading.shaped.take();
+        // The batch before is written by another thread while this one is shaped.
+        let (written, shaped) =
+            futures::future::join(guarded(stop, write(load.as_mut(), waiting)), async { shaper.run(batch) }).await;
+        written?;
+        let mut shaped = shaped.map_err(untouched)?;
         reading.account.filtered += shaped.filtered;
-        guarded(stop, load.write(shaped.batch)).await?;
-        for (at, rows) in shaped.children.into_iter().enumerate().filter(|(_, rows)| rows.num_rows() > 0) {
-            guarded(stop, load.write_child(at, Batch::new(rows))).await?;
-        }
-        self.refuse(shaped.rejects, reading).await?;
+        let rejects = std::mem::take(&mut shaped.rejects);
+        reading.shaped = Some(shaped);
+        self.refuse(rejects, reading).await?;
         let progress = Progress { step: self.attempt.step.clone(), rows: reading.account.read, bytes: reading.account.bytes };
         self.attempt.reporter.progress(&progress);
         Ok(())
@@ -456,6 +464,16 @@ impl Ingesting<'_> {
         );
         Ok(outcome)
     }
+}
+
+/// Writes a batch and its nested lists.
+async fn write(load: &mut dyn Load, shaped: Option<Shaped>) -> Result<(), ConnectError> {
+    let Some(shaped) = shaped else { return Ok(()) };
+    load.write(shaped.batch).await?;
+    for (at, rows) in shaped.children.into_iter().enumerate().filter(|(_, rows)| rows.num_rows() > 0) {
+        load.write_child(at, Batch::new(rows)).await?;
+    }
+    Ok(())
 }
 
 /// The condition that holds for rows which are not deletions.
