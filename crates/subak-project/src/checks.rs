@@ -102,6 +102,12 @@ fn mapping(kind: &str, node: &Node, context: &mut Context<'_>) -> Option<(String
                 context.invalid(node, "`range` needs `min` or `max`".to_owned());
                 return None;
             }
+            if let (Some(low), Some(high)) = (&min, &max)
+                && let (Ok(low), Ok(high)) = (low.parse::<f64>(), high.parse::<f64>())
+                && low > high
+            {
+                context.invalid(node, format!("no value lies between `min: {low}` and `max: {high}`"));
+            }
             (format!("range({column})"), CheckRule::Range { column, min, max })
         }
         "pattern" => {
@@ -119,7 +125,13 @@ fn mapping(kind: &str, node: &Node, context: &mut Context<'_>) -> Option<(String
                 }
                 count
             };
-            ("row_count".to_owned(), CheckRule::RowCount { min: bound("min", context), max: bound("max", context) })
+            let (min, max): (Option<u64>, Option<u64>) = (bound("min", context), bound("max", context));
+            if let (Some(low), Some(high)) = (min, max)
+                && low > high
+            {
+                context.invalid(node, format!("no number of rows lies between `min: {low}` and `max: {high}`"));
+            }
+            ("row_count".to_owned(), CheckRule::RowCount { min, max })
         }
         "freshness" => {
             let (column, age) = (column(context)?, fields.duration("max_age", context)?);

@@ -246,6 +246,10 @@ fn lacks(context: &mut Context<'_>, fields: &Fields<'_>, key: &str, message: Str
     );
 }
 
+/// The key that names a stream of the source; references in it are resolved as in the connector's own keys.
+const STREAM_NAME: subak_domain::config::Field =
+    subak_domain::config::Field { name: "stream", kind: subak_domain::config::FieldKind::Text, is_required: false, doc: "" };
+
 struct StreamReader<'a> {
     scope: &'a Scope<'a>,
     defaults: Option<Fields<'a>>,
@@ -321,8 +325,11 @@ impl StreamReader<'_> {
             ("snapshot", WriteMode::Snapshot),
         ];
         *mode = fields.word("mode", &modes, context).or(*mode);
-        if let Some(stream) = fields.text("stream", context) {
-            stream.clone_into(&mut declaration.stream);
+        if let Some(node) = fields.get("stream")
+            && let Some(template) = crate::config::template(node, &STREAM_NAME, context)
+            && let Some(stream) = self.resolve(&template, node, context)
+        {
+            declaration.stream = stream;
         }
         if fields.get("primary_key").is_some() {
             declaration.primary_key =
@@ -368,6 +375,14 @@ fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Na
     {
         let problem = Diagnostic::error(codes::SHAPE_MISUSE, format!("`{key}`: {message}"));
         context.report(problem.help(help), &place(about), "");
+    }
+    let idle = [
+        ("history", declaration.mode != WriteMode::Snapshot, "`mode: snapshot` keeps a history"),
+        ("on_filter_exit", declaration.shape.filter.is_none(), "rows leave a `filter:`, and there is none"),
+    ];
+    for (about, _, why) in idle.into_iter().filter(|(about, is_idle, _)| *is_idle && fields.get(about).is_some()) {
+        let problem = Diagnostic::error(codes::SHAPE_MISUSE, format!("`{key}`: `{about}` has nothing to do: {why}"));
+        context.report(problem.help(format!("remove `{about}:`, or declare what it needs")), &place(about), "");
     }
     if declaration.mode == WriteMode::Replace && declaration.cursor.is_some() {
         let problem = Diagnostic::error(

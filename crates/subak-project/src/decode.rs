@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 use subak_diag::{Diagnostic, codes, nearest};
 use subak_domain::{AssetKey, Retry};
 
@@ -128,11 +128,12 @@ impl<'n> Fields<'n> {
     pub(crate) fn duration(&self, name: &str, context: &mut Context<'_>) -> Option<Duration> {
         let node = self.get(name)?;
         let text = text(node, &format!("`{name}`"), context)?;
-        let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+        let parsed = duration_of(text);
         // A bare number would be seconds here and milliseconds there.
         let parsed = parsed.filter(|_| !text.bytes().all(|byte| byte.is_ascii_digit()));
         if parsed.is_none() {
-            context.invalid(node, format!("`{name}` must be a duration such as `10s`, `5m` or `1h30m`, and this is `{text}`"));
+            context
+                .invalid(node, format!("`{name}` must be a duration such as `10s`, `5m`, `1h30m` or `2d`, and this is `{text}`"));
         }
         parsed
     }
@@ -148,6 +149,12 @@ impl<'n> Fields<'n> {
             }
         }
     }
+}
+
+/// A duration as text. A day is 24 hours.
+fn duration_of(text: &str) -> Option<Duration> {
+    let span = text.parse::<Span>().ok()?;
+    Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()
 }
 
 fn unknown_key(name: &Name, known: &[&str], what: &str, context: &mut Context<'_>) {
@@ -223,4 +230,27 @@ pub(crate) fn retry(fields: &Fields<'_>, base: Retry, context: &mut Context<'_>)
         }
     }
     retry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_count_days_too() {
+        for (text, seconds) in [
+            ("10s", Some(10)),
+            ("1h30m", Some(5400)),
+            ("3 seconds", Some(3)),
+            ("2d", Some(172_800)),
+            ("1d12h", Some(129_600)),
+            ("2 weeks", Some(1_209_600)),
+            ("1.5h", Some(5400)),
+        ] {
+            assert_eq!(duration_of(text).map(|duration| duration.as_secs()), seconds, "{text}");
+        }
+        for text in ["soon", "d", "-1d", "1d2d", "1 month", "99999999999999999999d", "-5m"] {
+            assert_eq!(duration_of(text), None, "{text}");
+        }
+    }
 }

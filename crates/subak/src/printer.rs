@@ -258,6 +258,11 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// A count with the thing that is counted: `1 row`, `2,000 rows`.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// Bytes in binary units: `12.3 MiB`.
 pub(crate) fn bytes(number: u64) -> String {
     const UNITS: &[&str] = &["B", "KiB", "MiB", "GiB", "TiB"];

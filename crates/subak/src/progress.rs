@@ -9,7 +9,7 @@ use subak_domain::event::SkipReason;
 use subak_domain::{CheckOutcome, RunEvent, RunId, Severity, StepId, StepOutcome};
 use subak_engine::{Clock, Progress, Reporter, SystemClock};
 
-use crate::printer::{Printer, Tone, bytes, count, duration};
+use crate::printer::{Printer, Tone, bytes, count, counted, duration};
 
 /// Characters of a bad row that a line shows; `run show` and `run logs` have all of it.
 const SAMPLE_LENGTH: usize = 160;
@@ -104,7 +104,7 @@ impl Watcher {
             ));
             parts.push(bytes(account.bytes));
         }
-        parts.extend(outcome.row_count.map(|rows| format!("{} rows now", count(rows))));
+        parts.extend(outcome.row_count.map(|rows| format!("{} now", counted(rows, "row"))));
         parts.push(duration(outcome.elapsed_ms));
         parts.extend(outcome.note.clone());
         let mut text = parts.join("  ");
@@ -131,7 +131,7 @@ impl Watcher {
         let mut line = format!("      {} {}", self.printer.err_tone(tone, word), check.check);
         match check.row_count {
             Some(0) if check.is_vacuous => line.push_str("  (no rows: nothing was proved)"),
-            Some(rows) if check.passed() => line.push_str(&format!("  ({} rows)", count(rows))),
+            Some(rows) if check.passed() => line.push_str(&format!("  ({})", counted(rows, "row"))),
             _ => {}
         }
         if !check.passed() {
@@ -150,7 +150,9 @@ impl Reporter for Watcher {
     fn event(&self, run: RunId, event: &RunEvent) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            RunEvent::Planned { actions, .. } => self.line(&state, &format!("run {run}: {} steps", actions.len())),
+            RunEvent::Planned { actions, .. } => {
+                self.line(&state, &format!("run {run}: {}", counted(actions.len() as u64, "step")));
+            }
             RunEvent::StepStarted { step, attempt } => self.started(&mut state, step, *attempt),
             RunEvent::StepSucceeded { step, outcome } => {
                 Self::end(&mut state, step);
@@ -197,7 +199,10 @@ impl Reporter for Watcher {
             .is_some_and(|last| u128::from((now - last).unsigned_abs()) >= LINE_INTERVAL.as_millis());
         if is_due {
             state.lines.insert(progress.step.clone(), now);
-            self.line(&state, &format!("  running {}  {} rows  {}", progress.step, count(progress.rows), bytes(progress.bytes)));
+            self.line(
+                &state,
+                &format!("  running {}  {}  {}", progress.step, counted(progress.rows, "row"), bytes(progress.bytes)),
+            );
         }
     }
 }

@@ -45,7 +45,7 @@ fn totals(sandbox: &Sandbox) -> String {
 #[test]
 fn a_first_run_and_a_second() {
     let sandbox = shop();
-    assert_out(&sandbox.run(&["validate"]).expect(0), &expect!["2 assets, 0 checks: no problems"]);
+    assert_out(&sandbox.run(&["validate"]).expect(0), &expect!["2 assets, 1 check: no problems"]);
     assert_out(
         &sandbox.run(&["plan", "-o", "csv"]).expect(0),
         &expect![[r#"

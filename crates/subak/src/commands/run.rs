@@ -18,7 +18,7 @@ use super::{Context, plan, runs};
 use crate::args::{HowToRun, RunArgs, RunResumeArgs, Selection};
 use crate::exit::{CliError, Exit, diagnostic_of, exit_of};
 use crate::open::ProjectConnections;
-use crate::printer::{Tone, count, duration};
+use crate::printer::{Tone, count, counted, duration};
 use crate::progress::Watcher;
 use crate::project::Opened;
 use crate::redact::Redacting;
@@ -329,9 +329,10 @@ fn report(context: &Context<'_>, run: RunId, state: &RunState, elapsed_ms: u64) 
         state.steps.values().filter_map(|step| step.outcome.as_ref()?.account).map(|account| account.written).sum();
     let tone = if state.status == RunStatus::Succeeded { Tone::Good } else { Tone::Bad };
     let human = format!(
-        "run {run} {}: {succeeded} steps done, {failed} failed, {skipped} skipped, {canceled} canceled; {} rows written; {}",
+        "run {run} {}: {} done, {failed} failed, {skipped} skipped, {canceled} canceled; {} written; {}",
         printer.tone(tone, state.status.as_str()),
-        count(written),
+        counted(succeeded as u64, "step"),
+        counted(written, "row"),
         duration(elapsed_ms)
     );
     let object = json!({

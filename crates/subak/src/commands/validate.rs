@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::args::Format;
 use crate::exit::{CliError, Exit};
+use crate::printer::counted;
 use crate::project;
 
 pub(super) fn execute(context: &Context<'_>) -> Result<Exit, CliError> {
@@ -15,16 +16,18 @@ pub(super) fn execute(context: &Context<'_>) -> Result<Exit, CliError> {
     if context.printer.format == Format::Human {
         context.printer.problems(&loaded.problems, &loaded.sources);
     }
-    let (assets, checks) = loaded
-        .project
-        .as_ref()
-        .map_or((None, None), |project| (Some(project.graph.assets().len()), Some(project.graph.checks().len())));
+    let (assets, checks) = loaded.project.as_ref().map_or((None, None), |project| {
+        let of_assets: usize = project.graph.assets().iter().map(|asset| asset.checks.len()).sum();
+        (Some(project.graph.assets().len()), Some(of_assets + project.graph.checks().len()))
+    });
     let found = match (errors, warnings) {
         (0, 0) => "no problems".to_owned(),
-        (errors, warnings) => format!("{errors} errors, {warnings} warnings"),
+        (errors, warnings) => format!("{}, {}", counted(errors as u64, "error"), counted(warnings as u64, "warning")),
     };
     let human = match (assets, checks) {
-        (Some(assets), Some(checks)) => format!("{assets} assets, {checks} checks: {found}"),
+        (Some(assets), Some(checks)) => {
+            format!("{}, {}: {found}", counted(assets as u64, "asset"), counted(checks as u64, "check"))
+        }
         _ => found,
     };
     let problems: Vec<Value> = loaded.problems.iter().map(|problem| subak_diag::to_json(problem, &loaded.sources)).collect();
