@@ -421,3 +421,67 @@ fn a_check_that_cannot_be_evaluated_says_which() {
     let ran = sandbox.run(&["run"]).expect(0);
     assert!(ran.err.contains("freshness(c)"), "{}", ran.err);
 }
+
+/// Whatever happens to the file of the warehouse: the last load is there whole or not at all, or an error says what to do, at once.
+#[test]
+fn a_damaged_warehouse_is_told_or_repaired() {
+    let orders = "ingest:\n  from: files\n  streams:\n    orders: { path: orders.csv, mode: append }\n";
+    let lines =
+        |ids: std::ops::Range<u32>| format!("id,note\n{}", ids.map(|id| format!("{id},some text {id}\n")).collect::<String>());
+    let sandbox = project(&[("assets/orders.yml", orders), ("input/orders.csv", &lines(0..500))]);
+    sandbox.write("assets/orders.yml", &orders.replace("orders.csv", "'*.csv'"));
+    sandbox.run(&["run"]).expect(0);
+    sandbox.write("input/more.csv", &lines(500..900));
+    let output = sandbox.command(&["run"]).env("SUBAK_CRASH_AT", "after_publish").output().expect("starts");
+    assert_ne!(output.status.code(), Some(0));
+    let (file, log) = (sandbox.path().join("warehouse.duckdb"), sandbox.path().join("warehouse.duckdb.wal"));
+    let (whole_file, whole_log) = (std::fs::read(&file).expect("the file"), std::fs::read(&log).expect("the log"));
+    // The log is cut off anywhere, or is garbage from some place on.
+    for cut in [0, 1, 7, whole_log.len() / 4, whole_log.len() / 2, whole_log.len() - 1] {
+        for garbage in [0, 64] {
+            std::fs::write(&file, &whole_file).expect("the file");
+            let mut bytes = whole_log[..cut].to_vec();
+            bytes.extend((0..garbage).map(|at: u8| at.wrapping_mul(37)));
+            std::fs::write(&log, bytes).expect("the log");
+            let ran = sandbox.run(&["run"]);
+            if ran.code == Some(0) {
+                let found =
+                    read(&sandbox, "select count(*) as n, count(distinct id) as ids, max(id::integer) as last from orders");
+                assert_eq!(found, ["900,900,899"], "a log of {cut} bytes and {garbage} of garbage");
+            } else {
+                assert!(ran.err.contains("cannot open") && ran.err.contains("help:"), "{cut} {garbage}: {}", ran.err);
+            }
+        }
+    }
+    std::fs::remove_file(&log).ok();
+    for damage in [vec![7_u8; 5000], whole_file[..9000].iter().rev().copied().collect()] {
+        std::fs::write(&file, damage).expect("the file");
+        let ran = sandbox.run(&["run"]).expect(1);
+        assert!(ran.err.contains("SBK0307") || ran.err.contains("put back a copy of the file"), "{}", ran.err);
+        assert!(!ran.err.contains("attempt 2"), "trying again does not mend it: {}", ran.err);
+    }
+    std::fs::write(&file, &whole_file).expect("the file");
+    std::fs::write(&log, &whole_log).expect("the log");
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(read(&sandbox, "select count(*) as n from orders"), ["900"]);
+}
+
+#[test]
+fn a_query_that_needs_too_much_memory_leaves_everything_usable() {
+    let sandbox = project(&[
+        ("assets/numbers.sql", "/* subak\nstored_as: table\n*/\nselect 1 as n\n"),
+        (
+            "assets/heavy.sql",
+            "/* subak\nstored_as: table\n*/\nselect md5(i::varchar) as m, list(i) as l from range(3000000) t(i) group by all\n",
+        ),
+    ]);
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    sandbox.write("subak.yml", &config.replace("path: warehouse.duckdb", "path: warehouse.duckdb, memory_limit: 20MB"));
+    let ran = sandbox.run(&["run"]).expect(1);
+    assert!(ran.err.contains("SBK0310") && ran.err.contains("raise `memory_limit:`"), "{}", ran.err);
+    assert!(!ran.err.contains("SET memory_limit"), "{}", ran.err);
+    assert_eq!(read(&sandbox, "select n from numbers"), ["1"]);
+    sandbox.write("subak.yml", &config);
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(read(&sandbox, "select count(*) as n from heavy"), ["3000000"]);
+}

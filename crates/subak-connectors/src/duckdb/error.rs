@@ -16,11 +16,22 @@ pub(super) fn opening(name: &str, path: &Path, error: &duckdb::Error) -> Connect
             .because(text)
             .help("wait until that process ends, or stop it; one process at a time opens an embedded database");
     }
+    let message = format!("connection `{name}`: cannot open `{}`", path.display());
+    if text.contains("Corrupt database file") || text.contains("not a valid DuckDB database file") {
+        let help =
+            "put back a copy of the file, or move it and its `.wal` away: the next run makes the tables anew from their sources";
+        return ConnectError::new(ConnectErrorKind::Malformed, message).because(text).help(help);
+    }
+    if text.contains("Trying to read a database file with version number") {
+        let help =
+            "a newer DuckDB wrote the file: let a newer Subak open it, or export the tables with that DuckDB and load them";
+        return ConnectError::new(ConnectErrorKind::Malformed, message).because(text).help(help);
+    }
     let kind = match kind(&text) {
         ConnectErrorKind::Sql => ConnectErrorKind::Unavailable,
         kind => kind,
     };
-    ConnectError::new(kind, format!("connection `{name}`: cannot open `{}`", path.display())).because(text)
+    ConnectError::new(kind, message).because(text)
 }
 
 /// The error for anything else.
@@ -29,7 +40,14 @@ pub(super) fn opening(name: &str, path: &Path, error: &duckdb::Error) -> Connect
 pub(super) fn failed(message: &str, error: duckdb::Error) -> ConnectError {
     let text = error.to_string();
     drop(error);
-    ConnectError::new(kind(&text), message).because(text)
+    let failure = ConnectError::new(kind(&text), message);
+    if is_out_of_memory(&text) {
+        // What DuckDB proposes are settings of its own, which are keys of the connection here.
+        let first = text.lines().next().unwrap_or_default().to_owned();
+        let help = "raise `memory_limit:` of the connection, lower its `threads:`, or take the query apart into several assets";
+        return failure.because(first).help(help);
+    }
+    failure.because(text)
 }
 
 fn kind(text: &str) -> ConnectErrorKind {
@@ -38,7 +56,7 @@ fn kind(text: &str) -> ConnectErrorKind {
         || text.contains("could not be written: disk full");
     match text.split(':').next().unwrap_or_default() {
         _ if has_no_space => ConnectErrorKind::Resource,
-        "Out of Memory Error" | "OutOfMemoryException" => ConnectErrorKind::Resource,
+        _ if is_out_of_memory(text) => ConnectErrorKind::Resource,
         "IO Error" if text.contains("Permission denied") || text.contains("read-only") => ConnectErrorKind::Permission,
         "IO Error" => ConnectErrorKind::Write,
         "INTERRUPT Error" => ConnectErrorKind::Canceled,
@@ -47,6 +65,10 @@ fn kind(text: &str) -> ConnectErrorKind {
         "TransactionContext Error" => ConnectErrorKind::Unavailable,
         _ => ConnectErrorKind::Sql,
     }
+}
+
+fn is_out_of_memory(text: &str) -> bool {
+    text.starts_with("Out of Memory Error") || text.starts_with("OutOfMemoryException")
 }
 
 /// Who holds the lock on the file, in DuckDB's words, for example `/usr/bin/python3 (PID 4711)`.
