@@ -1,5 +1,5 @@
 """What the cases share: where things are, peers, and what a process costs."""
-import os, pathlib, shutil, subprocess, sys, time
+import os, pathlib, shutil, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(os.environ.get("SUBAK_CACHE", pathlib.Path.home() / ".cache/subak"))
@@ -40,9 +40,12 @@ def made(name, make):
 def cost(command, **options):
     """CPU seconds, wall seconds and peak MiB of a process and whatever it waited for."""
     start = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-    out, err = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=errors, text=True, **options)
+        out = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        errors.seek(0)
+        err = errors.read()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"bench: {' '.join(map(str, command))} ended with {process.returncode}\n{out}\n{err}")

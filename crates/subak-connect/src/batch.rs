@@ -27,6 +27,8 @@ pub struct Batch {
 pub struct Origin {
     /// The file, if it was one.
     pub file: Option<Arc<str>>,
+    /// Its path below the folder of its connection, by which it is known wherever that folder lies.
+    pub path: Option<Arc<str>>,
     /// The line on which each row begins, from 1; as many as there are rows, or none.
     pub lines: Option<Arc<[u64]>>,
 }

@@ -484,7 +484,7 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("amount", ArrowType::Utf8, true)]));
         let array: ArrayRef = Arc::new(StringArray::from(vec!["1", "x"]));
         let mut batch = Batch::new(RecordBatch::try_new(schema, vec![array]).expect("batch"));
-        batch.origin = crate::Origin { file: Some("in.csv".into()), lines: Some([2, 3].into()) };
+        batch.origin = crate::Origin { file: Some("in.csv".into()), lines: Some([2, 3].into()), ..crate::Origin::default() };
         let error = to_declared(batch, &BTreeMap::from([("amount".to_owned(), DataType::Integer)])).expect_err("misfit");
         assert_eq!(error.to_string(), "column `amount`: `x` is not integer (in.csv:3)");
     }

@@ -17,6 +17,8 @@ pub struct Reject {
     pub value: Option<String>,
     /// The file that the row came from, if it was one.
     pub file: Option<Arc<str>>,
+    /// Its path below the folder of its connection, by which it is known wherever that folder lies.
+    pub path: Option<Arc<str>>,
     /// The line in that file on which it begins, or its number among the records, from 1.
     pub line: Option<u64>,
     /// Its key as `column=value` texts, where it has one.

@@ -15,10 +15,10 @@ use subak_connect::Registry;
 
 #[cfg(feature = "duckdb")]
 pub use duckdb::DuckDbPrograms;
-#[cfg(all(feature = "duckdb", feature = "files"))]
-use duckdb::Parquets;
 #[cfg(all(feature = "duckdb", feature = "files", test))]
 use duckdb::read_parquet;
+#[cfg(all(feature = "duckdb", feature = "files"))]
+use duckdb::{FileAudits, plain, plain_schema};
 
 /// Every connector in this build, sorted by kind. Docs, the editor schema and validation read it too.
 pub static CONNECTORS: Registry = &[

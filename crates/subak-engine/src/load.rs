@@ -82,6 +82,9 @@ impl Ingesting<'_> {
         if reading.load.is_none() {
             self.begin_empty(&table, &start, info.as_ref(), &mut reading).await?;
         }
+        if let Some(load) = &mut reading.load {
+            guarded(stop, write(load.as_mut(), reading.shaped.take())).await?;
+        }
         let staged = self.stage(&start, &mut reading).await?;
         self.publish(staged, reading, &start).await
     }
@@ -108,10 +111,7 @@ impl Ingesting<'_> {
                 SourceItem::Cursor(value) => reading.commit.cursor = Some(self.usable(value)?),
             }
         }
-        match &mut reading.load {
-            Some(load) => guarded(stop, write(load.as_mut(), reading.shaped.take())).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Begins a load for a stream that had no rows and said nothing of its columns.

@@ -59,7 +59,7 @@ impl Source for Rejects {
     /// Yields the rows; the number of a row stands where otherwise its line stands.
     fn read(&self, _: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
         let lines = (1..=self.rows.num_rows() as u64).collect();
-        let origin = Origin { file: None, lines: Some(lines) };
+        let origin = Origin { lines: Some(lines), ..Origin::default() };
         stream::iter([Ok(SourceItem::Batch(Batch { records: self.rows.clone(), origin }))]).boxed()
     }
 }

@@ -278,20 +278,25 @@ fn value(node: &Node, field: &Field, settings: &Settings<'_>, context: &mut Cont
 
 /// A value with references, checked as far as it can be without resolving it.
 pub(crate) fn template(node: &Node, field: &Field, context: &mut Context<'_>) -> Option<Template> {
-    let text = text(node, &format!("`{}`", field.name), context)?;
-    let template = match Template::parse(text) {
-        Ok(template) => template,
-        Err(error) => {
-            let problem = Diagnostic::error(codes::INVALID_REFERENCE, error.to_string());
-            let help = "references are `${NAME}`, `${NAME:-default}` and `${secret:NAME}`; `$$` is one dollar sign";
-            context.report(problem.help(help), &node.span, "");
-            return None;
-        }
-    };
+    let template = text_template(node, field.name, context)?;
     if let Some(literal) = template.literal() {
         check_literal(literal, node, field, context);
     }
     Some(template)
+}
+
+/// A text in which references may stand.
+pub(crate) fn text_template(node: &Node, name: &str, context: &mut Context<'_>) -> Option<Template> {
+    let text = text(node, &format!("`{name}`"), context)?;
+    match Template::parse(text) {
+        Ok(template) => Some(template),
+        Err(error) => {
+            let problem = Diagnostic::error(codes::INVALID_REFERENCE, error.to_string());
+            let help = "references are `${NAME}`, `${NAME:-default}` and `${secret:NAME}`; `$$` is one dollar sign";
+            context.report(problem.help(help), &node.span, "");
+            None
+        }
+    }
 }
 
 fn check_literal(literal: &str, node: &Node, field: &Field, context: &mut Context<'_>) {

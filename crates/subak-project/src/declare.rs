@@ -246,10 +246,6 @@ fn lacks(context: &mut Context<'_>, fields: &Fields<'_>, key: &str, message: Str
     );
 }
 
-/// The key that names a stream of the source; references in it are resolved as in the connector's own keys.
-const STREAM_NAME: subak_domain::config::Field =
-    subak_domain::config::Field { name: "stream", kind: subak_domain::config::FieldKind::Text, is_required: false, doc: "" };
-
 struct StreamReader<'a> {
     scope: &'a Scope<'a>,
     defaults: Option<Fields<'a>>,
@@ -326,7 +322,7 @@ impl StreamReader<'_> {
         ];
         *mode = fields.word("mode", &modes, context).or(*mode);
         if let Some(node) = fields.get("stream")
-            && let Some(template) = crate::config::template(node, &STREAM_NAME, context)
+            && let Some(template) = crate::config::text_template(node, "stream", context)
             && let Some(stream) = self.resolve(&template, node, context)
         {
             declaration.stream = stream;

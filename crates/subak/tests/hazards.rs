@@ -426,8 +426,7 @@ fn a_check_that_cannot_be_evaluated_says_which() {
 #[test]
 fn a_damaged_warehouse_is_told_or_repaired() {
     let orders = "ingest:\n  from: files\n  streams:\n    orders: { path: orders.csv, mode: append }\n";
-    let lines =
-        |ids: std::ops::Range<u32>| format!("id,note\n{}", ids.map(|id| format!("{id},some text {id}\n")).collect::<String>());
+    let lines = |ids: std::ops::Range<u32>| ids.fold("id,note\n".to_owned(), |text, id| text + &format!("{id},some text {id}\n"));
     let sandbox = project(&[("assets/orders.yml", orders), ("input/orders.csv", &lines(0..500))]);
     sandbox.write("assets/orders.yml", &orders.replace("orders.csv", "'*.csv'"));
     sandbox.run(&["run"]).expect(0);
@@ -484,4 +483,100 @@ fn a_query_that_needs_too_much_memory_leaves_everything_usable() {
     sandbox.write("subak.yml", &config);
     sandbox.run(&["run"]).expect(0);
     assert_eq!(read(&sandbox, "select count(*) as n from heavy"), ["3000000"]);
+}
+
+/// One bad row at one place of two files of one name is refused twice, and both are kept.
+#[test]
+fn files_of_one_name_have_rejects_of_their_own() {
+    let orders = "ingest:\n  from: files\n  streams:\n    orders: { path: '*/orders.csv', mode: append, on_reject: quarantine, columns: { id: bigint } }\n";
+    let text = "id,note\ntotal,x\n";
+    let sandbox = project(&[("assets/orders.yml", orders), ("input/2024-01/orders.csv", &format!("{text}1,a\n"))]);
+    sandbox.run(&["run"]).expect(0);
+    sandbox.write("input/2024-02/orders.csv", &format!("{text}2,a\n"));
+    sandbox.run(&["run"]).expect(0);
+    let rejects = "select regexp_extract(file, '[^/]*/[^/]*$') as file, line, status from orders__rejects order by file";
+    assert_eq!(read(&sandbox, rejects), ["2024-01/orders.csv,2,open", "2024-02/orders.csv,2,open"]);
+}
+
+/// A lake: tables as Parquet files beside the files of others.
+fn lake(streams: &str, files: &[(&str, &str)]) -> Sandbox {
+    let sandbox = project(&[("assets/lake/all.yml", &format!("ingest:\n  from: files\n  to: lake\n  streams:\n{streams}"))]);
+    for (path, text) in files {
+        sandbox.write(path, text);
+    }
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    sandbox.write("subak.yml", &format!("{config}  lake: {{ type: files, path: lake }}\n"));
+    sandbox
+}
+
+#[test]
+fn a_file_of_somebody_else_is_not_replaced() {
+    let sandbox = lake("    t: { path: t.csv }\n", &[("input/t.csv", "id\n1\n")]);
+    let path = sandbox.path().join("lake/lake/t.parquet");
+    sandbox.write("lake/lake/t.parquet", "not Parquet at all");
+    let refused = sandbox.run(&["run"]).expect(1);
+    assert!(refused.err.contains("is not a complete Parquet file"), "{}", refused.err);
+    std::fs::remove_file(&path).expect("removed");
+    execute(&sandbox, &format!("copy (select 7 as id) to '{}' (format parquet)", path.display()));
+    let before = std::fs::read(&path).expect("the file");
+    let refused = sandbox.run(&["run"]).expect(1);
+    assert!(refused.err.contains("was not written by Subak") && refused.err.contains("move it away"), "{}", refused.err);
+    assert_eq!(std::fs::read(&path).expect("the file"), before);
+    std::fs::remove_file(&path).expect("removed");
+    sandbox.run(&["run"]).expect(0);
+    sandbox.run(&["run"]).expect(0);
+}
+
+#[test]
+fn what_is_under_way_in_a_lake_is_read_and_swept_by_nobody() {
+    let sandbox = lake("    t: { path: t.csv }\n", &[("input/t.csv", "id\n1\n")]);
+    sandbox.run(&["run"]).expect(0);
+    let whole = std::fs::read(sandbox.path().join("lake/lake/t.parquet")).expect("the table");
+    let stage = sandbox.path().join("lake/lake/.__subak_stage_abcdef_1_0.parquet");
+    std::fs::write(&stage, &whole).expect("a stage");
+    let held = std::fs::File::open(&stage).expect("a stage");
+    held.lock().expect("a lock");
+    sandbox.write(
+        "assets/copy.yml",
+        "ingest:\n  from: lake\n  streams:\n    copy: { path: '**/*.parquet' }\n    known: { path: '**/*', format: parquet }\n",
+    );
+    sandbox.run(&["run", "--full-refresh"]).expect(0);
+    assert_eq!(read(&sandbox, "select count(*) as n from copy"), ["1"]);
+    assert_eq!(read(&sandbox, "select count(*) as n from known"), ["1"]);
+    assert!(stage.exists(), "somebody works on it");
+    drop(held);
+    sandbox.run(&["run", "lake.t"]).expect(0);
+    assert!(!stage.exists(), "nobody works on it any more");
+}
+
+#[test]
+fn columns_of_the_run_make_no_file_different() {
+    let streams = "    t: { path: t.csv, derive: { loaded_at: run.started_at } }\n";
+    let sandbox = lake(streams, &[("input/t.csv", "id,year\n1,7\n2,8\n")]);
+    sandbox.run(&["run"]).expect(0);
+    let again = sandbox.run(&["run"]).expect(0);
+    assert!(again.err.contains("every row was there already"), "{}", again.err);
+    sandbox.write("input/t.csv", "id,year\n1,7\n2,9\n");
+    let changed = sandbox.run(&["run"]).expect(0);
+    assert!(changed.err.contains("written 2"), "{}", changed.err);
+}
+
+/// Folders whose names look like partitions add nothing to the rows that checks see, checks of two tables at once do not meet, and one broken
+/// table does not stand in the way of another.
+#[test]
+fn checks_on_files_see_the_rows_of_the_file() {
+    let checks = "checks: [ { accepted_values: { column: year, values: ['7'] } }, { unique: [id, note] } ]";
+    let streams: String = (0..4).fold(String::new(), |text, at| text + &format!("    t{at}: {{ path: t.csv, {checks} }}\n"));
+    let rows =
+        (0..60_000).fold("id,year,note\n".to_owned(), |text, id| text + &format!("{id},7,a note that takes up some room {id}\n"));
+    let sandbox = lake(&streams, &[("input/t.csv", &rows)]);
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    sandbox.write("subak.yml", &config.replace("path: lake }", "path: year=2024 }"));
+    sandbox.run(&["run"]).expect(0);
+    sandbox.write("year=2024/lake/t1.parquet", "broken");
+    sandbox.run(&["run", "lake.t0"]).expect(0);
+    assert!(
+        !sandbox.path().join(".subak/tmp/duckdb").read_dir().is_ok_and(|mut left| left.next().is_some()),
+        "spill folders are left"
+    );
 }

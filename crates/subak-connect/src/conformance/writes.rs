@@ -282,6 +282,7 @@ impl Suite<'_> {
             column: Some("id".to_owned()),
             value: Some("x".to_owned()),
             file: Some("in.csv".into()),
+            path: None,
             line: Some(line),
             key: None,
             row: row.to_owned(),

@@ -1,16 +1,17 @@
 //! DuckDB: the embedded warehouse. Source, sink and SQL backend over one file that this process owns.
 
+#[cfg(feature = "files")]
+mod audits;
 mod error;
 mod load;
-#[cfg(feature = "files")]
-mod parquets;
 mod program;
 mod query;
 mod session;
 mod sink;
 mod types;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -22,10 +23,12 @@ use subak_connect::{
 use subak_domain::Writes;
 
 #[cfg(feature = "files")]
-pub(crate) use self::parquets::Parquets;
+pub(crate) use self::audits::FileAudits;
 #[cfg(all(feature = "files", test))]
-pub(crate) use self::parquets::read_parquet;
+pub(crate) use self::audits::read_parquet;
 pub use self::program::DuckDbPrograms;
+#[cfg(feature = "files")]
+pub(crate) use self::types::{plain, plain_schema};
 
 /// How DuckDB writes SQL.
 pub static DIALECT: Dialect = Dialect {
@@ -93,10 +96,41 @@ impl Connector for DuckDb {
     }
 }
 
+/// A folder in which one instance of DuckDB spills. Two instances in one folder take each other's files, which are named by number only.
+struct SpillFolder(PathBuf);
+
+impl SpillFolder {
+    /// Names a folder of its own below `temporary`, which DuckDB makes when it spills, and removes those of processes that died.
+    fn new(temporary: &Path) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let parent = temporary.join("duckdb");
+        // Where this fails, DuckDB says so when it has to spill.
+        drop(std::fs::create_dir_all(&parent));
+        let own = std::process::id().to_string();
+        for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let process = name.split('-').next().unwrap_or_default();
+            let is_alive = process == own || !Path::new("/proc/self").exists() || Path::new("/proc").join(process).exists();
+            if !is_alive {
+                // Best effort: it takes up space and does no harm.
+                drop(std::fs::remove_dir_all(entry.path()));
+            }
+        }
+        Self(parent.join(format!("{own}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))))
+    }
+}
+
+impl Drop for SpillFolder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
 /// One open database. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Database {
     root: Arc<Mutex<duckdb::Connection>>,
+    _spill: Arc<SpillFolder>,
     /// DuckDB aborts one of two transactions that write the same table; publications are short, so they take turns.
     publishing: Arc<Mutex<()>>,
     name: Arc<str>,
@@ -116,11 +150,16 @@ impl Database {
                 ConnectError::io(ConnectErrorKind::Unavailable, format!("cannot make the folder `{}`", folder.display()), error)
             })?;
         }
-        let connection = Self::config(request)
+        let spill = SpillFolder::new(&request.temporary);
+        let connection = Self::config(request, &spill)
             .and_then(|config| duckdb::Connection::open_with_flags(&path, config))
             .map_err(|error| error::opening(&request.name, &path, &error))?;
-        let database =
-            Self { root: Arc::new(Mutex::new(connection)), publishing: Arc::default(), name: request.name.as_str().into() };
+        let database = Self {
+            root: Arc::new(Mutex::new(connection)),
+            _spill: Arc::new(spill),
+            publishing: Arc::default(),
+            name: request.name.as_str().into(),
+        };
         let connection = database.connect()?;
         // Fails where DuckDB was built without ICU: then time zones would break in the middle of a run.
         let test = "set TimeZone = 'UTC'; select timestamptz '2024-03-10 00:00:00+00' + interval 1 day";
@@ -128,13 +167,13 @@ impl Database {
         Ok(database)
     }
 
-    fn config(request: &OpenRequest) -> duckdb::Result<Config> {
+    fn config(request: &OpenRequest, spill: &SpillFolder) -> duckdb::Result<Config> {
         let mode = if request.is_read_only { AccessMode::ReadOnly } else { AccessMode::ReadWrite };
         let mut config = Config::default()
             .access_mode(mode)?
             .enable_autoload_extension(false)?
             .with("autoinstall_known_extensions", "false")?
-            .with("temp_directory", request.temporary.join("duckdb").display().to_string())?;
+            .with("temp_directory", spill.0.display().to_string())?;
         if let Some(limit) = request.config.get("memory_limit") {
             config = config.max_memory(limit)?;
         }

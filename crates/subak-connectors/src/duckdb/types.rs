@@ -47,6 +47,7 @@ pub(super) fn sql_type(data_type: &DataType) -> Option<String> {
 /// The type in which a column travels to DuckDB: the same values, without encodings that the appender does not take.
 pub(super) fn plain_type(data_type: &DataType) -> DataType {
     match data_type {
+        DataType::Null => DataType::Utf8,
         DataType::Dictionary(_, value) => plain_type(value),
         DataType::RunEndEncoded(_, value) => plain_type(value.data_type()),
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
@@ -70,15 +71,20 @@ fn plain_field(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(field.name(), plain_type(field.data_type()), true))
 }
 
+/// The columns in types that the appender takes.
+pub(crate) fn plain_schema(schema: &Schema) -> Schema {
+    Schema::new(schema.fields().iter().map(plain_field).collect::<Vec<_>>())
+}
+
 /// The rows in types that the appender takes. Fails when a value cannot travel exactly.
-pub(super) fn plain(records: &RecordBatch) -> Result<RecordBatch, ConnectError> {
+pub(crate) fn plain(records: &RecordBatch) -> Result<RecordBatch, ConnectError> {
     let schema = records.schema();
     let fields: Vec<FieldRef> = schema.fields().iter().map(plain_field).collect();
     let options = CastOptions { safe: false, ..CastOptions::default() };
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(fields.len());
     for (field, array) in fields.iter().zip(records.columns()) {
         let refused = |error: arrow::error::ArrowError| {
-            ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{}` does not fit DuckDB", field.name()))
+            ConnectError::new(ConnectErrorKind::ValueMisfit, format!("column `{}` does not fit its table", field.name()))
                 .because(error)
         };
         arrays.push(if field.data_type() == array.data_type() {
@@ -89,7 +95,8 @@ pub(super) fn plain(records: &RecordBatch) -> Result<RecordBatch, ConnectError> 
             let cast = cast_with_options(array, field.data_type(), &options).map_err(refused)?;
             let back = cast_with_options(&cast, array.data_type(), &options).map_err(refused)?;
             if is_time(array.data_type()) && back.as_ref() != array.as_ref() {
-                let message = format!("column `{}` has times finer than a microsecond, which DuckDB cannot hold", field.name());
+                let message =
+                    format!("column `{}` has times finer than a microsecond, which its table cannot hold", field.name());
                 return Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message));
             }
             cast

@@ -269,7 +269,7 @@ impl<'a> Pending<'a> {
         self.ends.clear();
         self.quoted.clear();
         let lines = std::mem::take(&mut self.lines);
-        output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: Some(lines.into()) })
+        output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: Some(lines.into()), ..Origin::default() })
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use subak_connect::{ConnectError, ConnectErrorKind, FileMark};
 
 use super::options::Encoding;
+use super::{LEDGER, STAGE_PREFIX};
 
 /// Bytes that are read from a file at a time.
 const BUFFER_LENGTH: usize = 256 * 1024;
@@ -35,8 +36,17 @@ pub(super) fn find(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, Connect
             ConnectError::io(ConnectErrorKind::Read, message, error.into())
         })?);
     }
+    paths.retain(|path| !is_own(path.strip_prefix(folder).unwrap_or(path)));
     paths.sort();
     Ok(paths)
+}
+
+/// Whether a file is one of ours that holds no table: what is under way, and what is known of loads.
+fn is_own(path: &Path) -> bool {
+    path.components().any(|part| {
+        let name = part.as_os_str().to_string_lossy();
+        name.starts_with(STAGE_PREFIX) || name == LEDGER
+    })
 }
 
 /// One file, as it was when it was opened for the first time.

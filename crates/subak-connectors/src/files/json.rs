@@ -609,6 +609,6 @@ impl<'a> Pending<'a> {
         })?;
         let lines = std::mem::take(&mut self.lines);
         (self.row_count, self.bytes) = (0, 0);
-        output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: Some(lines.into()) })
+        output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: Some(lines.into()), ..Origin::default() })
     }
 }

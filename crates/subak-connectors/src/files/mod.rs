@@ -28,6 +28,12 @@ use subak_domain::{Column, DataType, Writes};
 use self::input::Input;
 use self::options::{Format, Options};
 
+/// Files of loads that are under way begin with this.
+const STAGE_PREFIX: &str = ".__subak_stage_";
+
+/// The folder, below that of the connection, with what is known of loads.
+const LEDGER: &str = ".subak_tables";
+
 /// The connector.
 #[derive(Debug)]
 pub struct Files;
@@ -163,8 +169,15 @@ pub(crate) struct Output<'a> {
 }
 
 impl Output<'_> {
-    fn send(&mut self, records: RecordBatch, origin: Origin) -> Result<(), Stopped> {
+    /// The path of a file below the folder of the connection.
+    fn relative(&self, file: Option<&Arc<str>>) -> Option<Arc<str>> {
+        let file = Path::new(file?.as_ref());
+        Some(file.strip_prefix(self.folder).unwrap_or(file).display().to_string().into())
+    }
+
+    fn send(&mut self, records: RecordBatch, mut origin: Origin) -> Result<(), Stopped> {
         self.flush_rejects()?;
+        origin.path = self.relative(origin.file.as_ref());
         let records = self.with_origin(records, &origin)?;
         let mut batch = Batch { records, origin };
         if let Some(tracker) = &mut self.tracker {
@@ -203,10 +216,7 @@ impl Output<'_> {
             arrays.push(Arc::new(lines.collect::<Int64Array>()));
         }
         if let Some(name) = file {
-            let path = origin
-                .file
-                .as_deref()
-                .map(|file| Path::new(file).strip_prefix(self.folder).unwrap_or(Path::new(file)).display().to_string());
+            let path = origin.path.as_deref();
             fields.push(Arc::new(arrow::datatypes::Field::new(name, ArrowType::Utf8, true)));
             arrays.push(Arc::new(StringArray::from(vec![path; row_count])));
         }
@@ -217,7 +227,8 @@ impl Output<'_> {
         })
     }
 
-    fn refuse(&mut self, reject: Reject) -> Result<(), Stopped> {
+    fn refuse(&mut self, mut reject: Reject) -> Result<(), Stopped> {
+        reject.path = self.relative(reject.file.as_ref());
         self.rejects.push(reject);
         if self.rejects.len() >= REJECT_COUNT_MAX { self.flush_rejects() } else { Ok(()) }
     }

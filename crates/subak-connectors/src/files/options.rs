@@ -180,9 +180,13 @@ impl Options {
         let byte = |key: &str| match get(key) {
             None => Ok(None),
             Some("\\t" | "tab") => Ok(Some(b'\t')),
-            Some(text) if text.len() == 1 => Ok(Some(text.as_bytes()[0])),
-            Some(_) => Err(wrong(key, "one ASCII character, or `tab`")),
+            Some(text) if text.len() == 1 && !matches!(text, "\r" | "\n") => Ok(Some(text.as_bytes()[0])),
+            Some(_) => Err(wrong(key, "one ASCII character that ends no line, or `tab`")),
         };
+        let (delimiter, quote) = (byte("delimiter")?, byte("quote")?.unwrap_or(b'"'));
+        if delimiter == Some(quote) {
+            return Err(wrong("delimiter", "another character than `quote`"));
+        }
         let encoding = match get("encoding") {
             None => Encoding::Unsaid,
             Some("guess") => Encoding::Guessed,
@@ -202,8 +206,8 @@ impl Options {
                 Some("debezium") => Some(Format::Json),
                 _ => None,
             },
-            delimiter: byte("delimiter")?,
-            quote: byte("quote")?.unwrap_or(b'"'),
+            delimiter,
+            quote,
             has_header: get("header") != Some("false"),
             null: get("null").map(str::to_owned),
             encoding,

@@ -61,7 +61,7 @@ pub(super) fn read(inputs: &[Input], output: &mut Output<'_>) -> Result<(), Stop
         let reader = builder(&input.path)?.with_batch_size(BATCH_ROW_COUNT).build().map_err(|error| decode(&error))?;
         for records in reader {
             let records = aligned(&records.map_err(|error| decode(&error))?, &schema)?;
-            output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: None })?;
+            output.send(records, Origin { file: Some(Arc::clone(&input.name)), ..Origin::default() })?;
         }
         output.end_file(input)?;
     }

@@ -1,14 +1,15 @@
 //! Tables as Parquet files: `b.t` is `b/t.parquet` below the folder of the connection, replaced as a whole.
 //!
 //! A load writes a file beside the table's and puts it in its place by renaming, so readers see the one or the other, and a reader that has
-//! the old one open keeps it. The footer names the load; `.subak/` holds what is known of the last load of each table, written before the
+//! the old one open keeps it. The footer names the load; `.subak_tables/` holds what is known of the last load of each table, written before the
 //! renaming and believed only when the footer agrees.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
@@ -26,25 +27,22 @@ use subak_connect::{
 };
 use subak_domain::{Column, LoadId, RowAccount, WriteMode};
 
-use super::Folder;
-use crate::Parquets;
-
-/// Files of loads that are under way begin with this.
-const STAGE_PREFIX: &str = ".__subak_stage_";
-
-/// The folder, below that of the connection, with what is known of loads.
-const LEDGER: &str = ".subak";
+use super::{Folder, LEDGER, STAGE_PREFIX};
+use crate::{FileAudits, plain, plain_schema};
 
 /// Keys in the footer of a table: the load that wrote it, and the hash of its data.
 const LOAD_KEY: &str = "subak.load";
 const CONTENT_KEY: &str = "subak.content";
 
-/// Rows in a row group, and bytes of it in memory before it is written.
+/// Rows in a row group at most, and bytes of it in memory at most before it is written.
 const ROW_GROUP_ROW_COUNT_MAX: usize = 512 * 1024;
+const ROW_GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What is known of the last load of a table.
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
+    /// The version of this form.
+    version: u32,
     load: String,
     schema: Option<String>,
     name: String,
@@ -56,6 +54,9 @@ struct Entry {
     changed: bool,
     account: Option<RowAccount>,
 }
+
+/// The version of [`Entry`].
+const ENTRY_VERSION: u32 = 1;
 
 /// What the footer of a table says.
 struct Footer {
@@ -112,8 +113,17 @@ fn sync_folder(path: &Path) -> Result<(), ConnectError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| write_failed(path, error))
 }
 
+/// Makes a folder, and those above it, durable.
 fn make_folder(path: &Path) -> Result<(), ConnectError> {
-    fs::create_dir_all(path).map_err(|error| write_failed(path, error))
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(write_failed(path, error)),
+        _ => sync_folder(parent),
+    }
 }
 
 impl Folder {
@@ -147,8 +157,8 @@ impl Folder {
             let path = file.map_err(|error| read_failed(&folder, error))?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
                 let text = fs::read(&path).map_err(|error| read_failed(&path, error))?;
-                // One that is cut off was never believed.
-                entries.extend(serde_json::from_slice::<Entry>(&text));
+                // One that cannot be read is believed no more: then its load is made again.
+                entries.extend(serde_json::from_slice::<Entry>(&text).ok().filter(|entry| entry.version == ENTRY_VERSION));
             }
         }
         entries.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
@@ -224,6 +234,8 @@ impl Sink for Folder {
             let Some(entry) = folder.entries()?.into_iter().find(|entry| entry.load == load.as_str()) else { return Ok(None) };
             let path = folder.path_of(&TableName { schema: entry.schema, name: entry.name })?;
             let named = footer(&path)?.and_then(|footer| footer.load);
+            // Whoever asks may have seen the publication fail after the renaming.
+            sync_folder(path.parent().unwrap_or(&folder.root))?;
             Ok((named.as_deref() == Some(entry.footer.as_str())).then_some(Committed {
                 written: entry.written,
                 row_count: entry.row_count,
@@ -248,8 +260,7 @@ impl Sink for Folder {
             let below = fs::read_dir(&folder.root).into_iter().flatten().flatten().map(|entry| entry.path());
             let folders: Vec<PathBuf> = below.filter(|path| path.is_dir()).chain([folder.root.clone()]).collect();
             for entry in folders.iter().flat_map(fs::read_dir).flatten().flatten() {
-                if entry.file_name().to_string_lossy().starts_with(STAGE_PREFIX) {
-                    fs::remove_file(entry.path()).map_err(|error| write_failed(&entry.path(), error))?;
+                if entry.file_name().to_string_lossy().starts_with(STAGE_PREFIX) && remove_abandoned(&entry.path())? {
                     count += 1;
                 }
             }
@@ -277,22 +288,72 @@ impl Write for Hashing {
     }
 }
 
-/// A file on its way; removed with the value unless it took its place.
-struct StageFile(Option<PathBuf>);
+/// A file on its way, locked as long as somebody works on it; removed with the value unless it took its place.
+struct StageFile {
+    path: PathBuf,
+    lock: File,
+    is_kept: bool,
+}
 
 impl StageFile {
-    /// The file has another name now.
-    fn keep(mut self) {
-        self.0 = None;
+    /// Makes a file of its own: an attempt that was given up may still be writing to its one.
+    fn create(folder: &Path, load: &LoadId) -> Result<(Self, File), ConnectError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!("{STAGE_PREFIX}{}_{}_{number}.parquet", load.tag(), std::process::id()));
+            let create = || -> io::Result<Option<(File, File)>> {
+                let file = File::options().write(true).create_new(true).open(&path)?;
+                let lock = file.try_clone()?;
+                match lock.lock() {
+                    // Some network file systems know no locks; nothing is removed there.
+                    Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+                    _ => {}
+                }
+                // Before it was locked, it looked abandoned.
+                Ok(path.exists().then_some((file, lock)))
+            };
+            match create() {
+                Ok(Some((file, lock))) => return Ok((Self { path, lock, is_kept: false }, file)),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(write_failed(&path, error)),
+            }
+        }
+    }
+
+    /// Puts the file in the place of another one.
+    fn rename(mut self, target: &Path) -> Result<(), ConnectError> {
+        fs::rename(&self.path, target).map_err(|error| write_failed(target, error))?;
+        self.is_kept = true;
+        Ok(())
     }
 }
 
 impl Drop for StageFile {
     fn drop(&mut self) {
-        if let Some(path) = self.0.take() {
+        if !self.is_kept {
             // Best effort: what stays behind is found by `clean_up`.
-            drop(fs::remove_file(path));
+            drop(fs::remove_file(&self.path));
         }
+        drop(self.lock.unlock());
+    }
+}
+
+/// Removes a stage file that nobody works on. `false` when somebody does, or it is gone.
+fn remove_abandoned(path: &Path) -> Result<bool, ConnectError> {
+    let remove = || -> io::Result<bool> {
+        let file = File::open(path)?;
+        match file.try_lock() {
+            Ok(()) => fs::remove_file(path).map(|()| true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    };
+    match remove() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map_err(|error| write_failed(path, error)),
     }
 }
 
@@ -300,7 +361,6 @@ struct FileLoad {
     folder: Folder,
     request: LoadRequest,
     target: PathBuf,
-    path: PathBuf,
     stage: StageFile,
     /// Taken while rows are encoded.
     writer: Option<ArrowWriter<Hashing>>,
@@ -317,21 +377,25 @@ impl FileLoad {
             return Err(ConnectError::new(ConnectErrorKind::Config, message).help(help));
         }
         let target = folder.path_of(&request.table)?;
+        if footer(&target)?.is_some_and(|footer| footer.load.is_none()) {
+            let message = format!("`{}` is there and was not written by Subak", target.display());
+            let help = "move it away, or let the asset have another name; a load would replace it";
+            return Err(ConnectError::new(ConnectErrorKind::Config, message).help(help));
+        }
         let parent = target.parent().unwrap_or(&folder.root).to_path_buf();
         make_folder(&parent)?;
-        let path = parent.join(format!("{STAGE_PREFIX}{}.parquet", request.load.tag()));
-        let file = File::create(&path).map_err(|error| write_failed(&path, error))?;
-        let stage = StageFile(Some(path.clone()));
+        let (stage, file) = StageFile::create(&parent, &request.load)?;
         let out = Hashing { file, hasher: blake3::Hasher::new() };
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(ROW_GROUP_ROW_COUNT_MAX))
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX))
             .set_created_by(format!("subak {}", env!("CARGO_PKG_VERSION")))
             .build();
-        let writer = ArrowWriter::try_new(out, Arc::clone(&request.schema), Some(properties))
-            .map_err(|error| encode_failed(&path, error))?;
+        let schema = Arc::new(plain_schema(&request.schema));
+        let writer = ArrowWriter::try_new(out, schema, Some(properties)).map_err(|error| encode_failed(&stage.path, error))?;
         crash::point("load_begun");
-        Ok(Self { folder, request, target, path, stage, writer: Some(writer), row_count: 0 })
+        Ok(Self { folder, request, target, stage, writer: Some(writer), row_count: 0 })
     }
 }
 
@@ -340,10 +404,10 @@ impl Load for FileLoad {
     async fn write(&mut self, batch: Batch) -> Result<(), ConnectError> {
         let gone = || ConnectError::new(ConnectErrorKind::Internal, "rows came after a row that could not be written");
         let mut writer = self.writer.take().ok_or_else(gone)?;
-        let path = self.path.clone();
+        let path = self.stage.path.clone();
         self.row_count += batch.row_count() as u64;
         let encode = move |records: RecordBatch| {
-            writer.write(&records).map_err(|error| encode_failed(&path, error))?;
+            writer.write(&plain(&records)?).map_err(|error| encode_failed(&path, error))?;
             crash::point("batch_staged");
             Ok(writer)
         };
@@ -373,55 +437,73 @@ struct FileStaged {
     folder: Folder,
     request: LoadRequest,
     target: PathBuf,
-    path: PathBuf,
     stage: StageFile,
     rows: StagedRows,
     /// The load that wrote the table, if the table holds these rows already.
     held_by: Option<String>,
-    parquets: Option<Parquets>,
+    audits: Option<FileAudits>,
 }
 
 impl FileStaged {
     fn of(load: FileLoad) -> Result<Self, ConnectError> {
-        let FileLoad { folder, request, target, path, stage, writer, row_count } = load;
+        let FileLoad { folder, request, target, stage, writer, row_count } = load;
         let gone = || ConnectError::new(ConnectErrorKind::Internal, "a load ended after a row that could not be written");
         let mut writer = writer.ok_or_else(gone)?;
-        let failed = |error| encode_failed(&path, error);
+        let failed = |error| encode_failed(&stage.path, error);
         writer.flush().map_err(failed)?;
-        writer.sync().map_err(|error| write_failed(&path, error))?;
+        writer.sync().map_err(|error| write_failed(&stage.path, error))?;
         if writer.inner().hasher.count() != writer.bytes_written() as u64 {
             return Err(ConnectError::new(ConnectErrorKind::Internal, "bytes of a Parquet file were not hashed"));
         }
         // The footer comes after what is hashed: it names the load, and equal rows have other loads.
         let content = writer.inner().hasher.finalize().to_hex().to_string();
         writer.append_key_value_metadata(KeyValue::new(LOAD_KEY.to_owned(), request.load.to_string()));
-        writer.append_key_value_metadata(KeyValue::new(CONTENT_KEY.to_owned(), content.clone()));
+        writer.append_key_value_metadata(KeyValue::new(CONTENT_KEY.to_owned(), content));
         let out = writer.into_inner().map_err(failed)?;
-        out.file.sync_all().map_err(|error| write_failed(&path, error))?;
-        let own = footer(&path)?.map(|footer| footer.schema);
-        let held = footer(&target)?;
-        let held_by = match (request.mode, held) {
-            // Nothing was read, and nothing is to be made of it: the table stays.
-            (WriteMode::Append, Some(held)) if row_count == 0 => Some(held.load.unwrap_or_default()),
-            (WriteMode::Append, _) => {
-                let message = format!("`{}` is a Parquet file, and rows cannot be added to it", request.table);
-                return Err(ConnectError::new(ConnectErrorKind::Config, message).help("use `mode: replace`"));
-            }
-            (_, Some(held)) if held.content.as_deref() == Some(content.as_str()) && Some(&held.schema) == own.as_ref() => {
-                Some(held.load.unwrap_or_default())
-            }
-            _ => None,
-        };
-        let rows = match &held_by {
-            Some(_) => StagedRows { overlap: row_count, ..StagedRows::default() },
-            None => StagedRows { written: row_count, ..StagedRows::default() },
-        };
-        Ok(Self { folder, request, target, path, stage, rows, held_by, parquets: None })
+        out.file.sync_all().map_err(|error| write_failed(&stage.path, error))?;
+        let mut staged = Self { folder, request, target, stage, rows: StagedRows::default(), held_by: None, audits: None };
+        staged.held_by = staged.find_held(row_count)?;
+        match &staged.held_by {
+            Some(_) => staged.rows.overlap = row_count,
+            None => staged.rows.written = row_count,
+        }
+        Ok(staged)
     }
 
-    /// The rows as readers would see them.
-    fn preview(&self) -> &Path {
-        if self.request.mode == WriteMode::Append { &self.target } else { &self.path }
+    /// The load that wrote the table, if the table holds these rows already.
+    fn find_held(&mut self, row_count: u64) -> Result<Option<String>, ConnectError> {
+        let held = footer(&self.target)?;
+        if self.request.mode == WriteMode::Append {
+            // Nothing was read, and nothing is to be made of it: the table stays.
+            return match held {
+                Some(held) if row_count == 0 => Ok(Some(held.load.unwrap_or_default())),
+                _ => {
+                    let message = format!("`{}` is a Parquet file, and rows cannot be added to it", self.request.table);
+                    Err(ConnectError::new(ConnectErrorKind::Config, message).help("use `mode: replace`"))
+                }
+            };
+        }
+        let (Some(held), Some(own)) = (held, footer(&self.stage.path)?) else { return Ok(None) };
+        if held.schema != own.schema || held.row_count != own.row_count {
+            return Ok(None);
+        }
+        let is_volatile = |name: &String| self.request.volatile.contains(name);
+        let columns: Vec<String> =
+            own.schema.fields().iter().map(|field| field.name().clone()).filter(|name| !is_volatile(name)).collect();
+        let target = self.target.clone();
+        let is_same = held.content == own.content
+            || (!self.request.volatile.is_empty() && self.audits()?.has_rows_of(&target, &columns)?);
+        Ok(is_same.then(|| held.load.unwrap_or_default()))
+    }
+
+    fn audits(&mut self) -> Result<&FileAudits, ConnectError> {
+        // The rows as readers would see them.
+        let preview = if self.request.mode == WriteMode::Append { &self.target } else { &self.stage.path };
+        let audits = match self.audits.take() {
+            Some(audits) => audits,
+            None => FileAudits::open(&self.folder.temporary, preview)?,
+        };
+        Ok(self.audits.insert(audits))
     }
 }
 
@@ -436,27 +518,23 @@ impl Staged for FileStaged {
     }
 
     async fn audit(&mut self, audit: &Audit) -> Result<AuditResult, ConnectError> {
-        let parquets = match self.parquets.take() {
-            Some(parquets) => parquets,
-            None => {
-                let (folder, path) = (self.folder.clone(), self.preview().to_path_buf());
-                blocking::run(move || Parquets::open(&folder.temporary, &path, &folder.tables()?)).await?
-            }
-        };
-        let audit = audit.clone();
-        let (parquets, result) = blocking::run(move || {
-            let result = parquets.audit(&audit, SAMPLE_ROW_COUNT_MAX);
-            Ok((parquets, result))
+        self.audits()?;
+        let Some(audits) = self.audits.take() else { return Ok(AuditResult::default()) };
+        let (folder, audit) = (self.folder.clone(), audit.clone());
+        let (audits, result) = blocking::run(move || {
+            let result = folder.tables().and_then(|tables| audits.audit(&audit, &tables, SAMPLE_ROW_COUNT_MAX));
+            Ok((audits, result))
         })
         .await?;
-        self.parquets = Some(parquets);
+        self.audits = Some(audits);
         result
     }
 
     async fn publish(self: Box<Self>, commit: Commit) -> Result<Committed, ConnectError> {
         crash::point("before_publish");
-        let Self { folder, request, target, path, stage, rows, held_by, .. } = *self;
+        let Self { folder, request, target, stage, rows, held_by, audits, .. } = *self;
         blocking::run(move || {
+            drop(audits);
             let changed = held_by.is_none();
             let row_count = if changed { rows.written } else { footer(&target)?.map_or(0, |footer| footer.row_count) };
             let committed = Committed {
@@ -468,6 +546,7 @@ impl Staged for FileStaged {
                 account: commit.account,
             };
             folder.write_entry(&Entry {
+                version: ENTRY_VERSION,
                 load: request.load.to_string(),
                 schema: request.table.schema.clone(),
                 name: request.table.name.clone(),
@@ -480,8 +559,7 @@ impl Staged for FileStaged {
             })?;
             crash::point("inside_publish");
             if changed {
-                fs::rename(&path, &target).map_err(|error| write_failed(&target, error))?;
-                stage.keep();
+                stage.rename(&target)?;
                 sync_folder(target.parent().unwrap_or(&folder.root))?;
             }
             crash::point("after_publish");
@@ -521,6 +599,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let folder = Folder { root: root.path().into(), name: "lake".into(), temporary: root.path().into() };
         let entry = |load: &str| Entry {
+            version: ENTRY_VERSION,
             load: load.to_owned(),
             schema: None,
             name: "t".to_owned(),

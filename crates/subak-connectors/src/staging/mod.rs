@@ -13,7 +13,7 @@ use arrow::datatypes::DataType as ArrowType;
 use subak_connect::{Audit, AuditResult, ConnectError, ConnectErrorKind, Dialect, LoadRequest, TableName};
 use subak_domain::LoadId;
 
-pub(crate) use self::prepare::{Prepared, prepare};
+pub(crate) use self::prepare::{Prepared, have_other_rows, prepare};
 pub(crate) use self::publish::{publish, publish_view};
 pub(crate) use self::rejects::{RejectRows, count_rejects, discard_rejects, list_rejects, reject_stage_schema};
 pub(crate) use self::surrogate::assign as assign_surrogate_keys;

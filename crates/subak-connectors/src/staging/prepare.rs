@@ -229,7 +229,8 @@ fn differs(session: &dyn Session, request: &LoadRequest, prepared: &Prepared, ot
     have_other_rows(session, &prepared.stage, other, &prepared.compared(request))
 }
 
-fn have_other_rows(session: &dyn Session, table: &str, other: &str, columns: &[String]) -> Result<bool, ConnectError> {
+/// Whether two tables hold other rows, as far as these columns go.
+pub(crate) fn have_other_rows(session: &dyn Session, table: &str, other: &str, columns: &[String]) -> Result<bool, ConnectError> {
     let count = |table: &str| session.count(&format!("select count(*) from {table} as t"));
     if count(table)? != count(other)? {
         return Ok(true);

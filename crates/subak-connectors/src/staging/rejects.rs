@@ -53,8 +53,8 @@ impl RejectRows {
         let mut hasher = blake3::Hasher::new();
         // The number of a row of a query is another one when a row before it is gone.
         let line = reject.line.filter(|_| reject.file.is_some()).map(|line| line.to_string());
-        // A project may move: where a file lies is not what it is.
-        let file = reject.file.as_deref().map(|file| file.rsplit(['/', '\\']).next().unwrap_or(file));
+        // A project may move: where its folder lies is not what a file is.
+        let file = reject.path.as_deref().or(reject.file.as_deref());
         for part in [file, line.as_deref(), reject.column.as_deref(), Some(&reject.row)] {
             hasher.update(part.unwrap_or("\u{1e}").as_bytes());
             hasher.update(b"\x1f");
@@ -173,7 +173,7 @@ pub(crate) fn list_rejects(
         let [column, value, file, line, key] = [next(), next(), next(), next(), next()];
         let row = next().unwrap_or_default();
         let line = line.and_then(|line| line.parse().ok());
-        let reject = Reject { reason, column, value, file: file.map(Arc::from), line, key, row };
+        let reject = Reject { reason, column, value, file: file.map(Arc::from), line, key, row, ..Reject::default() };
         StoredReject { id, run, rejected_at, status: RejectStatus::of(&status), reject }
     };
     Ok(rows.into_iter().map(stored).collect())

@@ -15,7 +15,7 @@ use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use subak_connect::program::Blame;
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
-use subak_connect::{Batch, ConnectError, ConnectErrorKind, Origin, Reject, RowProgram, RowPrograms, convert};
+use subak_connect::{Batch, ConnectError, ConnectErrorKind, Reject, RowProgram, RowPrograms, convert};
 use subak_domain::shape::{Contract, Deletes, FilterExit, OnReject};
 use subak_domain::{DataType, Shape, ValueChange};
 
@@ -273,7 +273,7 @@ impl Shaper {
                 .lines
                 .as_ref()
                 .map(|lines| lines.iter().zip(&wanted).filter(|(_, keep)| **keep).map(|(line, _)| *line).collect());
-            origin = Origin { file: origin.file, lines };
+            origin.lines = lines;
             records = filter_record_batch(&records, &BooleanArray::from(wanted)).map_err(internal)?;
         }
         Ok(Shaped { batch: Batch { records, origin }, rejects, filtered, children })
@@ -422,6 +422,7 @@ impl Misfit {
             column: self.column.clone(),
             value: self.value.clone(),
             file: batch.origin.file.clone(),
+            path: batch.origin.path.clone(),
             line: batch.origin.lines.as_ref().and_then(|lines| lines.get(row)).copied(),
             key: (!key_texts.is_empty()).then(|| key_texts.join(", ")),
             row: raw::row_json(&batch.records, row),

@@ -40,7 +40,7 @@ fn assert_shaped(shape: &Shape, held: Option<SchemaRef>, batch: RecordBatch, exp
         programs: &NoPrograms,
     };
     let lines = (2..2 + batch.num_rows() as u64).collect();
-    let origin = Origin { file: Some("in.csv".into()), lines: Some(lines) };
+    let origin = subak_connect::Origin { file: Some("in.csv".into()), lines: Some(lines), ..subak_connect::Origin::default() };
     let shown = Shaper::new(&setting, &batch.schema())
         .and_then(|mut shaper| {
             let shaped = shaper.run(Batch { records: batch, origin })?;

@@ -1,10 +1,10 @@
 //! `subak catalog`: what there is, what it means and where it comes from, as one page for readers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
-use subak_connect::{ConnectError, TableName};
-use subak_domain::{Asset, AssetKey, Definition};
+use subak_connect::{ConnectError, Connection, TableName, convert};
+use subak_domain::{Asset, AssetKey, ConnectionName, Definition};
 use subak_project::OutputColumns;
 
 use super::{Context, select, show};
@@ -41,38 +41,58 @@ pub(super) fn execute(context: &Context<'_>, args: &Selection) -> Result<Exit, C
     Ok(Exit::Ok)
 }
 
-/// The columns of the tables as they are now, with their types. A warehouse that cannot be asked is left out with a note.
+/// The columns of the tables as they are now, with their types. What cannot be asked is left out with a note.
 async fn stored_types(
     context: &Context<'_>,
     opened: &Opened,
     assets: &[&Asset],
 ) -> Result<HashMap<AssetKey, Vec<(String, String)>>, CliError> {
     let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, true);
-    let mut types = HashMap::new();
-    let mut refused: BTreeMap<String, String> = BTreeMap::new();
+    let mut by_connection: BTreeMap<&ConnectionName, Vec<&Asset>> = BTreeMap::new();
     for asset in assets {
-        let Some(name) = asset.stored_in().filter(|name| !refused.contains_key(name.as_str())) else { continue };
-        let look = async || -> Result<Option<Vec<(String, String)>>, ConnectError> {
+        if let Some(name) = asset.stored_in() {
+            by_connection.entry(name).or_default().push(asset);
+        }
+    }
+    let mut types = HashMap::new();
+    for (name, assets) in by_connection {
+        let tables: Vec<TableName> = assets.iter().map(|asset| TableName::of(&asset.key)).collect();
+        let look = async || -> Result<_, ConnectError> {
             let connection = subak_engine::Connections::open(&connections, name).await?;
-            let (Some(sql), Some(sink)) = (connection.sql(), connection.sink()) else { return Ok(None) };
-            let table = TableName::of(&asset.key);
-            if sink.existing(std::slice::from_ref(&table)).await?.is_empty() {
-                return Ok(None);
-            }
-            let found = sql.describe_query(&format!("select * from {}", sql.dialect().table(&table))).await?;
-            Ok(Some(found.into_iter().map(|column| (column.name, column.data_type.to_string())).collect()))
+            let existing = match connection.sink() {
+                Some(sink) => sink.existing(&tables).await?,
+                None => BTreeSet::new(),
+            };
+            Ok((connection, existing))
         };
-        match look().await {
-            Ok(found) => types.extend(found.map(|found| (asset.key.clone(), found))),
+        let (connection, existing) = match look().await {
+            Ok(found) => found,
             Err(error) => {
-                refused.insert(name.to_string(), error.to_string());
+                context.printer.note(&format!("types in `{name}` are those that are declared: {error}"));
+                continue;
+            }
+        };
+        for (asset, table) in assets.into_iter().zip(&tables).filter(|(_, table)| existing.contains(table)) {
+            match columns_of(connection.as_ref(), table).await {
+                Ok(found) => types.extend(found.map(|found| (asset.key.clone(), found))),
+                Err(error) => context.printer.note(&format!("types of `{}` are those that are declared: {error}", asset.key)),
             }
         }
     }
-    for (name, error) in refused {
-        context.printer.note(&format!("types in `{name}` are those that are declared: {error}"));
-    }
     Ok(types)
+}
+
+/// The columns of one table: as its SQL describes them, else as its sink does.
+async fn columns_of(connection: &dyn Connection, table: &TableName) -> Result<Option<Vec<(String, String)>>, ConnectError> {
+    let found = match (connection.sql(), connection.sink()) {
+        (Some(sql), _) => sql.describe_query(&format!("select * from {}", sql.dialect().table(table))).await?,
+        (None, Some(sink)) => match sink.describe(table).await? {
+            Some(info) => convert::columns_of(&info.schema),
+            None => return Ok(None),
+        },
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(found.into_iter().map(|column| (column.name, column.data_type.to_string())).collect()))
 }
 
 fn columns(asset: &Asset, stored: Option<&Vec<(String, String)>>, known: Option<&OutputColumns>) -> Vec<Described> {
@@ -86,15 +106,19 @@ fn columns(asset: &Asset, stored: Option<&Vec<(String, String)>>, known: Option<
         None if !known.is_empty() => known.iter().map(|column| (column.name.clone(), None)).collect(),
         None => asset.columns.keys().map(|name| (name.clone(), None)).collect(),
     };
+    let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
     let describe = |(name, data_type): (String, Option<String>)| {
         let sources = known
             .iter()
-            .filter(|column| column.name.eq_ignore_ascii_case(&name))
+            .filter(|column| same(&column.name, &name))
             .flat_map(|column| column.sources.iter().map(|source| format!("{}.{}", source.asset, source.column)))
             .collect();
         Described {
-            data_type: data_type.or_else(|| declared.and_then(|types| types.get(&name)).map(ToString::to_string)),
-            meaning: asset.columns.get(&name).cloned(),
+            data_type: data_type.or_else(|| {
+                let (_, declared) = declared?.iter().find(|(known, _)| same(known, &name))?;
+                Some(declared.to_string())
+            }),
+            meaning: asset.columns.iter().find(|(known, _)| same(known, &name)).map(|(_, meaning)| meaning.clone()),
             sources,
             name,
         }
@@ -145,10 +169,10 @@ fn page(opened: &Opened, described: &[(&Asset, Vec<Described>)]) -> String {
         }
         page.push_str("\n| column | type | meaning | from |\n|---|---|---|---|\n");
         for column in columns {
-            let from = column.sources.iter().map(|source| format!("`{source}`")).collect::<Vec<_>>().join(", ");
+            let from = column.sources.iter().map(|source| format!("`{}`", cell(source))).collect::<Vec<_>>().join(", ");
             page.push_str(&format!(
                 "| `{}` | {} | {} | {from} |\n",
-                column.name,
+                cell(&column.name),
                 cell(column.data_type.as_deref().unwrap_or_default()),
                 cell(column.meaning.as_deref().unwrap_or_default())
             ));
