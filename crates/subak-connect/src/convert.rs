@@ -348,8 +348,35 @@ fn parse_boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// Parses what nearly all decimals look like: up to 18 digits with at most `scale` of them behind the point. `None` for everything else.
+fn parse_short_decimal(text: &[u8], precision: u8, scale: u8) -> Option<i128> {
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() || digits.len() > 18 {
+        return None;
+    }
+    let (mut unscaled, mut point) = (0_i64, None);
+    for (at, byte) in digits.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => unscaled = unscaled * 10 + i64::from(byte - b'0'),
+            b'.' if point.is_none() && digits.len() > 1 => point = Some(at),
+            _ => return None,
+        }
+    }
+    let fraction = point.map_or(0, |at| digits.len() - at - 1);
+    let shift = u32::from(scale).checked_sub(u32::try_from(fraction).ok()?)?;
+    let value = i128::from(unscaled).checked_mul(10_i128.checked_pow(shift)?)?;
+    let bound = 10_i128.checked_pow(u32::from(precision))?;
+    (value < bound).then_some(if is_negative { -value } else { value })
+}
+
 /// Parses a decimal without a trip through floating point: the unscaled value, or `None` when a digit would be lost.
 pub fn parse_decimal(text: &str, precision: u8, scale: u8) -> Option<i128> {
+    if let Some(value) = parse_short_decimal(text.as_bytes(), precision, scale) {
+        return Some(value);
+    }
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
         None => (text, 0),
@@ -386,8 +413,7 @@ fn parse_date(text: &str) -> Option<i32> {
 }
 
 fn days_of(date: Date) -> Option<i32> {
-    let days = date.since((jiff::Unit::Day, Date::constant(1970, 1, 1))).ok()?;
-    Some(days.get_days())
+    i32::try_from(date.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24).ok()
 }
 
 fn parse_time(text: &str) -> Option<i64> {
@@ -405,9 +431,41 @@ fn microseconds_of(time: Time) -> Option<i64> {
 /// Microseconds since 1970-01-01 00:00 of a wall-clock time such as `2023-10-27 10:00:00` or `2023-10-27T10:00:00.5`. A text with
 /// an offset is not a wall-clock time.
 pub fn parse_datetime(text: &str) -> Option<i64> {
+    if let Some(micros) = parse_plain_datetime(text.as_bytes()) {
+        return Some(micros);
+    }
     let is_offset = |byte: &u8| matches!(byte, b'+' | b'-' | b'Z' | b'z' | b'[');
     let has_offset = text.as_bytes().get(10..).is_some_and(|tail| tail.iter().any(is_offset));
     datetime_microseconds(text.parse::<DateTime>().ok().filter(|_| !has_offset)?)
+}
+
+/// Parses what nearly all wall-clock times look like: `2023-10-27 10:00:00`, with a `T` or a blank and up to six digits behind a point.
+/// `None` for everything else, which the library reads or refuses.
+fn parse_plain_datetime(text: &[u8]) -> Option<i64> {
+    let (head, tail) = text.split_first_chunk::<19>()?;
+    let number = |from: usize, to: usize| -> Option<i64> {
+        head[from..to].iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
+    };
+    let is_separated = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')].iter().all(|(at, byte)| head[*at] == *byte);
+    if !is_separated || !matches!(head[10], b' ' | b'T') {
+        return None;
+    }
+    let part = |from, to| i8::try_from(number(from, to)?).ok();
+    let date = Date::new(i16::try_from(number(0, 4)?).ok()?, part(5, 7)?, part(8, 10)?).ok()?;
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    // A leap second is the library's business.
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let fraction = match tail {
+        [] => 0,
+        [b'.', digits @ ..] if (1..=6).contains(&digits.len()) => {
+            let sum = digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))?;
+            sum * 10_i64.pow(6 - u32::try_from(digits.len()).ok()?)
+        }
+        _ => return None,
+    };
+    Some(i64::from(days_of(date)?) * DAY_MICROSECONDS + ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction)
 }
 
 fn datetime_microseconds(value: DateTime) -> Option<i64> {
@@ -477,6 +535,83 @@ mod tests {
         assert_eq!(parse_timestamp("1970-01-01 00:00:00"), None);
         assert_eq!(format_datetime(1_500_000).as_deref(), Some("1970-01-01 00:00:01.5"));
         assert_eq!(format_date(-1).as_deref(), Some("1969-12-31"));
+    }
+
+    /// What is read the short way is what the library reads, and what it refuses is refused.
+    #[test]
+    fn the_short_way_is_the_long_way() {
+        let by_library = |text: &str| -> Option<i64> {
+            let is_offset = text.as_bytes().get(10..).is_some_and(|tail| tail.iter().any(|byte| b"+-Zz[".contains(byte)));
+            datetime_microseconds(text.parse::<DateTime>().ok().filter(|_| !is_offset)?)
+        };
+        let (dates, times) = (
+            [
+                "0001-01-01",
+                "1900-02-28",
+                "1900-02-29",
+                "1969-12-31",
+                "1970-01-01",
+                "2000-02-29",
+                "2024-12-31",
+                "2024-13-01",
+                "2024-00-10",
+                "9999-12-31",
+                "2024-1-01",
+            ],
+            [
+                "00:00:00",
+                "23:59:59",
+                "23:59:60",
+                "24:00:00",
+                "12:60:00",
+                "12:34:56.7",
+                "12:34:56.789012",
+                "12:34:56.7890123",
+                "12:34:56.",
+                "12:34",
+                "1a:00:00",
+            ],
+        );
+        for date in dates {
+            for separator in [" ", "T", "t", "  ", ""] {
+                for time in times {
+                    for end in ["", "Z", "+01:00", " "] {
+                        let text = format!("{date}{separator}{time}{end}");
+                        assert_eq!(parse_datetime(&text), by_library(&text), "{text}");
+                    }
+                }
+            }
+            if let Ok(date) = date.parse::<Date>() {
+                let days = date.since((jiff::Unit::Day, Date::constant(1970, 1, 1))).expect("days").get_days();
+                assert_eq!(days_of(date), Some(days), "{date}");
+            }
+        }
+        for text in [
+            "0",
+            "-0",
+            "7",
+            "-7.5",
+            "12.30",
+            "0.01",
+            ".5",
+            "5.",
+            "-.5",
+            ".",
+            "-",
+            "",
+            "1.2.3",
+            "1,5",
+            "+1",
+            "999999999999999999",
+            "99999999.999",
+        ] {
+            // Blanks behind the digits lead to the long way with another text, so the same digits are given an exponent of nothing.
+            let long = format!("{text}e0");
+            for (precision, scale) in [(18, 2), (4, 2), (38, 20), (18, 0)] {
+                let expect = if text.is_empty() { None } else { parse_decimal(&long, precision, scale) };
+                assert_eq!(parse_decimal(text, precision, scale), expect, "{text} as decimal({precision},{scale})");
+            }
+        }
     }
 
     #[test]
