@@ -586,6 +586,10 @@ mod tests {
                 assert_eq!(days_of(date), Some(days), "{date}");
             }
         }
+    }
+
+    #[test]
+    fn short_decimals_are_the_long_ones() {
         for text in [
             "0",
             "-0",
