@@ -33,6 +33,11 @@ impl<T> Producer<T> {
     pub fn send(&self, item: T) -> Result<(), Closed> {
         self.0.blocking_send(Ok(item)).map_err(|_| Closed)
     }
+
+    /// The same for producers that are async themselves.
+    pub async fn send_async(&self, item: T) -> Result<(), Closed> {
+        self.0.send(Ok(item)).await.map_err(|_| Closed)
+    }
 }
 
 /// Why a producer stopped early.
@@ -75,7 +80,43 @@ where
             };
             drop(producer.0.blocking_send(Err(error)));
         });
-        stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
+        items_of(receiver)
+    })
+    .flatten()
+    .boxed()
+}
+
+fn items_of<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl futures::Stream<Item = T> {
+    stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
+}
+
+/// Runs an async producer as a task of its own when the stream is first polled, and yields what it sends. Dropping the stream ends the
+/// task at its next await.
+pub fn produce_async<T, F, W>(work: F) -> BoxStream<'static, Result<T, ConnectError>>
+where
+    T: Send + 'static,
+    F: FnOnce(Producer<T>) -> W + Send + 'static,
+    W: Future<Output = Result<(), Stopped>> + Send + 'static,
+{
+    stream::once(async move {
+        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH_MAX);
+        let failures = sender.clone();
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(async move {
+            if let Err(Stopped::Failed(error)) = work(Producer(sender)).await {
+                drop(failures.send(Err(error)).await);
+            }
+        });
+        // The task lives as long as whoever reads; a panic in it ends the stream with an error.
+        let ended = stream::once(async move {
+            match task.join_next().await {
+                Some(Err(error)) if error.is_panic() => {
+                    Some(Err(ConnectError::new(ConnectErrorKind::Internal, "a reader panicked").because(error)))
+                }
+                _ => None,
+            }
+        });
+        items_of(receiver).chain(ended.filter_map(std::future::ready))
     })
     .flatten()
     .boxed()

@@ -21,6 +21,8 @@ pub struct Dialect {
     pub row_ids: &'static [&'static str],
     /// The condition that the whole of `{value}` matches the regular expression `{pattern}`, a quoted literal.
     pub matches: &'static str,
+    /// The function that finds one text in another: its place from 1, or 0.
+    pub position: &'static str,
     /// Whether tables live in schemas; where not, schema and name are joined by an underscore.
     pub has_schemas: bool,
     /// The schema of tables that name none.
@@ -197,6 +199,7 @@ mod tests {
         exact_order: "",
         row_ids: &["rowid"],
         matches: "regexp_full_match({value}, {pattern})",
+        position: "instr",
         has_schemas: true,
         schema_default: "main",
     };

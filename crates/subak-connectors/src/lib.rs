@@ -6,19 +6,22 @@
 pub mod duckdb;
 #[cfg(feature = "files")]
 pub mod files;
+mod plain;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
-#[cfg(any(feature = "duckdb", feature = "sqlite"))]
+#[cfg(any(feature = "duckdb", feature = "postgres", feature = "sqlite"))]
 mod staging;
 
 use subak_connect::Registry;
 
 #[cfg(feature = "duckdb")]
 pub use duckdb::DuckDbPrograms;
+#[cfg(all(feature = "duckdb", feature = "files"))]
+use duckdb::FileAudits;
 #[cfg(all(feature = "duckdb", feature = "files", test))]
 use duckdb::read_parquet;
-#[cfg(all(feature = "duckdb", feature = "files"))]
-use duckdb::{FileAudits, plain, plain_schema};
 
 /// Every connector in this build, sorted by kind. Docs, the editor schema and validation read it too.
 pub static CONNECTORS: Registry = &[
@@ -26,6 +29,8 @@ pub static CONNECTORS: Registry = &[
     &duckdb::DuckDb,
     #[cfg(feature = "files")]
     &files::Files,
+    #[cfg(feature = "postgres")]
+    &postgres::Postgres,
     #[cfg(feature = "sqlite")]
     &sqlite::Sqlite,
 ];

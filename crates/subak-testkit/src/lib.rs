@@ -1,10 +1,12 @@
 //! Development only: temporary projects, running the binary, filters that take what varies out of its output.
 
+mod postgres;
 mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres, USER as POSTGRES_USER};
 pub use table::Table;
 
 /// A folder with a project in it, gone when the value is dropped.

@@ -3,7 +3,8 @@
 
 mod support;
 
-use support::warehouse::{app, execute, project, read};
+use support::change::{app, execute};
+use support::warehouse::{project, read};
 
 const ORDERS: &str = "ingest:
   from: files

@@ -3,7 +3,8 @@
 mod support;
 
 use subak_testkit::Sandbox;
-use support::warehouse::{app, execute, project, read};
+use support::change::{app, execute};
+use support::warehouse::{project, read};
 
 /// A project with one stream of files and its file.
 fn stream(rest: &str, path: &str, content: &str) -> Sandbox {

@@ -381,7 +381,7 @@ pub async fn sql(connection: &dyn Connection, read: Reader<'_>) {
         assert!(backend.build(build(case, "select * from no_such_table", stored_as)).await.is_err(), "{case}");
         assert_eq!((read)(&table(case)), Some(vec![vec![Some("2".to_owned())]]), "{case}");
     }
-    let batches: Vec<_> = backend.query("select * from range(3) t(n) where n > 5").collect().await;
+    let batches: Vec<_> = backend.query("select * from (select 1 as n) as t where n > 5").collect().await;
     assert!(matches!(batches.as_slice(), [Ok(batch)] if batch.num_rows() == 0), "an empty result still has its schema");
 }
 

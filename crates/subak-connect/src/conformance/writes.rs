@@ -228,7 +228,7 @@ impl Suite<'_> {
         let on = |day: &'static str| Some(day);
         let found = (self.read)(&table(case)).expect(case);
         let words: Vec<&str> = found.iter().filter_map(|row| row[4].as_deref()).collect();
-        let is = |is_current: bool| words.iter().copied().find(|word| matches!(*word, "true" | "1") == is_current);
+        let is = |is_current: bool| words.iter().copied().find(|word| matches!(*word, "true" | "t" | "1") == is_current);
         self.assert_rows(
             case,
             &[

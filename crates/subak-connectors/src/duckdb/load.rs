@@ -10,12 +10,13 @@ use subak_connect::{
     Audit, AuditResult, Batch, BuildRequest, Commit, Committed, ConnectError, Load, LoadRequest, Reject, Staged, StagedRows,
     TableName, blocking, crash,
 };
-use subak_domain::{Column, StoredAs, WriteMode};
+use subak_domain::{Column, StoredAs};
 
 use super::error::failed;
 use super::session::{DuckDbSession, schema_of};
 use super::sink::Shared;
-use super::{DIALECT, Database, query, types};
+use super::{DIALECT, Database, query};
+use crate::plain::plain;
 use crate::staging::{self, Prepared, RejectRows, Session, Stage, state};
 
 /// Stage tables that are being filled.
@@ -89,7 +90,7 @@ impl Staging {
         }
         let message = format!("cannot stage rows for `{target}`");
         self.with(move |connection| {
-            let records = types::plain(&records)?;
+            let records = plain(&records)?;
             let append = || {
                 let mut appender = connection.appender_to_db(&stage.name, schema_of(&stage))?;
                 appender.append_record_batch(records)?;
@@ -153,7 +154,8 @@ impl DuckDbStaged {
         let (request, prepared) = staging
             .with(move |connection| {
                 let session = DuckDbSession::new(connection, format!("cannot compare staged rows with `{}`", request.table));
-                let prepared = if is_view { of_view(&stage) } else { staging::prepare(&session, &stage, &request)? };
+                let prepared =
+                    if is_view { Prepared::of_view(&DIALECT, &stage) } else { staging::prepare(&session, &stage, &request)? };
                 Ok((request, prepared))
             })
             .await?;
@@ -171,19 +173,8 @@ impl DuckDbStaged {
         let stage = staging.stage.clone();
         let (load, view) = staging
             .with(move |own| {
-                let name = DIALECT.table(&stage.rows);
                 let is_view = request.stored_as == StoredAs::View;
-                let statement = match &request.surrogate_key {
-                    _ if is_view => format!("create view {name} as\n{}\n", request.sql),
-                    None => format!("create table {name} as\n{}\n", request.sql),
-                    Some(key) => {
-                        let key = DIALECT.identifier(&key.column);
-                        format!(
-                            "create table {name} as select cast(null as bigint) as {key}, q.* from (\n{}\n) as q",
-                            request.sql
-                        )
-                    }
-                };
+                let statement = staging::stage_query(&DIALECT, &stage, &request);
                 let message = format!("the query of `{}` failed", request.table);
                 own.execute_batch(&statement).map_err(|error| failed(&message, error))?;
                 crash::point("batch_staged");
@@ -191,49 +182,12 @@ impl DuckDbStaged {
                 if let Some(key) = &request.surrogate_key {
                     staging::assign_surrogate_keys(&session, &stage, &request.table, key)?;
                 }
-                let load = load_of(&session, &stage, &request)?;
+                let load = staging::load_of(&session, &stage, &request)?;
                 Ok((load, is_view.then_some(request.sql)))
             })
             .await?;
         Self::of(staging, load, view).await
     }
-}
-
-/// What is known of a view before it is published: nothing that could be compared.
-fn of_view(stage: &Stage) -> Prepared {
-    let name = DIALECT.table(&stage.rows);
-    Prepared {
-        preview: name.clone(),
-        target: String::new(),
-        stage: name,
-        held: None,
-        columns: Vec::new(),
-        held_columns: None,
-        has_marks: false,
-        rows: StagedRows::default(),
-        reject_count: 0,
-        changed: true,
-    }
-}
-
-/// The load that a build counts as.
-fn load_of(session: &dyn Session, stage: &Stage, request: &BuildRequest) -> Result<LoadRequest, ConnectError> {
-    let schema = Arc::new(arrow::datatypes::Schema::empty());
-    let mut load = LoadRequest::new(request.load.clone(), request.table.clone(), schema, WriteMode::Replace);
-    load.at.clone_from(&request.at);
-    load.has_unique_key = false;
-    let Some(rule) = &request.incremental else { return Ok(load) };
-    load.primary_key.clone_from(&rule.unique_key);
-    load.latest.clone_from(&rule.latest);
-    load.history.clone_from(&rule.history);
-    load.is_complete = true;
-    load.has_unique_key = matches!(rule.mode, WriteMode::Merge | WriteMode::Snapshot);
-    let held = session.relation(&request.table)?.filter(|held| !held.is_view);
-    load.mode = if held.is_none() && rule.mode != WriteMode::Snapshot { WriteMode::Replace } else { rule.mode };
-    if let Some(held) = held.filter(|_| load.mode != WriteMode::Replace) {
-        staging::follow_schema_change(session, stage, rule, &held, &mut load)?;
-    }
-    Ok(load)
 }
 
 #[async_trait]

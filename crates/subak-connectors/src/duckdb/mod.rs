@@ -27,8 +27,6 @@ pub(crate) use self::audits::FileAudits;
 #[cfg(all(feature = "files", test))]
 pub(crate) use self::audits::read_parquet;
 pub use self::program::DuckDbPrograms;
-#[cfg(feature = "files")]
-pub(crate) use self::types::{plain, plain_schema};
 
 /// How DuckDB writes SQL.
 pub static DIALECT: Dialect = Dialect {
@@ -38,6 +36,7 @@ pub static DIALECT: Dialect = Dialect {
     exact_order: "",
     row_ids: &["rowid"],
     matches: "regexp_full_match({value}, {pattern})",
+    position: "instr",
     has_schemas: true,
     schema_default: "main",
 };

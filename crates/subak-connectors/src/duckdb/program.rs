@@ -10,9 +10,9 @@ use duckdb::Connection;
 use subak_connect::program::Blame;
 use subak_connect::{ConnectError, ConnectErrorKind, RowProgram, RowPrograms, convert};
 
+use super::DIALECT;
 use super::error::failed;
 use super::session::DuckDbSession;
-use super::{DIALECT, types};
 use crate::staging;
 
 /// The column that says whether a row passes the filter.
@@ -112,7 +112,7 @@ struct Program {
 
 impl Program {
     fn fill(&self, rows: &RecordBatch) -> Result<(), ConnectError> {
-        let plain = types::plain(rows)?;
+        let plain = crate::plain::plain(rows)?;
         let fill = || -> duckdb::Result<()> {
             self.connection.execute_batch("delete from rows")?;
             let mut appender = self.connection.appender("rows")?;

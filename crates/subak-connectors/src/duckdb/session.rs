@@ -75,7 +75,7 @@ impl Session for DuckDbSession<'_> {
     }
 
     fn sql_type(&self, data_type: &ArrowType) -> Option<String> {
-        types::sql_type(&types::plain_type(data_type))
+        types::sql_type(&crate::plain::plain_type(data_type))
     }
 
     fn keepsakes(&self, table: &TableName) -> Result<Vec<String>, ConnectError> {

@@ -28,7 +28,8 @@ use subak_connect::{
 use subak_domain::{Column, LoadId, RowAccount, WriteMode};
 
 use super::{Folder, LEDGER, STAGE_PREFIX};
-use crate::{FileAudits, plain, plain_schema};
+use crate::FileAudits;
+use crate::plain::{plain, plain_schema};
 
 /// Keys in the footer of a table: the load that wrote it, and the hash of its data.
 const LOAD_KEY: &str = "subak.load";

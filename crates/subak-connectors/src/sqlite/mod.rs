@@ -25,6 +25,7 @@ pub static DIALECT: Dialect = Dialect {
     exact_order: " collate subak_exact",
     row_ids: &["_rowid_", "rowid", "oid"],
     matches: "subak_matches({pattern}, {value})",
+    position: "instr",
     has_schemas: false,
     schema_default: "",
 };

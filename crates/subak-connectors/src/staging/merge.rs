@@ -73,7 +73,8 @@ pub(super) fn fill_unchanged(session: &dyn Session, request: &LoadRequest, prepa
         |a: &str, b: &str| all_of(&request.primary_key, |column| format!("{a}.{0} = {b}.{0}", dialect.identifier(column)));
     for name in prepared.columns.iter().filter(|name| named.contains(*name)) {
         let column = dialect.identifier(name);
-        let says = |alias: &str| format!("coalesce(instr({alias}.{mark}, {}), 0)", dialect.literal(&format!(",{name},")));
+        let says =
+            |alias: &str| format!("coalesce({}({alias}.{mark}, {}), 0)", dialect.position, dialect.literal(&format!(",{name},")));
         let held = match prepared.held_columns.as_ref().filter(|held| contains(held, name)) {
             Some(_) => format!("(select t.{column} from {} as t where {})", prepared.target, same_key("t", "s")),
             None => "null".to_owned(),

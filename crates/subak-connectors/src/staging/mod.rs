@@ -1,6 +1,7 @@
 //! The SQL of a load, for systems with transactions: rows go to a stage table, are compared with the table, and are published in
 //! one transaction. What differs between systems is a [`Session`]; everything else is here once.
 
+mod build;
 mod history;
 mod merge;
 mod prepare;
@@ -13,6 +14,7 @@ use arrow::datatypes::DataType as ArrowType;
 use subak_connect::{Audit, AuditResult, ConnectError, ConnectErrorKind, Dialect, LoadRequest, TableName};
 use subak_domain::LoadId;
 
+pub(crate) use self::build::{load_of, stage_query};
 pub(crate) use self::prepare::{Prepared, have_other_rows, prepare};
 pub(crate) use self::publish::{publish, publish_view};
 pub(crate) use self::rejects::{RejectRows, count_rejects, discard_rejects, list_rejects, reject_stage_schema};
@@ -47,6 +49,12 @@ pub(crate) trait Session {
     fn sql_type(&self, data_type: &ArrowType) -> Option<String>;
     /// Statements that give a table which was made anew what the one before it had beside rows: comments, indexes, triggers.
     fn keepsakes(&self, table: &TableName) -> Result<Vec<String>, ConnectError>;
+
+    /// Whether something refers to the table itself and not to its name, so that no other table can take its place: its rows are then
+    /// replaced in it.
+    fn is_bound(&self, _table: &TableName) -> Result<bool, ConnectError> {
+        Ok(false)
+    }
 
     /// The number in the first column of the first row.
     fn count(&self, sql: &str) -> Result<u64, ConnectError> {

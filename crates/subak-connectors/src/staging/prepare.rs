@@ -15,6 +15,8 @@ pub(crate) struct Prepared {
     pub(crate) target: String,
     /// What stands under the table's name now.
     pub(crate) held: Option<Relation>,
+    /// Whether the table cannot be exchanged for another one.
+    pub(crate) is_bound: bool,
     /// Columns of the stage that are stored, in order.
     pub(crate) columns: Vec<String>,
     /// Columns of the table without those that a snapshot adds; `None` when there is no table.
@@ -58,9 +60,14 @@ impl Prepared {
         columns
     }
 
+    /// Whether the rows of the stage are all rows of the table afterwards.
+    pub(crate) fn is_rebuilt(&self, request: &LoadRequest) -> bool {
+        request.mode != WriteMode::Snapshot && (request.mode == WriteMode::Replace || self.held.is_none())
+    }
+
     /// Whether the stage takes the place of the table.
     pub(crate) fn is_swap(&self, request: &LoadRequest) -> bool {
-        request.mode != WriteMode::Snapshot && (request.mode == WriteMode::Replace || self.held.is_none())
+        self.is_rebuilt(request) && !self.is_bound
     }
 }
 
@@ -82,7 +89,7 @@ pub(crate) fn prepare(session: &dyn Session, stage: &Stage, request: &LoadReques
     if request.has_unique_key {
         refuse_double_keys(session, request, &prepared)?;
     }
-    if prepared.is_swap(request) && prepared.has_marks {
+    if prepared.is_rebuilt(request) && prepared.has_marks {
         // Nothing is there to be deleted from, but a late row must not bring back what was deleted.
         if request.keeps_tombstones {
             merge::keep_deletions(session, stage, request, &prepared)?;
@@ -136,10 +143,13 @@ fn compare(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Resul
         let names = held.columns.iter().map(|(name, _)| name.clone());
         names.filter(|name| !contains(&added_by_history, name)).collect()
     });
+    let is_replaced = request.mode == WriteMode::Replace && held.as_ref().is_some_and(|held| !held.is_view);
+    let is_bound = is_replaced && session.is_bound(&request.table)?;
     Ok(Prepared {
         stage: dialect.table(&stage.rows),
         target: dialect.table(&request.table),
         held,
+        is_bound,
         columns,
         held_columns,
         has_marks,
@@ -206,12 +216,16 @@ fn will_change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prep
         }
         WriteMode::Replace => {
             let staged = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
-            let is_same_shape = !held.is_view
-                && held
-                    .columns
-                    .iter()
-                    .filter(|(name, _)| name != DELETE_MARK)
-                    .eq(staged.iter().filter(|(name, _)| name != DELETE_MARK));
+            let shape = |columns: &[(String, String)]| {
+                let mut columns: Vec<(String, String)> =
+                    columns.iter().filter(|(name, _)| name != DELETE_MARK).cloned().collect();
+                if prepared.is_bound {
+                    // Columns that came later stand at the end of a table that stays.
+                    columns.sort();
+                }
+                columns
+            };
+            let is_same_shape = !held.is_view && shape(&held.columns) == shape(&staged);
             Ok(!is_same_shape || differs(session, request, prepared, &prepared.target)? || lists_differ(session, stage, request)?)
         }
         WriteMode::DeleteInsert => {
@@ -274,7 +288,7 @@ fn preview(dialect: &Dialect, stage: &Stage, request: &LoadRequest, prepared: &P
     let Prepared { stage: staged, target, .. } = prepared;
     let unmarked =
         if prepared.has_marks { format!(" where s.{} is not true", dialect.identifier(DELETE_MARK)) } else { String::new() };
-    let Some(held) = prepared.held_columns.as_deref().filter(|_| !prepared.is_swap(request)) else {
+    let Some(held) = prepared.held_columns.as_deref().filter(|_| !prepared.is_rebuilt(request)) else {
         let list = dialect.identifiers(&prepared.columns);
         return format!("(select {list} from {staged} as s{unmarked})");
     };

@@ -107,7 +107,12 @@ fn statements(
         statements.extend(keepsakes);
         return Ok(statements);
     }
-    if prepared.held.is_some() {
+    if prepared.is_rebuilt(request) {
+        // What hangs on the table stays, so the table does.
+        statements.push(format!("delete from {target}"));
+        statements.extend(alterations(session, stage, request, prepared)?);
+        statements.extend(reshaping(session, stage, prepared)?);
+    } else if prepared.held.is_some() {
         statements.extend(alterations(session, stage, request, prepared)?);
     }
     if request.mode == WriteMode::Snapshot {
@@ -151,6 +156,25 @@ fn alterations(
     Ok(statements)
 }
 
+/// What gives a table without rows the columns of the stage: those that it has besides go, and the others get its types.
+fn reshaping(session: &dyn Session, stage: &Stage, prepared: &Prepared) -> Result<Vec<String>, ConnectError> {
+    let (dialect, target) = (session.dialect(), &prepared.target);
+    let staged = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
+    let held = prepared.held.as_ref().map(|held| held.columns.as_slice()).unwrap_or_default();
+    let mut statements = Vec::new();
+    for (name, kind) in held {
+        let column = dialect.identifier(name);
+        match staged.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            None => statements.push(format!("alter table {target} drop column {column}")),
+            Some((_, arriving)) if arriving != kind => {
+                statements.push(format!("alter table {target} alter column {column} type {arriving}"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(statements)
+}
+
 fn remember_deletions(
     session: &dyn Session,
     stage: &Stage,
@@ -164,7 +188,7 @@ fn remember_deletions(
     let keys = dialect.identifiers(&request.primary_key);
     let (staged, mark) = (&prepared.stage, dialect.identifier(DELETE_MARK));
     let mut statements = Vec::new();
-    if prepared.is_swap(request) {
+    if prepared.is_rebuilt(request) {
         if session.relation(&table)?.is_some() {
             statements.push(format!("drop table {name}"));
         }

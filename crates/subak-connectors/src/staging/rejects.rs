@@ -90,7 +90,7 @@ pub(super) fn publish(
         ))?;
     }
     // What was carried over stood in the table that this load makes anew: it waits again.
-    let is_lost = prepared.is_swap(request) || request.mode == WriteMode::DeleteInsert;
+    let is_lost = prepared.is_rebuilt(request) || request.mode == WriteMode::DeleteInsert;
     if is_there && is_lost && reject_count > 0 {
         session.execute(&format!(
             "update {name} set status = 'open', resolved_at = null where status = 'replayed' and reject_id in (select reject_id from {staged})"

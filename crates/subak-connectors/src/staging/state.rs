@@ -174,7 +174,7 @@ pub(crate) fn committed(session: &dyn Session, load: &LoadId) -> Result<Option<C
     let mut next = || values.next().flatten();
     let [written, row_count, overlap_count] =
         [next(), next(), next()].map(|count| count.and_then(|count| count.parse().ok()).unwrap_or(0));
-    let changed = matches!(next().as_deref(), Some("true" | "1"));
+    let changed = matches!(next().as_deref(), Some("true" | "t" | "1"));
     let cursor = cursor(next(), next(), next())?;
     let account = next().and_then(|text| serde_json::from_str(&text).ok());
     Ok(Some(Committed { written, row_count, overlap_count, changed, cursor, account }))

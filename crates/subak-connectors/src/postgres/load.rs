@@ -1,0 +1,256 @@
+//! One load: stage, compare, check, publish. It keeps one connection, and with it the lock of its stage, from begin to end.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use futures::SinkExt;
+use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
+use subak_connect::{
+    Audit, AuditResult, Batch, BuildRequest, Commit, Committed, ConnectError, Load, LoadRequest, Reject, Staged, StagedRows,
+    TableName, blocking, convert, crash,
+};
+use subak_domain::{Column, StoredAs};
+use tokio_postgres::NoTls;
+
+use super::error::failed;
+use super::session::schema_of;
+use super::types::{self, ReadColumn};
+use super::{DIALECT, Database, Link, PostgresSession, encode, with_client};
+use crate::plain::plain;
+use crate::staging::{self, Prepared, RejectRows, STAGE_PREFIX, Session, Stage, state};
+
+/// The advisory lock that whoever works on a stage holds, as the arguments of `pg_advisory_lock`. All tables of a load share it.
+pub(super) fn lock_of(stage: &str) -> String {
+    let tag = stage.strip_prefix(STAGE_PREFIX).unwrap_or(stage);
+    let tag = tag.split('_').next().unwrap_or(tag);
+    format!("hashtext('subak stage'), hashtext({})", DIALECT.literal(tag))
+}
+
+/// The rows as they will be after publication, for checks.
+const PREVIEW: &str = "pg_temp.__subak_preview";
+
+/// Two publications and two beginnings take turns: making one schema twice at once fails.
+const TURN: &str = "hashtext('subak turn'), 0";
+
+/// The stage tables of a load and the connection that fills them. Dropped with the value unless they were published.
+struct Staging {
+    client: Arc<Link>,
+    stage: Stage,
+    is_done: bool,
+}
+
+impl Drop for Staging {
+    /// Best effort: what stays behind is found by `clean_up`. The next attempt waits for the lock that this connection holds until the
+    /// tables are gone.
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        if let Ok(handle) = tokio::runtime::Handle::try_current() {
+            let (client, stage) = (Arc::clone(&self.client), self.stage.clone());
+            handle.spawn(async move {
+                drop(client.cancel_token().cancel_query(NoTls).await);
+                drop(client.batch_execute("rollback").await);
+                drop(with_client(&client, "cannot drop stage tables".to_owned(), move |session| stage.drop_all(session)).await);
+            });
+        }
+    }
+}
+
+impl Staging {
+    /// Connects, takes the lock of the stage and clears its place.
+    async fn new(database: &Database, stage: Stage, table: &TableName) -> Result<Self, ConnectError> {
+        let client = Arc::new(database.client().await?);
+        let staging = Self { client, stage: stage.clone(), is_done: false };
+        let table = table.clone();
+        staging
+            .with(format!("cannot make a stage for `{table}`"), move |session| {
+                session.execute(&format!("select pg_advisory_lock({})", lock_of(&stage.rows.name)))?;
+                session.execute(&format!("begin; select pg_advisory_xact_lock({TURN})"))?;
+                state::ensure(session)?;
+                session.execute(&format!("create schema if not exists {}", DIALECT.identifier(schema_of(&table))))?;
+                session.execute("commit")?;
+                stage.drop_all(session)
+            })
+            .await?;
+        Ok(staging)
+    }
+
+    async fn with<T, F>(&self, message: String, work: F) -> Result<T, ConnectError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&PostgresSession<'_>) -> Result<T, ConnectError> + Send + 'static,
+    {
+        with_client(&self.client, message, work).await
+    }
+
+    async fn append(&self, stage: &TableName, mut batch: Batch, target: &TableName) -> Result<(), ConnectError> {
+        if batch.row_count() == 0 {
+            return Ok(());
+        }
+        let message = format!("cannot stage rows for `{target}`");
+        let names: Vec<String> = batch.records.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let pieces = blocking::run(move || {
+            batch.records = plain(&batch.records)?;
+            encode::copy_of(&batch)
+        })
+        .await?;
+        let sql = format!("copy {} ({}) from stdin (format binary)", DIALECT.table(stage), DIALECT.identifiers(&names));
+        let sink = self.client.copy_in(&sql).await.map_err(|error| failed(&message, &error))?;
+        futures::pin_mut!(sink);
+        for piece in pieces {
+            sink.feed(piece).await.map_err(|error| failed(&message, &error))?;
+        }
+        sink.finish().await.map_err(|error| failed(&message, &error))?;
+        crash::point("batch_staged");
+        Ok(())
+    }
+}
+
+pub(super) struct PostgresLoad {
+    staging: Staging,
+    request: LoadRequest,
+    reject_rows: RejectRows,
+}
+
+impl PostgresLoad {
+    pub(super) async fn begin(database: &Database, request: LoadRequest) -> Result<Self, ConnectError> {
+        let stage = Stage::new(&DIALECT, &request.load, &request.table, request.children.len());
+        let staging = Staging::new(database, stage.clone(), &request.table).await?;
+        let message = format!("cannot make a stage for `{}`", request.table);
+        let request = staging
+            .with(message, move |session| {
+                staging::make(session, &stage, &request)?;
+                Ok(request)
+            })
+            .await?;
+        crash::point("load_begun");
+        Ok(Self { staging, request, reject_rows: RejectRows::default() })
+    }
+}
+
+#[async_trait]
+impl Load for PostgresLoad {
+    async fn write(&mut self, batch: Batch) -> Result<(), ConnectError> {
+        self.staging.append(&self.staging.stage.rows, batch, &self.request.table).await
+    }
+
+    async fn write_child(&mut self, child: usize, batch: Batch) -> Result<(), ConnectError> {
+        self.staging.append(&self.staging.stage.children[child], batch, &self.request.table).await
+    }
+
+    async fn reject(&mut self, rejects: Vec<Reject>) -> Result<(), ConnectError> {
+        let rows: RecordBatch = self.reject_rows.batch(&rejects)?;
+        self.staging.append(&self.staging.stage.rejects, Batch::new(rows), &self.request.table).await
+    }
+
+    async fn stage(self: Box<Self>) -> Result<Box<dyn Staged>, ConnectError> {
+        let Self { staging, request, .. } = *self;
+        PostgresStaged::of(staging, request, None).await.map(|staged| Box::new(staged) as Box<dyn Staged>)
+    }
+}
+
+/// A complete stage.
+pub(super) struct PostgresStaged {
+    staging: Staging,
+    request: LoadRequest,
+    prepared: Prepared,
+    /// The query of a view; such a stage is a view too, and nothing is compared.
+    view: Option<String>,
+}
+
+impl PostgresStaged {
+    async fn of(staging: Staging, request: LoadRequest, view: Option<String>) -> Result<Self, ConnectError> {
+        let stage = staging.stage.clone();
+        let is_view = view.is_some();
+        let message = format!("cannot compare staged rows with `{}`", request.table);
+        let (request, prepared) = staging
+            .with(message, move |session| {
+                if is_view {
+                    return Ok((request, Prepared::of_view(session.dialect(), &stage)));
+                }
+                // How it compares the stage with the table depends on what it knows of the stage.
+                session.execute(&format!("analyze {}", DIALECT.table(&stage.rows)))?;
+                let prepared = staging::prepare(session, &stage, &request)?;
+                Ok((request, prepared))
+            })
+            .await?;
+        crash::point("rows_staged");
+        Ok(Self { staging, request, prepared, view })
+    }
+
+    /// Stages the result of a query.
+    pub(super) async fn build(database: &Database, request: BuildRequest) -> Result<Self, ConnectError> {
+        let stage = Stage::new(&DIALECT, &request.load, &request.table, 0);
+        let staging = Staging::new(database, stage.clone(), &request.table).await?;
+        let message = format!("the query of `{}` failed", request.table);
+        let (load, view) = staging
+            .with(message, move |session| {
+                let is_view = request.stored_as == StoredAs::View;
+                session.execute(&staging::stage_query(&DIALECT, &stage, &request))?;
+                crash::point("batch_staged");
+                if let Some(key) = &request.surrogate_key {
+                    staging::assign_surrogate_keys(session, &stage, &request.table, key)?;
+                }
+                let load = staging::load_of(session, &stage, &request)?;
+                Ok((load, is_view.then_some(request.sql)))
+            })
+            .await?;
+        Self::of(staging, load, view).await
+    }
+}
+
+#[async_trait]
+impl Staged for PostgresStaged {
+    fn rows(&self) -> StagedRows {
+        self.prepared.rows
+    }
+
+    async fn columns(&mut self) -> Result<Vec<Column>, ConnectError> {
+        let sql = format!("select * from {} as t", self.prepared.preview);
+        let statement = self.staging.client.prepare(&sql).await;
+        let statement = statement.map_err(|error| failed("staged rows cannot be described", &error))?;
+        let columns: Vec<ReadColumn> = statement.columns().iter().map(|column| ReadColumn::new(column, None)).collect();
+        Ok(convert::columns_of(&types::schema_of(&columns)))
+    }
+
+    async fn audit(&mut self, audit: &Audit) -> Result<AuditResult, ConnectError> {
+        let (preview, audit) = (self.prepared.preview.clone(), audit.clone());
+        self.staging
+            .with("the check cannot be evaluated".to_owned(), move |session| {
+                // Checks put it where only a name may stand. A view would keep the tables below it from being dropped, so it goes at once.
+                session.execute(&format!("create temporary view {PREVIEW} as select * from {preview} as p"))?;
+                let result = staging::audit(session, Some(PREVIEW), &audit, SAMPLE_ROW_COUNT_MAX);
+                session.execute(&format!("drop view {PREVIEW}"))?;
+                result
+            })
+            .await
+    }
+
+    async fn publish(mut self: Box<Self>, commit: Commit) -> Result<Committed, ConnectError> {
+        crash::point("before_publish");
+        let (stage, request) = (self.staging.stage.clone(), self.request.clone());
+        let (prepared, view) = (self.prepared.clone(), self.view.clone());
+        let message = format!("cannot publish `{}`", request.table);
+        let committed = self
+            .staging
+            .with(message, move |session| {
+                session.execute(&format!("begin; select pg_advisory_xact_lock({TURN})"))?;
+                let committed = match &view {
+                    Some(sql) => staging::publish_view(session, &stage, &request, sql)?,
+                    None => staging::publish(session, &stage, &request, &prepared, commit)?,
+                };
+                session.execute("commit")?;
+                crash::point("after_publish");
+                if view.is_none() && committed.changed {
+                    // Best effort: the rows are there; queries on them are planned by what is known of them.
+                    drop(session.execute(&format!("analyze {}", prepared.target)));
+                }
+                Ok(committed)
+            })
+            .await?;
+        self.staging.is_done = true;
+        Ok(committed)
+    }
+}

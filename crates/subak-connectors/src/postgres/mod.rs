@@ -1,0 +1,197 @@
+//! PostgreSQL: source by binary `COPY`, sink by binary `COPY` into stage tables, and SQL backend.
+
+mod decode;
+mod encode;
+mod error;
+mod load;
+mod read;
+mod session;
+mod sink;
+mod types;
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use subak_connect::{
+    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
+    Quarantine, Sink, Source, SqlBackend, blocking,
+};
+use subak_domain::Writes;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, Config, NoTls};
+
+use self::session::PostgresSession;
+
+/// How PostgreSQL writes SQL.
+pub static DIALECT: Dialect = Dialect {
+    name: "postgres",
+    quote: '"',
+    null_safe_equal: "is not distinct from",
+    exact_order: "",
+    row_ids: &["ctid"],
+    matches: "({value} ~ ('^(?:' || {pattern} || ')$'))",
+    position: "strpos",
+    has_schemas: true,
+    schema_default: "public",
+};
+
+/// How long a server may take to answer a new connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every session is told, so that values look the same whatever the server's settings are.
+const SESSION: &str = "-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C \
+                       -c standard_conforming_strings=on";
+
+/// What sessions are told in which nothing will be written.
+const READ_ONLY: &str = "-c default_transaction_read_only=on";
+
+/// The connector.
+#[derive(Debug)]
+pub struct Postgres;
+
+#[async_trait]
+impl Connector for Postgres {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn summary(&self) -> &'static str {
+        "PostgreSQL 13 and newer: tables are read and written by binary COPY; SQL assets are built in it"
+    }
+
+    fn config(&self) -> ConfigSchema {
+        const fn field(name: &'static str, kind: FieldKind, is_required: bool, doc: &'static str) -> Field {
+            Field { name, kind, is_required, doc }
+        }
+        const CONNECTION: &[Field] = &[
+            field(
+                "host",
+                FieldKind::Text,
+                false,
+                "Name or address of the server, or the folder of its socket. By default `localhost`.",
+            ),
+            field("port", FieldKind::Integer, false, "Its port. By default `5432`."),
+            field("database", FieldKind::Text, true, "The database."),
+            field("user", FieldKind::Text, true, "Who connects."),
+            field("password", FieldKind::Secret, false, "The password, where the server asks for one."),
+        ];
+        ConfigSchema { connection: CONNECTION, stream: &[] }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true }
+    }
+
+    async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
+        let database = Database::new(&request)?;
+        database.client().await?;
+        Ok(Arc::new(database))
+    }
+}
+
+/// A connection and the task that moves its bytes. Dropping it ends the session, and with it whatever it was doing.
+pub(crate) struct Link {
+    client: Client,
+    _task: JoinSet<()>,
+}
+
+impl Deref for Link {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// One configured database. Each operation connects anew; a load keeps its connection from begin to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    config: Arc<Config>,
+    name: Arc<str>,
+}
+
+impl Database {
+    fn new(request: &OpenRequest) -> Result<Self, ConnectError> {
+        let values = &request.config;
+        let text = |key: &str| values.get(key).filter(|text| !text.is_empty());
+        let mut config = Config::new();
+        let port = text("port").unwrap_or("5432").parse::<u16>().map_err(|error| {
+            let message = format!("connection `{}`: `port` must be a number up to 65535", request.name);
+            ConnectError::new(ConnectErrorKind::Config, message).because(error)
+        })?;
+        config
+            .host(text("host").unwrap_or("localhost"))
+            .port(port)
+            .dbname(text("database").unwrap_or_default())
+            .user(text("user").unwrap_or_default())
+            .application_name("subak")
+            .options(if request.is_read_only { format!("{SESSION} {READ_ONLY}") } else { SESSION.to_owned() })
+            .connect_timeout(CONNECT_TIMEOUT);
+        if let Some(password) = values.secrets.get("password") {
+            config.password(password.expose());
+        } else if let Some(password) = text("password") {
+            config.password(password);
+        }
+        Ok(Self { config: Arc::new(config), name: request.name.as_str().into() })
+    }
+
+    /// Where it connects to, for people.
+    fn place(&self) -> String {
+        let host = self.config.get_hosts().first().map_or_else(String::new, |host| match host {
+            tokio_postgres::config::Host::Tcp(name) => name.clone(),
+            tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
+        });
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        format!("`{}` on {host}:{port}", self.config.get_dbname().unwrap_or_default())
+    }
+
+    /// A connection of its own. It ends when the client is dropped.
+    async fn client(&self) -> Result<Link, ConnectError> {
+        let (client, connection) =
+            self.config.connect(NoTls).await.map_err(|error| error::opening(&self.name, &self.place(), &error))?;
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            // What goes wrong is told to whoever waits for an answer.
+            drop(connection.await);
+        });
+        Ok(Link { client, _task: task })
+    }
+
+    /// Runs blocking work on a connection of its own.
+    async fn with<T, F>(&self, message: String, work: F) -> Result<T, ConnectError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&PostgresSession<'_>) -> Result<T, ConnectError> + Send + 'static,
+    {
+        let client = Arc::new(self.client().await?);
+        with_client(&client, message, work).await
+    }
+}
+
+/// Runs blocking work on a connection.
+async fn with_client<T, F>(client: &Arc<Link>, message: String, work: F) -> Result<T, ConnectError>
+where
+    T: Send + 'static,
+    F: FnOnce(&PostgresSession<'_>) -> Result<T, ConnectError> + Send + 'static,
+{
+    let (client, handle) = (Arc::clone(client), Handle::current());
+    blocking::run(move || work(&PostgresSession::new(&client, &handle, message))).await
+}
+
+impl Connection for Database {
+    fn source(&self) -> Option<&dyn Source> {
+        Some(self)
+    }
+    fn sink(&self) -> Option<&dyn Sink> {
+        Some(self)
+    }
+    fn quarantine(&self) -> Option<&dyn Quarantine> {
+        Some(self)
+    }
+    fn sql(&self) -> Option<&dyn SqlBackend> {
+        Some(self)
+    }
+}

@@ -1,0 +1,205 @@
+//! Reading: tables, queries and small results.
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use subak_connect::blocking::{Producer, Stopped};
+use subak_connect::cursor::Tracker;
+use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
+use subak_connect::{
+    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, CursorBound, Dialect, ReadRequest, Source,
+    SourceItem, SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
+};
+use subak_domain::{Column, DataType};
+use tokio_postgres::Client;
+
+use super::decode::Decoder;
+use super::error::failed;
+use super::load::PostgresStaged;
+use super::types::{ReadColumn, schema_of};
+use super::{DIALECT, Database};
+use crate::staging::{self, Session};
+
+/// What a query returns, by the declared types.
+async fn columns_of(
+    client: &Client,
+    sql: &str,
+    declared: impl Fn(&str) -> Option<DataType>,
+    message: &str,
+) -> Result<Vec<ReadColumn>, ConnectError> {
+    let statement = client.prepare(sql).await.map_err(|error| failed(message, &error))?;
+    Ok(statement.columns().iter().map(|column| ReadColumn::new(column, declared(column.name()))).collect())
+}
+
+/// Copies the rows of `from`, which can stand behind `from`, and hands over batches; at least one, which may be empty.
+async fn copy<T>(
+    client: &Client,
+    columns: Vec<ReadColumn>,
+    from: &str,
+    message: &str,
+    producer: &Producer<T>,
+    mut item: impl FnMut(RecordBatch) -> Result<T, ConnectError>,
+) -> Result<(), Stopped> {
+    let list = columns.iter().map(|column| column.expression.as_str()).collect::<Vec<_>>().join(", ");
+    let sql = format!("copy (select {list} from {from}) to stdout (format binary)");
+    let stream = client.copy_out(&sql).await.map_err(|error| failed(message, &error))?;
+    futures::pin_mut!(stream);
+    let mut decoder = Decoder::new(columns);
+    let mut is_empty = true;
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|error| failed(message, &error))?;
+        if let Some(batch) = decoder.take(&piece)? {
+            is_empty = false;
+            producer.send_async(item(batch)?).await?;
+        }
+    }
+    let last = decoder.end()?;
+    if let Some(batch) = last.or_else(|| is_empty.then(|| decoder.empty())) {
+        producer.send_async(item(batch)?).await?;
+    }
+    Ok(())
+}
+
+/// `schema.table` or `table`, quoted. A dot inside a name cannot be written; such tables can be reached by a view.
+fn quoted_stream(stream: &str) -> String {
+    match stream.split_once('.') {
+        Some((schema, name)) => format!("{}.{}", DIALECT.identifier(schema), DIALECT.identifier(name)),
+        None => DIALECT.identifier(stream),
+    }
+}
+
+async fn read_stream(database: Database, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
+    let client = database.client().await?;
+    let message = format!("cannot read `{}`", request.stream);
+    // What is read is one state of the stream, and nothing is changed by reading it.
+    client
+        .batch_execute("begin isolation level repeatable read read only; set local row_security = off")
+        .await
+        .map_err(|error| failed(&message, &error))?;
+    let table = quoted_stream(&request.stream);
+    let declared = |name: &str| request.columns.get(name).copied();
+    let columns = columns_of(&client, &format!("select * from {table}"), declared, &message).await.map_err(|mut error| {
+        if error.kind == ConnectErrorKind::NotFound {
+            error.message = format!("there is no stream `{}`", request.stream);
+        }
+        error
+    })?;
+    let Some(bound) = &request.cursor else {
+        copy(&client, columns, &format!("{table} as t"), &message, &producer, |batch| Ok(SourceItem::Batch(Batch::new(batch))))
+            .await?;
+        return Ok(());
+    };
+    if !columns.iter().any(|column| column.name == bound.column) {
+        return Err(convert::missing_column(&bound.column, &schema_of(&columns)).into());
+    }
+    let from = format!("{table} as t{}", condition(bound));
+    let declared = request.columns.get(&bound.column).copied();
+    // The bounds are tested by the server; the highest value is found in what arrives.
+    let unbounded = CursorBound { from: None, to: None, is_lower_open: false, is_upper_closed: false, ..bound.clone() };
+    let mut tracker = Tracker::new(CursorBound { without_nulls: false, ..unbounded });
+    copy(&client, columns, &from, &message, &producer, |batch| {
+        let typed = match (declared, batch.column_by_name(&bound.column)) {
+            (Some(data_type), Some(array)) => Some(convert::convert(array, data_type, None, &bound.column)?.array),
+            _ => None,
+        };
+        let (records, _) = tracker.take(&batch, typed)?;
+        Ok(SourceItem::Batch(Batch::new(records)))
+    })
+    .await?;
+    for item in tracker.items() {
+        producer.send_async(item).await?;
+    }
+    Ok(())
+}
+
+/// The test for the bounds. A literal takes the type of the column that it is compared with.
+fn condition(bound: &CursorBound) -> String {
+    let column = DIALECT.identifier(&bound.column);
+    let low = bound.from.iter().map(|from| format!("{column} {} {}", bound.lower_word(), DIALECT.literal(&from.value)));
+    let high = bound.to.iter().map(|to| format!("{column} {} {}", bound.upper_word(), DIALECT.literal(&to.value)));
+    let tests: Vec<String> = low.chain(high).collect();
+    match (tests.is_empty(), bound.without_nulls) {
+        (true, false) => String::new(),
+        (true, true) => format!(" where {column} is not null"),
+        (false, true) => format!(" where {}", tests.join(" and ")),
+        (false, false) => format!(" where {column} is null or ({})", tests.join(" and ")),
+    }
+}
+
+#[async_trait]
+impl Source for Database {
+    /// Lists the tables and views of every schema but the system's and ours.
+    async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectError> {
+        let rows = self
+            .with("cannot list tables".to_owned(), |session| {
+                let sql = "select n.nspname || '.' || c.relname as name, coalesce((select string_agg(a.attname, chr(31) order by k.place) \
+                           from pg_index as i cross join unnest(i.indkey) with ordinality as k(number, place) \
+                           join pg_attribute as a on a.attrelid = c.oid and a.attnum = k.number where i.indrelid = c.oid and i.indisprimary), '') as key \
+                           from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.relkind in ('r', 'p', 'v', 'm', 'f') \
+                           and n.nspname not in ('pg_catalog', 'information_schema', '_subak') and n.nspname not like 'pg\\_%' \
+                           and c.relname not like '\\_\\_subak\\_%' and not c.relispartition order by 1";
+                session.rows(sql, usize::MAX)
+            })
+            .await?;
+        let client = self.client().await?;
+        let mut streams = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut values = row.into_iter().map(|(_, value)| value.unwrap_or_default());
+            let (name, key) = (values.next().unwrap_or_default(), values.next().unwrap_or_default());
+            let sql = format!("select * from {}", quoted_stream(&name));
+            // A view that is broken is there all the same; its columns are not known.
+            let columns = match columns_of(&client, &sql, |_| None, "cannot describe a table").await {
+                Ok(columns) => convert::columns_of(&schema_of(&columns)),
+                Err(_) => Vec::new(),
+            };
+            let primary_key = key.split('\u{1f}').filter(|column| !column.is_empty()).map(str::to_owned).collect();
+            streams.push(StreamInfo { name, columns, primary_key });
+        }
+        Ok(streams)
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
+        let database = self.clone();
+        blocking::produce_async(move |producer| read_stream(database, request, producer))
+    }
+
+    async fn probe(&self) -> Result<(), ConnectError> {
+        self.client().await.map(drop)
+    }
+}
+
+#[async_trait]
+impl SqlBackend for Database {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn describe_query(&self, sql: &str) -> Result<Vec<Column>, ConnectError> {
+        let client = self.client().await?;
+        let columns = columns_of(&client, sql, |_| None, "the query cannot be described").await?;
+        Ok(convert::columns_of(&schema_of(&columns)))
+    }
+
+    async fn build(&self, request: BuildRequest) -> Result<Box<dyn Staged>, ConnectError> {
+        Ok(Box::new(PostgresStaged::build(self, request).await?))
+    }
+
+    async fn audit(&self, table: Option<&TableName>, audit: &Audit) -> Result<AuditResult, ConnectError> {
+        let (table, audit) = (table.map(|table| DIALECT.table(table)), audit.clone());
+        self.with("the check cannot be evaluated".to_owned(), move |session| {
+            staging::audit(session, table.as_deref(), &audit, SAMPLE_ROW_COUNT_MAX)
+        })
+        .await
+    }
+
+    fn query(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
+        let (database, sql) = (self.clone(), sql.to_owned());
+        blocking::produce_async(move |producer: Producer<RecordBatch>| async move {
+            let client = database.client().await?;
+            let message = "the query failed";
+            let columns = columns_of(&client, &sql, |_| None, message).await?;
+            copy(&client, columns, &format!("(\n{sql}\n) as q"), message, &producer, Ok).await
+        })
+    }
+}
