@@ -119,6 +119,27 @@ impl Postgres {
         self.psql("postgres", "select 1").output().is_ok_and(|output| output.status.success())
     }
 
+    /// Turns encryption on, with a certificate for 127.0.0.1 that it signed itself. Returns the certificate's file.
+    ///
+    /// # Panics
+    /// When `openssl` is not installed.
+    pub fn enable_tls(&self) -> PathBuf {
+        let data = self.folder.path().join("data");
+        let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
+        let mut openssl = command(Path::new("/usr/bin/openssl"));
+        run(openssl
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=subak", "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]));
+        self.sql_in("postgres", "alter system set ssl = on");
+        self.sql_in("postgres", "select pg_reload_conf()");
+        let copy = self.folder.path().join("root.crt");
+        std::fs::copy(&certificate, &copy).expect("the certificate");
+        copy
+    }
+
     /// Kills the server as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -446,3 +446,39 @@ fn kills_and_cuts_lose_and_double_nothing() {
     assert_eq!(lines(server.sql("select count(*), count(distinct id) from loads.big")), ["400000,400000"]);
     assert_eq!(lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'")), ["0"]);
 }
+
+#[test]
+fn connections_are_encrypted_as_asked() {
+    let server = Postgres::start();
+    let is_encrypted = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
+    let sandbox = with_server(&server, &[]);
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    let ask = |mode: &str| {
+        sandbox.write("subak.yml", &config.replace("type: postgres,", &format!("type: postgres, {mode},")));
+        sandbox.run(&["query", "--on", "pg", is_encrypted, "-o", "csv"])
+    };
+    assert!(ask("sslmode: prefer").expect(0).out.contains("false"), "the server has no encryption");
+    let refused = ask("sslmode: require").expect(4);
+    assert!(refused.err.contains("refuses an encrypted connection"), "{}", refused.err);
+    let root = server.enable_tls();
+    // Whoever asks first may meet a server that has not read its settings again.
+    for _ in 0..100 {
+        if ask("sslmode: prefer").out.contains("true") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    for (mode, answer) in [
+        ("sslmode: disable".to_owned(), "false"),
+        ("sslmode: prefer".to_owned(), "true"),
+        ("sslmode: require".to_owned(), "true"),
+        (format!("sslmode: verify-full, sslrootcert: '{}'", root.display()), "true"),
+    ] {
+        let ran = ask(&mode).expect(0);
+        assert!(ran.out.contains(answer), "{mode}: {}", ran.out);
+    }
+    let unknown = ask("sslmode: verify-full").expect(4);
+    assert!(unknown.err.contains("refuses an encrypted connection") && unknown.err.contains("sslrootcert"), "{}", unknown.err);
+    let idle = ask(&format!("sslmode: require, sslrootcert: '{}'", root.display()));
+    assert!(idle.err.contains("verifies nothing"), "{}", idle.err);
+}

@@ -7,6 +7,15 @@ use tokio_postgres::Error;
 
 /// The error for a server that cannot be reached, or refuses us.
 pub(super) fn opening(name: &str, place: &str, error: &Error) -> ConnectError {
+    if error.code().is_none() && (error.to_string().contains("TLS") || has_tls_cause(error)) {
+        let help =
+            "does the server offer TLS, and does its certificate lead to `sslrootcert:`? `sslmode:` says what is asked for";
+        let failure = ConnectError::new(
+            ConnectErrorKind::Permission,
+            format!("connection `{name}`: {place} refuses an encrypted connection"),
+        );
+        return with_detail(failure, error).help(help);
+    }
     let (kind, help) = match error.code().map_or("", |code| code.code()) {
         "" => (ConnectErrorKind::Unavailable, "is the server running, and are `host:` and `port:` right?"),
         "3D000" => (ConnectErrorKind::NotFound, "correct `database:`, or create the database"),
@@ -25,6 +34,17 @@ pub(super) fn failed(message: &str, error: &Error) -> ConnectError {
         Some(hint) => failure.help(hint),
         None => failure,
     }
+}
+
+fn has_tls_cause(error: &Error) -> bool {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if inner.is::<rustls::Error>() || inner.to_string().contains("certificate") {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// What the server said, with its detail and place; else what happened on the way.

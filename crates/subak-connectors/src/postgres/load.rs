@@ -11,7 +11,6 @@ use subak_connect::{
     TableName, blocking, convert, crash,
 };
 use subak_domain::{Column, StoredAs};
-use tokio_postgres::NoTls;
 
 use super::error::failed;
 use super::session::schema_of;
@@ -50,7 +49,7 @@ impl Drop for Staging {
         if let Ok(handle) = tokio::runtime::Handle::try_current() {
             let (client, stage) = (Arc::clone(&self.client), self.stage.clone());
             handle.spawn(async move {
-                drop(client.cancel_token().cancel_query(NoTls).await);
+                client.cancel().await;
                 drop(client.batch_execute("rollback").await);
                 drop(with_client(&client, "cannot drop stage tables".to_owned(), move |session| stage.drop_all(session)).await);
             });

@@ -7,6 +7,7 @@ mod load;
 mod read;
 mod session;
 mod sink;
+mod tls;
 mod types;
 
 use std::ops::Deref;
@@ -21,7 +22,8 @@ use subak_connect::{
 use subak_domain::Writes;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::session::PostgresSession;
 
@@ -77,6 +79,18 @@ impl Connector for Postgres {
             field("database", FieldKind::Text, true, "The database."),
             field("user", FieldKind::Text, true, "Who connects."),
             field("password", FieldKind::Secret, false, "The password, where the server asks for one."),
+            field(
+                "sslmode",
+                FieldKind::Word(tls::MODES),
+                false,
+                "Encryption: `disable`; `prefer` (the default) where the server has it; `require`; `verify-full`, which also proves by certificate that it is the server.",
+            ),
+            field(
+                "sslrootcert",
+                FieldKind::Path,
+                false,
+                "With `verify-full`: the certificates that are trusted, in PEM. By default those of the system.",
+            ),
         ];
         ConfigSchema { connection: CONNECTION, stream: &[] }
     }
@@ -95,7 +109,15 @@ impl Connector for Postgres {
 /// A connection and the task that moves its bytes. Dropping it ends the session, and with it whatever it was doing.
 pub(crate) struct Link {
     client: Client,
+    tls: MakeRustlsConnect,
     _task: JoinSet<()>,
+}
+
+impl Link {
+    /// Asks the server to end what this connection is doing.
+    async fn cancel(&self) {
+        drop(self.client.cancel_token().cancel_query(self.tls.clone()).await);
+    }
 }
 
 impl Deref for Link {
@@ -107,9 +129,10 @@ impl Deref for Link {
 }
 
 /// One configured database. Each operation connects anew; a load keeps its connection from begin to end.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Database {
     config: Arc<Config>,
+    tls: MakeRustlsConnect,
     name: Arc<str>,
 }
 
@@ -117,6 +140,8 @@ impl Database {
     fn new(request: &OpenRequest) -> Result<Self, ConnectError> {
         let values = &request.config;
         let text = |key: &str| values.get(key).filter(|text| !text.is_empty());
+        let word = text("sslmode").unwrap_or("prefer");
+        let tls = tls::connector(&request.name, word, text("sslrootcert"))?;
         let mut config = Config::new();
         let port = text("port").unwrap_or("5432").parse::<u16>().map_err(|error| {
             let message = format!("connection `{}`: `port` must be a number up to 65535", request.name);
@@ -128,6 +153,7 @@ impl Database {
             .dbname(text("database").unwrap_or_default())
             .user(text("user").unwrap_or_default())
             .application_name("subak")
+            .ssl_mode(tls::mode(word))
             .options(if request.is_read_only { format!("{SESSION} {READ_ONLY}") } else { SESSION.to_owned() })
             .connect_timeout(CONNECT_TIMEOUT);
         if let Some(password) = values.secrets.get("password") {
@@ -135,7 +161,7 @@ impl Database {
         } else if let Some(password) = text("password") {
             config.password(password);
         }
-        Ok(Self { config: Arc::new(config), name: request.name.as_str().into() })
+        Ok(Self { config: Arc::new(config), tls, name: request.name.as_str().into() })
     }
 
     /// Where it connects to, for people.
@@ -151,13 +177,13 @@ impl Database {
     /// A connection of its own. It ends when the client is dropped.
     async fn client(&self) -> Result<Link, ConnectError> {
         let (client, connection) =
-            self.config.connect(NoTls).await.map_err(|error| error::opening(&self.name, &self.place(), &error))?;
+            self.config.connect(self.tls.clone()).await.map_err(|error| error::opening(&self.name, &self.place(), &error))?;
         let mut task = JoinSet::new();
         task.spawn(async move {
             // What goes wrong is told to whoever waits for an answer.
             drop(connection.await);
         });
-        Ok(Link { client, _task: task })
+        Ok(Link { client, tls: self.tls.clone(), _task: task })
     }
 
     /// Runs blocking work on a connection of its own.
