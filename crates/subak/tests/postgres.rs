@@ -376,6 +376,11 @@ fn what_a_server_refuses_is_told() {
     sandbox.write("assets/t.yml", "ingest:\n  from: files\n  to: pg\n  streams:\n    t: { path: t.csv }\n");
     sandbox.write("input/t.csv", "id\n1\n");
     fails(&["permission denied for database subak"]);
+    // With schemas of its own it needs nothing else.
+    server.sql("create schema _subak authorization clerk; grant create, usage on schema public to clerk");
+    sandbox.run(&["run"]).expect(0);
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(lines(server.sql("select * from public.t")), ["1"]);
 }
 
 const LOADS: &str = "ingest:\n  from: files\n  to: pg\n  streams:\n    merged: { path: rows.csv, primary_key: id, columns: { id: bigint } }\n    \

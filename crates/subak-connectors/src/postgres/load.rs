@@ -68,7 +68,7 @@ impl Staging {
                 session.execute(&format!("select pg_advisory_lock({})", lock_of(&stage.rows.name)))?;
                 session.execute(&format!("begin; select pg_advisory_xact_lock({TURN})"))?;
                 state::ensure(session)?;
-                session.execute(&format!("create schema if not exists {}", DIALECT.identifier(schema_of(&table))))?;
+                session.ensure_schema(schema_of(&table))?;
                 session.execute("commit")?;
                 stage.drop_all(session)
             })

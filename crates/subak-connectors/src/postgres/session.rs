@@ -95,6 +95,15 @@ impl Session for PostgresSession<'_> {
         types::sql_type(&plain_type(data_type))
     }
 
+    /// Whoever may not make schemas may still use one that is there.
+    fn ensure_schema(&self, name: &str) -> Result<(), ConnectError> {
+        let known = format!("select count(*) from pg_namespace where nspname = {}", DIALECT.literal(name));
+        if self.count(&known)? > 0 {
+            return Ok(());
+        }
+        self.execute(&format!("create schema if not exists {}", DIALECT.identifier(name))).map(drop)
+    }
+
     /// Owner's grants, comments and indexes. What else hangs on a table keeps it from being swapped: see [`Session::is_bound`].
     fn keepsakes(&self, table: &TableName) -> Result<Vec<String>, ConnectError> {
         let (name, own) = (DIALECT.table(table), is_table(table));

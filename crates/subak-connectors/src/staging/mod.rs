@@ -50,6 +50,11 @@ pub(crate) trait Session {
     /// Statements that give a table which was made anew what the one before it had beside rows: comments, indexes, triggers.
     fn keepsakes(&self, table: &TableName) -> Result<Vec<String>, ConnectError>;
 
+    /// Makes a schema unless it is there.
+    fn ensure_schema(&self, name: &str) -> Result<(), ConnectError> {
+        self.execute(&format!("create schema if not exists {}", self.dialect().identifier(name))).map(drop)
+    }
+
     /// Whether something refers to the table itself and not to its name, so that no other table can take its place: its rows are then
     /// replaced in it.
     fn is_bound(&self, _table: &TableName) -> Result<bool, ConnectError> {

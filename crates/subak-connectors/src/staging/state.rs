@@ -36,7 +36,7 @@ pub(crate) fn ensure(session: &dyn Session) -> Result<(), ConnectError> {
         return Ok(());
     }
     if session.dialect().has_schemas {
-        session.execute("create schema if not exists _subak")?;
+        session.ensure_schema("_subak")?;
     }
     session.execute(&format!(
         "create table if not exists {} (table_key varchar not null, column_name varchar, value varchar, data_type varchar, \
