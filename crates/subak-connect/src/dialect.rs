@@ -19,6 +19,8 @@ pub struct Dialect {
     pub exact_order: &'static str,
     /// Names for the number of a row; one that is no column is used.
     pub row_ids: &'static [&'static str],
+    /// A column with which a stage numbers its rows in the order of their arrival, where the system's own numbers are in another order.
+    pub row_column: Option<(&'static str, &'static str)>,
     /// The condition that the whole of `{value}` matches the regular expression `{pattern}`, a quoted literal.
     pub matches: &'static str,
     /// The function that finds one text in another: its place from 1, or 0.
@@ -198,6 +200,7 @@ mod tests {
         null_safe_equal: "is not distinct from",
         exact_order: "",
         row_ids: &["rowid"],
+        row_column: None,
         matches: "regexp_full_match({value}, {pattern})",
         position: "instr",
         has_schemas: true,

@@ -487,3 +487,81 @@ fn connections_are_encrypted_as_asked() {
     let idle = ask(&format!("sslmode: require, sslrootcert: '{}'", root.display()));
     assert!(idle.err.contains("verifies nothing"), "{}", idle.err);
 }
+
+/// Rows of all sizes, many of one key: the last to arrive stays, wherever the server put it.
+#[test]
+fn the_order_of_arrival_is_kept() {
+    let server = Postgres::start();
+    let sandbox = with_server(
+        &server,
+        &[(
+            "assets/t.yml",
+            "ingest:\n  from: files\n  to: pg\n  streams:\n    t: { path: t.csv, primary_key: id, deduplicate: version, columns: { id: bigint, version: bigint, n: bigint } }\n",
+        )],
+    );
+    let mut text = "id,version,n,filler\n".to_owned();
+    for n in 0..100_000_u64 {
+        let filler = "x".repeat(usize::try_from(n * 7919 % 1900).expect("a length"));
+        text.push_str(&format!("{},1,{n},{filler}\n", n % 100));
+    }
+    sandbox.write("input/t.csv", &text);
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(lines(server.sql("select count(*), min(n), max(n) from public.t")), ["100,99900,99999"]);
+}
+
+#[test]
+fn cursors_compare_as_they_are_declared() {
+    let server = Postgres::start();
+    server.sql(
+        "create table words (id text, n text); insert into words values ('1', '9'), ('2', '99'); \
+         create table wide (id integer, v numeric); insert into wide values (1, 5), (2, 12345678901234567890.5)",
+    );
+    let words = "    words: { stream: words, mode: append, cursor: n, columns: { n: bigint } }\n";
+    let names = "    names: { stream: words, mode: append, cursor: id, columns: { id: text } }\n";
+    let sandbox = with_server(&server, &[("assets/t.yml", &format!("ingest:\n  from: pg\n  streams:\n{words}{names}"))]);
+    sandbox.run(&["run"]).expect(0);
+    server.sql("insert into words values ('Zz', '100'), ('aB', '101')");
+    sandbox.run(&["run"]).expect(0);
+    server.sql("insert into words values ('b', '1000')");
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(read(&sandbox, "select n from words order by n"), ["9", "99", "100", "101", "1000"]);
+    assert_eq!(read(&sandbox, "select id from names order by id"), ["1", "2", "Zz", "aB", "b"]);
+    sandbox.write(
+        "assets/t.yml",
+        "ingest:\n  from: pg\n  streams:\n    wide: { stream: wide, mode: append, cursor: v, columns: { v: text } }\n",
+    );
+    let refused = sandbox.run(&["run"]).expect(1);
+    assert!(refused.err.contains("travel as texts") && refused.err.contains("decimal(38,10)"), "{}", refused.err);
+    sandbox.write("assets/t.yml", "ingest:\n  from: pg\n  streams:\n    wide: { stream: wide, mode: append, cursor: v, columns: { v: 'decimal(38,10)' } }\n");
+    sandbox.run(&["run"]).expect(0);
+}
+
+#[test]
+fn tables_that_foreign_keys_refer_to_are_left_alone() {
+    let server = Postgres::start();
+    let sandbox = with_server(
+        &server,
+        &[
+            (
+                "assets/shop/all.yml",
+                "ingest:\n  from: files\n  to: pg\n  streams:\n    people: { path: people.csv, primary_key: id, columns: { id: bigint } }\n",
+            ),
+            ("input/people.csv", "id,name\n1,Ayu\n"),
+        ],
+    );
+    sandbox.run(&["run"]).expect(0);
+    server.sql(
+        "alter table shop.people add constraint people_key unique (id); \
+         create table shop.orders (id integer, person bigint references shop.people (id) on delete cascade); insert into shop.orders values (1, 1)",
+    );
+    sandbox.write("input/people.csv", "id,name\n1,Budi\n");
+    let refused = sandbox.run(&["run"]).expect(1);
+    assert!(refused.err.contains("the foreign key `orders_person_fkey` of `shop.orders` refers to them"), "{}", refused.err);
+    assert_eq!(lines(server.sql("select count(*) from shop.orders")), ["1"]);
+    sandbox.write(
+        "assets/shop/all.yml",
+        &format!("ingest:\n  from: files\n  to: pg\n  streams:\n    {}: {{ path: people.csv, mode: replace }}\n", "a".repeat(52)),
+    );
+    let refused = sandbox.run(&["run"]).expect(1);
+    assert!(refused.err.contains("has 52 bytes, and 51 are the most here"), "{}", refused.err);
+}

@@ -35,6 +35,7 @@ pub static DIALECT: Dialect = Dialect {
     null_safe_equal: "is not distinct from",
     exact_order: "",
     row_ids: &["rowid"],
+    row_column: None,
     matches: "regexp_full_match({value}, {pattern})",
     position: "instr",
     has_schemas: true,

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use futures::SinkExt;
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    Audit, AuditResult, Batch, BuildRequest, Commit, Committed, ConnectError, Load, LoadRequest, Reject, Staged, StagedRows,
-    TableName, blocking, convert, crash,
+    Audit, AuditResult, Batch, BuildRequest, Commit, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Reject,
+    Staged, StagedRows, TableName, blocking, convert, crash,
 };
 use subak_domain::{Column, StoredAs};
 
@@ -28,6 +28,21 @@ pub(super) fn lock_of(stage: &str) -> String {
 
 /// The rows as they will be after publication, for checks.
 const PREVIEW: &str = "pg_temp.__subak_preview";
+
+/// Bytes of a name; PostgreSQL cuts longer ones without a word.
+const NAME_LENGTH_MAX: usize = 63;
+
+/// Bytes of what is put behind the name of a table: `__tombstones`.
+const SUFFIX_LENGTH_MAX: usize = 12;
+
+fn refuse_long_name(name: &str, length_max: usize) -> Result<(), ConnectError> {
+    if name.len() <= length_max {
+        return Ok(());
+    }
+    let message = format!("the name `{name}` has {} bytes, and {length_max} are the most here", name.len());
+    let help = "give it a shorter one; PostgreSQL would cut it, and two names could become one";
+    Err(ConnectError::new(ConnectErrorKind::Config, message).help(help))
+}
 
 /// Two publications and two beginnings take turns: making one schema twice at once fails.
 const TURN: &str = "hashtext('subak turn'), 0";
@@ -60,6 +75,7 @@ impl Drop for Staging {
 impl Staging {
     /// Connects, takes the lock of the stage and clears its place.
     async fn new(database: &Database, stage: Stage, table: &TableName) -> Result<Self, ConnectError> {
+        refuse_long_name(&table.name, NAME_LENGTH_MAX - SUFFIX_LENGTH_MAX)?;
         let client = Arc::new(database.client().await?);
         let staging = Self { client, stage: stage.clone(), is_done: false };
         let table = table.clone();
@@ -115,6 +131,13 @@ pub(super) struct PostgresLoad {
 
 impl PostgresLoad {
     pub(super) async fn begin(database: &Database, request: LoadRequest) -> Result<Self, ConnectError> {
+        let columns = request.schema.fields().iter().chain(request.children.iter().flat_map(|child| child.schema.fields()));
+        for field in columns {
+            refuse_long_name(field.name(), NAME_LENGTH_MAX)?;
+        }
+        for child in &request.children {
+            refuse_long_name(&child.table.name, NAME_LENGTH_MAX)?;
+        }
         let stage = Stage::new(&DIALECT, &request.load, &request.table, request.children.len());
         let staging = Staging::new(database, stage.clone(), &request.table).await?;
         let message = format!("cannot make a stage for `{}`", request.table);
@@ -236,6 +259,12 @@ impl Staged for PostgresStaged {
             .staging
             .with(message, move |session| {
                 session.execute(&format!("begin; select pg_advisory_xact_lock({TURN})"))?;
+                if let Some(committed) = state::committed(session, &request.load)? {
+                    // An attempt whose answer was lost had committed it after all.
+                    session.execute("rollback")?;
+                    stage.drop_all(session)?;
+                    return Ok(committed);
+                }
                 let committed = match &view {
                     Some(sql) => staging::publish_view(session, &stage, &request, sql)?,
                     None => staging::publish(session, &stage, &request, &prepared, commit)?,

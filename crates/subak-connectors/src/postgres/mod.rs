@@ -34,6 +34,8 @@ pub static DIALECT: Dialect = Dialect {
     null_safe_equal: "is not distinct from",
     exact_order: "",
     row_ids: &["ctid"],
+    // A copy fills free space wherever it is, and an update moves a row.
+    row_column: Some(("__subak_row", "bigint generated always as identity")),
     matches: "({value} ~ ('^(?:' || {pattern} || ')$'))",
     position: "strpos",
     has_schemas: true,
@@ -44,7 +46,7 @@ pub static DIALECT: Dialect = Dialect {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What every session is told, so that values look the same whatever the server's settings are.
-const SESSION: &str = "-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C \
+const SESSION: &str = "-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex \
                        -c standard_conforming_strings=on";
 
 /// What sessions are told in which nothing will be written.

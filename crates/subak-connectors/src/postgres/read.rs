@@ -90,14 +90,21 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
             .await?;
         return Ok(());
     };
-    if !columns.iter().any(|column| column.name == bound.column) {
+    let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
         return Err(convert::missing_column(&bound.column, &schema_of(&columns)).into());
-    }
-    let from = format!("{table} as t{}", condition(bound));
+    };
     let declared = request.columns.get(&bound.column).copied();
-    // The bounds are tested by the server; the highest value is found in what arrives.
-    let unbounded = CursorBound { from: None, to: None, is_lower_open: false, is_upper_closed: false, ..bound.clone() };
-    let mut tracker = Tracker::new(CursorBound { without_nulls: false, ..unbounded });
+    if column.is_cast && !declared.is_some_and(|data_type| !matches!(data_type, DataType::Text | DataType::Json)) {
+        let text =
+            format!("the cursor column `{}` has values that travel as texts, which do not compare as they do", bound.column);
+        let error = ConnectError::new(ConnectErrorKind::Config, text);
+        return Err(error.help(format!("declare its type, for example `{}: decimal(38,10)`", bound.column)).into());
+    }
+    // The server tests the bounds where its order is ours; else they are tested here, over the whole table.
+    let own = convert::logical_type(schema_of(std::slice::from_ref(column)).field(0).data_type());
+    let is_pushed = own != DataType::Text && !column.is_cast && declared.is_none_or(|declared| declared == own);
+    let from = format!("{table} as t{}", if is_pushed { condition(bound) } else { String::new() });
+    let mut tracker = Tracker::new(bound.clone());
     copy(&client, columns, &from, &message, &producer, |batch| {
         let typed = match (declared, batch.column_by_name(&bound.column)) {
             (Some(data_type), Some(array)) => Some(convert::convert(array, data_type, None, &bound.column)?.array),

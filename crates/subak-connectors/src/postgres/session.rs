@@ -1,7 +1,7 @@
 //! PostgreSQL as staging sees it.
 
 use arrow::datatypes::DataType as ArrowType;
-use subak_connect::{ConnectError, Dialect, TableName};
+use subak_connect::{ConnectError, ConnectErrorKind, Dialect, TableName};
 use tokio::runtime::Handle;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -149,10 +149,26 @@ impl Session for PostgresSession<'_> {
         Ok(statements)
     }
 
+    /// Rows are changed by deleting and inserting, and a foreign key would delete, empty or forbid what refers to them.
+    fn refuse_referenced(&self, table: &TableName) -> Result<(), ConnectError> {
+        let sql = format!(
+            "select k.conname, k.conrelid::regclass from pg_constraint as k join pg_class as c on c.oid = k.confrelid \
+             join pg_namespace as n on n.oid = c.relnamespace where k.contype = 'f' and k.conrelid <> c.oid and {}",
+            is_table(table)
+        );
+        let Some(row) = self.catalog(&sql)?.into_iter().next() else { return Ok(()) };
+        let message = format!("rows of `{table}` cannot be replaced: the foreign key `{}` refers to them", row.join("` of `"));
+        let help = "drop the foreign key, or load into a table of its own; Subak replaces rows by deleting and inserting them";
+        Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message).help(help))
+    }
+
     /// Views, foreign keys, policies, triggers, rules, partitions and publications refer to a table itself and not to its name.
     fn is_bound(&self, table: &TableName) -> Result<bool, ConnectError> {
         let sql = format!(
-            "select count(*) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where {} and (c.relkind <> 'r' or c.relrowsecurity \
+            "select count(*) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where {} and (c.relkind <> 'r' or c.relrowsecurity or c.relhasrules or c.relpersistence <> 'p' or c.reltablespace <> 0 or c.relreplident <> 'd' \
+             or c.reloptions is not null or pg_get_userbyid(c.relowner) <> current_user or exists (select 1 from pg_default_acl) \
+             or exists (select 1 from pg_publication where puballtables) \
+             or exists (select 1 from pg_statistic_ext as s where s.stxrelid = c.oid) \
              or exists (select 1 from pg_depend as d join pg_rewrite as r on r.oid = d.objid where d.classid = 'pg_rewrite'::regclass and d.refobjid = c.oid and r.ev_class <> c.oid) \
              or exists (select 1 from pg_constraint as k where k.contype in ('f', 'c') and (k.confrelid = c.oid or k.conrelid = c.oid)) \
              or exists (select 1 from pg_trigger as g where g.tgrelid = c.oid and not g.tgisinternal) \

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use subak_connect::reject::RejectStatus;
-use subak_connect::{Committed, ConnectError, Load, LoadRequest, Quarantine, Sink, StoredReject, TableInfo, TableName};
+use subak_connect::{
+    Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Quarantine, Sink, StoredReject, TableInfo, TableName,
+};
 use subak_domain::LoadId;
 
 use super::error::failed;
@@ -79,9 +81,14 @@ impl Sink for Database {
                 }
                 let table = TableName { schema: Some(schema.clone()), name: name.clone() };
                 let word = if is_view == "t" { "view" } else { "table" };
-                session.execute(&format!("drop {word} if exists {}", DIALECT.table(&table)))?;
+                let dropped = session.execute(&format!("drop {word} if exists {}", DIALECT.table(&table)));
                 session.execute(&format!("select pg_advisory_unlock({lock})"))?;
-                count += 1;
+                match dropped {
+                    Ok(_) => count += 1,
+                    // Another role's, and its to sweep.
+                    Err(error) if error.kind == ConnectErrorKind::Permission => {}
+                    Err(error) => return Err(error),
+                }
             }
             Ok(count)
         })

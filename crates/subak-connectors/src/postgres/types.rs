@@ -59,6 +59,8 @@ impl Form {
 pub(super) struct ReadColumn {
     pub(super) name: String,
     pub(super) form: Form,
+    /// Whether another type is selected than the column's own.
+    pub(super) is_cast: bool,
     /// What is selected: the column, or the column as another type.
     pub(super) expression: String,
 }
@@ -70,12 +72,14 @@ impl ReadColumn {
         let name = column.name().to_owned();
         let quoted = DIALECT.identifier(&name);
         let (form, cast) = form_of(column.type_(), column.type_modifier(), declared);
+        let is_cast = cast.is_some();
         let expression = match cast {
             None => quoted.clone(),
             Some(Cast::To(word)) => format!("cast({quoted} as {word})"),
+            Some(Cast::Money) => format!("cast(cast({quoted} as numeric) as text)"),
             Some(Cast::Json) => format!("cast(array_to_json({quoted}) as text)"),
         };
-        Self { name, form, expression: format!("{expression} as {quoted}") }
+        Self { name, form, is_cast, expression: format!("{expression} as {quoted}") }
     }
 
     fn field(&self) -> FieldRef {
@@ -90,14 +94,13 @@ pub(super) fn schema_of(columns: &[ReadColumn]) -> SchemaRef {
 
 enum Cast {
     To(&'static str),
+    Money,
     Json,
 }
 
 fn form_of(kind: &Type, modifier: i32, declared: Option<DataType>) -> (Form, Option<Cast>) {
-    let is_text = matches!(
-        *kind,
-        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::JSON | Type::XML | Type::CHAR
-    );
+    let is_text =
+        matches!(*kind, Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::JSON | Type::XML);
     let is_text = is_text || matches!(kind.kind(), Kind::Enum(_)) || kind.name() == "citext";
     if matches!(declared, Some(DataType::Text | DataType::Json)) && !is_text && *kind != Type::JSONB {
         let cast = if matches!(kind.kind(), Kind::Array(_)) { Cast::Json } else { Cast::To("text") };
@@ -127,7 +130,8 @@ fn form_of(kind: &Type, modifier: i32, declared: Option<DataType>) -> (Form, Opt
         Type::TIME => Form::Time,
         Type::TIMESTAMP => Form::DateTime,
         Type::TIMESTAMPTZ => Form::Timestamp,
-        Type::MONEY => return (Form::Decimal { precision: 20, scale: 2 }, Some(Cast::To("numeric(20,2)"))),
+        // How many digits it has behind the point is the server's setting.
+        Type::MONEY => return (Form::Text, Some(Cast::Money)),
         Type::NUMERIC => return numeric(modifier, declared),
         _ => return (Form::Text, Some(Cast::To("text"))),
     };

@@ -24,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     null_safe_equal: "is",
     exact_order: " collate subak_exact",
     row_ids: &["_rowid_", "rowid", "oid"],
+    row_column: None,
     matches: "subak_matches({pattern}, {value})",
     position: "instr",
     has_schemas: false,

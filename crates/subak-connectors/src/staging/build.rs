@@ -31,6 +31,7 @@ impl Prepared {
             stage: name,
             held: None,
             is_bound: false,
+            row_column: None,
             columns: Vec::new(),
             held_columns: None,
             has_marks: false,

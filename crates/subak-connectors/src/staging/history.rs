@@ -4,7 +4,7 @@ use subak_connect::{ConnectError, LoadRequest};
 use subak_domain::WriteMode;
 
 use super::prepare::Prepared;
-use super::{Session, Stage, all_of, contains, merge, row_id};
+use super::{Session, Stage, all_of, contains, merge};
 
 /// The columns that a snapshot adds to a row.
 pub(super) fn columns(request: &LoadRequest) -> Vec<String> {
@@ -54,7 +54,7 @@ pub(super) fn drop_unchanged(
         return Ok((0, 0));
     }
     let dialect = session.dialect();
-    let row_id = row_id(dialect, &prepared.columns)?;
+    let row_id = prepared.row_id(dialect)?;
     let (stage, target) = (&prepared.stage, &prepared.target);
     let current = dialect.identifier(&request.history.is_current);
     let by_key = all_of(&request.primary_key, |column| format!("t.{0} = s.{0}", dialect.identifier(column)));

@@ -6,7 +6,7 @@ use subak_domain::WriteMode;
 use subak_domain::write::{Latest, OrderBy, Tie};
 
 use super::prepare::Prepared;
-use super::{Session, Stage, all_of, contains, row_id};
+use super::{Session, Stage, all_of, contains};
 
 /// The table that remembers deletions of a table.
 pub(super) fn tombstones(table: &TableName) -> TableName {
@@ -49,7 +49,7 @@ pub(super) fn ordered(dialect: &Dialect, request: &LoadRequest, name: &str, expr
 /// drops the column that names them.
 pub(super) fn fill_unchanged(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<(), ConnectError> {
     let dialect = session.dialect();
-    let row_id = row_id(dialect, &prepared.columns)?;
+    let row_id = prepared.row_id(dialect)?;
     let (stage, mark) = (&prepared.stage, dialect.identifier(UNCHANGED));
     let lists = session.rows(&format!("select distinct {mark} from {stage} where {mark} is not null"), usize::MAX)?;
     let named: std::collections::BTreeSet<String> = lists
@@ -105,7 +105,7 @@ pub(super) fn drop_superseded(
     prepared: &Prepared,
 ) -> Result<u64, ConnectError> {
     let dialect = session.dialect();
-    let row_id = row_id(dialect, &prepared.columns)?;
+    let row_id = prepared.row_id(dialect)?;
     let keys = dialect.identifiers(&request.primary_key);
     let mut order: Vec<String> = Vec::new();
     for term in &latest.order {
@@ -195,7 +195,7 @@ pub(super) fn drop_overlap(session: &dyn Session, request: &LoadRequest, prepare
 
 fn drop_equal(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<u64, ConnectError> {
     let dialect = session.dialect();
-    let row_id = row_id(dialect, &prepared.columns)?;
+    let row_id = prepared.row_id(dialect)?;
     let (stage, target) = (&prepared.stage, &prepared.target);
     let mark = dialect.identifier(DELETE_MARK);
     let mut dropped = 0;
@@ -249,7 +249,7 @@ fn drop_copies(session: &dyn Session, request: &LoadRequest, prepared: &Prepared
     if compared.is_empty() {
         return Ok(0);
     }
-    let row_id = row_id(dialect, &prepared.columns)?;
+    let row_id = prepared.row_id(dialect)?;
     let (stage, target) = (&prepared.stage, &prepared.target);
     let is_same = all_of(&compared, |column| {
         let column = dialect.identifier(column);

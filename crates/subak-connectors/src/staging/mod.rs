@@ -61,6 +61,11 @@ pub(crate) trait Session {
         Ok(false)
     }
 
+    /// Fails when rows of the table cannot be deleted and inserted anew without doing something to other tables.
+    fn refuse_referenced(&self, _table: &TableName) -> Result<(), ConnectError> {
+        Ok(())
+    }
+
     /// The number in the first column of the first row.
     fn count(&self, sql: &str) -> Result<u64, ConnectError> {
         let rows = self.rows(sql, 1)?;
@@ -157,7 +162,9 @@ pub(crate) fn column_list(session: &dyn Session, schema: &arrow::datatypes::Sche
 /// Makes the stage tables of a load: rows, rejects, nested lists.
 pub(crate) fn make(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Result<(), ConnectError> {
     let dialect = session.dialect();
-    session.execute(&format!("create table {} ({})", dialect.table(&stage.rows), column_list(session, &request.schema)?))?;
+    let columns = column_list(session, &request.schema)?;
+    let number = dialect.row_column.map_or_else(String::new, |(name, kind)| format!(", {} {kind}", dialect.identifier(name)));
+    session.execute(&format!("create table {} ({columns}{number})", dialect.table(&stage.rows)))?;
     let rejects = reject_stage_schema();
     session.execute(&format!("create table {} ({})", dialect.table(&stage.rejects), column_list(session, &rejects)?))?;
     for (table, child) in stage.children.iter().zip(&request.children) {

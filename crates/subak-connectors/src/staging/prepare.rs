@@ -17,6 +17,8 @@ pub(crate) struct Prepared {
     pub(crate) held: Option<Relation>,
     /// Whether the table cannot be exchanged for another one.
     pub(crate) is_bound: bool,
+    /// What numbers the rows of the stage in the order of their arrival, where it has a column for that.
+    pub(crate) row_column: Option<&'static str>,
     /// Columns of the stage that are stored, in order.
     pub(crate) columns: Vec<String>,
     /// Columns of the table without those that a snapshot adds; `None` when there is no table.
@@ -34,6 +36,11 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// The name for the number of a row of the stage.
+    pub(crate) fn row_id(&self, dialect: &Dialect) -> Result<&'static str, ConnectError> {
+        self.row_column.map_or_else(|| super::row_id(dialect, &self.columns), Ok)
+    }
+
     /// Columns that the table lacks.
     pub(crate) fn added(&self) -> Vec<&String> {
         let held = self.held_columns.as_deref().unwrap_or_default();
@@ -136,13 +143,18 @@ fn compare(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Resul
     }
     let staged = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
     let has_marks = staged.iter().any(|(name, _)| name == DELETE_MARK);
-    let is_technical = |name: &String| name == DELETE_MARK || name == UNCHANGED;
+    let row_column = session.dialect().row_column.map(|(name, _)| name);
+    let row_column = row_column.filter(|number| staged.iter().any(|(name, _)| name == number));
+    let is_technical = |name: &String| name == DELETE_MARK || name == UNCHANGED || Some(name.as_str()) == row_column;
     let columns: Vec<String> = staged.into_iter().map(|(name, _)| name).filter(|name| !is_technical(name)).collect();
     let added_by_history = history::columns(request);
     let held_columns = held.as_ref().map(|held| {
         let names = held.columns.iter().map(|(name, _)| name.clone());
         names.filter(|name| !contains(&added_by_history, name)).collect()
     });
+    if held.as_ref().is_some_and(|held| !held.is_view) && !matches!(request.mode, WriteMode::Append | WriteMode::Snapshot) {
+        session.refuse_referenced(&request.table)?;
+    }
     let is_replaced = request.mode == WriteMode::Replace && held.as_ref().is_some_and(|held| !held.is_view);
     let is_bound = is_replaced && session.is_bound(&request.table)?;
     Ok(Prepared {
@@ -150,6 +162,7 @@ fn compare(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Resul
         target: dialect.table(&request.table),
         held,
         is_bound,
+        row_column,
         columns,
         held_columns,
         has_marks,
@@ -217,8 +230,11 @@ fn will_change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prep
         WriteMode::Replace => {
             let staged = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
             let shape = |columns: &[(String, String)]| {
-                let mut columns: Vec<(String, String)> =
-                    columns.iter().filter(|(name, _)| name != DELETE_MARK).cloned().collect();
+                let mut columns: Vec<(String, String)> = columns
+                    .iter()
+                    .filter(|(name, _)| name != DELETE_MARK && Some(name.as_str()) != prepared.row_column)
+                    .cloned()
+                    .collect();
                 if prepared.is_bound {
                     // Columns that came later stand at the end of a table that stays.
                     columns.sort();

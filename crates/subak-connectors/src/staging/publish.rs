@@ -95,6 +95,9 @@ fn statements(
             statements.push(format!("delete from {staged} where {mark} = true"));
             statements.push(format!("alter table {staged} drop column {mark}"));
         }
+        if let Some(number) = prepared.row_column {
+            statements.push(format!("alter table {staged} drop column {}", dialect.identifier(number)));
+        }
         let mut keepsakes = Vec::new();
         if let Some(held) = &prepared.held {
             if !held.is_view {
