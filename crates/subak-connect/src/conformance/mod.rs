@@ -346,7 +346,7 @@ impl SinkSuite<'_> {
 pub async fn sql(connection: &dyn Connection, read: Reader<'_>) {
     let backend = connection.sql().expect("the connection runs SQL");
     let build = |case: &str, sql: &str, stored_as| BuildRequest {
-        load: load_id(case),
+        load: load_id(&format!("{case}/{stored_as:?}/{sql}")),
         table: table(case),
         sql: sql.to_owned(),
         stored_as,

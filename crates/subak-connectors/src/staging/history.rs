@@ -115,7 +115,12 @@ pub(super) fn statements(
     };
     if prepared.held.is_none() {
         let words = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
-        let own = words.iter().map(|(name, word)| format!("{} {word}", dialect.identifier(name))).collect::<Vec<_>>().join(", ");
+        let own = words
+            .iter()
+            .filter(|(name, _)| contains(&prepared.columns, name))
+            .map(|(name, word)| format!("{} {word}", dialect.identifier(name)))
+            .collect::<Vec<_>>()
+            .join(", ");
         let time_type = time_type.clone().unwrap_or_default();
         return Ok(vec![
             format!("create table {target} ({own}, {from} {time_type}, {to} {time_type}, {current} boolean)"),
