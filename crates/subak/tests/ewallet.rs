@@ -1,28 +1,18 @@
 //! The e-wallet cases: documents, a relational source in steps, change events. Expected tables come from other tools (see
 //! `parity/README.md`); tables are read back with DuckDB's own library, not through Subak.
 
+#[path = "support/table.rs"]
+mod table;
+
 use std::path::{Path, PathBuf};
 
 use subak_testkit::{Sandbox, Table};
+use table::read_table;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_subak");
 
 fn parity(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(name)
-}
-
-fn read_table(sandbox: &Sandbox, sql: &str) -> Table {
-    let connection = duckdb::Connection::open(sandbox.path().join("warehouse.duckdb")).expect("open");
-    let mut statement = connection.prepare(&format!("select columns(*)::varchar from ({sql})")).expect(sql);
-    let mut rows = statement.query([]).expect("query");
-    let mut table = Table::default();
-    while let Some(row) = rows.next().expect("row") {
-        if table.header.is_empty() {
-            table.header = row.as_ref().column_names();
-        }
-        table.rows.push((0..table.header.len()).map(|at| row.get(at).expect("text")).collect());
-    }
-    table
 }
 
 /// Compares a query with an expected file, by the columns that the file has.

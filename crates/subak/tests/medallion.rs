@@ -1,8 +1,12 @@
 //! The example project `medallion` on every set of files that it must take, against tables that other tools made.
 
+#[path = "support/table.rs"]
+mod table;
+
 use std::path::{Path, PathBuf};
 
 use subak_testkit::{Sandbox, Table};
+use table::read_table;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_subak");
 
@@ -23,20 +27,6 @@ fn project(input: &Path) -> Sandbox {
     std::fs::copy(example.join("subak.yml"), sandbox.path().join("subak.yml")).expect("subak.yml");
     sandbox.copy(input, "input");
     sandbox
-}
-
-fn read(sandbox: &Sandbox, sql: &str) -> Table {
-    let connection = duckdb::Connection::open(sandbox.path().join("warehouse.duckdb")).expect("open");
-    let mut statement = connection.prepare(&format!("select columns(*)::varchar from ({sql})")).expect(sql);
-    let mut rows = statement.query([]).expect("query");
-    let mut table = Table::default();
-    while let Some(row) = rows.next().expect("row") {
-        if table.header.is_empty() {
-            table.header = row.as_ref().column_names();
-        }
-        table.rows.push((0..table.header.len()).map(|at| row.get(at).expect("text")).collect());
-    }
-    table
 }
 
 /// Runs the project and compares every table for which there is an expected file.
@@ -61,7 +51,7 @@ fn assert_tables(input: &str, expected: &str, as_of: &str, vars: &[&str]) -> San
             header: own.iter().map(|at| wanted.header[*at].clone()).collect(),
             rows: wanted.rows.iter().map(pick).collect(),
         };
-        let mut found = read(&sandbox, sql.as_str().expect("a query"));
+        let mut found = read_table(&sandbox, sql.as_str().expect("a query"));
         if found.rows.is_empty() {
             found.header.clone_from(&wanted.header);
         }
@@ -79,9 +69,9 @@ fn the_clean_files_give_every_table() {
     let sandbox = assert_tables("s002_clean/input", "s002_clean/expected_seed_rules_as_of_2026-11-21", "2026-11-21", &[]);
     // Again: nothing is new, nothing changes, keys stay.
     let keys = "select customer_key, customer_id from gold.dim_customers order by all";
-    let before = read(&sandbox, keys);
+    let before = read_table(&sandbox, keys);
     sandbox.run(&["run", "gold.dim_customers", "--full-refresh", "--as-of", "2026-11-21"]).expect(0);
-    assert_eq!(read(&sandbox, keys), before, "surrogate keys are the same after a rebuild");
+    assert_eq!(read_table(&sandbox, keys), before, "surrogate keys are the same after a rebuild");
     let again = sandbox.run(&["run", "--as-of", "2026-11-21"]).expect(0);
     assert!(again.out.contains("0 rows written"), "{}", again.out);
     // Another day: only what depends on the day is made again.

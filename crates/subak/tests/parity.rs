@@ -1,9 +1,13 @@
 //! Real input with expected results. The tables are read back with DuckDB's own library, not through Subak.
 
+#[path = "support/table.rs"]
+mod table;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use subak_testkit::Sandbox;
+use table::read_table;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_subak");
 
@@ -19,17 +23,10 @@ fn medallion(name: &str) -> PathBuf {
 /// Cells as text, NULL as `None`, rows sorted.
 type Rows = Vec<Vec<Option<String>>>;
 
-fn read_table(sandbox: &Sandbox, sql: &str) -> Rows {
-    let connection = duckdb::Connection::open(sandbox.path().join("warehouse.duckdb")).expect("open");
-    let mut statement = connection.prepare(&format!("select columns(*)::varchar from ({sql})")).expect("prepare");
-    let mut rows = statement.query([]).expect("query");
-    let mut result = Rows::new();
-    while let Some(row) = rows.next().expect("row") {
-        let width = row.as_ref().column_count();
-        result.push((0..width).map(|at| row.get(at).expect("text")).collect());
-    }
-    result.sort();
-    result
+fn read_sorted(sandbox: &Sandbox, sql: &str) -> Rows {
+    let mut rows = read_table(sandbox, sql).rows;
+    rows.sort();
+    rows
 }
 
 /// A file without quotes, split in the plainest way there is: nothing between two commas is NULL.
@@ -75,7 +72,7 @@ fn six_crm_and_erp_files_load_with_every_value() {
         assert!(!text.contains('"'), "the plain reader does not know quotes");
         let (header, expected) = read_plain_csv(&text);
         let columns = header.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
-        let found = read_table(&sandbox, &format!("select {columns} from bronze.{table}"));
+        let found = read_sorted(&sandbox, &format!("select {columns} from bronze.{table}"));
         assert!(found == expected, "{table} differs from {file}.csv");
         total += found.len();
     }
@@ -117,10 +114,10 @@ fn three_mock_documents() {
     }
     let columns = header.join(", ");
     let sql = format!("select {columns} from gold.fact_transactions");
-    assert_eq!(read_table(&sandbox, &sql), expected);
+    assert_eq!(read_sorted(&sandbox, &sql), expected);
     let again = sandbox.run(&["run"]).expect(0);
     assert!(again.err.contains("skipped gold.fact_transactions"), "{}", again.err);
-    assert_eq!(read_table(&sandbox, &sql), expected, "the same run again changes nothing");
+    assert_eq!(read_sorted(&sandbox, &sql), expected, "the same run again changes nothing");
 }
 
 #[test]
@@ -154,9 +151,9 @@ fn four_rows_then_three() {
         let step = std::fs::read_to_string(parity(&format!("s001_readme_table/step{run}.sql"))).expect("file");
         source.execute_batch(&step).expect("step");
         sandbox.run(&["run"]).expect(0);
-        assert_eq!(read_table(&sandbox, sql), expected(run), "after run {run}");
+        assert_eq!(read_sorted(&sandbox, sql), expected(run), "after run {run}");
     }
     let third = sandbox.run(&["run"]).expect(0);
     assert!(third.err.contains("0 rejected") || third.out.contains("0 rows written"), "{}\n{}", third.out, third.err);
-    assert_eq!(read_table(&sandbox, sql), expected(2), "after run 3");
+    assert_eq!(read_sorted(&sandbox, sql), expected(2), "after run 3");
 }

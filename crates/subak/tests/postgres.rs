@@ -1,12 +1,15 @@
 //! PostgreSQL as source, destination and warehouse, on a server of each test's own. Results are read back with `psql` and DuckDB's own
 //! library, not through Subak.
 
+#[path = "support/table.rs"]
+mod table;
 #[path = "support/warehouse.rs"]
 mod warehouse;
 
 use std::path::Path;
 
 use subak_testkit::{POSTGRES_PASSWORD, POSTGRES_USER, Postgres, Sandbox, Table};
+use table::read_table;
 use warehouse::{project, read};
 
 /// A project with a DuckDB warehouse and the server as `pg`.
@@ -210,7 +213,10 @@ fn a_library_night_by_night() {
         let columns = wanted.header.join(", ");
         for mut found in [
             Table { header: wanted.header.clone(), rows: server.sql(&format!("select {columns} from copy.{name}")) },
-            Table { header: wanted.header.clone(), rows: read_rows(&sandbox, &format!("select {columns} from library.{name}")) },
+            Table {
+                header: wanted.header.clone(),
+                rows: read_table(&sandbox, &format!("select {columns} from library.{name}")).rows,
+            },
         ] {
             found.header.clone_from(&wanted.header);
             if let Err(difference) = found.compare(&wanted) {
@@ -239,18 +245,6 @@ fn a_library_night_by_night() {
     assert!(differs.err.contains("id=5"), "{}", differs.err);
     sandbox.run(&["run", "library.books", "copy.books", "--full-refresh", "--as-of", "2025-01-06 00:15:00"]).expect(0);
     expect("books", "final_half_open_books");
-}
-
-fn read_rows(sandbox: &Sandbox, sql: &str) -> Vec<Vec<Option<String>>> {
-    let connection = duckdb::Connection::open(sandbox.path().join("warehouse.duckdb")).expect("open");
-    let mut statement = connection.prepare(&format!("select columns(*)::varchar from ({sql})")).expect(sql);
-    let mut rows = statement.query([]).expect("query");
-    let mut found = Vec::new();
-    while let Some(row) = rows.next().expect("row") {
-        let width = row.as_ref().column_count();
-        found.push((0..width).map(|at| row.get(at).expect("text")).collect());
-    }
-    found
 }
 
 /// Orders in PostgreSQL, and what is made of them there.
