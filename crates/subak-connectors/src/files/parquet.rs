@@ -18,7 +18,7 @@ use super::input::Input;
 /// Rows in one batch.
 const BATCH_ROW_COUNT: usize = 8192;
 
-fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, ConnectError> {
+pub(super) fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, ConnectError> {
     let file = File::open(path)
         .map_err(|error| ConnectError::io(ConnectErrorKind::Read, format!("cannot read `{}`", path.display()), error))?;
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| {

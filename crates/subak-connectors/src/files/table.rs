@@ -15,7 +15,6 @@ use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -87,14 +86,12 @@ fn encode_failed(path: &Path, error: parquet::errors::ParquetError) -> ConnectEr
 
 /// The footer of a table; `None` when there is no file.
 fn footer(path: &Path) -> Result<Option<Footer>, ConnectError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(read_failed(path, error)),
-    };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| {
-        let message = format!("`{}` is not a complete Parquet file", path.display());
-        ConnectError::new(ConnectErrorKind::Malformed, message).because(error).help("move it away; the next run makes it anew")
+    if !path.try_exists().map_err(|error| read_failed(path, error))? {
+        return Ok(None);
+    }
+    let reader = super::parquet::builder(path).map_err(|error| match error.kind {
+        ConnectErrorKind::Malformed => error.help("move it away; the next run makes it anew"),
+        _ => error,
     })?;
     let metadata = reader.metadata().file_metadata();
     let value = |key: &str| {
@@ -235,9 +232,12 @@ impl Sink for Folder {
             let Some(entry) = folder.entries()?.into_iter().find(|entry| entry.load == load.as_str()) else { return Ok(None) };
             let path = folder.path_of(&TableName { schema: entry.schema, name: entry.name })?;
             let named = footer(&path)?.and_then(|footer| footer.load);
+            if named.as_deref() != Some(entry.footer.as_str()) {
+                return Ok(None);
+            }
             // Whoever asks may have seen the publication fail after the renaming.
             sync_folder(path.parent().unwrap_or(&folder.root))?;
-            Ok((named.as_deref() == Some(entry.footer.as_str())).then_some(Committed {
+            Ok(Some(Committed {
                 written: entry.written,
                 row_count: entry.row_count,
                 overlap_count: entry.overlap_count,
@@ -614,6 +614,11 @@ mod tests {
         // Killed between the ledger and the renaming.
         let load = LoadId::new(subak_domain::RunId::from_parts(1, 1), &subak_domain::StepId::check("t"), "1");
         folder.write_entry(&entry(load.as_str())).expect("an entry");
+        assert_eq!(folder.committed(&load).await.expect("a look"), None);
+        // Somebody removed the folder of the table.
+        let gone = Entry { schema: Some("gone".to_owned()), ..entry(load.as_str()) };
+        folder.write_entry(&gone).expect("an entry");
+        fs::remove_file(folder.ledger().join("t.json")).expect("one entry is left");
         assert_eq!(folder.committed(&load).await.expect("a look"), None);
         // Killed while it wrote the ledger.
         fs::write(folder.ledger().join("u.json"), "{\"load\":").expect("half an entry");
