@@ -64,6 +64,11 @@ impl Dialect {
         }
     }
 
+    /// `schema.table` or `table`, as streams are named, quoted. A dot inside a name cannot be written; such tables can be reached by a view.
+    pub fn stream(&self, stream: &str) -> String {
+        stream.splitn(2, '.').map(|part| self.identifier(part)).collect::<Vec<_>>().join(".")
+    }
+
     /// The name of a table where there are no schemas.
     pub fn plain_name(&self, table: &TableName) -> String {
         match &table.schema {

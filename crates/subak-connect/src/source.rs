@@ -117,6 +117,20 @@ impl CursorBound {
         Self { column: column.into(), from, ..Self::default() }
     }
 
+    /// The bounds as a `where` clause with a blank before it, empty where there are none. `test` compares the column with a bound by a word
+    /// such as `>=`.
+    pub fn condition(&self, column: &str, test: impl Fn(&Cursor, &str) -> String) -> String {
+        let low = self.from.iter().map(|from| test(from, self.lower_word()));
+        let high = self.to.iter().map(|to| test(to, self.upper_word()));
+        let tests: Vec<String> = low.chain(high).collect();
+        match (tests.is_empty(), self.without_nulls) {
+            (true, false) => String::new(),
+            (true, true) => format!(" where {column} is not null"),
+            (false, true) => format!(" where {}", tests.join(" and ")),
+            (false, false) => format!(" where {column} is null or ({})", tests.join(" and ")),
+        }
+    }
+
     /// The comparison with the lower bound.
     pub fn lower_word(&self) -> &'static str {
         if self.is_lower_open { ">" } else { ">=" }

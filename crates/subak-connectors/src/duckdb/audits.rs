@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use duckdb::{Config, Connection};
+use duckdb::Connection;
 use subak_connect::{Audit, AuditResult, ConnectError, TableName};
 use subak_domain::CheckRule;
 
@@ -29,10 +29,8 @@ impl FileAudits {
     pub(crate) fn open(temporary: &Path, preview: &Path) -> Result<Self, ConnectError> {
         let refused = |error| failed("checks on files cannot be prepared", error);
         let spill = SpillFolder::new(temporary);
-        let config = Config::default()
-            .enable_autoload_extension(false)
-            .and_then(|config| config.with("autoinstall_known_extensions", "false"))
-            .and_then(|config| config.with("temp_directory", spill.0.display().to_string()))
+        let config = spill
+            .config()
             .and_then(|config| config.with("preserve_insertion_order", "false"))
             .and_then(|config| config.max_memory(AUDIT_MEMORY))
             .map_err(refused)?;

@@ -120,6 +120,16 @@ impl SpillFolder {
     }
 }
 
+impl SpillFolder {
+    /// Settings of an instance that spills here and fetches nothing.
+    fn config(&self) -> duckdb::Result<Config> {
+        Config::default()
+            .enable_autoload_extension(false)?
+            .with("autoinstall_known_extensions", "false")?
+            .with("temp_directory", self.0.display().to_string())
+    }
+}
+
 impl Drop for SpillFolder {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
@@ -169,11 +179,7 @@ impl Database {
 
     fn config(request: &OpenRequest, spill: &SpillFolder) -> duckdb::Result<Config> {
         let mode = if request.is_read_only { AccessMode::ReadOnly } else { AccessMode::ReadWrite };
-        let mut config = Config::default()
-            .access_mode(mode)?
-            .enable_autoload_extension(false)?
-            .with("autoinstall_known_extensions", "false")?
-            .with("temp_directory", spill.0.display().to_string())?;
+        let mut config = spill.config()?.access_mode(mode)?;
         if let Some(limit) = request.config.get("memory_limit") {
             config = config.max_memory(limit)?;
         }

@@ -8,8 +8,8 @@ use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::source::future_warning;
 use subak_connect::{
-    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, CursorBound, Dialect, ReadRequest, Source,
-    SourceItem, SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
+    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem,
+    SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
 };
 use subak_domain::{Column, Cursor};
 
@@ -93,7 +93,7 @@ impl Source for Database {
             let list = || -> duckdb::Result<Vec<String>> { connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect() };
             let names = list().map_err(|error| failed("cannot list tables", error))?;
             let info = |name: String| {
-                let columns = columns_of(connection, &format!("select * from {} limit 0", quoted_stream(&name)))?;
+                let columns = columns_of(connection, &format!("select * from {} limit 0", DIALECT.stream(&name)))?;
                 Ok(StreamInfo { name, columns, primary_key: Vec::new() })
             };
             names.into_iter().map(info).collect()
@@ -116,7 +116,7 @@ impl Source for Database {
 
 /// Rows and their highest cursor value come from one transaction, so nothing can slip in between.
 fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
-    let table = quoted_stream(&request.stream);
+    let table = DIALECT.stream(&request.stream);
     let sql_failed = |error| Stopped::Failed(failed(&format!("cannot read `{}`", request.stream), error));
     connection.execute_batch("begin transaction").map_err(sql_failed)?;
     let columns = columns_of(connection, &format!("select * from {table} limit 0")).map_err(|mut error| {
@@ -136,7 +136,8 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
         return Err(missing.help(format!("the stream has the columns {}", names.join(", "))).into());
     };
     let quoted = DIALECT.identifier(&bound.column);
-    let filter = condition(bound, &quoted);
+    // Texts are compared in the type of the column.
+    let filter = bound.condition(&quoted, |value, word| format!("{quoted} {word} {}", DIALECT.literal(&value.value)));
     stream_batches(connection, &format!("select * from {table}{filter}"), |batch| {
         Ok(producer.send(SourceItem::Batch(Batch::new(batch)))?)
     })?;
@@ -157,24 +158,6 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
         producer.send(SourceItem::Cursor(cursor))?;
     }
     Ok(())
-}
-
-/// The test for the bounds. Texts are compared in the type of the column.
-fn condition(bound: &CursorBound, column: &str) -> String {
-    let low = bound.from.iter().map(|from| format!("{column} {} {}", bound.lower_word(), DIALECT.literal(&from.value)));
-    let high = bound.to.iter().map(|to| format!("{column} {} {}", bound.upper_word(), DIALECT.literal(&to.value)));
-    let tests: Vec<String> = low.chain(high).collect();
-    match (tests.is_empty(), bound.without_nulls) {
-        (true, false) => String::new(),
-        (true, true) => format!(" where {column} is not null"),
-        (false, true) => format!(" where {}", tests.join(" and ")),
-        (false, false) => format!(" where {column} is null or ({})", tests.join(" and ")),
-    }
-}
-
-/// `schema.table` or `table`, quoted. A dot inside a name cannot be written; such tables can be reached by a view.
-fn quoted_stream(stream: &str) -> String {
-    stream.splitn(2, '.').map(|part| DIALECT.identifier(part)).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]

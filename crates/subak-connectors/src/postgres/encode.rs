@@ -16,7 +16,8 @@ const PIECE_LENGTH: usize = 256 * 1024;
 /// The pieces of a whole copy with the rows of a batch.
 pub(super) fn copy_of(batch: &Batch) -> Result<Vec<Bytes>, ConnectError> {
     let schema = batch.records.schema();
-    let columns: Vec<Values<'_>> = batch.records.columns().iter().map(Values::new).collect::<Result<_, _>>()?;
+    let arrays = batch.records.columns();
+    let columns: Vec<Values<'_>> = arrays.iter().map(Values::new).collect::<Result<_, _>>()?;
     let width = i16::try_from(columns.len())
         .map_err(|_| ConnectError::new(ConnectErrorKind::Config, "PostgreSQL knows at most 1,600 columns"))?;
     let mut pieces = Vec::new();
@@ -26,7 +27,11 @@ pub(super) fn copy_of(batch: &Batch) -> Result<Vec<Bytes>, ConnectError> {
     piece.put_i32(0);
     for row in 0..batch.row_count() {
         piece.put_i16(width);
-        for (at, values) in columns.iter().enumerate() {
+        for (at, (array, values)) in arrays.iter().zip(&columns).enumerate() {
+            if array.is_null(row) {
+                piece.put_i32(-1);
+                continue;
+            }
             values.put(row, &mut piece).map_err(|problem| {
                 let message = format!("column `{}`: {problem} ({})", schema.field(at).name(), batch.place(row));
                 ConnectError::new(ConnectErrorKind::ValueMisfit, message)
@@ -91,33 +96,8 @@ impl<'a> Values<'a> {
         })
     }
 
-    fn is_null(&self, row: usize) -> bool {
-        match self {
-            Self::Boolean(array) => array.is_null(row),
-            Self::Int8(array) => array.is_null(row),
-            Self::Int16(array) => array.is_null(row),
-            Self::Int32(array) => array.is_null(row),
-            Self::Int64(array) => array.is_null(row),
-            Self::UInt8(array) => array.is_null(row),
-            Self::UInt16(array) => array.is_null(row),
-            Self::UInt32(array) => array.is_null(row),
-            Self::UInt64(array) => array.is_null(row),
-            Self::Float32(array) => array.is_null(row),
-            Self::Float64(array) => array.is_null(row),
-            Self::Decimal(array, _) => array.is_null(row),
-            Self::Text(array) => array.is_null(row),
-            Self::Bytes(array) => array.is_null(row),
-            Self::Date(array) => array.is_null(row),
-            Self::Time(array) => array.is_null(row),
-            Self::Timestamp(array) => array.is_null(row),
-        }
-    }
-
+    /// Writes the value of a row that has one.
     fn put(&self, row: usize, out: &mut BytesMut) -> Result<(), String> {
-        if self.is_null(row) {
-            out.put_i32(-1);
-            return Ok(());
-        }
         match self {
             Self::Boolean(array) => sized(out, &[u8::from(array.value(row))]),
             Self::Int8(array) => sized(out, &i16::from(array.value(row)).to_be_bytes()),

@@ -8,10 +8,10 @@ use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::cursor::Tracker;
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, CursorBound, Dialect, ReadRequest, Source,
-    SourceItem, SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
+    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem,
+    SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
 };
-use subak_domain::{Column, DataType};
+use subak_domain::{Column, Cursor, DataType};
 use tokio_postgres::Client;
 
 use super::decode::Decoder;
@@ -61,14 +61,6 @@ async fn copy<T>(
     Ok(())
 }
 
-/// `schema.table` or `table`, quoted. A dot inside a name cannot be written; such tables can be reached by a view.
-fn quoted_stream(stream: &str) -> String {
-    match stream.split_once('.') {
-        Some((schema, name)) => format!("{}.{}", DIALECT.identifier(schema), DIALECT.identifier(name)),
-        None => DIALECT.identifier(stream),
-    }
-}
-
 async fn read_stream(database: Database, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
     let client = database.client().await?;
     let message = format!("cannot read `{}`", request.stream);
@@ -77,7 +69,7 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
         .batch_execute("begin isolation level repeatable read read only; set local row_security = off")
         .await
         .map_err(|error| failed(&message, &error))?;
-    let table = quoted_stream(&request.stream);
+    let table = DIALECT.stream(&request.stream);
     let declared = |name: &str| request.columns.get(name).copied();
     let columns = columns_of(&client, &format!("select * from {table}"), declared, &message).await.map_err(|mut error| {
         if error.kind == ConnectErrorKind::NotFound {
@@ -103,7 +95,11 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
     // The server tests the bounds where its order is ours; else they are tested here, over the whole table.
     let own = convert::logical_type(schema_of(std::slice::from_ref(column)).field(0).data_type());
     let is_pushed = own != DataType::Text && !column.is_cast && declared.is_none_or(|declared| declared == own);
-    let from = format!("{table} as t{}", if is_pushed { condition(bound) } else { String::new() });
+    let quoted = DIALECT.identifier(&bound.column);
+    // A literal takes the type of the column that it is compared with.
+    let test = |value: &Cursor, word: &str| format!("{quoted} {word} {}", DIALECT.literal(&value.value));
+    let condition = if is_pushed { bound.condition(&quoted, test) } else { String::new() };
+    let from = format!("{table} as t{condition}");
     let mut tracker = Tracker::new(bound.clone());
     copy(&client, columns, &from, &message, &producer, |batch| {
         let typed = match (declared, batch.column_by_name(&bound.column)) {
@@ -118,20 +114,6 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
         producer.send_async(item).await?;
     }
     Ok(())
-}
-
-/// The test for the bounds. A literal takes the type of the column that it is compared with.
-fn condition(bound: &CursorBound) -> String {
-    let column = DIALECT.identifier(&bound.column);
-    let low = bound.from.iter().map(|from| format!("{column} {} {}", bound.lower_word(), DIALECT.literal(&from.value)));
-    let high = bound.to.iter().map(|to| format!("{column} {} {}", bound.upper_word(), DIALECT.literal(&to.value)));
-    let tests: Vec<String> = low.chain(high).collect();
-    match (tests.is_empty(), bound.without_nulls) {
-        (true, false) => String::new(),
-        (true, true) => format!(" where {column} is not null"),
-        (false, true) => format!(" where {}", tests.join(" and ")),
-        (false, false) => format!(" where {column} is null or ({})", tests.join(" and ")),
-    }
 }
 
 #[async_trait]
@@ -154,7 +136,7 @@ impl Source for Database {
         for row in rows {
             let mut values = row.into_iter().map(|(_, value)| value.unwrap_or_default());
             let (name, key) = (values.next().unwrap_or_default(), values.next().unwrap_or_default());
-            let sql = format!("select * from {}", quoted_stream(&name));
+            let sql = format!("select * from {}", DIALECT.stream(&name));
             // A view that is broken is there all the same; its columns are not known.
             let columns = match columns_of(&client, &sql, |_| None, "cannot describe a table").await {
                 Ok(columns) => convert::columns_of(&schema_of(&columns)),

@@ -1,6 +1,7 @@
 //! Tables, cursors, the ledger of loads and the quarantine.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use subak_connect::reject::RejectStatus;
@@ -13,25 +14,24 @@ use super::error::failed;
 use super::load::PostgresLoad;
 use super::session::schema_of;
 use super::types::{self, ReadColumn};
-use super::{DIALECT, Database};
+use super::{DIALECT, Database, with_client};
 use crate::staging::{self, STAGE_PREFIX, Session, state};
 
 #[async_trait]
 impl Sink for Database {
     async fn describe(&self, table: &TableName) -> Result<Option<TableInfo>, ConnectError> {
         let (own, message) = (table.clone(), format!("cannot describe `{table}`"));
-        let known = self
-            .with(message.clone(), move |session| {
-                if session.relation(&own)?.is_none() {
-                    return Ok(None);
-                }
-                let row_count = session.count(&format!("select count(*) from {}", DIALECT.table(&own)))?;
-                let (cursor, row_count_committed) = state::stream(session, &own)?;
-                Ok(Some((row_count, cursor, row_count_committed, state::files(session, &own)?)))
-            })
-            .await?;
+        let client = Arc::new(self.client().await?);
+        let known = with_client(&client, message.clone(), move |session| {
+            if session.relation(&own)?.is_none() {
+                return Ok(None);
+            }
+            let row_count = session.count(&format!("select count(*) from {}", DIALECT.table(&own)))?;
+            let (cursor, row_count_committed) = state::stream(session, &own)?;
+            Ok(Some((row_count, cursor, row_count_committed, state::files(session, &own)?)))
+        })
+        .await?;
         let Some((row_count, cursor, row_count_committed, files)) = known else { return Ok(None) };
-        let client = self.client().await?;
         let sql = format!("select * from {}", DIALECT.table(table));
         let statement = client.prepare(&sql).await.map_err(|error| failed(&message, &error))?;
         let columns: Vec<ReadColumn> = statement.columns().iter().map(|column| ReadColumn::new(column, None)).collect();

@@ -119,14 +119,7 @@ fn condition(bound: &CursorBound) -> String {
         }
         _ => format!("{column} {word} ?"),
     };
-    let low = bound.from.iter().map(|from| test(from, bound.lower_word()));
-    let tests: Vec<String> = low.chain(bound.to.iter().map(|to| test(to, bound.upper_word()))).collect();
-    match (tests.is_empty(), bound.without_nulls) {
-        (true, false) => String::new(),
-        (true, true) => format!(" where {column} is not null"),
-        (false, true) => format!(" where {}", tests.join(" and ")),
-        (false, false) => format!(" where {column} is null or ({})", tests.join(" and ")),
-    }
+    bound.condition(&column, test)
 }
 
 /// The bound as a value of its type.
