@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Array, BooleanArray};
 use arrow::record_batch::RecordBatch;
 
 /// Upper bound for rows in one batch that a source yields.
@@ -20,6 +21,25 @@ pub struct Batch {
     pub records: RecordBatch,
     /// Where they came from, so that an error can name the place.
     pub origin: Origin,
+    /// Values that the types of the columns cannot hold, by row; NULL stands in their place.
+    pub misfits: Vec<Misfit>,
+}
+
+/// Key in the metadata of a field: its source may have values that its type cannot hold.
+pub const MAY_MISFIT: &str = "subak:may_misfit";
+
+/// A value of the source that the type of its column cannot hold. NULL stands in its place, and whoever takes the rows decides what becomes
+/// of it; where nobody said anything it stays NULL and is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// The position of the column.
+    pub column: usize,
+    /// The number of the row in the batch.
+    pub row: usize,
+    /// The value as the source writes it.
+    pub text: String,
+    /// What is wrong with it, in a few words: `not a date`.
+    pub problem: &'static str,
 }
 
 /// Where the rows of a batch came from.
@@ -36,7 +56,30 @@ pub struct Origin {
 impl Batch {
     /// Wraps rows of unknown origin.
     pub fn new(records: RecordBatch) -> Self {
-        Self { records, origin: Origin::default() }
+        Self { records, origin: Origin::default(), misfits: Vec::new() }
+    }
+
+    /// Puts other rows in place of these: those for which `keep` holds; all of them without it.
+    pub fn retain(&mut self, records: RecordBatch, keep: Option<&BooleanArray>) {
+        self.records = records;
+        let Some(keep) = keep else { return };
+        let is_kept = |row: usize| keep.is_valid(row) && keep.value(row);
+        if let Some(lines) = &self.origin.lines {
+            self.origin.lines = Some(lines.iter().enumerate().filter(|(row, _)| is_kept(*row)).map(|(_, line)| *line).collect());
+        }
+        if !self.misfits.is_empty() {
+            let numbers: Vec<usize> = (0..keep.len())
+                .scan(0, |next, row| {
+                    let number = *next;
+                    *next += usize::from(is_kept(row));
+                    Some(number)
+                })
+                .collect();
+            self.misfits.retain(|misfit| is_kept(misfit.row));
+            for misfit in &mut self.misfits {
+                misfit.row = numbers[misfit.row];
+            }
+        }
     }
 
     /// Number of rows.

@@ -173,7 +173,7 @@ pub fn to_declared(batch: Batch, columns: &BTreeMap<String, DataType>) -> Result
     let records = RecordBatch::try_new_with_options(schema, arrays, &options).map_err(|error| {
         ConnectError::new(ConnectErrorKind::Internal, "a converted batch does not fit its schema").because(error)
     })?;
-    Ok(Batch { records, origin: batch.origin })
+    Ok(Batch { records, ..batch })
 }
 
 /// A value as text for people.

@@ -22,7 +22,7 @@ pub mod sink;
 pub mod source;
 pub mod sql;
 
-pub use batch::{Batch, Origin};
+pub use batch::{Batch, Misfit, Origin};
 pub use config::{ConfigSchema, ConnectionConfig, Field, FieldKind};
 pub use connector::{Abilities, Connection, Connector, OpenRequest, Registry};
 pub use dialect::Dialect;

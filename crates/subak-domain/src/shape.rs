@@ -26,14 +26,21 @@ pub struct Shape {
     pub naming: Naming,
     /// What happens to columns and types that the table does not know.
     pub contract: Contract,
-    /// What happens to a value that does not fit its column.
-    pub on_reject: OnReject,
+    /// What happens to a value that does not fit its column, where something is said about it.
+    pub on_reject: Option<OnReject>,
     /// How many rows may be refused before the load fails.
     pub rejects_max: Option<Limit>,
     /// Nested lists that become tables of their own.
     pub children: Vec<Child>,
     /// The rows are change events.
     pub changes: Option<Changes>,
+}
+
+impl Shape {
+    /// What happens to a value that does not fit its column.
+    pub fn on_reject(&self) -> OnReject {
+        self.on_reject.unwrap_or_default()
+    }
 }
 
 /// What is said about one column.

@@ -236,7 +236,7 @@ impl Ingesting<'_> {
         let mut shape = self.ingest.shape.clone();
         if self.replayed.is_some() {
             // Rows that still do not fit stay where they are; the others are loaded.
-            shape.on_reject = OnReject::Quarantine;
+            shape.on_reject = Some(OnReject::Quarantine);
             for column in &mut shape.columns {
                 column.on_reject = column.on_reject.map(|_| OnReject::Quarantine);
             }
@@ -265,7 +265,7 @@ impl Ingesting<'_> {
             reading.first_rejects.extend(rejects.into_iter().take(room));
             return Ok(());
         }
-        let is_taken = self.ingest.shape.on_reject == OnReject::Quarantine
+        let is_taken = self.ingest.shape.on_reject == Some(OnReject::Quarantine)
             || first.column.as_ref().is_some_and(|column| self.is_quarantined(column));
         if !is_taken {
             return Err(untouched(first.to_error()));

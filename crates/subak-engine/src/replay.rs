@@ -60,6 +60,6 @@ impl Source for Rejects {
     fn read(&self, _: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
         let lines = (1..=self.rows.num_rows() as u64).collect();
         let origin = Origin { lines: Some(lines), ..Origin::default() };
-        stream::iter([Ok(SourceItem::Batch(Batch { records: self.rows.clone(), origin }))]).boxed()
+        stream::iter([Ok(SourceItem::Batch(Batch { origin, ..Batch::new(self.rows.clone()) }))]).boxed()
     }
 }

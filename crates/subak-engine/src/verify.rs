@@ -221,9 +221,9 @@ impl<'a> Comparison<'a> {
         let none = || ConnectError::new(ConnectErrorKind::Config, format!("connection `{}` cannot be read", ingest.from));
         let source = source.source().ok_or_else(none)?;
         let mut shape = ingest.shape.clone();
-        if shape.on_reject == OnReject::Error {
+        if shape.on_reject() == OnReject::Error {
             // A row that would have failed the load is not in the table, and no reason to stop here.
-            shape.on_reject = OnReject::Quarantine;
+            shape.on_reject = Some(OnReject::Quarantine);
         }
         shape.children.clear();
         let run = RunContext {

@@ -404,7 +404,7 @@ fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Na
 /// Refuses what needs rows of the table to be found again, where the destination replaces tables as a whole.
 fn refuse_rows(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Name, context: &mut Context<'_>) {
     let shape = &declaration.shape;
-    let is_quarantined = shape.on_reject == OnReject::Quarantine
+    let is_quarantined = shape.on_reject == Some(OnReject::Quarantine)
         || shape.contract == Contract::DiscardRow
         || shape.columns.iter().any(|column| column.on_reject == Some(OnReject::Quarantine));
     let wanted = [

@@ -45,7 +45,7 @@ pub(crate) fn read(fields: &Fields<'_>, shape: &mut Shape, context: &mut Context
         ("discard_value", Contract::DiscardValue),
     ];
     shape.contract = fields.word("contract", &contracts, context).unwrap_or(shape.contract);
-    shape.on_reject = fields.word("on_reject", &ON_REJECT, context).unwrap_or(shape.on_reject);
+    shape.on_reject = fields.word("on_reject", &ON_REJECT, context).or(shape.on_reject);
     shape.rejects_max = limit(fields, "rejects_max", context).or(shape.rejects_max);
     for (name, node) in fields.named("children", context) {
         shape.children.extend(child(name, node, context));

@@ -179,7 +179,7 @@ impl Output<'_> {
         self.flush_rejects()?;
         origin.path = self.relative(origin.file.as_ref());
         let records = self.with_origin(records, &origin)?;
-        let mut batch = Batch { records, origin };
+        let mut batch = Batch { origin, ..Batch::new(records) };
         if let Some(tracker) = &mut self.tracker {
             let column = self.request.cursor.as_ref().map(|bound| bound.column.as_str()).unwrap_or_default();
             let declared = self.request.columns.get(column);
@@ -189,11 +189,7 @@ impl Output<'_> {
                 _ => None,
             };
             let (records, keep) = tracker.take(&batch.records, typed)?;
-            if let (Some(keep), Some(lines)) = (keep, &batch.origin.lines) {
-                let kept = lines.iter().zip(keep.iter()).filter(|(_, keep)| *keep == Some(true)).map(|(line, _)| *line);
-                batch.origin.lines = Some(kept.collect());
-            }
-            batch.records = records;
+            batch.retain(records, keep.as_ref());
         }
         self.is_empty = false;
         Ok(self.producer.send(SourceItem::Batch(batch))?)

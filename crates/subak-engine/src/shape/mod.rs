@@ -150,7 +150,7 @@ impl Shaper {
             schema: Arc::new(Schema::new(fields)),
             positions,
             required,
-            on_reject: shape.on_reject,
+            on_reject: shape.on_reject(),
             mark,
             has_unchanged,
             expressions,
@@ -189,8 +189,10 @@ impl Shaper {
         let mut refused: Refused = BTreeMap::new();
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.plan.columns.len());
         let extracted = self.plan.extract(&batch.records)?;
-        for (column, array) in self.plan.columns.iter().zip(extracted) {
-            arrays.extend(convert_column(column, &array, &batch, &mut refused, &mut self.changes)?);
+        let mut texts = self.take_misfits(&batch, &mut refused)?;
+        for (at, (column, array)) in self.plan.columns.iter().zip(extracted).enumerate() {
+            let texts = texts.remove(&at).unwrap_or_default();
+            arrays.extend(convert_column(column, &array, texts, &batch, &mut refused, &mut self.changes)?);
         }
         self.plan.discard(&batch, &mut refused, &mut self.changes);
         let typed = Arc::new(Schema::new(self.plan.columns.iter().flat_map(PlannedColumn::fields).collect::<Vec<_>>()));
@@ -200,6 +202,39 @@ impl Shaper {
         }
         self.refuse_unknown_operations(&records, &batch, &mut refused)?;
         self.finish(&batch, records, refused)
+    }
+
+    /// Decides about values that the source could not express. Returns the texts that are kept, by column and row.
+    fn take_misfits(&mut self, batch: &Batch, refused: &mut Refused) -> Result<BTreeMap<usize, Texts>, ConnectError> {
+        let mut texts: BTreeMap<usize, Texts> = BTreeMap::new();
+        for misfit in &batch.misfits {
+            let Some((at, column)) = self.plan.fed_by(misfit.column) else { continue };
+            let shown: String = misfit.text.chars().take(80).collect();
+            match column.on_misfit {
+                OnReject::Error => {
+                    let message =
+                        format!("column `{}`: `{shown}` is {} ({})", column.source, misfit.problem, batch.place(misfit.row));
+                    let help = format!(
+                        "correct the value, declare `{}` as `text`, or say with `on_reject:` what becomes of such values",
+                        column.name
+                    );
+                    return Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help));
+                }
+                OnReject::Null => {
+                    self.changes.add(&column.name, &format!("{}, became NULL", misfit.problem), || batch.place(misfit.row));
+                }
+                OnReject::Text => {
+                    self.changes.add(&column.name, &format!("{}, kept as text", misfit.problem), || batch.place(misfit.row));
+                    texts.entry(at).or_default().insert(misfit.row, misfit.text.clone());
+                }
+                OnReject::Quarantine => {
+                    let reason = format!("column `{}`: `{shown}` is {}", column.source, misfit.problem);
+                    let value = Some(misfit.text.clone());
+                    refused.entry(misfit.row).or_insert(Misfit { reason, column: Some(column.name.clone()), value });
+                }
+            }
+        }
+        Ok(texts)
     }
 
     /// An event whose operation is none that is known says nothing that could be applied.
@@ -276,7 +311,7 @@ impl Shaper {
             origin.lines = lines;
             records = filter_record_batch(&records, &BooleanArray::from(wanted)).map_err(internal)?;
         }
-        Ok(Shaped { batch: Batch { records, origin }, rejects, filtered, children })
+        Ok(Shaped { batch: Batch { origin, ..Batch::new(records) }, rejects, filtered, children })
     }
 
     /// The columns for which the source said no value, by their names in the table.
@@ -397,6 +432,9 @@ fn evaluate(
     Ok(())
 }
 
+/// Texts of values that do not fit, by row.
+type Texts = BTreeMap<usize, String>;
+
 /// Rows that are refused by their number, and the first thing that is wrong with each.
 type Refused = BTreeMap<usize, Misfit>;
 
@@ -425,7 +463,7 @@ impl Misfit {
             path: batch.origin.path.clone(),
             line: batch.origin.lines.as_ref().and_then(|lines| lines.get(row)).copied(),
             key: (!key_texts.is_empty()).then(|| key_texts.join(", ")),
-            row: raw::row_json(&batch.records, row),
+            row: raw::row_json(batch, row),
         }
     }
 }
@@ -433,14 +471,21 @@ impl Misfit {
 fn convert_column(
     column: &PlannedColumn,
     array: &ArrayRef,
+    mut texts: Texts,
     batch: &Batch,
     refused: &mut Refused,
     changes: &mut Changes,
 ) -> Result<Vec<ArrayRef>, ConnectError> {
-    let Some(data_type) = column.convert_to else { return Ok(vec![Arc::clone(array)]) };
+    let with_texts = |result: ArrayRef, mut texts: Texts| {
+        if !column.keeps_text() {
+            return vec![result];
+        }
+        let texts: StringArray = (0..array.len()).map(|row| texts.remove(&row)).collect();
+        vec![result, Arc::new(texts)]
+    };
+    let Some(data_type) = column.convert_to else { return Ok(with_texts(Arc::clone(array), texts)) };
     let converted = convert::convert(array, data_type, column.format.as_deref(), &column.name)?;
     let mut result = converted.array;
-    let mut texts: BTreeMap<usize, String> = BTreeMap::new();
     for row in converted.misfits {
         let text = convert::text_at(array, row);
         match column.on_reject {
@@ -461,18 +506,20 @@ fn convert_column(
     if let Some(fill) = &column.typed_default
         && result.null_count() > 0
     {
-        result = filled(&result, fill, array)?;
+        let is_misfit = |row: usize| batch.misfits.iter().any(|misfit| misfit.row == row && column.is_fed_by(misfit.column));
+        result = filled(&result, fill, array, is_misfit)?;
     }
-    let mut arrays = vec![result];
-    if column.on_reject == OnReject::Text {
-        arrays.push(Arc::new((0..array.len()).map(|row| texts.remove(&row)).collect::<StringArray>()));
-    }
-    Ok(arrays)
+    Ok(with_texts(result, texts))
 }
 
 /// The column with `fill` where the source has no value. A value that did not fit stays NULL: the default is for what is not there.
-fn filled(array: &ArrayRef, fill: &ArrayRef, source: &ArrayRef) -> Result<ArrayRef, ConnectError> {
-    let is_absent = arrow::compute::is_null(source).map_err(internal)?;
+fn filled(
+    array: &ArrayRef,
+    fill: &ArrayRef,
+    source: &ArrayRef,
+    is_misfit: impl Fn(usize) -> bool,
+) -> Result<ArrayRef, ConnectError> {
+    let is_absent: BooleanArray = (0..source.len()).map(|row| Some(source.is_null(row) && !is_misfit(row))).collect();
     arrow::compute::kernels::zip::zip(&is_absent, &arrow::array::Scalar::new(Arc::clone(fill)), array).map_err(internal)
 }
 

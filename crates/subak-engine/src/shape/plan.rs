@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use serde_json::Value;
-use subak_connect::batch::OPEN_SCHEMA;
+use subak_connect::batch::{MAY_MISFIT, OPEN_SCHEMA};
 use subak_connect::sink::UNCHANGED;
 use subak_connect::{Batch, ConnectError, ConnectErrorKind, convert};
 use subak_domain::shape::{ColumnRule, Contract, Naming, OnReject, PathStep, ValuePath};
@@ -30,6 +30,10 @@ pub(super) struct PlannedColumn {
     /// How dates and times are written.
     pub(super) format: Option<String>,
     pub(super) on_reject: OnReject,
+    /// What becomes of values that the source could not express in the column's type.
+    pub(super) on_misfit: OnReject,
+    /// Whether the source may have such values.
+    may_misfit: bool,
     /// The value of rows that have none, as one row of the column's type.
     pub(super) typed_default: Option<ArrayRef>,
     /// Whether the table's column gets this type.
@@ -62,8 +66,17 @@ impl PlannedColumn {
         fields
     }
 
-    fn keeps_text(&self) -> bool {
-        self.on_reject == OnReject::Text && self.convert_to.is_some()
+    /// Whether its values come from a column of the source.
+    pub(super) fn is_fed_by(&self, source: usize) -> bool {
+        match &self.from {
+            From::Column(at) => *at == source,
+            From::Paths(paths) => paths.iter().any(|(at, _)| *at == source),
+            From::Nowhere => false,
+        }
+    }
+
+    pub(super) fn keeps_text(&self) -> bool {
+        (self.on_reject == OnReject::Text && self.convert_to.is_some()) || (self.on_misfit == OnReject::Text && self.may_misfit)
     }
 }
 
@@ -121,6 +134,12 @@ impl Plan {
             let from = if known.is_empty() { From::Nowhere } else { From::Paths(known) };
             plan.add(setting, rule.name.clone(), &wanted[0].to_string(), from, &ArrowType::Utf8, Some(rule))?;
         }
+        let may_misfit = |at: &usize| source.field(*at).metadata().contains_key(MAY_MISFIT);
+        for at in (0..source.fields().len()).filter(may_misfit) {
+            if let Some((column, _)) = plan.fed_by(at) {
+                plan.columns[column].may_misfit = true;
+            }
+        }
         plan.refuse_collisions(shape)?;
         Ok(plan)
     }
@@ -135,14 +154,16 @@ impl Plan {
         rule: Option<&ColumnRule>,
     ) -> Result<(), ConnectError> {
         let shape = setting.shape;
-        let on_reject = rule.and_then(|rule| rule.on_reject).unwrap_or(shape.on_reject);
+        let said = rule.and_then(|rule| rule.on_reject).or(shape.on_reject);
         let declared = rule.and_then(|rule| rule.data_type);
         let mut column = PlannedColumn {
             source: source.to_owned(),
             from,
             convert_to: declared,
             format: rule.and_then(|rule| rule.format.clone()),
-            on_reject,
+            on_reject: said.unwrap_or_default(),
+            on_misfit: said.unwrap_or(OnReject::Null),
+            may_misfit: false,
             typed_default: None,
             is_widened: false,
             arrow_type: declared.map_or_else(|| arriving.clone(), convert::arrow_type),
@@ -219,6 +240,11 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// The first column that takes its values from a column of the source.
+    pub(super) fn fed_by(&self, source: usize) -> Option<(usize, &PlannedColumn)> {
+        self.columns.iter().enumerate().find(|(_, column)| column.is_fed_by(source))
     }
 
     /// The values of each column as they stand in the source.

@@ -8,13 +8,19 @@ use arrow::datatypes::{DataType as ArrowType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use serde_json::{Map, Value};
 use subak_connect::batch::OPEN_SCHEMA;
-use subak_connect::{ConnectError, ConnectErrorKind, convert};
+use subak_connect::{Batch, ConnectError, ConnectErrorKind, convert};
 
 /// A row of the source as a JSON object of texts: exactly what arrived, so that it can be tried again.
-pub(super) fn row_json(records: &RecordBatch, row: usize) -> String {
+pub(super) fn row_json(batch: &Batch, row: usize) -> String {
     let mut object = Map::new();
-    for (field, array) in records.schema().fields().iter().zip(records.columns()) {
-        let value = if array.is_valid(row) { Value::from(convert::text_at(array, row)) } else { Value::Null };
+    let records = &batch.records;
+    for (at, (field, array)) in records.schema().fields().iter().zip(records.columns()).enumerate() {
+        let misfit = batch.misfits.iter().find(|misfit| misfit.row == row && misfit.column == at);
+        let value = match misfit {
+            Some(misfit) => Value::from(misfit.text.as_str()),
+            None if array.is_valid(row) => Value::from(convert::text_at(array, row)),
+            None => Value::Null,
+        };
         object.insert(field.name().clone(), value);
     }
     Value::Object(object).to_string()

@@ -1,7 +1,10 @@
 //! Shaping without expressions: those are tested where they are evaluated.
 
+use std::collections::HashMap;
+
 use arrow::array::Int64Array;
 use expect_test::{Expect, expect};
+use subak_connect::batch::MAY_MISFIT;
 use subak_connect::memory::rows;
 use subak_domain::shape::{Child, ColumnRule, Naming, ValuePath};
 
@@ -29,6 +32,10 @@ fn rule(name: &str, from: &[&str], data_type: Option<&str>) -> ColumnRule {
 
 /// Shapes one batch and compares the rows, the rejects and the counters, or the error.
 fn assert_shaped(shape: &Shape, held: Option<SchemaRef>, batch: RecordBatch, expect: Expect) {
+    assert_batch_shaped(shape, held, Batch::new(batch), &|shown| expect.assert_eq(shown));
+}
+
+fn assert_batch_shaped(shape: &Shape, held: Option<SchemaRef>, mut batch: Batch, expect: &dyn Fn(&str)) {
     let setting = Setting {
         shape,
         primary_key: &["id".to_owned()],
@@ -39,11 +46,11 @@ fn assert_shaped(shape: &Shape, held: Option<SchemaRef>, batch: RecordBatch, exp
         run_values: &BTreeMap::new(),
         programs: &NoPrograms,
     };
-    let lines = (2..2 + batch.num_rows() as u64).collect();
-    let origin = subak_connect::Origin { file: Some("in.csv".into()), lines: Some(lines), ..subak_connect::Origin::default() };
-    let shown = Shaper::new(&setting, &batch.schema())
+    let lines = (2..2 + batch.row_count() as u64).collect();
+    batch.origin = subak_connect::Origin { file: Some("in.csv".into()), lines: Some(lines), ..subak_connect::Origin::default() };
+    let shown = Shaper::new(&setting, &batch.records.schema())
         .and_then(|mut shaper| {
-            let shaped = shaper.run(Batch { records: batch, origin })?;
+            let shaped = shaper.run(batch)?;
             let mut text = table(&shaped.batch.records);
             for child in &shaped.children {
                 text.push_str(&format!("child {}", table(child)));
@@ -60,7 +67,7 @@ fn assert_shaped(shape: &Shape, held: Option<SchemaRef>, batch: RecordBatch, exp
             Ok(text)
         })
         .unwrap_or_else(|error| format!("{:?}: {error}", error.kind));
-    expect.assert_eq(&shown);
+    expect(&shown);
 }
 
 fn table(records: &RecordBatch) -> String {
@@ -117,11 +124,39 @@ fn values_come_out_of_json_with_defaults() {
 }
 
 #[test]
+fn every_policy_for_a_value_that_the_source_cannot_express() {
+    for (policy, expect) in [
+        (None, "id:text on_day:date\n  \"1\" -\n1 x on_day: not a date, became NULL (first in.csv:2)\n"),
+        (Some(OnReject::Null), "id:text on_day:date\n  \"1\" -\n1 x on_day: not a date, became NULL (first in.csv:2)\n"),
+        (Some(OnReject::Error), "ValueMisfit: column `on_day`: `0000-00-00` is not a date (in.csv:2)"),
+        (
+            Some(OnReject::Text),
+            "id:text on_day:date on_day__text:text\n  \"1\" - \"0000-00-00\"\n1 x on_day: not a date, kept as text (first in.csv:2)\n",
+        ),
+        (
+            Some(OnReject::Quarantine),
+            "id:text on_day:date\nreject in.csv:2 key Some(\"id=1\"): column `on_day`: `0000-00-00` is not a date <- \
+             {\"id\":\"1\",\"on_day\":\"0000-00-00\"}\n",
+        ),
+    ] {
+        let days = Field::new("on_day", ArrowType::Date32, true);
+        let days = days.with_metadata(HashMap::from([(MAY_MISFIT.to_owned(), "true".to_owned())]));
+        let schema = Arc::new(Schema::new(vec![Field::new("id", ArrowType::Utf8, true), days]));
+        let arrays: Vec<ArrayRef> =
+            vec![Arc::new(StringArray::from(vec!["1"])), arrow::array::new_null_array(&ArrowType::Date32, 1)];
+        let mut batch = Batch::new(RecordBatch::try_new(schema, arrays).expect("a batch"));
+        batch.misfits = vec![subak_connect::Misfit { column: 1, row: 0, text: "0000-00-00".to_owned(), problem: "not a date" }];
+        let shape = Shape { on_reject: policy, ..Shape::default() };
+        assert_batch_shaped(&shape, None, batch, &|shown| assert_eq!(shown, expect, "{policy:?}"));
+    }
+}
+
+#[test]
 fn every_policy_for_a_value_that_does_not_fit() {
     let batch = || rows(&[("id", &[Some("1"), Some("2"), None]), ("amount", &[Some("1.50"), Some("1,5"), Some("2")])]);
     let shape = |on_reject| Shape {
         columns: vec![rule("id", &[], Some("bigint")), rule("amount", &[], Some("decimal(10,2)"))],
-        on_reject,
+        on_reject: Some(on_reject),
         ..Shape::default()
     };
     assert_shaped(
@@ -240,7 +275,7 @@ fn types_follow_the_table_or_make_it_wider() {
     let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 5_000_000_000]));
     let texts: ArrayRef = Arc::new(StringArray::from(vec!["7", "x"]));
     let batch = RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("n", texts, true)]).expect("rows");
-    let shape = Shape { on_reject: OnReject::Quarantine, ..Shape::default() };
+    let shape = Shape { on_reject: Some(OnReject::Quarantine), ..Shape::default() };
     assert_shaped(
         &shape,
         Some(held),

@@ -1,6 +1,5 @@
 //! What decides whether an asset must be built again: the fields that its version is a digest of.
 
-use subak_domain::shape::OnReject;
 use subak_domain::{Ingest, Shape, StoredAs, Version};
 
 use crate::declare::{Common, QueryDeclaration};
@@ -41,7 +40,7 @@ pub(super) fn version_of(fields: &[(&str, &str)], more: &[(String, String)]) -> 
 pub(super) fn ingest_version(kind: &str, ingest: &Ingest, content: &str) -> Version {
     let cursor = ingest.cursor.as_ref().map_or_else(String::new, |cursor| cursor.column.clone());
     // How refusals are taken does not change what is meant by the rows.
-    let shape = Shape { on_reject: OnReject::default(), rejects_max: None, ..ingest.shape.clone() };
+    let shape = Shape { on_reject: None, rejects_max: None, ..ingest.shape.clone() };
     let shape = if shape == Shape::default() { String::new() } else { format!("{shape:?}") };
     let rows = format!("{:?} {:?}", ingest.latest, ingest.history);
     let columns = ingest.columns.iter().map(|(name, data_type)| (format!("column {name}"), data_type.to_string()));
