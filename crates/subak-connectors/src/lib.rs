@@ -2,15 +2,21 @@
 //!
 //! Deliberately not here: runs, retries, projects. A connector sees the seams of `subak-connect` and its own driver.
 
+#[cfg(feature = "mysql")]
+mod builder;
 #[cfg(feature = "duckdb")]
 pub mod duckdb;
 #[cfg(feature = "files")]
 pub mod files;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 mod plain;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod sslmode;
 #[cfg(any(feature = "duckdb", feature = "postgres", feature = "sqlite"))]
 mod staging;
 
@@ -29,6 +35,8 @@ pub static CONNECTORS: Registry = &[
     &duckdb::DuckDb,
     #[cfg(feature = "files")]
     &files::Files,
+    #[cfg(feature = "mysql")]
+    &mysql::MySql,
     #[cfg(feature = "postgres")]
     &postgres::Postgres,
     #[cfg(feature = "sqlite")]

@@ -221,10 +221,6 @@ impl<'a> Comparison<'a> {
         let none = || ConnectError::new(ConnectErrorKind::Config, format!("connection `{}` cannot be read", ingest.from));
         let source = source.source().ok_or_else(none)?;
         let mut shape = ingest.shape.clone();
-        if shape.on_reject() == OnReject::Error {
-            // A row that would have failed the load is not in the table, and no reason to stop here.
-            shape.on_reject = Some(OnReject::Quarantine);
-        }
         shape.children.clear();
         let run = RunContext {
             id: String::new(),
@@ -258,6 +254,8 @@ impl<'a> Comparison<'a> {
                     needs_key: matches!(ingest.mode, WriteMode::Merge | WriteMode::Snapshot),
                     held: Some(Arc::clone(table)),
                     can_widen: false,
+                    // A row that would have failed the load is not in the table, and no reason to stop here.
+                    on_error: OnReject::Quarantine,
                     deletes_on_exit: false,
                     run_values: &run.values(),
                     programs: programs.as_ref(),

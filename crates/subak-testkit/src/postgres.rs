@@ -1,19 +1,15 @@
 //! A PostgreSQL server of one test: in a folder of its own, on a free port, stopped by its process id.
 
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+
+use crate::server::{self, WAIT, WAIT_COUNT_MAX, free_port, is_root, run};
 
 /// Who connects, and with what.
 pub const USER: &str = "subak";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "sec'ret \\ pass";
-
-/// How often, and how long each time, a test waits for a server to start or end.
-const WAIT_COUNT_MAX: usize = 1000;
-const WAIT: Duration = Duration::from_millis(50);
 
 /// A running server.
 #[derive(Debug)]
@@ -41,22 +37,12 @@ fn programs() -> PathBuf {
 
 /// A command as a user that the server accepts: it refuses to run as root.
 fn command(program: &Path) -> Command {
-    if !nix_is_root() {
+    if !is_root() {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
     command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
     command
-}
-
-fn nix_is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 impl Postgres {
@@ -68,10 +54,9 @@ impl Postgres {
         let folder = tempfile::tempdir().expect("a folder");
         let password = folder.path().join("password");
         std::fs::write(&password, PASSWORD).expect("the password");
-        if nix_is_root() {
+        if is_root() {
             std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).expect("permissions");
-            let id = run(Command::new("id").args(["-u", "postgres"]));
-            let id = id.trim().parse().expect("the user postgres");
+            let id = server::user_id("postgres");
             chown(folder.path(), Some(id), None).expect("the folder's owner");
             chown(&password, Some(id), None).expect("the file's owner");
         }
@@ -82,8 +67,7 @@ impl Postgres {
             .arg(&password)
             .arg("--pgdata")
             .arg(&data));
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        let mut server = Self { folder, process: None, port };
+        let mut server = Self { folder, process: None, port: free_port() };
         server.resume();
         server.sql_in("postgres", "create database subak");
         server
@@ -126,13 +110,7 @@ impl Postgres {
     pub fn enable_tls(&self) -> PathBuf {
         let data = self.folder.path().join("data");
         let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
-        let mut openssl = command(Path::new("/usr/bin/openssl"));
-        run(openssl
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=subak", "-keyout"])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]));
+        server::self_signed(&mut command(Path::new("/usr/bin/openssl")), &key, &certificate);
         self.sql_in("postgres", "alter system set ssl = on");
         self.sql_in("postgres", "select pg_reload_conf()");
         let copy = self.folder.path().join("root.crt");

@@ -1,12 +1,15 @@
 //! The e-wallet cases: documents, a relational source in steps, change events. Expected tables come from other tools (see
 //! `parity/README.md`); tables are read back with DuckDB's own library, not through Subak.
 
+#[path = "support/secret.rs"]
+mod secret;
 #[path = "support/table.rs"]
 mod table;
 
 use std::path::{Path, PathBuf};
 
-use subak_testkit::{Sandbox, Table};
+use secret::set_secret;
+use subak_testkit::{MARIADB_PASSWORD, MARIADB_USER, MariaDb, Sandbox, Table};
 use table::read_table;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_subak");
@@ -151,8 +154,7 @@ fn relational(how: &str) -> String {
 }
 
 /// Every variant of the case by configuration alone, with the crash of run 4 at every point where it could matter.
-#[test]
-fn a_relational_source_in_steps() {
+fn follows_a_relational_source(new_project: &dyn Fn(&str) -> Sandbox, apply: &dyn Fn(&Sandbox, &str)) {
     let variants = [
         (
             "watermark_transaction_time",
@@ -168,21 +170,20 @@ fn a_relational_source_in_steps() {
         ("source_truth", "mode: replace", "rows_staged"),
     ];
     for (variant, how, crash_at) in variants {
-        let sandbox = Sandbox::new(BINARY, &[("subak.yml", PROJECT), ("assets/bronze/app.yml", &relational(how))]);
-        let source = rusqlite::Connection::open(sandbox.path().join("app.db")).expect("open");
+        let sandbox = new_project(&relational(how));
         let expect = |run: u32| {
             assert_equals(&sandbox, "bronze.fact_sales", &format!("s001_mysql_elt/expected/after_run{run}_{variant}.csv"));
             assert_accounted(&sandbox);
         };
-        source.execute_batch(&step("step1_initial.sql")).expect("step 1");
+        apply(&sandbox, "step1_initial.sql");
         sandbox.run(&["run", "--as-of", "2025-01-05 12:00:00"]).expect(0);
         expect(1);
-        source.execute_batch(&step("step2_changes.sql")).expect("step 2");
+        apply(&sandbox, "step2_changes.sql");
         sandbox.run(&["run", "--as-of", "2025-01-09 12:00:00"]).expect(0);
         expect(2);
         sandbox.run(&["run", "--as-of", "2025-01-09 12:00:00"]).expect(0);
         expect(3);
-        source.execute_batch(&step("step3_more.sql")).expect("step 3");
+        apply(&sandbox, "step3_more.sql");
         let died = sandbox.finish(
             sandbox.command(&["run", "bronze.fact_sales", "--as-of", "2025-01-13 00:00:00"]).env("SUBAK_CRASH_AT", crash_at),
         );
@@ -204,6 +205,36 @@ fn a_relational_source_in_steps() {
             assert!(verified.out.contains("equal"), "{}", verified.out);
         }
     }
+}
+
+#[test]
+fn a_relational_source_in_steps() {
+    follows_a_relational_source(
+        &|streams| Sandbox::new(BINARY, &[("subak.yml", PROJECT), ("assets/bronze/app.yml", streams)]),
+        &|sandbox, script| {
+            let source = rusqlite::Connection::open(sandbox.path().join("app.db")).expect("open");
+            source.execute_batch(&step(script)).expect(script);
+        },
+    );
+}
+
+#[test]
+fn a_relational_source_in_steps_from_mariadb() {
+    let server = MariaDb::start();
+    let new_project = |streams: &str| {
+        server.sql("drop database subak; create database subak character set utf8mb4");
+        let connection = format!(
+            "{{ type: mysql, host: 127.0.0.1, port: {}, database: subak, user: {MARIADB_USER}, password: \"${{secret:app}}\" }}",
+            server.port()
+        );
+        let project = PROJECT.replace("{ type: sqlite, path: app.db }", &connection);
+        let sandbox = Sandbox::new(BINARY, &[("subak.yml", &project), ("assets/bronze/app.yml", streams)]);
+        set_secret(&sandbox, "app", MARIADB_PASSWORD);
+        sandbox
+    };
+    follows_a_relational_source(&new_project, &|_, script| {
+        server.script(&parity(&format!("s001_mysql_elt/input/{script}")));
+    });
 }
 
 const EVENTS: &str = "ingest:

@@ -1,6 +1,8 @@
 //! PostgreSQL as source, destination and warehouse, on a server of each test's own. Results are read back with `psql` and DuckDB's own
 //! library, not through Subak.
 
+#[path = "support/secret.rs"]
+mod secret;
 #[path = "support/table.rs"]
 mod table;
 #[path = "support/warehouse.rs"]
@@ -8,6 +10,7 @@ mod warehouse;
 
 use std::path::Path;
 
+use secret::set_secret;
 use subak_testkit::{POSTGRES_PASSWORD, POSTGRES_USER, Postgres, Sandbox, Table};
 use table::read_table;
 use warehouse::{project, read};
@@ -21,15 +24,8 @@ fn with_server(server: &Postgres, files: &[(&str, &str)]) -> Sandbox {
         server.port()
     );
     sandbox.write("subak.yml", &format!("{config}{connection}"));
-    set_password(&sandbox, POSTGRES_PASSWORD);
+    set_secret(&sandbox, "pg_password", POSTGRES_PASSWORD);
     sandbox
-}
-
-fn set_password(sandbox: &Sandbox, password: &str) {
-    let path = sandbox.path().join(".subak/secrets/pg_password");
-    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-    std::fs::write(&path, password).expect("a secret");
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("permissions");
 }
 
 /// The rows as lines with commas, NULL as `NULL`.
@@ -353,16 +349,16 @@ fn what_a_server_refuses_is_told() {
         assert!(!failed.err.contains(POSTGRES_PASSWORD), "{}", failed.err);
     };
     fails(&["there is no stream `nowhere`"]);
-    set_password(&sandbox, "wrong");
+    set_secret(&sandbox, "pg_password", "wrong");
     fails(&["password authentication failed", "correct `user:` and `password:`"]);
-    set_password(&sandbox, POSTGRES_PASSWORD);
+    set_secret(&sandbox, "pg_password", POSTGRES_PASSWORD);
     sandbox.write("subak.yml", &config.replace("database: subak", "database: nothing"));
     fails(&["database \"nothing\" does not exist", "correct `database:`"]);
     sandbox.write("subak.yml", &config.replace("host: 127.0.0.1", "host: no.such.host.invalid"));
     fails(&["cannot connect to `subak` on no.such.host.invalid", "are `host:` and `port:` right?"]);
     // A reader who may not see every row is told so, instead of getting some.
     sandbox.write("subak.yml", &config.replace(&format!("user: {POSTGRES_USER}"), "user: clerk"));
-    set_password(&sandbox, "clerk");
+    set_secret(&sandbox, "pg_password", "clerk");
     sandbox.write("assets/t.yml", &stream("secrets"));
     fails(&["permission denied for table secrets"]);
     sandbox.write("assets/t.yml", &stream("own"));

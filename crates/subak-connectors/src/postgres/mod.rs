@@ -26,6 +26,7 @@ use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::session::PostgresSession;
+use crate::sslmode;
 
 /// How PostgreSQL writes SQL.
 pub static DIALECT: Dialect = Dialect {
@@ -81,18 +82,8 @@ impl Connector for Postgres {
             field("database", FieldKind::Text, true, "The database."),
             field("user", FieldKind::Text, true, "Who connects."),
             field("password", FieldKind::Secret, false, "The password, where the server asks for one."),
-            field(
-                "sslmode",
-                FieldKind::Word(tls::MODES),
-                false,
-                "Encryption: `disable`; `prefer` (the default) where the server has it; `require`; `verify-full`, which also proves by certificate that it is the server.",
-            ),
-            field(
-                "sslrootcert",
-                FieldKind::Path,
-                false,
-                "With `verify-full`: the certificates that are trusted, in PEM. By default those of the system.",
-            ),
+            sslmode::FIELDS[0],
+            sslmode::FIELDS[1],
         ];
         ConfigSchema { connection: CONNECTION, stream: &[] }
     }

@@ -11,8 +11,7 @@ use subak_connect::{ConnectError, ConnectErrorKind};
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The words of `sslmode`.
-pub(super) const MODES: &[&str] = &["disable", "prefer", "require", "verify-full"];
+use crate::sslmode::refuse_unused_root;
 
 /// The driver's mode.
 pub(super) fn mode(word: &str) -> SslMode {
@@ -28,10 +27,7 @@ pub(super) fn mode(word: &str) -> SslMode {
 pub(super) fn connector(name: &str, word: &str, root_file: Option<&str>) -> Result<MakeRustlsConnect, ConnectError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let refused = |message: String| ConnectError::new(ConnectErrorKind::Config, format!("connection `{name}`: {message}"));
-    if root_file.is_some() && word != "verify-full" {
-        let help = "set `sslmode: verify-full`, or remove `sslrootcert:`";
-        return Err(refused(format!("`sslmode: {word}` verifies nothing, and `sslrootcert` says by what")).help(help));
-    }
+    refuse_unused_root(name, word, root_file)?;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| refused("encryption cannot be set up".to_owned()).because(error))?;

@@ -59,7 +59,7 @@ impl ChildShaper {
             columns: child.columns.clone(),
             key: setting.primary_key.to_vec(),
             schema,
-            on_reject: setting.shape.on_reject(),
+            on_reject: setting.policy(setting.shape.on_reject()),
         })
     }
 

@@ -35,11 +35,20 @@ pub(crate) struct Setting<'a> {
     pub(crate) held: Option<SchemaRef>,
     /// Whether types of columns that are there can be changed.
     pub(crate) can_widen: bool,
+    /// What becomes of rows that would fail a load.
+    pub(crate) on_error: OnReject,
     /// Whether a row that fails the filter deletes the one in the table.
     pub(crate) deletes_on_exit: bool,
     /// Texts for `run.id`, `run.started_at` and `as_of` in expressions.
     pub(crate) run_values: &'a BTreeMap<String, String>,
     pub(crate) programs: &'a dyn RowPrograms,
+}
+
+impl Setting<'_> {
+    /// What becomes of a value for which this is said.
+    fn policy(&self, said: OnReject) -> OnReject {
+        if said == OnReject::Error { self.on_error } else { said }
+    }
 }
 
 /// Rows of a batch after shaping.
@@ -150,7 +159,7 @@ impl Shaper {
             schema: Arc::new(Schema::new(fields)),
             positions,
             required,
-            on_reject: shape.on_reject(),
+            on_reject: setting.policy(shape.on_reject()),
             mark,
             has_unchanged,
             expressions,

@@ -1,0 +1,183 @@
+//! MySQL and MariaDB: source by the binary protocol.
+
+mod decode;
+mod error;
+mod read;
+mod types;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
+use subak_connect::{
+    Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
+    Source,
+};
+use subak_domain::Writes;
+
+use crate::sslmode;
+
+/// How MySQL writes SQL.
+pub static DIALECT: Dialect = Dialect {
+    name: "mysql",
+    quote: '`',
+    null_safe_equal: "<=>",
+    exact_order: "",
+    row_ids: &["__subak_row"],
+    row_column: Some(("__subak_row", "bigint not null auto_increment primary key")),
+    matches: "({value} regexp concat('^(?:', {pattern}, ')$'))",
+    position: "instr",
+    has_schemas: true,
+    schema_default: "",
+};
+
+/// How long a server may take to answer a new connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the server waits for a reader that is busy.
+const SLOW_READER_SECONDS: u32 = 3600;
+
+/// The connector.
+#[derive(Debug)]
+pub struct MySql;
+
+#[async_trait]
+impl Connector for MySql {
+    fn kind(&self) -> &'static str {
+        "mysql"
+    }
+
+    fn summary(&self) -> &'static str {
+        "MySQL 8 and newer, MariaDB 10.6 and newer: tables are read by the binary protocol"
+    }
+
+    fn config(&self) -> ConfigSchema {
+        const fn field(name: &'static str, kind: FieldKind, is_required: bool, doc: &'static str) -> Field {
+            Field { name, kind, is_required, doc }
+        }
+        const CONNECTION: &[Field] = &[
+            field(
+                "host",
+                FieldKind::Text,
+                false,
+                "Name or address of the server, or the path of its socket. By default `localhost`.",
+            ),
+            field("port", FieldKind::Integer, false, "Its port. By default `3306`."),
+            field("database", FieldKind::Text, true, "The database."),
+            field("user", FieldKind::Text, true, "Who connects."),
+            field("password", FieldKind::Secret, false, "The password, where the server asks for one."),
+            sslmode::FIELDS[0],
+            sslmode::FIELDS[1],
+        ];
+        ConfigSchema { connection: CONNECTION, stream: &[] }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { source: true, writes: Writes::Nothing, sql: None, schemas: true }
+    }
+
+    async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
+        let database = Database::new(&request)?;
+        database.client().await?;
+        Ok(Arc::new(database))
+    }
+}
+
+/// One configured database. Each operation connects anew.
+#[derive(Clone)]
+pub(crate) struct Database {
+    options: Opts,
+    /// How it connects where encryption is only preferred and the server has none.
+    plain: Option<Opts>,
+    setup: Arc<[String]>,
+    name: Arc<str>,
+}
+
+impl Database {
+    fn new(request: &OpenRequest) -> Result<Self, ConnectError> {
+        let values = &request.config;
+        let text = |key: &str| values.get(key).filter(|text| !text.is_empty());
+        let word = text("sslmode").unwrap_or("prefer");
+        let root = text("sslrootcert");
+        sslmode::refuse_unused_root(&request.name, word, root)?;
+        let port = text("port").unwrap_or("3306").parse::<u16>().map_err(|error| {
+            let message = format!("connection `{}`: `port` must be a number up to 65535", request.name);
+            ConnectError::new(ConnectErrorKind::Config, message).because(error)
+        })?;
+        let host = text("host").unwrap_or("localhost");
+        let password = values.secrets.get("password").map(subak_domain::Secret::expose).or_else(|| text("password"));
+        let mut options = OptsBuilder::default()
+            .tcp_port(port)
+            .db_name(text("database"))
+            .user(text("user"))
+            .pass(password)
+            .prefer_socket(false)
+            .stmt_cache_size(0)
+            .tcp_keepalive(Some(Duration::from_mins(1)));
+        options = if host.starts_with('/') { options.socket(Some(host)) } else { options.ip_or_hostname(host) };
+        let encryption = (word != "disable" && !host.starts_with('/')).then(|| encryption(word, root));
+        let plain = (word == "prefer" && encryption.is_some()).then(|| Opts::from(options.clone()));
+        let mut setup = vec![format!(
+            "set session time_zone = '+00:00', net_write_timeout = {SLOW_READER_SECONDS}, net_read_timeout = {SLOW_READER_SECONDS}"
+        )];
+        if request.is_read_only {
+            setup.push("set session transaction read only".to_owned());
+        }
+        let options = Opts::from(options.ssl_opts(encryption));
+        Ok(Self { options, plain, setup: setup.into(), name: request.name.as_str().into() })
+    }
+
+    /// Where it connects to, for people.
+    fn place(&self) -> String {
+        let database = self.options.db_name().unwrap_or_default();
+        match self.options.socket() {
+            Some(socket) => format!("`{database}` at {socket}"),
+            None => format!("`{database}` on {}:{}", self.options.ip_or_hostname(), self.options.tcp_port()),
+        }
+    }
+
+    /// A connection of its own. It ends when it is dropped.
+    async fn client(&self) -> Result<Conn, ConnectError> {
+        let mut client = match (self.connect(&self.options).await?, &self.plain) {
+            (Err(error), Some(plain)) if error::is_plain_only(&error) => self.connect(plain).await?,
+            (result, _) => result,
+        }
+        .map_err(|error| error::opening(&self.name, &self.place(), &error))?;
+        for sql in &*self.setup {
+            client.query_drop(sql).await.map_err(|error| error::opening(&self.name, &self.place(), &error))?;
+        }
+        Ok(client)
+    }
+
+    async fn connect(&self, options: &Opts) -> Result<Result<Conn, mysql_async::Error>, ConnectError> {
+        tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options.clone())).await.map_err(|_| {
+            let message = format!("connection `{}`: {} does not answer", self.name, self.place());
+            ConnectError::new(ConnectErrorKind::Unavailable, message)
+                .help("is the server running, and are `host:` and `port:` right?")
+        })
+    }
+}
+
+fn encryption(word: &str, root: Option<&str>) -> SslOpts {
+    let options = SslOpts::default();
+    match (word, root) {
+        ("verify-full", Some(root)) => {
+            options.with_root_certs(vec![PathBuf::from(root).into()]).with_disable_built_in_roots(true)
+        }
+        ("verify-full", None) => {
+            let known = rustls_native_certs::load_native_certs().certs;
+            let roots = known.into_iter().map(|certificate| certificate.to_vec().into()).collect();
+            options.with_root_certs(roots).with_disable_built_in_roots(true)
+        }
+        _ => options.with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true),
+    }
+}
+
+impl Connection for Database {
+    fn source(&self) -> Option<&dyn Source> {
+        Some(self)
+    }
+}

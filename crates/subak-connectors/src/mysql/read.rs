@@ -1,0 +1,233 @@
+//! Reading tables, views and queries.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+use subak_connect::blocking::{Producer, Stopped};
+use subak_connect::cursor::Tracker;
+use subak_connect::{
+    Batch, ConnectError, ConnectErrorKind, CursorBound, ReadRequest, Source, SourceItem, StreamInfo, blocking, convert,
+};
+use subak_domain::{Column, Cursor, DataType};
+
+use super::decode::Decoder;
+use super::error::failed;
+use super::types::{Form, ReadColumn, catalog_type, schema_of};
+use super::{DIALECT, Database};
+
+/// What a query returns, by the declared types.
+async fn columns_of(
+    client: &mut Conn,
+    sql: &str,
+    declared: impl Fn(&str) -> Option<DataType>,
+    message: &str,
+) -> Result<Vec<ReadColumn>, ConnectError> {
+    let statement = client.prep(sql).await.map_err(|error| failed(message, &error))?;
+    let columns = statement.columns().iter().map(|column| ReadColumn::new(column, declared(&column.name_str()))).collect();
+    drop(client.close(statement).await);
+    Ok(columns)
+}
+
+/// Runs a query and hands over batches; at least one, which may be empty.
+async fn select<T>(
+    client: &mut Conn,
+    columns: Vec<ReadColumn>,
+    sql: &str,
+    message: &str,
+    producer: &Producer<T>,
+    mut item: impl FnMut(Batch) -> Result<T, ConnectError>,
+) -> Result<(), Stopped> {
+    let mut result = client.exec_iter(sql, ()).await.map_err(|error| failed(message, &error))?;
+    let mut decoder = Decoder::new(columns);
+    while let Some(row) = result.next().await.map_err(|error| failed(message, &error))? {
+        if let Some(batch) = decoder.take(row)? {
+            producer.send_async(item(batch)?).await?;
+        }
+    }
+    if let Some(batch) = decoder.end()? {
+        producer.send_async(item(batch)?).await?;
+    }
+    Ok(())
+}
+
+/// What is selected from a table: all columns, those too that `*` leaves out.
+async fn everything(client: &mut Conn, stream: &str, message: &str) -> Result<String, ConnectError> {
+    let (schema, table) = stream.split_once('.').map_or((None, stream), |(schema, table)| (Some(schema), table));
+    let schema = schema.map_or_else(|| "database()".to_owned(), |schema| DIALECT.literal(schema));
+    let sql = format!(
+        "select column_name from information_schema.columns where table_schema = {schema} and table_name = {} \
+         and extra like '%INVISIBLE%' order by ordinal_position",
+        DIALECT.literal(table)
+    );
+    let hidden: Vec<String> = client.query(sql).await.map_err(|error| failed(message, &error))?;
+    let mut list = "t.*".to_owned();
+    for name in hidden {
+        list.push_str(", t.");
+        list.push_str(&DIALECT.identifier(&name));
+    }
+    Ok(list)
+}
+
+/// A bound as the server compares it: numbers as numbers, times as it writes them. `None` for types that are compared here.
+fn literal(form: Form, cursor: &Cursor) -> Option<String> {
+    match form {
+        Form::Int8 | Form::Int16 | Form::Int32 | Form::Int64 => cursor.value.parse::<i64>().ok().map(|number| number.to_string()),
+        Form::UInt8 | Form::UInt16 | Form::UInt32 | Form::UInt64 => {
+            cursor.value.parse::<i128>().ok().map(|number| number.to_string())
+        }
+        Form::Decimal { .. } => {
+            let is_number = cursor.value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
+            is_number.then(|| cursor.value.clone())
+        }
+        Form::Date => Some(format!("date{}", DIALECT.literal(&cursor.value))),
+        Form::DateTime | Form::Timestamp => {
+            let wall = cursor.value.trim_end_matches('Z').replace('T', " ");
+            Some(format!("timestamp{}", DIALECT.literal(&wall)))
+        }
+        _ => None,
+    }
+}
+
+/// The bounds as a `where` clause; empty where the server's order is not ours.
+fn condition(bound: &CursorBound, column: &ReadColumn, declared: Option<DataType>) -> String {
+    let own = convert::logical_type(schema_of(std::slice::from_ref(column)).field(0).data_type());
+    let bounds = [&bound.from, &bound.to];
+    let is_pushed = column.form == column.own
+        && declared.is_none_or(|declared| declared == own)
+        && bounds.into_iter().flatten().all(|cursor| literal(column.form, cursor).is_some());
+    if !is_pushed {
+        return String::new();
+    }
+    let quoted = format!("t.{}", DIALECT.identifier(&bound.column));
+    let mut condition =
+        bound.condition(&quoted, |value, word| format!("{quoted} {word} {}", literal(column.form, value).unwrap_or_default()));
+    if matches!(column.form, Form::Date | Form::DateTime | Form::Timestamp) && !condition.is_empty() && !bound.without_nulls {
+        // Zero dates stand below everything and have no value that a cursor could stand on: like NULL they come each time.
+        condition.push_str(&format!(" or month({quoted}) = 0 or day({quoted}) = 0"));
+    }
+    condition
+}
+
+async fn read_stream(database: Database, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
+    let mut client = database.client().await?;
+    let message = format!("cannot read `{}`", request.stream);
+    // What is read is one state of the stream, and nothing is changed by reading it.
+    for sql in [
+        "set session sql_mode = ''",
+        "set session transaction isolation level repeatable read",
+        "start transaction with consistent snapshot, read only",
+    ] {
+        client.query_drop(sql).await.map_err(|error| failed(&message, &error))?;
+    }
+    let table = DIALECT.stream(&request.stream);
+    let declared = |name: &str| request.columns.get(name).copied();
+    let list = everything(&mut client, &request.stream, &message).await?;
+    let sql = format!("select {list} from {table} as t");
+    let columns = columns_of(&mut client, &sql, declared, &message).await.map_err(|mut error| {
+        if error.kind == ConnectErrorKind::NotFound {
+            error.message = format!("there is no stream `{}`", request.stream);
+        }
+        error
+    })?;
+    let Some(bound) = &request.cursor else {
+        select(&mut client, columns, &sql, &message, &producer, |batch| Ok(SourceItem::Batch(batch))).await?;
+        return Ok(());
+    };
+    let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
+        return Err(convert::missing_column(&bound.column, &schema_of(&columns)).into());
+    };
+    let declared = request.columns.get(&bound.column).copied();
+    let sql = format!("{sql}{}", condition(bound, column, declared));
+    let mut tracker = Tracker::new(bound.clone());
+    select(&mut client, columns, &sql, &message, &producer, |mut batch| {
+        let typed = match (declared, batch.records.column_by_name(&bound.column)) {
+            (Some(data_type), Some(array)) => Some(convert::convert(array, data_type, None, &bound.column)?.array),
+            _ => None,
+        };
+        let (records, keep) = tracker.take(&batch.records, typed)?;
+        batch.retain(records, keep.as_ref());
+        Ok(SourceItem::Batch(batch))
+    })
+    .await?;
+    for item in tracker.items() {
+        producer.send_async(item).await?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Source for Database {
+    /// Lists the tables and views of every database but the server's own and ours.
+    async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectError> {
+        let mut client = self.client().await?;
+        let message = "cannot list tables";
+        let sql = "select concat(c.table_schema, '.', c.table_name), c.column_name, lower(c.data_type), lower(c.column_type), \
+                   c.numeric_precision, c.numeric_scale, coalesce(k.ordinal_position, 0) from information_schema.columns as c \
+                   left join information_schema.key_column_usage as k on k.table_schema = c.table_schema and k.table_name = c.table_name \
+                   and k.column_name = c.column_name and k.constraint_name = 'PRIMARY' \
+                   where c.table_schema not in ('mysql', 'information_schema', 'performance_schema', 'sys', '_subak') \
+                   and c.table_name not like '\\_\\_subak\\_%' order by c.table_schema, c.table_name, c.ordinal_position";
+        let rows: Vec<Row> = client.query(sql).await.map_err(|error| failed(message, &error))?;
+        let mut streams: Vec<StreamInfo> = Vec::new();
+        let mut keys: BTreeMap<u64, String> = BTreeMap::new();
+        for mut row in rows {
+            let text = |row: &mut Row, at: usize| row.take::<Option<String>, _>(at).flatten().unwrap_or_default();
+            let [name, column, word, whole] = [0, 1, 2, 3].map(|at| text(&mut row, at));
+            let number = |row: &mut Row, at: usize| row.take::<Option<u64>, _>(at).flatten();
+            let [precision, scale] = [4, 5].map(|at| number(&mut row, at).and_then(|number| u8::try_from(number).ok()));
+            let key = number(&mut row, 6).unwrap_or(0);
+            if streams.last().is_none_or(|stream| stream.name != name) {
+                keys.clear();
+                streams.push(StreamInfo { name, columns: Vec::new(), primary_key: Vec::new() });
+            }
+            let Some(stream) = streams.last_mut() else { continue };
+            if key > 0 {
+                keys.insert(key, column.clone());
+                stream.primary_key = keys.values().cloned().collect();
+            }
+            stream.columns.push(Column { name: column, data_type: catalog_type(&word, &whole, precision, scale) });
+        }
+        Ok(streams)
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
+        let database = self.clone();
+        blocking::produce_async(move |producer| read_stream(database, request, producer))
+    }
+
+    async fn probe(&self) -> Result<(), ConnectError> {
+        self.client().await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use subak_connect::{ConnectionConfig, OpenRequest, conformance};
+    use subak_domain::Secret;
+    use subak_testkit::{MARIADB_PASSWORD, MARIADB_USER, MariaDb};
+
+    use super::*;
+
+    fn database(server: &MariaDb) -> Database {
+        let mut config = ConnectionConfig::default();
+        for (key, value) in [("host", "127.0.0.1"), ("database", "subak"), ("user", MARIADB_USER)] {
+            config.values.insert(key.to_owned(), value.to_owned());
+        }
+        config.values.insert("port".to_owned(), server.port().to_string());
+        config.secrets.insert("password".to_owned(), Secret::new(MARIADB_PASSWORD));
+        Database::new(&OpenRequest { name: "shop".to_owned(), config, ..OpenRequest::default() }).expect("a configuration")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn conforms() {
+        let server = MariaDb::start();
+        let database = database(&server);
+        server.sql("create table src (id bigint, note text); insert into src select seq, 'x' from seq_0_to_49999 union all select 49999, 'tie'");
+        let highest = Cursor { column: "id".into(), value: "49999".into(), data_type: DataType::BigInt };
+        let request = ReadRequest { stream: "subak.src".into(), ..ReadRequest::default() };
+        conformance::source(&database, request, &highest, 2).await;
+    }
+}
