@@ -1,4 +1,4 @@
-"""Moving 5 million rows out of PostgreSQL, on a server of the run's own. What servers cost is not counted; what the client process costs is."""
+"""Moving 5 million rows out of PostgreSQL and MariaDB, on a server of the run's own. What servers cost is not counted; what the client process costs is."""
 import contextlib, json, os, pathlib, pwd, shutil, socket, subprocess, sys, tempfile, time
 
 from common import ROOT, cost, paired, peer
@@ -77,3 +77,66 @@ def postgres():
         paired("PostgreSQL to PostgreSQL", {"subak": to_postgres, "DuckDB's own extension": lambda: tool("copy", "peer")})
         found = subprocess.run([*psql(port), "-c", FACTS + "moved"], check=True, text=True, stdout=subprocess.PIPE).stdout.strip().split("|")
         same(port, found)
+
+@contextlib.contextmanager
+def mariadb_server():
+    """A server with the table `tx`; its port and a command that runs SQL."""
+    if not pathlib.Path("/usr/sbin/mariadbd").exists():
+        sys.exit("bench: MariaDB is not installed; `make setup` does it")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        store, user = pathlib.Path(folder) / "data", []
+        store.mkdir()
+        if os.getuid() == 0:
+            os.chown(store, pwd.getpwnam("mysql").pw_uid, -1)
+            user = ["--user=mysql"]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(["mariadb-install-db", "--no-defaults", f"--datadir={store}", "--auth-root-authentication-method=normal", *user], check=True, **quiet)
+        settings = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={store}/s", f"--datadir={store}", "--innodb-buffer-pool-size=1G",
+                    "--innodb-flush-log-at-trx-commit=0", "--performance-schema=OFF", "--local-infile=1", "--innodb-log-file-size=1G"]
+        process = subprocess.Popen(["/usr/sbin/mariadbd", "--no-defaults", *settings, *user], **quiet)
+        sql = ["mariadb", "--no-defaults", "-u", "root", f"--socket={store}/s", "-N", "-B", "--local-infile=1"]
+        try:
+            while subprocess.run([*sql, "-e", "select 1"], **quiet).returncode != 0:
+                time.sleep(0.1)
+            columns = "id bigint primary key, account_id int, merchant_id int, amount decimal(18,2), status varchar(10), created_at datetime(6), payload longtext, note text"
+            read = f"load data local infile '{data() / 'base.csv'}' into table shop.tx fields terminated by ',' optionally enclosed by '\"' escaped by '' ignore 1 lines " \
+                   "(id, account_id, merchant_id, amount, status, created_at, payload, @note) set note = nullif(@note, '')"
+            subprocess.run([*sql, "-e", f"create database shop character set utf8mb4; create user subak@localhost identified by 'subak'; grant all on shop.* to subak@localhost; "
+                                        f"create table shop.tx ({columns}); set unique_checks = 0; {read}; analyze table shop.tx"], check=True, stdout=subprocess.DEVNULL)
+            yield port, sql
+        finally:
+            process.terminate()
+            process.wait()
+
+def mariadb():
+    with mariadb_server() as (port, sql):
+        connection = f"  shop: {{ type: mysql, host: 127.0.0.1, port: {port}, database: shop, user: subak, password: subak, sslmode: disable }}\n"
+        def moved(name, to):
+            folder = project(name, f"ingest:\n  from: shop\n  to: {to}\n  streams:\n    moved: {{ stream: tx, mode: replace }}\n")
+            with open(folder / "subak.yml", "a") as file:
+                file.write(connection)
+            return folder
+        facts = "select count(*), sum(id), sum(amount), count(note), sum(char_length(note)), sum(char_length(payload)), date_format(max(created_at), '%Y-%m-%d %H:%i:%s.%f') from shop.tx"
+        expected = subprocess.run([*sql, "-e", facts], check=True, text=True, stdout=subprocess.PIPE).stdout.strip().split("\t")
+        def proved(path):
+            found = json.loads(cost([peer("mariadb"), ROOT / "bench/peers/mariadb.py", "facts", port, path])["out"])
+            if [str(value) for value in found] != expected:
+                sys.exit(f"bench: {found} was moved instead of {expected}")
+        tool = lambda what, out: cost([peer("mariadb"), ROOT / "bench/peers/mariadb.py", what, port, out])
+        floor = lambda: cost(["sh", "-c", 'exec "$@" > /dev/null', "sh", *sql, "--quick", "-e", "select * from shop.tx"])
+        table, parquet = moved("shop-table", "warehouse"), moved("shop-parquet", "lake")
+        def to_table():
+            cold(table, "warehouse.duckdb", "warehouse.duckdb.wal")
+            return run(table, "run")
+        paired("MariaDB to DuckDB", {"subak": to_table, "ConnectorX, whole": lambda: tool("table", table / "peer.duckdb"),
+                                     "ConnectorX, stream": lambda: tool("stream", table / "peer.duckdb"), "floor: mariadb --quick": floor})
+        proved(table / "warehouse.duckdb")
+        def to_parquet():
+            cold(parquet, "lake")
+            return run(parquet, "run")
+        paired("MariaDB to Parquet (zstd)", {"subak": to_parquet, "ConnectorX, stream": lambda: tool("parquet", parquet / "peer.parquet")})
+        proved(parquet / "lake/moved.parquet")

@@ -12,8 +12,14 @@ pub struct Dialect {
     pub name: &'static str,
     /// The character around identifiers.
     pub quote: char,
-    /// The comparison that holds for two NULLs too, in the form that the system can look up instead of scanning.
+    /// The comparison that holds for two NULLs too, in the form that the system can look up instead of scanning; empty where there is none.
     pub null_safe_equal: &'static str,
+    /// Whether a backslash in a literal or a quoted name escapes what follows.
+    pub escapes: bool,
+    /// A `{value}` as text; NULL stays NULL.
+    pub text: &'static str,
+    /// Whether a subquery may name columns of the query around it.
+    pub correlates: bool,
     /// What stands behind an expression so that decimals, unsigned integers and times with a zone compare by their values, where the
     /// system keeps them as texts.
     pub exact_order: &'static str,
@@ -27,15 +33,19 @@ pub struct Dialect {
     pub position: &'static str,
     /// Whether tables live in schemas; where not, schema and name are joined by an underscore.
     pub has_schemas: bool,
-    /// The schema of tables that name none.
+    /// The schema of tables that name none; empty where the connection says it.
     pub schema_default: &'static str,
 }
 
 impl Dialect {
     /// Quotes an identifier, so that any text is exactly one name.
     pub fn identifier(&self, name: &str) -> String {
-        let doubled = name.replace(self.quote, &format!("{0}{0}", self.quote));
-        format!("{0}{doubled}{0}", self.quote)
+        let quoted = if self.escapes {
+            name.replace('\\', "\\\\").replace(self.quote, &format!("\\{}", self.quote))
+        } else {
+            name.replace(self.quote, &format!("{0}{0}", self.quote))
+        };
+        format!("{0}{quoted}{0}", self.quote)
     }
 
     /// A column as it is compared in an order, by the type of its values.
@@ -51,14 +61,30 @@ impl Dialect {
 
     /// Quotes a text literal.
     pub fn literal(&self, text: &str) -> String {
-        format!("'{}'", text.replace('\'', "''"))
+        let quoted = if self.escapes { text.replace('\\', "\\\\") } else { text.to_owned() };
+        format!("'{}'", quoted.replace('\'', "''"))
+    }
+
+    /// An expression as text.
+    pub fn text_of(&self, expression: &str) -> String {
+        self.text.replace("{value}", expression)
+    }
+
+    /// Whether two expressions are equal, or both NULL.
+    pub fn same(&self, one: &str, other: &str) -> String {
+        if self.null_safe_equal.is_empty() {
+            return format!("(coalesce({one} = {other}, 1 = 0) or ({one} is null and {other} is null))");
+        }
+        format!("({one} {} {other})", self.null_safe_equal)
     }
 
     /// The quoted name of a table.
     pub fn table(&self, table: &TableName) -> String {
         if self.has_schemas {
-            let schema = table.schema.as_deref().unwrap_or(self.schema_default);
-            format!("{}.{}", self.identifier(schema), self.identifier(&table.name))
+            match table.schema.as_deref().unwrap_or(self.schema_default) {
+                "" => self.identifier(&table.name),
+                schema => format!("{}.{}", self.identifier(schema), self.identifier(&table.name)),
+            }
         } else {
             self.identifier(&self.plain_name(table))
         }
@@ -104,7 +130,7 @@ impl Dialect {
             CheckRule::AcceptedValues { column, values } => {
                 let column = self.identifier(column);
                 let list = values.iter().map(|value| self.literal(value)).collect::<Vec<_>>().join(", ");
-                format!("select * from {filtered} where {column} is not null and cast({column} as varchar) not in ({list})")
+                format!("select * from {filtered} where {column} is not null and {} not in ({list})", self.text_of(&column))
             }
             CheckRule::Range { column, min, max } => {
                 let column = format!("{}{}", self.identifier(column), self.exact_order);
@@ -114,7 +140,7 @@ impl Dialect {
             }
             CheckRule::Pattern { column, pattern } => {
                 let column = self.identifier(column);
-                let value = format!("cast({column} as varchar)");
+                let value = self.text_of(&column);
                 let test = self.matches.replace("{value}", &value).replace("{pattern}", &self.literal(pattern));
                 format!("select * from {filtered} where {column} is not null and not ({test})")
             }
@@ -128,7 +154,7 @@ impl Dialect {
             CheckRule::Freshness { column, age_seconds_max } => {
                 let column = self.identifier(column);
                 let oldest = oldest(&audit.now, *age_seconds_max);
-                let newest = format!("replace(substr(cast(max({column}) as varchar), 1, 19), 'T', ' ')");
+                let newest = format!("replace(substr({}, 1, 19), 'T', ' ')", self.text_of(&format!("max({column})")));
                 format!(
                     "select max({column}) as newest from {filtered} having max({column}) is null or {newest} < {} \
                      or {newest} not like '____-__-__%'",
@@ -144,6 +170,16 @@ impl Dialect {
 
     /// Rows whose key is not in `to`.
     fn orphans(&self, columns: &[String], to: &AssetKey, to_columns: &[String], filtered: &str) -> String {
+        if !self.correlates {
+            return format!(
+                "select * from {filtered} where {} and ({}) not in (select {} from {} where {})",
+                self.all_not_null(columns),
+                self.identifiers(columns),
+                self.identifiers(to_columns),
+                self.table(&TableName::of(to)),
+                self.all_not_null(to_columns)
+            );
+        }
         let pairs: Vec<String> = columns
             .iter()
             .zip(to_columns)
@@ -168,17 +204,13 @@ impl Dialect {
             .iter()
             .map(|measure| {
                 format!(
-                    "select {} as measure, (select cast({measure} as varchar) from {filtered}) as here, \
-                     (select cast({measure} as varchar) from {other}) as there",
-                    self.literal(measure)
+                    "select {} as measure, (select {text} from {filtered}) as here, (select {text} from {other}) as there",
+                    self.literal(measure),
+                    text = self.text_of(measure)
                 )
             })
             .collect();
-        format!(
-            "select * from ({}) as __subak_measures where not (here {} there)",
-            parts.join(" union all "),
-            self.null_safe_equal
-        )
+        format!("select * from ({}) as __subak_measures where not {}", parts.join(" union all "), self.same("here", "there"))
     }
 
     fn all_not_null(&self, columns: &[String]) -> String {
@@ -203,6 +235,9 @@ mod tests {
         name: "duckdb",
         quote: '"',
         null_safe_equal: "is not distinct from",
+        escapes: false,
+        text: "cast({value} as varchar)",
+        correlates: true,
         exact_order: "",
         row_ids: &["rowid"],
         row_column: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use subak_domain::{AssetKey, CheckRule, Cursor, History, Latest, LoadId, RowAccount, WriteMode};
+use subak_domain::{AssetKey, CheckRule, Cursor, History, Latest, Layout, LoadId, RowAccount, WriteMode};
 
 use crate::source::FileMark;
 use crate::{Batch, ConnectError, Reject};
@@ -117,6 +117,8 @@ pub struct LoadRequest {
     pub children: Vec<ChildRequest>,
     /// A SQL condition on the table; the view `<table>__live` shows the rows for which it holds.
     pub live: Option<String>,
+    /// How the table is laid out when it is made.
+    pub layout: Layout,
     /// Whether deletions are remembered, so that an older row cannot bring back a key.
     pub keeps_tombstones: bool,
 }
@@ -151,6 +153,7 @@ impl LoadRequest {
             removed: Vec::new(),
             children: Vec::new(),
             live: None,
+            layout: Layout::default(),
             keeps_tombstones: false,
         }
     }

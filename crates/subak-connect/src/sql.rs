@@ -3,7 +3,7 @@
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use subak_domain::{Column, History, Latest, LoadId, SchemaChange, StoredAs, SurrogateKey, WriteMode};
+use subak_domain::{Column, History, Latest, Layout, LoadId, SchemaChange, StoredAs, SurrogateKey, WriteMode};
 
 use crate::{Audit, AuditResult, ConnectError, Dialect, Staged, TableName};
 
@@ -37,6 +37,8 @@ pub struct BuildRequest {
     pub incremental: Option<Incremental>,
     /// A key that each row gets once.
     pub surrogate_key: Option<SurrogateKey>,
+    /// How the table is laid out when it is made.
+    pub layout: Layout,
     /// The time of the build as wall-clock text in UTC.
     pub at: String,
 }

@@ -2,8 +2,10 @@
 //!
 //! Deliberately not here: runs, retries, projects. A connector sees the seams of `subak-connect` and its own driver.
 
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "clickhouse", feature = "mysql"))]
 mod builder;
+#[cfg(feature = "clickhouse")]
+pub mod clickhouse;
 #[cfg(feature = "duckdb")]
 pub mod duckdb;
 #[cfg(feature = "files")]
@@ -31,6 +33,8 @@ use duckdb::read_parquet;
 
 /// Every connector in this build, sorted by kind. Docs, the editor schema and validation read it too.
 pub static CONNECTORS: Registry = &[
+    #[cfg(feature = "clickhouse")]
+    &clickhouse::ClickHouse,
     #[cfg(feature = "duckdb")]
     &duckdb::DuckDb,
     #[cfg(feature = "files")]

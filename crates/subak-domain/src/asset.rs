@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::{AssetKey, Check, ConnectionName, DataType, History, Latest, Shape, SurrogateKey, Version, WriteMode};
+use crate::{AssetKey, Check, ConnectionName, DataType, History, Latest, Layout, Shape, SurrogateKey, Version, WriteMode};
 
 /// A named dataset and how it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub struct Ingest {
     pub latest: Option<Latest>,
     /// How versions are kept; used by [`WriteMode::Snapshot`].
     pub history: History,
+    /// How the table is laid out.
+    pub layout: Layout,
 }
 
 /// How new rows of a stream are found.
@@ -181,6 +183,8 @@ pub struct SqlAsset {
     pub on_schema_change: SchemaChange,
     /// A key that is assigned to each row once.
     pub surrogate_key: Option<SurrogateKey>,
+    /// How the table is laid out.
+    pub layout: Layout,
 }
 
 impl SqlAsset {
@@ -197,6 +201,7 @@ impl SqlAsset {
             history: History::default(),
             on_schema_change: SchemaChange::default(),
             surrogate_key: None,
+            layout: Layout::default(),
         }
     }
 }

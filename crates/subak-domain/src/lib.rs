@@ -39,4 +39,4 @@ pub use shape::Shape;
 pub use snapshot::{Materialization, Snapshot};
 pub use status::{RunStatus, StepStatus};
 pub use version::Version;
-pub use write::{History, Latest, SurrogateKey, WriteMode, Writes};
+pub use write::{History, Latest, Layout, SurrogateKey, WriteMode, Writes};

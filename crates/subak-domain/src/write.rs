@@ -102,6 +102,19 @@ pub enum Tie {
     First,
 }
 
+/// How a table is laid out where the system has a choice; what is not said is the system's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The table's engine, with its arguments.
+    pub engine: Option<String>,
+    /// Expressions by which its rows are ordered.
+    pub order_by: Option<String>,
+    /// Expressions by which it is divided.
+    pub partition_by: Option<String>,
+    /// When rows leave it.
+    pub ttl: Option<String>,
+}
+
 /// How versions of rows are kept in [`WriteMode::Snapshot`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {

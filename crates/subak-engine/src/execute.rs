@@ -401,6 +401,7 @@ async fn build(
             on_schema_change: sql.on_schema_change,
         }),
         surrogate_key: sql.surrogate_key.clone(),
+        layout: sql.layout.clone(),
         at: attempt.run.started_at.clone(),
     };
     let mut staged = guarded(attempt.stop, backend.build(request)).await?;

@@ -352,6 +352,7 @@ impl Ingesting<'_> {
             overlap: start.overlap.clone(),
             latest: self.latest(),
             history: self.ingest.history.clone(),
+            layout: self.ingest.layout.clone(),
             at: self.attempt.run.started_at.clone(),
             is_complete: start.is_complete,
             volatile: shape.derive.iter().filter(|derived| derived.is_volatile()).map(|derived| derived.name.clone()).collect(),

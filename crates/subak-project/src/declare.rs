@@ -10,8 +10,8 @@ use subak_diag::{Diagnostic, codes};
 use subak_domain::shape::{Contract, OnReject};
 use subak_domain::write::Tie;
 use subak_domain::{
-    AssetKey, Check, ConnectionName, CursorRule, DataType, History, Lag, Latest, NullCursor, Retry, SchemaChange, Severity,
-    Shape, StoredAs, SurrogateKey, WriteMode, Writes,
+    AssetKey, Check, ConnectionName, CursorRule, DataType, History, Lag, Latest, Layout, NullCursor, Retry, SchemaChange,
+    Severity, Shape, StoredAs, SurrogateKey, WriteMode, Writes,
 };
 
 use crate::config::{Config, Settings, connection_ref};
@@ -59,6 +59,7 @@ pub(crate) struct StreamDeclaration {
     pub(crate) shape: Shape,
     pub(crate) latest: Option<Latest>,
     pub(crate) history: History,
+    pub(crate) layout: Layout,
     pub(crate) options: BTreeMap<String, String>,
 }
 
@@ -84,6 +85,7 @@ pub(crate) struct QueryDeclaration {
     pub(crate) history: History,
     pub(crate) on_schema_change: SchemaChange,
     pub(crate) surrogate_key: Option<SurrogateKey>,
+    pub(crate) layout: Layout,
     pub(crate) depends_on: Option<Vec<(AssetKey, Range<usize>)>>,
     /// The SQL behind the header, and where it begins.
     pub(crate) body: String,
@@ -283,6 +285,7 @@ impl StreamReader<'_> {
             shape: Shape::default(),
             latest: None,
             history: History::default(),
+            layout: Layout::default(),
             options: BTreeMap::new(),
         };
         let (mut mode, mut tie) = (None, Tie::Last);
@@ -335,6 +338,7 @@ impl StreamReader<'_> {
         shaping::read(fields, &mut declaration.shape, context);
         declaration.latest = shaping::latest(fields, context).or(declaration.latest.take());
         declaration.history = shaping::history(fields, context).unwrap_or_else(|| declaration.history.clone());
+        declaration.layout = shaping::layout(fields, context).unwrap_or_else(|| declaration.layout.clone());
         for option in self.options {
             if let Some(node) = fields.get(option.name)
                 && let Some(template) = crate::config::template(node, option, context)
@@ -499,6 +503,7 @@ fn storing(fields: &Fields<'_>, declaration: &mut QueryDeclaration, context: &mu
         (StoredAs::View | StoredAs::Table, _) => WriteMode::Replace,
     };
     declaration.surrogate_key = surrogate_key(fields, context);
+    declaration.layout = shaping::layout(fields, context).unwrap_or_default();
     let mut refuse = |about: &str, message: String, help: &str| {
         let span = fields.name(about).map_or(0..0, |name| name.span.clone());
         context.report(Diagnostic::error(codes::SHAPE_MISUSE, message).help(help.to_owned()), &span, "");
@@ -603,6 +608,7 @@ fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Optio
         history: History::default(),
         on_schema_change: SchemaChange::default(),
         surrogate_key: None,
+        layout: Layout::default(),
         depends_on: None,
         body: text[body_start..].to_owned(),
         body_start,

@@ -185,6 +185,11 @@ pub static STREAM: &[Key] = &[
     ),
     key("history", Shape::Map(HISTORY), "With `mode: snapshot`, how versions are kept."),
     key(
+        "layout",
+        Shape::Map(LAYOUT),
+        "How the table is laid out where the warehouse has a choice (ClickHouse); others take no notice.",
+    ),
+    key(
         "changes",
         Shape::Map(CHANGES),
         "The rows are change events: the highest version of each key wins, whatever the order of arrival. Needs `mode: merge`.",
@@ -284,6 +289,22 @@ pub static DERIVE: &[Key] = &[
     key("else", Shape::Text, "The name for values below every band. By default NULL."),
 ];
 
+/// `layout`.
+pub static LAYOUT: &[Key] = &[
+    key(
+        "engine",
+        Shape::Text,
+        "The engine with its arguments, for example `SummingMergeTree(amount)`. By default `MergeTree`; a table that is merged into keeps versions of its rows and has no other.",
+    ),
+    key(
+        "order_by",
+        Shape::Texts,
+        "Expressions by which rows are ordered. By default none; a table that is merged into is ordered by its key.",
+    ),
+    key("partition_by", Shape::Texts, "Expressions by which the table is divided, for example `toYYYYMM(created_at)`."),
+    key("ttl", Shape::Text, "When rows leave the table, for example `created_at + interval 90 day`."),
+];
+
 /// `history`.
 pub static HISTORY: &[Key] = &[
     key(
@@ -379,6 +400,11 @@ pub static SQL_HEADER: &[Key] = &[
         "What happens when the query returns other columns than the table has: new ones are added, new ones are added and old ones removed, new ones are left out, or the step fails. By default `append`.",
     ),
     key("history", Shape::Map(HISTORY), "With `stored_as: snapshot`, how versions are kept."),
+    key(
+        "layout",
+        Shape::Map(LAYOUT),
+        "How the table is laid out where the warehouse has a choice (ClickHouse); others take no notice.",
+    ),
     key(
         "surrogate_key",
         Shape::Map(SURROGATE_KEY),

@@ -549,6 +549,7 @@ impl<'a> Resolver<'a> {
             shape: stream.shape.clone(),
             latest: stream.latest.clone(),
             history: stream.history.clone(),
+            layout: stream.layout.clone(),
         };
         let version = ingest_version("ingest", &ingest, &format!("{:?}", check_fields(&stream.common)));
         Self::asset(&stream.common, path, Definition::Ingest(ingest), Vec::new(), version)
@@ -596,6 +597,7 @@ impl<'a> Resolver<'a> {
             shape: seed_shape(description),
             latest: None,
             history: subak_domain::History::default(),
+            layout: subak_domain::Layout::default(),
         };
         let checks = description.map(|seed| check_fields(&seed.common)).unwrap_or_default();
         let version = ingest_version("seed", &ingest, &format!("{text}\u{1f}{checks:?}"));
@@ -706,6 +708,7 @@ impl<'a> Resolver<'a> {
             history: declaration.history.clone(),
             on_schema_change: declaration.on_schema_change,
             surrogate_key: declaration.surrogate_key.clone(),
+            layout: declaration.layout.clone(),
         };
         Self::asset(&declaration.common, path, Definition::Sql(sql), upstream, query.version.clone())
     }

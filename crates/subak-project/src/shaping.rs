@@ -7,7 +7,7 @@ use subak_domain::shape::{
     Changes, Child, ColumnRule, Contract, Deletes, Derived, FilterExit, Limit, Naming, OnReject, ValuePath,
 };
 use subak_domain::write::{OrderBy, Tie};
-use subak_domain::{DataType, History, Latest, Shape, WriteMode, compare_decimals};
+use subak_domain::{DataType, History, Latest, Layout, Shape, WriteMode, compare_decimals};
 
 use crate::decode::{Context, Fields, text};
 use crate::keys;
@@ -269,6 +269,18 @@ pub(crate) fn latest(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<L
     // A row that is older than the one in the table is as superseded as one that is older than another of its load.
     let is_against_table = !order.is_empty();
     Some(Latest { order, tie: if keeps_first { Tie::First } else { Tie::Last }, is_against_table })
+}
+
+/// `layout`.
+pub(crate) fn layout(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<Layout> {
+    let fields = Fields::of(fields.get("layout")?, keys::LAYOUT, &[], "`layout`", context)?;
+    let mut list = |key: &str| {
+        let parts: Vec<String> = fields.texts(key, context).into_iter().map(|(text, _)| text.to_owned()).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    };
+    let (order_by, partition_by) = (list("order_by"), list("partition_by"));
+    let engine = fields.text("engine", context).map(str::to_owned);
+    Some(Layout { engine, order_by, partition_by, ttl: fields.text("ttl", context).map(str::to_owned) })
 }
 
 /// `history`.

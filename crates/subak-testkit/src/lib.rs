@@ -1,5 +1,6 @@
 //! Development only: temporary projects, running the binary, filters that take what varies out of its output.
 
+mod clickhouse;
 mod mariadb;
 mod postgres;
 mod server;
@@ -8,6 +9,7 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+pub use clickhouse::{ClickHouse, ClickHouseVersion};
 pub use mariadb::{MariaDb, PASSWORD as MARIADB_PASSWORD, USER as MARIADB_USER};
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres, USER as POSTGRES_USER};
 pub use table::Table;

@@ -18,7 +18,7 @@ use crate::{
     SourceItem, Staged, TableName,
 };
 
-pub use writes::writes;
+pub use writes::{partial_events, writes};
 
 /// The rows of a table as texts, NULL as `None`, sorted.
 pub type Rows = Vec<Vec<Option<String>>>;
@@ -352,6 +352,7 @@ pub async fn sql(connection: &dyn Connection, read: Reader<'_>) {
         stored_as,
         incremental: None,
         surrogate_key: None,
+        layout: subak_domain::Layout::default(),
         at: "1970-01-01 00:00:00".to_owned(),
     };
 

@@ -193,6 +193,7 @@ mod tests {
         let read = reader(database.clone());
         conformance::sink(&database, &read).await;
         conformance::writes(&database, &read).await;
+        conformance::partial_events(&database, &read).await;
         conformance::sql(&database, &read).await;
         let connection = database.connect().expect("connect");
         connection

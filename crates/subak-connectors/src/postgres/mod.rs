@@ -33,6 +33,9 @@ pub static DIALECT: Dialect = Dialect {
     name: "postgres",
     quote: '"',
     null_safe_equal: "is not distinct from",
+    escapes: false,
+    text: "cast({value} as varchar)",
+    correlates: true,
     exact_order: "",
     row_ids: &["ctid"],
     // A copy fills free space wherever it is, and an update moves a row.

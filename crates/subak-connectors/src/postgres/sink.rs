@@ -156,6 +156,7 @@ mod tests {
         };
         conformance::sink(&database, &read).await;
         conformance::writes(&database, &read).await;
+        conformance::partial_events(&database, &read).await;
         conformance::sql(&database, &read).await;
         server.sql("create table src as select n as id, 'x' as note from generate_series(0::bigint, 49999) n union all select 49999, 'tie'");
         let highest = Cursor { column: "id".into(), value: "49999".into(), data_type: DataType::BigInt };

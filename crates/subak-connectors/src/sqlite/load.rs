@@ -322,6 +322,7 @@ mod tests {
         };
         conformance::sink(&database, &read).await;
         conformance::writes(&database, &read).await;
+        conformance::partial_events(&database, &read).await;
 
         let driver = Driver::open(&database.path).expect("open");
         let rows = "create table src (id integer primary key, at datetime, amount decimal(10,2), note text);

@@ -182,6 +182,7 @@ async fn give(database: &Arc<dyn Connection>, project: &Project, asset: &Asset, 
             stored_as: StoredAs::Table,
             incremental: None,
             surrogate_key: None,
+            layout: subak_domain::Layout::default(),
             at: "1970-01-01 00:00:00".to_owned(),
         };
         backend.build(request).await.map_err(failed)?.publish(Commit::default()).await.map_err(failed)?;

@@ -1,0 +1,251 @@
+//! ClickHouse over HTTP: statements, small results, blocks of the `Native` format both ways.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use reqwest::{Body, Certificate, Client as Http, Response, Url};
+use subak_connect::{ConnectError, ConnectErrorKind};
+use subak_domain::Secret;
+
+use super::error;
+
+/// How long a server may take to answer a new connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of an error that are kept.
+const ERROR_LENGTH_MAX: usize = 4096;
+
+/// A version of the server: the first two numbers.
+pub(super) type ServerVersion = (u32, u32);
+
+/// One row of texts, NULL as `None`.
+pub(super) type Texts = Vec<Option<String>>;
+
+/// One configured server.
+#[derive(Clone)]
+pub(super) struct Client {
+    http: Http,
+    url: Url,
+    user: Arc<str>,
+    password: Option<Secret>,
+    pub(super) database: Arc<str>,
+    name: Arc<str>,
+    pub(super) version: ServerVersion,
+    is_read_only: bool,
+}
+
+/// What is configured.
+pub(super) struct Settings<'a> {
+    pub(super) name: &'a str,
+    pub(super) url: &'a str,
+    pub(super) user: &'a str,
+    pub(super) password: Option<Secret>,
+    pub(super) database: &'a str,
+    pub(super) root_file: Option<&'a str>,
+    pub(super) is_read_only: bool,
+}
+
+impl Client {
+    /// Connects and asks for the server's version.
+    pub(super) async fn connect(settings: Settings<'_>) -> Result<Self, ConnectError> {
+        let Settings { name, url, user, password, database, root_file, is_read_only } = settings;
+        let refused = |message: String| ConnectError::new(ConnectErrorKind::Config, format!("connection `{name}`: {message}"));
+        let url =
+            Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()).ok_or_else(|| {
+                refused(format!("`{url}` is no URL of a server"))
+                    .help("write `url: http://host:8123` or `url: https://host:8443`")
+            })?;
+        // The first one stays; every connection of ours asks for the same.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let mut http = Http::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().pool_max_idle_per_host(4);
+        if let Some(file) = root_file {
+            let unread = |problem: String| refused(format!("`sslrootcert` cannot be read from `{file}`: {problem}"));
+            let pem = std::fs::read(file).map_err(|error| unread(error.to_string()))?;
+            let roots = Certificate::from_pem_bundle(&pem).map_err(|error| unread(error.to_string()))?;
+            http = http.tls_certs_only(roots);
+        }
+        let http = http.build().map_err(|error| refused("encryption cannot be set up".to_owned()).because(error))?;
+        let mut client = Self {
+            http,
+            url,
+            user: user.into(),
+            password,
+            database: database.into(),
+            name: name.into(),
+            version: (0, 0),
+            is_read_only,
+        };
+        let rows = client.rows("select version()").await.map_err(|error| client.opening(error))?;
+        let text = rows.first().and_then(|row| row.first()).and_then(Option::as_deref).unwrap_or_default();
+        let mut numbers = text.split('.').map(|part| part.parse().unwrap_or(0));
+        client.version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if client.version.0 == 0 {
+            let message = format!("what answers at {} is no ClickHouse server", client.url);
+            return Err(refused(message).help("correct `url:`; it is that of the HTTP interface, by default on port 8123"));
+        }
+        let known = client.rows(&format!("select count() from system.databases where name = {}", literal(database))).await?;
+        if known.first().and_then(|row| row.first()).and_then(Option::as_deref) == Some("0") {
+            let message = format!("connection `{name}`: there is no database `{database}` at {}", client.url);
+            return Err(ConnectError::new(ConnectErrorKind::NotFound, message).help("correct `database:`, or create it"));
+        }
+        Ok(client)
+    }
+
+    /// Whether the server has what came in the years after 18.16: `EXCHANGE`, `Bool`, `DateTime64`, window functions.
+    pub(super) fn is_modern(&self) -> bool {
+        self.version >= (23, 3)
+    }
+
+    fn opening(&self, error: ConnectError) -> ConnectError {
+        let place = format!("{}:{}", self.url.host_str().unwrap_or_default(), self.url.port_or_known_default().unwrap_or(0));
+        let help = match error.kind {
+            ConnectErrorKind::Permission => "correct `user:` and `password:`",
+            ConnectErrorKind::Unavailable => "is the server running, and is `url:` that of its HTTP interface?",
+            _ => "the server's log says more",
+        };
+        let mut opening = ConnectError::new(error.kind, format!("connection `{}`: cannot connect to {place}", self.name));
+        opening.source = error.source;
+        opening.help(help)
+    }
+
+    async fn send(
+        &self,
+        query: Option<&str>,
+        body: impl Into<Body>,
+        settings: &[(&str, &str)],
+    ) -> Result<Response, ConnectError> {
+        let mut url = self.url.clone();
+        {
+            let mut pairs = url.query_pairs_mut();
+            pairs.append_pair("database", &self.database);
+            if let Some(query) = query {
+                pairs.append_pair("query", query);
+            }
+            for (name, value) in settings {
+                pairs.append_pair(name, value);
+            }
+            if self.is_read_only {
+                // Settings may still be set.
+                pairs.append_pair("readonly", "2");
+            }
+        }
+        let mut request = self.http.post(url).body(body).header("X-ClickHouse-User", &*self.user);
+        if let Some(password) = &self.password {
+            request = request.header("X-ClickHouse-Key", password.expose());
+        }
+        let response = request.send().await.map_err(|error| error::transport(&error))?;
+        if response.status().is_success() && !response.headers().contains_key("X-ClickHouse-Exception-Code") {
+            return Ok(response);
+        }
+        let status = response.status();
+        let text = response.text().await.unwrap_or_default();
+        Err(error::said(status.as_u16(), text.get(..ERROR_LENGTH_MAX).unwrap_or(&text)))
+    }
+
+    /// Runs a statement.
+    pub(super) async fn execute(&self, sql: &str) -> Result<(), ConnectError> {
+        self.execute_with(sql, &[]).await
+    }
+
+    pub(super) async fn execute_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<(), ConnectError> {
+        let response = self.send(None, sql.to_owned(), settings).await?;
+        let text = response.text().await.map_err(|error| error::transport(&error))?;
+        // A statement that fails after its answer began says so at the end.
+        if text.contains("DB::Exception") { Err(error::said(200, &text)) } else { Ok(()) }
+    }
+
+    /// The rows of a small result as texts.
+    pub(super) async fn rows(&self, sql: &str) -> Result<Vec<Texts>, ConnectError> {
+        self.rows_with(sql, &[]).await
+    }
+
+    pub(super) async fn rows_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Vec<Texts>, ConnectError> {
+        let response = self.send(None, format!("{sql}\nformat TabSeparated"), settings).await?;
+        let text = response.text().await.map_err(|error| error::transport(&error))?;
+        Ok(text.lines().map(|line| line.split('\t').map(cell).collect()).collect())
+    }
+
+    /// The number in the first column of the first row.
+    pub(super) async fn count(&self, sql: &str) -> Result<u64, ConnectError> {
+        let rows = self.rows(sql).await?;
+        Ok(rows.first().and_then(|row| row.first()).and_then(|cell| cell.as_deref()?.parse().ok()).unwrap_or(0))
+    }
+
+    /// Names and types of what a query returns.
+    pub(super) async fn describe(&self, sql: &str) -> Result<Vec<(String, String)>, ConnectError> {
+        let sql = format!("select * from (\n{sql}\n) limit 0\nformat TabSeparatedWithNamesAndTypes");
+        let response = self.send(None, sql, &[]).await?;
+        let text = response.text().await.map_err(|error| error::transport(&error))?;
+        let mut lines = text.lines().map(|line| line.split('\t').map(|part| cell(part).unwrap_or_default()).collect::<Vec<_>>());
+        let (names, types) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        Ok(names.into_iter().zip(types).collect())
+    }
+
+    /// Sends blocks of rows into a table, as one insert.
+    pub(super) async fn insert(&self, table: &str, columns: &str, blocks: Vec<Bytes>) -> Result<(), ConnectError> {
+        // A table that is partitioned by day takes a year of days at once.
+        let settings: &[(&str, &str)] =
+            if self.is_modern() { &[("max_partitions_per_insert_block", "0"), ("async_insert", "0")] } else { &[] };
+        let sql = format!("insert into {table} ({columns}) format Native");
+        let pieces = futures::stream::iter(blocks.into_iter().map(Ok::<Bytes, std::convert::Infallible>));
+        let response = self.send(Some(&sql), Body::wrap_stream(pieces), settings).await?;
+        let text = response.text().await.map_err(|error| error::transport(&error))?;
+        if text.contains("DB::Exception") { Err(error::said(200, &text)) } else { Ok(()) }
+    }
+
+    /// The bytes of a result in the `Native` format.
+    pub(super) async fn stream(&self, sql: &str) -> Result<BoxStream<'static, Result<Bytes, ConnectError>>, ConnectError> {
+        let settings = [("max_block_size", "32768")];
+        let response = self.send(None, format!("{sql}\nformat Native"), &settings).await?;
+        Ok(response.bytes_stream().map(|piece| piece.map_err(|error| error::transport(&error))).boxed())
+    }
+}
+
+/// A text as a literal: backslashes escape here.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// A cell of `TabSeparated`.
+fn cell(text: &str) -> Option<String> {
+    if text == "\\N" {
+        return None;
+    }
+    if !text.contains('\\') {
+        return Some(text.to_owned());
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            out.push(character);
+            continue;
+        }
+        match characters.next() {
+            Some('b') => out.push('\u{8}'),
+            Some('f') => out.push('\u{c}'),
+            Some('n') => out.push('\n'),
+            Some('r') => out.push('\r'),
+            Some('t') => out.push('\t'),
+            Some('0') => out.push('\0'),
+            Some(other) => out.push(other),
+            None => {}
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_unescaped() {
+        assert_eq!(cell("\\N"), None);
+        assert_eq!(cell("a\\tb\\\\n\\'"), Some("a\tb\\n'".to_owned()));
+        assert_eq!(literal("it's \\ here"), "'it\\'s \\\\ here'");
+    }
+}

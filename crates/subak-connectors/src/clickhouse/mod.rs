@@ -1,0 +1,134 @@
+//! ClickHouse over HTTP: source and sink by blocks of the `Native` format, and SQL backend.
+//!
+//! There are no transactions. A load is prepared in tables of its own, then written into the ledger with everything that is needed to
+//! finish it, then made visible by one atomic step (tables exchanged, or parts attached), then finished. What is visible names its load,
+//! so whoever comes after a crash knows whether to finish or to forget.
+
+mod client;
+mod error;
+mod load;
+mod native;
+mod prepare;
+mod publish;
+mod read;
+mod rejects;
+mod script;
+mod sink;
+mod state;
+mod tables;
+mod types;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use subak_connect::{
+    Abilities, ConfigSchema, ConnectError, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Quarantine, Sink,
+    Source, SqlBackend,
+};
+use subak_domain::Writes;
+
+use self::client::Client;
+
+/// How ClickHouse writes SQL.
+pub static DIALECT: Dialect = Dialect {
+    name: "clickhouse",
+    quote: '"',
+    null_safe_equal: "",
+    escapes: true,
+    text: "toString({value})",
+    correlates: false,
+    exact_order: "",
+    row_ids: &["__subak_row"],
+    row_column: None,
+    matches: "match({value}, concat('^(?:', {pattern}, ')$'))",
+    position: "position",
+    has_schemas: true,
+    schema_default: "",
+};
+
+/// The connector.
+#[derive(Debug)]
+pub struct ClickHouse;
+
+#[async_trait]
+impl Connector for ClickHouse {
+    fn kind(&self) -> &'static str {
+        "clickhouse"
+    }
+
+    fn summary(&self) -> &'static str {
+        "ClickHouse over HTTP: tables are read and written by columns; SQL assets are built in it"
+    }
+
+    fn config(&self) -> ConfigSchema {
+        const fn field(name: &'static str, kind: FieldKind, is_required: bool, doc: &'static str) -> Field {
+            Field { name, kind, is_required, doc }
+        }
+        const CONNECTION: &[Field] = &[
+            field(
+                "url",
+                FieldKind::Text,
+                true,
+                "The HTTP interface of the server, for example `http://localhost:8123` or `https://ch.internal:8443`.",
+            ),
+            field("database", FieldKind::Text, false, "The database of tables that name none. By default `default`."),
+            field("user", FieldKind::Text, false, "Who connects. By default `default`."),
+            field("password", FieldKind::Secret, false, "The password, where the server asks for one."),
+            field(
+                "sslrootcert",
+                FieldKind::Path,
+                false,
+                "For `https`: the certificates that are trusted, in PEM. By default those of the system.",
+            ),
+        ];
+        ConfigSchema { connection: CONNECTION, stream: &[] }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true }
+    }
+
+    async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
+        Ok(Arc::new(Server::connect(&request).await?))
+    }
+}
+
+/// One configured server.
+#[derive(Clone)]
+pub(crate) struct Server {
+    client: Client,
+}
+
+impl Server {
+    async fn connect(request: &OpenRequest) -> Result<Self, ConnectError> {
+        let values = &request.config;
+        let text = |key: &str| values.get(key).filter(|text| !text.is_empty());
+        let password = values.secrets.get("password").cloned().or_else(|| text("password").map(subak_domain::Secret::new));
+        let client = Client::connect(client::Settings {
+            name: &request.name,
+            url: text("url").unwrap_or_default(),
+            user: text("user").unwrap_or("default"),
+            password,
+            database: text("database").unwrap_or("default"),
+            root_file: text("sslrootcert"),
+            is_read_only: request.is_read_only,
+        })
+        .await?;
+        Ok(Self { client })
+    }
+}
+
+impl Connection for Server {
+    fn source(&self) -> Option<&dyn Source> {
+        Some(self)
+    }
+    fn sink(&self) -> Option<&dyn Sink> {
+        Some(self)
+    }
+    fn quarantine(&self) -> Option<&dyn Quarantine> {
+        Some(self)
+    }
+    fn sql(&self) -> Option<&dyn SqlBackend> {
+        Some(self)
+    }
+}

@@ -1,0 +1,236 @@
+//! The ledger: what was loaded, how far streams are read, and how to finish a load that a crash cut off.
+//!
+//! One row of one insert is atomic here, so everything that belongs to a load is one row. A load has two: `prepared` before anything is
+//! visible, `committed` when everything is done.
+
+use serde::{Deserialize, Serialize};
+use subak_connect::source::FileMark;
+use subak_connect::{Committed, ConnectError, ConnectErrorKind, TableName};
+use subak_domain::{Cursor, LoadId, RowAccount};
+
+use super::Server;
+use super::client::literal;
+use super::publish::Plan;
+use super::tables::{Name, OWN_DATABASE};
+
+/// The version of [`Entry`].
+const ENTRY_VERSION: u32 = 1;
+
+/// A load in the ledger.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) version: u32,
+    pub(super) load: String,
+    pub(super) table: Name,
+    /// Its number: higher is later.
+    pub(super) number: u64,
+    pub(super) written: u64,
+    pub(super) row_count: u64,
+    pub(super) overlap_count: u64,
+    pub(super) changed: bool,
+    pub(super) cursor: Option<Position>,
+    pub(super) account: Option<RowAccount>,
+    pub(super) files: Vec<Mark>,
+    /// Whether the table was made anew: what was known of its stream is gone.
+    pub(super) is_rebuilt: bool,
+    pub(super) plan: Plan,
+}
+
+/// A cursor as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Position {
+    column: String,
+    value: String,
+    data_type: String,
+}
+
+/// A file as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Mark {
+    path: String,
+    bytes: u64,
+    modified_at: i64,
+    hash: String,
+}
+
+impl Position {
+    pub(super) fn of(cursor: &Cursor) -> Self {
+        Self { column: cursor.column.clone(), value: cursor.value.clone(), data_type: cursor.data_type.to_string() }
+    }
+
+    fn cursor(&self) -> Result<Cursor, ConnectError> {
+        let data_type = self.data_type.parse().map_err(|error: subak_domain::schema::InvalidDataType| {
+            ConnectError::new(ConnectErrorKind::Internal, "the state holds a cursor of an unknown type").because(error)
+        })?;
+        Ok(Cursor { column: self.column.clone(), value: self.value.clone(), data_type })
+    }
+}
+
+impl Mark {
+    pub(super) fn of(mark: &FileMark) -> Self {
+        Self { path: mark.path.clone(), bytes: mark.bytes, modified_at: mark.modified_at, hash: mark.hash.clone() }
+    }
+}
+
+impl Entry {
+    /// The version that this build writes and reads.
+    pub(super) const fn current_version() -> u32 {
+        ENTRY_VERSION
+    }
+
+    /// The load as its caller sees it.
+    pub(super) fn committed(&self) -> Result<Committed, ConnectError> {
+        Ok(Committed {
+            written: self.written,
+            row_count: self.row_count,
+            overlap_count: self.overlap_count,
+            changed: self.changed,
+            cursor: self.cursor.as_ref().map(Position::cursor).transpose()?,
+            account: self.account,
+        })
+    }
+}
+
+/// What is known of the stream of a table.
+#[derive(Debug, Default)]
+pub(super) struct StreamState {
+    pub(super) cursor: Option<Cursor>,
+    pub(super) row_count: Option<u64>,
+    pub(super) files: Vec<FileMark>,
+}
+
+fn ledger() -> String {
+    Name::new(OWN_DATABASE, "loads").quoted()
+}
+
+fn key_of(table: &Name) -> String {
+    format!("{}.{}", table.database, table.name)
+}
+
+fn parsed(text: &str) -> Result<Entry, ConnectError> {
+    let entry: Entry = serde_json::from_str(text)
+        .map_err(|error| ConnectError::new(ConnectErrorKind::Internal, "the ledger of loads cannot be read").because(error))?;
+    if entry.version > ENTRY_VERSION {
+        let message = "the ledger of loads was written by a newer version of Subak";
+        return Err(ConnectError::new(ConnectErrorKind::Config, message).help("update Subak"));
+    }
+    Ok(entry)
+}
+
+impl Server {
+    /// Whether there is any state.
+    async fn has_state(&self) -> Result<bool, ConnectError> {
+        self.exists(&Name::new(OWN_DATABASE, "loads")).await
+    }
+
+    /// Makes the ledger unless it is there.
+    pub(super) async fn ensure_state(&self) -> Result<(), ConnectError> {
+        if self.has_state().await? {
+            return Ok(());
+        }
+        self.ensure_database(OWN_DATABASE).await?;
+        self.client
+            .execute(&format!(
+                "create table if not exists {} (table_key String, number UInt64, load_id String, state String, \
+                 written_at DateTime default now(), entry String) engine = MergeTree order by (table_key, number)",
+                ledger()
+            ))
+            .await
+    }
+
+    /// Makes a database unless it is there: whoever may not make any may still use one that is.
+    pub(super) async fn ensure_database(&self, name: &str) -> Result<(), ConnectError> {
+        let known = format!("select count() from system.databases where name = {}", literal(name));
+        if self.client.count(&known).await? > 0 {
+            return Ok(());
+        }
+        self.client.execute(&format!("create database if not exists {}", super::DIALECT.identifier(name))).await
+    }
+
+    /// The number of the next load.
+    pub(super) async fn next_number(&self) -> Result<u64, ConnectError> {
+        Ok(self.client.count(&format!("select max(number) from {}", ledger())).await? + 1)
+    }
+
+    /// Writes one row of a load.
+    pub(super) async fn note(&self, entry: &Entry, state: &str) -> Result<(), ConnectError> {
+        let text = serde_json::to_string(entry).map_err(|error| {
+            ConnectError::new(ConnectErrorKind::Internal, "what is known of a load cannot be written").because(error)
+        })?;
+        self.client
+            .execute(&format!(
+                "insert into {} (table_key, number, load_id, state, entry) values ({}, {}, {}, {}, {})",
+                ledger(),
+                literal(&key_of(&entry.table)),
+                entry.number,
+                literal(&entry.load),
+                literal(state),
+                literal(&text)
+            ))
+            .await
+    }
+
+    async fn entries(&self, condition: &str) -> Result<Vec<Entry>, ConnectError> {
+        if !self.has_state().await? {
+            return Ok(Vec::new());
+        }
+        let rows = self.client.rows(&format!("select entry from {} where {condition} order by number", ledger())).await?;
+        rows.iter().filter_map(|row| row.first()?.as_deref()).map(parsed).collect()
+    }
+
+    /// Loads of a table (of all tables without one) that were prepared and not committed.
+    pub(super) async fn unfinished(&self, table: Option<&Name>) -> Result<Vec<Entry>, ConnectError> {
+        let of = table.map_or_else(String::new, |table| format!("table_key = {} and ", literal(&key_of(table))));
+        self.entries(&format!(
+            "{of}state = 'prepared' and load_id not in (select load_id from {} where state = 'committed')",
+            ledger()
+        ))
+        .await
+    }
+
+    /// What is known of the stream of a table.
+    pub(super) async fn stream_state(&self, table: &Name) -> Result<StreamState, ConnectError> {
+        let mut state = StreamState::default();
+        for entry in self.entries(&format!("table_key = {} and state = 'committed'", literal(&key_of(table)))).await? {
+            if entry.is_rebuilt {
+                state = StreamState::default();
+            }
+            if let Some(position) = &entry.cursor {
+                state.cursor = Some(position.cursor()?);
+            }
+            state.row_count = Some(entry.row_count);
+            for mark in entry.files {
+                state.files.retain(|known| known.path != mark.path);
+                let Mark { path, bytes, modified_at, hash } = mark;
+                state.files.push(FileMark { path, bytes, modified_at, hash });
+            }
+        }
+        state.files.sort();
+        Ok(state)
+    }
+
+    /// The ledger's entry of a load, which is finished first if a crash cut it off.
+    pub(super) async fn entry_of(&self, load: &LoadId) -> Result<Option<Entry>, ConnectError> {
+        let is_load = format!("load_id = {}", literal(load.as_str()));
+        if let Some(entry) = self.entries(&format!("{is_load} and state = 'committed'")).await?.pop() {
+            return Ok(Some(entry));
+        }
+        for entry in self.entries(&format!("{is_load} and state = 'prepared'")).await? {
+            if self.is_visible(&entry).await? {
+                return self.finish(entry).await.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finishes what crashes cut off after it was visible.
+    pub(super) async fn recover(&self, table: Option<&TableName>) -> Result<(), ConnectError> {
+        let name = table.map(|table| self.name_of(table));
+        for entry in self.unfinished(name.as_ref()).await? {
+            if self.is_visible(&entry).await? {
+                self.finish(entry).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,418 @@
+//! ClickHouse as destination, warehouse and source: Debian's old server and the newest engine behind HTTP, both of each test's own.
+//! Results are read back with `curl`, not through Subak.
+
+#[path = "support/secret.rs"]
+mod secret;
+#[path = "support/warehouse.rs"]
+mod warehouse;
+
+use std::path::Path;
+
+use secret::set_secret;
+use subak_testkit::{ClickHouse, ClickHouseVersion, MARIADB_PASSWORD, MARIADB_USER, MariaDb, Sandbox, Table};
+use warehouse::{project, read};
+
+const VERSIONS: [ClickHouseVersion; 2] = [ClickHouseVersion::Old, ClickHouseVersion::New];
+
+fn connection(server: &ClickHouse) -> String {
+    format!("{{ type: clickhouse, url: 'http://127.0.0.1:{}' }}", server.port())
+}
+
+/// A project with a DuckDB warehouse and the server as `ch`.
+fn with_server(server: &ClickHouse, files: &[(&str, &str)]) -> Sandbox {
+    let sandbox = project(files);
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    sandbox.write("subak.yml", &format!("{config}  ch: {}\n", connection(server)));
+    sandbox
+}
+
+/// The rows as lines with commas, NULL as `NULL`.
+fn lines(rows: Vec<Vec<Option<String>>>) -> Vec<String> {
+    let line = |row: Vec<Option<String>>| {
+        row.into_iter().map(|cell| cell.unwrap_or_else(|| "NULL".to_owned())).collect::<Vec<_>>().join(",")
+    };
+    rows.into_iter().map(line).collect()
+}
+
+/// Compares a query with an expected file, by the columns that the file has.
+#[track_caller]
+fn assert_equals(server: &ClickHouse, table: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(expected);
+    let expected_table = Table::read(&path);
+    let columns = expected_table.header.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let rows = server.sql(&format!("select {columns} from {table}"));
+    let found = Table { header: expected_table.header.clone(), rows };
+    if let Err(difference) = found.compare(&expected_table) {
+        panic!("{table} is not {expected}: {difference}");
+    }
+}
+
+/// Each type of the warehouse with its edges, as DuckDB's SQL, what `curl` reads from the newest engine, and the type there.
+const VALUES: &[(&str, &[&str], &[&str], &str)] = &[
+    ("boolean", &["true", "false"], &["true", "false"], "Nullable(Bool)"),
+    ("tinyint", &["-128"], &["-128"], "Nullable(Int8)"),
+    ("utinyint", &["255"], &["255"], "Nullable(UInt8)"),
+    ("smallint", &["-32768"], &["-32768"], "Nullable(Int16)"),
+    ("usmallint", &["65535"], &["65535"], "Nullable(UInt16)"),
+    ("integer", &["-2147483648"], &["-2147483648"], "Nullable(Int32)"),
+    ("uinteger", &["4294967295"], &["4294967295"], "Nullable(UInt32)"),
+    ("bigint", &["-9223372036854775808"], &["-9223372036854775808"], "Nullable(Int64)"),
+    ("ubigint", &["18446744073709551615"], &["18446744073709551615"], "Nullable(UInt64)"),
+    ("decimal(9,2)", &["-9999999.99"], &["-9999999.99"], "Nullable(Decimal(9, 2))"),
+    ("decimal(18,4)", &["99999999999999.9999", "0"], &["99999999999999.9999", "0"], "Nullable(Decimal(18, 4))"),
+    (
+        "decimal(38,10)",
+        &["9999999999999999999999999999.9999999999"],
+        &["9999999999999999999999999999.9999999999"],
+        "Nullable(Decimal(38, 10))",
+    ),
+    ("real", &["0.1", "16777216"], &["0.1", "16777216"], "Nullable(Float32)"),
+    ("double", &["1e308", "-5e-324"], &["1e308", "-5e-324"], "Nullable(Float64)"),
+    (
+        "varchar",
+        &["''", "' x '", "'\u{1F600}e\u{301}'", "'a\\b''c'"],
+        &["", " x ", "\u{1F600}e\u{301}", "a\\b'c"],
+        "Nullable(String)",
+    ),
+    ("date", &["'1900-01-01'", "'1970-01-01'", "'2299-12-31'"], &["1900-01-01", "1970-01-01", "2299-12-31"], "Nullable(Date32)"),
+    (
+        "timestamp",
+        &["'1900-01-01 00:00:00'", "'2024-03-31 02:30:00.000001'", "'2299-12-31 23:59:59.999999'"],
+        &["1900-01-01 00:00:00.000000", "2024-03-31 02:30:00.000001", "2299-12-31 23:59:59.999999"],
+        "Nullable(DateTime64(6, 'UTC'))",
+    ),
+];
+
+#[test]
+fn every_type_travels_exactly_there_and_back() {
+    let server = ClickHouse::start(ClickHouseVersion::New);
+    let sandbox = with_server(&server, &[]);
+    let (mut there, mut back, mut sql) = (String::new(), String::new(), String::new());
+    for (at, (kind, values, ..)) in VALUES.iter().enumerate() {
+        let select: Vec<String> = values
+            .iter()
+            .enumerate()
+            .map(|(n, value)| format!("select {n} as n, cast({value} as {kind}) as v, cast(null as {kind}) as w"))
+            .collect();
+        sql.push_str(&format!("create table src.t{at} as {};\n", select.join(" union all ")));
+        there.push_str(&format!("    t{at}: {{ stream: src.t{at}, mode: replace }}\n"));
+        back.push_str(&format!("    t{at}: {{ stream: moved.t{at}, mode: replace }}\n"));
+    }
+    let database = duckdb::Connection::open(sandbox.path().join("warehouse.duckdb")).expect("open");
+    database.execute_batch(&format!("create schema src; {sql}")).expect("tables");
+    drop(database);
+    sandbox.write("assets/moved/all.yml", &format!("ingest:\n  from: warehouse\n  to: ch\n  streams:\n{there}"));
+    sandbox.run(&["run"]).expect(0);
+    sandbox.write("assets/returned/all.yml", &format!("ingest:\n  from: ch\n  streams:\n{back}"));
+    sandbox.run(&["run", "returned.*"]).expect(0);
+    for (at, (kind, values, expect, word)) in VALUES.iter().enumerate() {
+        let expect: Vec<String> = expect.iter().enumerate().map(|(n, text)| format!("{n},{text},NULL")).collect();
+        assert_eq!(lines(server.sql(&format!("select n, v, w from moved.t{at} order by n"))), expect, "{kind}");
+        let found =
+            server.sql(&format!("select type from system.columns where database = 'moved' and table = 't{at}' and name = 'v'"));
+        assert_eq!(lines(found), [(*word).to_owned()], "{kind}");
+        let own = read(&sandbox, &format!("select n, v, w from src.t{at} order by n"));
+        assert_eq!(own.len(), values.len(), "{kind}");
+        assert_eq!(read(&sandbox, &format!("select n, v, w from returned.t{at} order by n")), own, "{kind} and back");
+    }
+    let again = sandbox.run(&["run"]).expect(0);
+    assert!(again.out.contains("0 rows written"), "{}", again.out);
+    sandbox.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn values_that_no_type_holds_are_refused_and_never_wrapped() {
+    for version in VERSIONS {
+        let server = ClickHouse::start(version);
+        let sandbox = with_server(
+            &server,
+            &[(
+                "assets/raw/t.yml",
+                "ingest:\n  from: files\n  to: ch\n  streams:\n    t: { path: t.csv, mode: replace, columns: { d: date, at: datetime } }\n",
+            )],
+        );
+        for (row, word) in [
+            ("1066-10-14,2024-01-01 00:00:00", "the date lies outside"),
+            ("2024-01-01,3000-01-01 00:00:00", "the time lies outside"),
+        ] {
+            sandbox.write("input/t.csv", &format!("d,at\n2024-02-29,2024-02-29 12:00:00\n{row}\n"));
+            let refused = sandbox.run(&["run"]);
+            assert!(refused.code != Some(0) && refused.err.contains(word), "{version:?}: {}", refused.err);
+            assert!(refused.err.contains("row 2"), "{}", refused.err);
+            assert_eq!(lines(server.sql("select count() from system.tables where database = 'raw'")), ["0"]);
+        }
+        sandbox.write("input/t.csv", "d,at\n2024-02-29,2024-02-29 12:00:00.5\n");
+        let ran = sandbox.run(&["run"]);
+        match version {
+            ClickHouseVersion::New => assert_eq!(ran.code, Some(0), "{}", ran.err),
+            ClickHouseVersion::Old => assert!(ran.err.contains("no type for fractions of a second"), "{}", ran.err),
+        }
+    }
+}
+
+fn relational(how: &str) -> String {
+    format!(
+        "ingest:
+  from: app
+  to: ch
+  streams:
+    fact_sales:
+      stream: transactions
+      {how}
+      derive:
+        amount_category: {{ categorize: amount, bands: {{ High Value: 100000, Medium Value: 50000 }}, else: Low Value }}
+        transaction_date: cast(transaction_time as date)
+      filter: status = 'SUCCESS'
+    dim_users: {{ stream: users, primary_key: user_id, cursor: updated_at }}
+    dim_merchants: {{ stream: merchants, primary_key: merchant_id, cursor: updated_at }}
+"
+    )
+}
+
+/// MariaDB to ClickHouse in increments, with the crash of run 4 at every point where it could matter.
+#[test]
+fn a_relational_source_in_steps_reaches_both_engines() {
+    let source = MariaDb::start();
+    let variants = [
+        (
+            "watermark_transaction_time",
+            "mode: append\n      cursor: { column: transaction_time, lower: open, until: run, upper: closed }",
+            ["before_publish", "inside_publish"],
+        ),
+        (
+            "watermark_updated_at_delete",
+            "primary_key: transaction_id\n      cursor: updated_at",
+            ["inside_publish", "after_publish"],
+        ),
+        (
+            "watermark_updated_at_keep",
+            "primary_key: transaction_id\n      cursor: updated_at\n      on_filter_exit: keep",
+            ["rows_staged", "after_publish"],
+        ),
+        ("source_truth", "mode: replace", ["inside_publish", "batch_staged"]),
+    ];
+    for version in VERSIONS {
+        let server = ClickHouse::start(version);
+        for (variant, how, crashes) in variants {
+            for name in ["bronze", "_subak"] {
+                server.sql(&format!("drop database if exists {name}"));
+            }
+            source.sql("drop database subak; create database subak character set utf8mb4");
+            let sandbox = with_server(&server, &[("assets/bronze/app.yml", &relational(how))]);
+            let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+            let app = format!(
+                "{{ type: mysql, host: 127.0.0.1, port: {}, database: subak, user: {MARIADB_USER}, password: \"${{secret:app}}\" }}",
+                source.port()
+            );
+            sandbox.write("subak.yml", &config.replace("{ type: sqlite, path: app.db }", &app));
+            set_secret(&sandbox, "app", MARIADB_PASSWORD);
+            let apply = |script: &str| {
+                source.script(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/s001_mysql_elt/input").join(script));
+            };
+            let expect = |run: u32| {
+                assert_equals(&server, "bronze.fact_sales", &format!("s001_mysql_elt/expected/after_run{run}_{variant}.csv"));
+            };
+            apply("step1_initial.sql");
+            sandbox.run(&["run", "--as-of", "2025-01-05 12:00:00"]).expect(0);
+            expect(1);
+            apply("step2_changes.sql");
+            sandbox.run(&["run", "--as-of", "2025-01-09 12:00:00"]).expect(0);
+            expect(2);
+            let again = sandbox.run(&["run", "--as-of", "2025-01-09 12:00:00"]).expect(0);
+            assert!(again.out.contains("0 rows written"), "{version:?} {variant}: {}", again.out);
+            expect(3);
+            apply("step3_more.sql");
+            for crash_at in crashes {
+                let mut command = sandbox.command(&["run", "bronze.fact_sales", "--as-of", "2025-01-13 00:00:00"]);
+                let died = sandbox.finish(command.env("SUBAK_CRASH_AT", crash_at));
+                assert_ne!(died.code, Some(0), "{version:?} {variant}: the crash of run 4 at {crash_at}");
+            }
+            sandbox.run(&["run", "--as-of", "2025-01-13 00:00:00"]).expect(0);
+            expect(5);
+            assert_equals(&server, "bronze.dim_users", "s001_mysql_elt/expected/dim_users_current.csv");
+            assert_equals(&server, "bronze.dim_merchants", "s001_mysql_elt/expected/dim_merchants_current.csv");
+            sandbox.run(&["run", "--full-refresh", "--as-of", "2025-01-13 00:00:00"]).expect(0);
+            expect(6);
+            sandbox.run(&["verify"]).expect(0);
+            let left = server.sql("select count() from system.tables where name like '\\_\\_subak\\_stage%'");
+            assert_eq!(lines(left), ["0"], "{version:?} {variant}: tables of loads that died");
+        }
+    }
+}
+
+/// The changes of a table as events, into a table that keeps versions of its rows.
+#[test]
+fn change_events_reach_both_engines() {
+    let events = "ingest:
+  from: files
+  to: ch
+  streams:
+    cdc_transactions:
+      path: cdc_events_*.json
+      mode: merge
+      read: new
+      primary_key: transaction_id
+      columns: { _version: bigint, amount: 'decimal(18,2)', transaction_time: datetime }
+      changes: { deletes: tombstone }
+";
+    for version in VERSIONS {
+        let server = ClickHouse::start(version);
+        let sandbox = with_server(&server, &[("assets/bronze/cdc.yml", events)]);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/s001_cdc");
+        let mut files: Vec<_> =
+            std::fs::read_dir(folder.join("input")).expect("input").flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        std::fs::create_dir_all(sandbox.path().join("input")).expect("folder");
+        for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
+            std::fs::copy(file, sandbox.path().join("input").join(file.file_name().expect("a name"))).expect("copied");
+            let ran = sandbox.run(&["run"]);
+            assert_eq!(ran.code, Some(0), "{version:?} {}: {}", file.display(), ran.err);
+        }
+        let total = lines(server.sql("select count(), countIf(lower(op) in ('delete', 'd')) from bronze.cdc_transactions"));
+        let live = lines(server.sql("select count() from bronze.cdc_transactions__live"));
+        let [total, deleted]: [u64; 2] =
+            total[0].split(',').map(|part| part.parse().expect("a number")).collect::<Vec<_>>().try_into().expect("two");
+        assert_eq!(live, [(total - deleted).to_string()], "{version:?}");
+    }
+}
+
+/// More days than a server takes in one insert by itself, into a table that is divided by day.
+#[test]
+fn a_year_of_days_arrives_in_one_load() {
+    for version in VERSIONS {
+        let server = ClickHouse::start(version);
+        let stream = "ingest:\n  from: files\n  to: ch\n  streams:\n    days: { path: days.csv, mode: append, cursor: { column: id }, columns: { id: bigint, d: date }, layout: { partition_by: toYYYYMMDD(d), order_by: [d, id] } }\n    \
+                      kept: { path: days.csv, primary_key: id, columns: { id: bigint, d: date } }\n";
+        let sandbox = with_server(&server, &[("assets/raw/days.yml", stream)]);
+        let rows = |count: i32| {
+            (0..count).fold("id,d\n".to_owned(), |text, day| {
+                let date = jiff::civil::date(2024, 1, 1).checked_add(jiff::Span::new().days(day)).expect("a date");
+                text + &format!("{day},{date}\n")
+            })
+        };
+        sandbox.write("input/days.csv", &rows(366));
+        sandbox.run(&["run"]).expect(0);
+        let facts = "select count(), uniqExact(toYYYYMMDD(d)), sum(id) from raw";
+        for table in ["days", "kept"] {
+            assert_eq!(lines(server.sql(&format!("{facts}.{table}"))), ["366,366,66795"], "{version:?} {table}");
+        }
+        // As many new ones are attached to what is there, all of a day at once.
+        sandbox.write("input/days.csv", &rows(732));
+        let mut command = sandbox.command(&["run", "raw.days"]);
+        drop(sandbox.finish(command.env("SUBAK_CRASH_AT", "inside_publish")));
+        sandbox.run(&["run"]).expect(0);
+        for table in ["days", "kept"] {
+            assert_eq!(lines(server.sql(&format!("{facts}.{table}"))), ["732,732,267546"], "{version:?} {table}");
+        }
+        assert_eq!(
+            lines(server.sql("select count() from system.parts where database = 'raw' and table = 'days' and active")),
+            ["732"]
+        );
+        let again = sandbox.run(&["run"]).expect(0);
+        assert!(again.out.contains("0 rows written"), "{}", again.out);
+    }
+}
+
+#[test]
+fn sql_assets_are_built_with_checks_and_keys() {
+    for version in VERSIONS {
+        let server = ClickHouse::start(version);
+        let sandbox = with_server(
+            &server,
+            &[
+                (
+                    "assets/bronze/t.yml",
+                    "ingest:\n  from: files\n  to: ch\n  streams:\n    sales: { path: sales.csv, primary_key: id, columns: { id: bigint, amount: 'decimal(18,2)', country: text } }\n",
+                ),
+                (
+                    "assets/gold/per_country.sql",
+                    "/* subak\non: ch\nstored_as: table\nlayout: { engine: MergeTree, order_by: country }\nchecks:\n  - unique: country\n  - not_null: country\n  - { accepted_values: { column: country, values: [ID, DE, FR] } }\n  - { range: { column: total, min: 0 } }\n  - { pattern: { column: country, regex: '[A-Z]{2}' } }\n  - { relationships: { column: country, to: gold.countries.country } }\n  - { row_count: { min: 1 } }\n*/\nselect country, sum(amount) as total, count() as sales from bronze.sales group by country\n",
+                ),
+                (
+                    "assets/gold/countries.sql",
+                    "/* subak\non: ch\nstored_as: table\nsurrogate_key: { column: country_key, of: country }\n*/\nselect distinct country from bronze.sales\n",
+                ),
+                ("assets/gold/big.sql", "/* subak\non: ch\nstored_as: view\n*/\nselect * from bronze.sales where amount > 15\n"),
+                (
+                    "assets/gold/history.sql",
+                    "/* subak\non: ch\nstored_as: snapshot\nunique_key: id\n*/\nselect id, amount from bronze.sales\n",
+                ),
+                (
+                    "assets/gold/added.sql",
+                    "/* subak\non: ch\nstored_as: incremental\nunique_key: id\n*/\nselect id, amount * 2 as doubled from bronze.sales\n",
+                ),
+            ],
+        );
+        sandbox.write("input/sales.csv", "id,amount,country\n1,10.50,ID\n2,20.00,DE\n3,5.25,ID\n");
+        let ran = sandbox.run(&["run"]);
+        assert_eq!(ran.code, Some(0), "{version:?}: {}", ran.err);
+        assert_eq!(
+            lines(server.sql("select country, total, sales from gold.per_country order by country")),
+            ["DE,20.00,1", "ID,15.75,2"].map(|line| if version == ClickHouseVersion::New {
+                line.replace("20.00", "20")
+            } else {
+                line.to_owned()
+            })
+        );
+        assert_eq!(
+            lines(server.sql("select country_key, country from gold.countries order by country_key")),
+            ["-1,NULL", "1,DE", "2,ID"]
+        );
+        sandbox.write("input/sales.csv", "id,amount,country\n1,11.50,ID\n2,20.00,DE\n3,5.25,ID\n4,30.00,FR\n5,1.00,AT\n");
+        let refused = sandbox.run(&["run"]);
+        assert_ne!(refused.code, Some(0), "{version:?}: a country that is not accepted");
+        assert!(refused.err.contains("AT"), "{}", refused.err);
+        assert_eq!(lines(server.sql("select count() from gold.per_country")), ["2"], "readers keep what they had");
+        assert_eq!(
+            lines(server.sql("select country_key, country from gold.countries order by country_key")),
+            ["-1,NULL", "1,DE", "2,ID", "3,AT", "4,FR"]
+        );
+        assert_eq!(lines(server.sql("select count(), countIf(valid_to is null) from gold.history")), ["6,5"], "{version:?}");
+        assert_eq!(lines(server.sql("select count(), sum(doubled) from gold.added"))[0].split(',').next(), Some("5"));
+        let found = sandbox.run(&["query", "--on", "ch", "select count() as n from gold.big", "-o", "csv"]).expect(0);
+        assert_eq!(found.out.trim(), "n\n2");
+        let refused = sandbox.run(&["query", "--on", "ch", "drop table gold.added"]);
+        assert_ne!(refused.code, Some(0), "queries change nothing");
+    }
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let mut server = ClickHouse::start(ClickHouseVersion::Old);
+    server.sql("create table default.t (id Int64) engine = MergeTree order by id");
+    let stream = |name: &str| format!("ingest:\n  from: ch\n  streams:\n    t: {{ stream: {name}, mode: replace }}\n");
+    let sandbox = with_server(&server, &[("assets/bronze/t.yml", &stream("default.nowhere"))]);
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    let fails = |words: &[&str]| {
+        let failed = sandbox.run(&["run"]);
+        assert_ne!(failed.code, Some(0), "{words:?}");
+        for word in words {
+            assert!(failed.err.contains(word), "{word}: {}", failed.err);
+        }
+        assert!(!failed.err.contains("wrong-password"), "{}", failed.err);
+    };
+    fails(&["there is no stream `default.nowhere`"]);
+    let with =
+        |more: &str| sandbox.write("subak.yml", &config.replace("type: clickhouse,", &format!("type: clickhouse, {more},")));
+    set_secret(&sandbox, "ch", "wrong-password");
+    with("user: clerk, password: \"${secret:ch}\"");
+    fails(&["cannot connect to 127.0.0.1", "correct `user:` and `password:`"]);
+    with("database: nothing");
+    fails(&["there is no database `nothing`", "correct `database:`"]);
+    sandbox.write("subak.yml", &config.replace("http://127.0.0.1", "http://no.such.host.invalid"));
+    fails(&["cannot connect to no.such.host.invalid", "is the server running"]);
+    sandbox.write("subak.yml", &config.replace("http://", "https://"));
+    fails(&["cannot connect to 127.0.0.1"]);
+    sandbox.write("subak.yml", &config.replace("http://", "ftp://"));
+    fails(&["is no URL of a server", "write `url: http://host:8123`"]);
+    sandbox.write("subak.yml", &config);
+    sandbox.write("assets/bronze/t.yml", "ingest:\n  from: files\n  to: ch\n  streams:\n    t: { path: t.csv, mode: replace }\n");
+    sandbox.write("input/t.csv", "id\n1\n");
+    sandbox.run(&["run"]).expect(0);
+    server.kill();
+    sandbox.write("input/t.csv", "id\n1\n2\n");
+    fails(&["cannot connect to 127.0.0.1"]);
+    server.resume();
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(lines(server.sql("select count() from bronze.t")), ["2"]);
+}
