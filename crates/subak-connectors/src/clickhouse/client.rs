@@ -86,12 +86,8 @@ impl Client {
             let message = format!("what answers at {} is no ClickHouse server", client.url);
             return Err(refused(message).help("correct `url:`; it is that of the HTTP interface, by default on port 8123"));
         }
-        let known = client.rows(&format!("select count() from system.databases where name = {}", literal(database))).await?;
-        if known.first().and_then(|row| row.first()).and_then(Option::as_deref) == Some("0") {
-            let message = format!("connection `{name}`: there is no database `{database}` at {}", client.url);
-            return Err(ConnectError::new(ConnectErrorKind::NotFound, message).help("correct `database:`, or create it"));
-        }
-        Ok(client)
+        let known = format!("select count() from system.databases where name = {}", literal(database));
+        if client.count(&known).await? == 0 { Err(client.no_database()) } else { Ok(client) }
     }
 
     /// Whether the server has what came in the years after 18.16: `EXCHANGE`, `Bool`, `DateTime64`, window functions.
@@ -99,7 +95,15 @@ impl Client {
         self.version >= (23, 3)
     }
 
+    fn no_database(&self) -> ConnectError {
+        let message = format!("connection `{}`: there is no database `{}` at {}", self.name, self.database, self.url);
+        ConnectError::new(ConnectErrorKind::NotFound, message).help("correct `database:`, or create it")
+    }
+
     fn opening(&self, error: ConnectError) -> ConnectError {
+        if error.kind == ConnectErrorKind::NotFound {
+            return self.no_database();
+        }
         let place = format!("{}:{}", self.url.host_str().unwrap_or_default(), self.url.port_or_known_default().unwrap_or(0));
         let help = match error.kind {
             ConnectErrorKind::Permission => "correct `user:` and `password:`",
@@ -126,6 +130,10 @@ impl Client {
             }
             for (name, value) in settings {
                 pairs.append_pair(name, value);
+            }
+            if self.is_modern() {
+                // A table that is divided by day takes a year of days at once.
+                pairs.append_pair("max_partitions_per_insert_block", "0");
             }
             if self.is_read_only {
                 // Settings may still be set.
@@ -186,9 +194,7 @@ impl Client {
 
     /// Sends blocks of rows into a table, as one insert.
     pub(super) async fn insert(&self, table: &str, columns: &str, blocks: Vec<Bytes>) -> Result<(), ConnectError> {
-        // A table that is partitioned by day takes a year of days at once.
-        let settings: &[(&str, &str)] =
-            if self.is_modern() { &[("max_partitions_per_insert_block", "0"), ("async_insert", "0")] } else { &[] };
+        let settings: &[(&str, &str)] = if self.is_modern() { &[("async_insert", "0")] } else { &[] };
         let sql = format!("insert into {table} ({columns}) format Native");
         let pieces = futures::stream::iter(blocks.into_iter().map(Ok::<Bytes, std::convert::Infallible>));
         let response = self.send(Some(&sql), Body::wrap_stream(pieces), settings).await?;

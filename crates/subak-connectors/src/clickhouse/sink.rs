@@ -130,9 +130,9 @@ pub(super) async fn assign_surrogate_keys(
     let [one, other] = hashes(&natural, server.client.is_modern());
     let order = list(&staged.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
     let placed = format!(
-        "(select *, {one} as k_one, {other} as k_other, toUInt64(row_place_of) as row_place from (select r.1 as {ROW_COLUMN}, r.2 as row_place_of, {keys} from \
-         (select {keys}, arrayJoin(arrayZip(rows_of, arrayEnumerate(rows_of))) as r from (select {keys}, groupArray({ROW_COLUMN}) as rows_of from \
-         (select {keys}, {ROW_COLUMN} from {from} order by {order}) group by {keys}))))"
+        "(select *, {one} as k_one, {other} as k_other from (select {keys}, r as {ROW_COLUMN}, toUInt64(p) as row_place from \
+         (select {keys}, groupArray({ROW_COLUMN}) as rows_of from (select {keys}, {ROW_COLUMN} from {from} order by {order}) group by {keys}) \
+         array join rows_of as r, arrayEnumerate(rows_of) as p))"
     );
     let held = format!("(select {one} as k_one, {other} as k_other, row_place, surrogate_key from {known})");
     let nulls = [("join_use_nulls", "1")];
