@@ -192,6 +192,7 @@ pub(crate) mod tests {
                 shape: subak_domain::Shape::default(),
                 latest: None,
                 history: subak_domain::History::default(),
+                layout: subak_domain::Layout::default(),
             })
         } else {
             let stored_as = if is_view { StoredAs::View } else { StoredAs::Table };

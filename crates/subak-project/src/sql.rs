@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 use sqlparser::ast::{Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableFactor, Visit, Visitor};
-use sqlparser::dialect::{Dialect, DuckDbDialect, GenericDialect, PostgreSqlDialect, SQLiteDialect};
+use sqlparser::dialect::{ClickHouseDialect, Dialect, DuckDbDialect, GenericDialect, PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 
@@ -46,6 +46,7 @@ fn dialect(name: &str) -> Box<dyn Dialect> {
     match name {
         "duckdb" => Box::new(DuckDbDialect {}),
         "sqlite" => Box::new(SQLiteDialect {}),
+        "clickhouse" => Box::new(ClickHouseDialect {}),
         _ => Box::new(GenericDialect {}),
     }
 }

@@ -79,11 +79,11 @@ pub(crate) fn render(body: &str, values: &TemplateValues, is_incremental: bool) 
     // `this` and what only the run knows are left for the step.
     let run = context! { id => "{{ run.id }}", started_at => "{{ run.started_at }}" };
     let target = BTreeMap::from([("name", values.profile.as_str()), ("type", values.kind.as_str())]);
-    let text = environment
-        .render_str(
-            &whole,
-            context! { this => "{{ this }}", as_of => values.as_of.as_str(), run => run, target => Value::from_pairs(target), project => values.project.as_str() },
-        )?;
+    // Macros see what does not depend on the asset.
+    environment.add_global("target", Value::from_pairs(target));
+    environment.add_global("as_of", values.as_of.as_str());
+    environment.add_global("project", values.project.as_str());
+    let text = environment.render_str(&whole, context! { this => "{{ this }}", run => run })?;
     let asks_incremental = *asked.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Rendered { text, asks_incremental })
 }

@@ -14,7 +14,7 @@ UPLOADS = FOLDER + "-uploads"
 INSERT = re.compile(r"^\s*insert\s+into\s+(.*?)\s+format\s+(\w+)\s*$", re.I | re.S)
 FORMAT = re.compile(r"\bformat\s+(\w+)\s*;?\s*$", re.I)
 READS = re.compile(r"\s*(select|with)\b", re.I)
-INSERTS_FROM_QUERY = re.compile(r"\s*insert\s+into\b.*?\bselect\b", re.I | re.S)
+INSERTS_FROM_QUERY = re.compile(r"\s*insert\s+into\b(?:(?!\bvalues\b).)*?\bselect\b", re.I | re.S)
 CREATES_FROM_QUERY = re.compile(r"\s*create\s+table\b.*?\bas\s+select\b", re.I | re.S)
 NO_SETTINGS = {"query", "database", "user", "password", "default_format", "query_id", "readonly", "async_insert"}
 

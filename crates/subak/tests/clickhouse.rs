@@ -378,8 +378,18 @@ fn sql_assets_are_built_with_checks_and_keys() {
             lines(server.sql("select country_key, country from gold.countries order by country_key")),
             ["-1,NULL", "1,DE", "2,ID", "3,AT", "4,FR"]
         );
-        assert_eq!(lines(server.sql("select count(), countIf(valid_to is null) from gold.history")), ["6,5"], "{version:?}");
-        assert_eq!(lines(server.sql("select count(), sum(doubled) from gold.added"))[0].split(',').next(), Some("5"));
+        assert_eq!(
+            lines(server.sql("select count(), countIf(valid_to is null) from gold.history")),
+            ["6,5"],
+            "{version:?} {}",
+            refused.err
+        );
+        assert_eq!(
+            lines(server.sql("select count(), sum(doubled) from gold.added"))[0].split(',').next(),
+            Some("5"),
+            "{version:?} {}",
+            refused.err
+        );
         let found = sandbox.run(&["query", "--on", "ch", "select count() as n from gold.big", "-o", "csv"]).expect(0);
         assert_eq!(found.out.trim(), "n\n2");
         let refused = sandbox.run(&["query", "--on", "ch", "drop table gold.added"]);
@@ -426,4 +436,102 @@ fn errors_say_what_to_do() {
     server.resume();
     sandbox.run(&["run"]).expect(0);
     assert_eq!(lines(server.sql("select count() from bronze.t")), ["2"]);
+}
+
+/// The tables of the example's application as a script for another database.
+fn dump(file: &Path) -> String {
+    let app = rusqlite::Connection::open(file).expect("open");
+    let mut sql = String::from("drop database subak; create database subak character set utf8mb4; use subak;\n");
+    for table in ["users", "merchants", "transactions"] {
+        let schema: String =
+            app.query_row("select sql from sqlite_schema where name = ?", [table], |row| row.get(0)).expect("a schema");
+        sql.push_str(&format!("{schema};\n"));
+        let mut statement = app.prepare(&format!("select * from {table}")).expect("rows");
+        let width = statement.column_count();
+        let mut rows = statement.query([]).expect("rows");
+        let mut values = Vec::new();
+        while let Some(row) = rows.next().expect("a row") {
+            let cell = |at: usize| match row.get_ref(at).expect("a cell") {
+                rusqlite::types::ValueRef::Null => "null".to_owned(),
+                rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+                rusqlite::types::ValueRef::Real(number) => number.to_string(),
+                other => format!("'{}'", other.as_str().expect("a text").replace('\'', "''")),
+            };
+            values.push(format!("({})", (0..width).map(cell).collect::<Vec<_>>().join(", ")));
+        }
+        for values in values.chunks(500) {
+            sql.push_str(&format!("insert into {table} values {};\n", values.join(", ")));
+        }
+    }
+    sql
+}
+
+/// The example with one other profile: MariaDB instead of SQLite, ClickHouse instead of DuckDB, and the same tables.
+#[test]
+fn the_ewallet_example_runs_on_servers() {
+    let (source, server) = (MariaDb::start(), ClickHouse::start(ClickHouseVersion::New));
+    let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_subak"), &[]);
+    sandbox.run(&["demo", "demo", "--transactions", "2000", "--quiet"]).expect(0);
+    source.sql(&dump(&sandbox.path().join("demo/data/app.db")));
+    // Another machine: the project and its files, and nothing that is known here.
+    let production = Sandbox::new(env!("CARGO_BIN_EXE_subak"), &[]);
+    production.copy(&sandbox.path().join("demo"), "project");
+    std::fs::remove_dir_all(production.path().join("project/.subak")).expect("the state");
+    std::fs::remove_file(production.path().join("project/data/app.db")).expect("the database");
+    let run = |arguments: &[&str]| {
+        let arguments = [&["-C", "project", "--profile", "prod"], arguments].concat();
+        let mut command = production.command(&arguments);
+        command.env("EWALLET_APP_PORT", source.port().to_string()).env("EWALLET_APP_DATABASE", "subak");
+        command.env("EWALLET_APP_USER", MARIADB_USER).env("EWALLET_APP_PASSWORD", MARIADB_PASSWORD);
+        command.env("EWALLET_WAREHOUSE_URL", format!("http://127.0.0.1:{}", server.port()));
+        production.finish(&mut command)
+    };
+    let ran = run(&["run"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let warehouse = duckdb::Connection::open(sandbox.path().join("demo/warehouse.duckdb")).expect("open");
+    for (table, columns) in [
+        (
+            "silver.transactions",
+            "transaction_id, user_id, merchant_id, toString(amount), amount_category, device_type, promo_code, transaction_date",
+        ),
+        (
+            "gold.fact_sales",
+            "transaction_id, user_key, merchant_key, toString(amount), amount_category, device_type, promo_code, transaction_date",
+        ),
+        ("gold.dim_users", "user_key, user_id, full_name, email, member_since"),
+        ("gold.dim_merchants", "merchant_key, merchant_id, merchant_name, category"),
+        ("gold.daily_spending_per_user", "transaction_date, user_id, full_name, toString(total_amount), transaction_count"),
+        ("gold.transactions_per_merchant", "merchant_id, merchant_name, category, transaction_count, round(average_amount, 1)"),
+        ("bronze.payouts", "payout_id, merchant, toString(amount), size"),
+    ] {
+        let mut found =
+            lines(server.sql(&format!("select {columns} from {table} settings output_format_decimal_trailing_zeros = 1")));
+        let own = columns.replace("toString(amount)", "amount").replace("toString(total_amount)", "total_amount");
+        let mut statement =
+            warehouse.prepare(&format!("select columns(*)::varchar from (select {own} from {table})")).expect(table);
+        let mut rows = statement.query([]).expect(table);
+        let mut expect = Vec::new();
+        while let Some(row) = rows.next().expect(table) {
+            let width = row.as_ref().column_count();
+            let cell = |at: usize| row.get::<_, Option<String>>(at).expect("text").unwrap_or_else(|| "NULL".to_owned());
+            expect.push((0..width).map(cell).collect::<Vec<_>>().join(","));
+        }
+        // One writes `20`, the other `20.00`, and both mean it.
+        let plain = |line: &String| {
+            line.split(',')
+                .map(|cell| cell.parse::<f64>().map_or_else(|_| cell.to_owned(), |number| number.to_string()))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let mut expect: Vec<String> = expect.iter().map(plain).collect();
+        found = found.iter().map(plain).collect();
+        expect.sort();
+        found.sort();
+        let differing = found.iter().zip(&expect).find(|(found, expect)| found != expect);
+        assert!(!expect.is_empty() && found == expect, "{table}: {} rows, {} expected, {differing:?}", found.len(), expect.len());
+    }
+    let again = run(&["run"]).expect(0);
+    assert!(again.out.contains("0 rows written") || again.out.contains("nothing"), "{}", again.out);
+    let verified = run(&["verify"]);
+    assert_eq!(verified.code, Some(0), "{} {}", verified.out, verified.err);
 }

@@ -138,6 +138,7 @@ fn ingest(mode: WriteMode, has_cursor: bool) -> Ingest {
         shape: Shape::default(),
         latest: None,
         history: History::default(),
+        layout: subak_domain::Layout::default(),
     }
 }
 

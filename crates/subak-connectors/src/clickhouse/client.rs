@@ -15,6 +15,9 @@ use super::error;
 /// How long a server may take to answer a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a query of the server's own tables is tried.
+const CATALOG_ATTEMPTS_MAX: usize = 50;
+
 /// Bytes of an error that are kept.
 const ERROR_LENGTH_MAX: usize = 4096;
 
@@ -131,7 +134,13 @@ impl Client {
             for (name, value) in settings {
                 pairs.append_pair(name, value);
             }
+            // NULL is what SQL says it is: a row without a partner has NULLs, and a cast keeps them.
+            let has_own = settings.iter().any(|(name, _)| *name == "join_use_nulls");
+            if !has_own && self.version.0 > 0 {
+                pairs.append_pair("join_use_nulls", "1");
+            }
             if self.is_modern() {
+                pairs.append_pair("cast_keep_nullable", "1");
                 // A table that is divided by day takes a year of days at once.
                 pairs.append_pair("max_partitions_per_insert_block", "0");
             }
@@ -174,6 +183,17 @@ impl Client {
         let response = self.send(None, format!("{sql}\nformat TabSeparated"), settings).await?;
         let text = response.text().await.map_err(|error| error::transport(&error))?;
         Ok(text.lines().map(|line| line.split('\t').map(cell).collect()).collect())
+    }
+
+    /// The rows of a query of the server's own tables. Old servers look at every table for it, and fail when one is dropped meanwhile.
+    pub(super) async fn catalog(&self, sql: &str) -> Result<Vec<Texts>, ConnectError> {
+        for _ in 1..CATALOG_ATTEMPTS_MAX {
+            match self.rows(sql).await {
+                Err(error) if error.kind == ConnectErrorKind::NotFound => {}
+                result => return result,
+            }
+        }
+        self.rows(sql).await
     }
 
     /// The number in the first column of the first row.

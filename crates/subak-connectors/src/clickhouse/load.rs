@@ -18,7 +18,7 @@ use super::prepare::{Prepared, ROW_COLUMN, Stage, prepare};
 use super::publish::{Action, Plan};
 use super::rejects::RejectPlan;
 use super::script::{Typed, list, typed};
-use super::state::{Entry, Mark, Position};
+use super::state::{Declared, Entry, Mark, Position};
 use super::tables::{Layout, Name, OWN_DATABASE, STAGE_PREFIX};
 use super::types::{ReadColumn, form_of, schema_of, word};
 use super::{DIALECT, Server};
@@ -254,26 +254,7 @@ impl ClickHouseStaged {
         load.layout.clone_from(&request.layout);
         let described = typed(&server.client.describe(&request.sql).await?);
         if request.stored_as == StoredAs::View {
-            let tables = Tables::new(server, &load).await?;
-            let fresh = tables.stage.fresh();
-            server.client.execute(&format!("create view {} as {}", fresh.quoted(), request.sql)).await?;
-            let prepared = Prepared {
-                target: server.name_of(&request.table),
-                held: None,
-                number: server.next_number().await?,
-                rows: StagedRows::default(),
-                reject_count: 0,
-                changed: true,
-                action: Action::View,
-                layout: Layout::View,
-                columns: described,
-                added: Vec::new(),
-                widened: Vec::new(),
-                removed: Vec::new(),
-                preview: fresh.quoted(),
-                keys_from: fresh,
-            };
-            return Ok(Self { tables, request: load, prepared, view: Some(request.sql) });
+            return Self::view(server, load, request.sql, described).await;
         }
         if let Some(rule) = &request.incremental {
             load.primary_key.clone_from(&rule.unique_key);
@@ -321,6 +302,29 @@ impl ClickHouseStaged {
         let prepared = prepare(server, &tables.stage, &load, &staged).await?;
         crash::point("rows_staged");
         Ok(Self { tables, request: load, prepared, view: None })
+    }
+
+    async fn view(server: &Server, load: LoadRequest, sql: String, described: Vec<Typed>) -> Result<Self, ConnectError> {
+        let tables = Tables::new(server, &load).await?;
+        let fresh = tables.stage.fresh();
+        server.client.execute(&format!("create view {} as {}", fresh.quoted(), server.view_of(&sql))).await?;
+        let prepared = Prepared {
+            target: server.name_of(&load.table),
+            held: None,
+            number: server.next_number().await?,
+            rows: StagedRows::default(),
+            reject_count: 0,
+            changed: true,
+            action: Action::View,
+            layout: Layout::View,
+            columns: described,
+            added: Vec::new(),
+            widened: Vec::new(),
+            removed: Vec::new(),
+            preview: fresh.quoted(),
+            keys_from: fresh,
+        };
+        Ok(Self { tables, request: load, prepared, view: Some(sql) })
     }
 
     /// Tables of nested lists as they will be: those of rows that are not published now, and those that are staged.
@@ -391,6 +395,7 @@ impl ClickHouseStaged {
             account: commit.account,
             files: commit.files.iter().map(Mark::of).collect(),
             is_rebuilt: request.mode == WriteMode::Replace,
+            layout: Declared::of(&request.layout),
             plan: Plan {
                 action: prepared.action,
                 layout: prepared.layout,

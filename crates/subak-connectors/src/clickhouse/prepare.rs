@@ -392,7 +392,8 @@ impl Preparing<'_> {
                 .columns
                 .iter()
                 .all(|column| held.columns.iter().any(|(name, word)| *name == column.name && bare(word) == column.word));
-        if !is_same_shape {
+        let is_laid_out = server.stream_state(&self.done.target).await?.layout == self.request.layout;
+        if !is_same_shape || !is_laid_out {
             return Ok(());
         }
         let compared: Vec<Typed> =
@@ -851,16 +852,19 @@ impl Preparing<'_> {
         let mut shown = typed(&held.columns);
         let new: Vec<Typed> = self.columns.iter().filter(|column| !held.has(&column.name)).cloned().collect();
         shown.extend(new.iter().cloned());
-        self.done.columns = shown.clone();
+        self.done.columns.clone_from(&shown);
         self.server.create(&fresh, &shown, &self.storage(false), self.done.number).await?;
         let time = &versions[0].word;
         let at = wall_clock(&self.request.at, time, self.server.client.is_modern());
         let plain: Vec<Typed> =
             shown.iter().filter(|column| !versions.iter().any(|version| version.name == column.name)).cloned().collect();
         let kept = |has: &dyn Fn(&str) -> bool| {
-            let item = |column: &Typed| match has(&column.name) {
-                true => column.quoted(),
-                false => format!("cast(null as {}) as {}", nullable(&column.word), column.quoted()),
+            let item = |column: &Typed| {
+                if has(&column.name) {
+                    column.quoted()
+                } else {
+                    format!("cast(null as {}) as {}", nullable(&column.word), column.quoted())
+                }
             };
             plain.iter().map(item).collect::<Vec<_>>().join(", ")
         };

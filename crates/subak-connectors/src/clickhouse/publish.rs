@@ -51,20 +51,13 @@ impl Server {
         let plan = &entry.plan;
         match plan.action {
             Action::Nothing | Action::View => Ok(false),
-            Action::Swap => {
-                let rows = if plan.layout == Layout::Keyed { rows_of(&entry.table) } else { entry.table.clone() };
-                Ok(self.maker(&rows).await? == Some(entry.number))
-            }
+            Action::Swap => Ok(self.maker(&entry.rows()).await? == Some(entry.number)),
             Action::Attach => {
-                let rows = self.rows_name(entry).await?;
+                let rows = entry.rows();
                 let sql = format!("select count() from {} where {LOAD_COLUMN} = {}", rows.quoted(), entry.number);
                 Ok(self.maker(&rows).await?.is_some() && self.client.count(&sql).await? > 0)
             }
         }
-    }
-
-    async fn rows_name(&self, entry: &Entry) -> Result<Name, ConnectError> {
-        Ok(if entry.plan.layout == Layout::Keyed { rows_of(&entry.table) } else { entry.table.clone() })
     }
 
     /// Makes a prepared load visible, does what is left and enters it in the ledger. Again where it was begun before.
@@ -74,7 +67,7 @@ impl Server {
             Action::Swap => self.swap_in(&entry).await?,
             Action::Attach => self.attach(&entry).await?,
             Action::View => {
-                let sql = plan.sql.clone().unwrap_or_default();
+                let sql = plan.sql.as_deref().map(|sql| self.view_of(sql)).unwrap_or_default();
                 self.put_view(&entry.table, &plan.fresh, &sql).await?;
                 self.drop_any(&rows_of(&entry.table)).await?;
             }
@@ -101,6 +94,14 @@ impl Server {
             drop(self.drop_any(stage).await);
         }
         Ok(entry)
+    }
+
+    /// A query as it stands in a view: what NULL means there must not depend on who reads it.
+    pub(super) fn view_of(&self, sql: &str) -> String {
+        if !self.client.is_modern() {
+            return sql.to_owned();
+        }
+        format!("select * from (\n{sql}\n) settings join_use_nulls = 1, cast_keep_nullable = 1")
     }
 
     /// Puts the fresh table in the place of the table, and a view over it where it keeps versions.
@@ -164,7 +165,7 @@ impl Server {
     /// Fits the table for the parts and attaches those that it does not have yet: all of one partition become visible at once.
     async fn attach(&self, entry: &Entry) -> Result<(), ConnectError> {
         let plan = &entry.plan;
-        let rows = self.rows_name(entry).await?;
+        let rows = entry.rows();
         let name = rows.quoted();
         let Some(held) = self.relation(&entry.table).await? else {
             let message = format!("the table {name} is gone");

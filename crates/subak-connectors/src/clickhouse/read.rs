@@ -159,7 +159,7 @@ impl Source for Server {
         let sql = "select database, table, name, type from system.columns where database not in \
                    ('system', '_subak', 'information_schema', 'INFORMATION_SCHEMA') and not match(table, '^[.]inner|__rows$') \
                    and default_kind not in ('MATERIALIZED', 'ALIAS', 'EPHEMERAL') order by database, table";
-        let rows = self.client.rows(sql).await.map_err(|error| during("cannot list tables", error))?;
+        let rows = self.client.catalog(sql).await.map_err(|error| during("cannot list tables", error))?;
         let mut streams: Vec<StreamInfo> = Vec::new();
         for row in rows {
             let mut cells = row.into_iter().map(Option::unwrap_or_default);

@@ -196,7 +196,7 @@ impl Sink for Server {
     }
 
     async fn existing(&self, tables: &[TableName]) -> Result<BTreeSet<TableName>, ConnectError> {
-        let rows = self.client.rows("select database, name from system.tables").await;
+        let rows = self.client.catalog("select database, name from system.tables").await;
         let rows = rows.map_err(|error| during("cannot read the catalog", error))?;
         let name = |row: Texts| {
             let mut cells = row.into_iter().map(Option::unwrap_or_default);
@@ -232,7 +232,7 @@ impl Sink for Server {
             let own = owner();
             let (own_host, own_process) = own.split_once('_').unwrap_or_default();
             let mut count = 0;
-            for row in self.client.rows(&sql).await? {
+            for row in self.client.catalog(&sql).await? {
                 let mut cells = row.into_iter().map(Option::unwrap_or_default);
                 let (name, is_old) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default() == "1");
                 let mut parts = name[STAGE_PREFIX.len()..].split('_').skip(1);

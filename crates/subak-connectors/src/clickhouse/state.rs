@@ -6,12 +6,12 @@
 use serde::{Deserialize, Serialize};
 use subak_connect::source::FileMark;
 use subak_connect::{Committed, ConnectError, ConnectErrorKind, TableName};
-use subak_domain::{Cursor, LoadId, RowAccount};
+use subak_domain::{Cursor, Layout, LoadId, RowAccount};
 
 use super::Server;
 use super::client::literal;
-use super::publish::Plan;
-use super::tables::{Name, OWN_DATABASE};
+use super::publish::{Action, Plan};
+use super::tables::{Layout as TableLayout, Name, OWN_DATABASE, rows_of};
 
 /// The version of [`Entry`].
 const ENTRY_VERSION: u32 = 1;
@@ -33,7 +33,19 @@ pub(super) struct Entry {
     pub(super) files: Vec<Mark>,
     /// Whether the table was made anew: what was known of its stream is gone.
     pub(super) is_rebuilt: bool,
+    /// How the table was laid out when it was made.
+    #[serde(default)]
+    pub(super) layout: Declared,
     pub(super) plan: Plan,
+}
+
+/// A declared layout as it is stored.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Declared {
+    engine: Option<String>,
+    order_by: Option<String>,
+    partition_by: Option<String>,
+    ttl: Option<String>,
 }
 
 /// A cursor as it is stored.
@@ -51,6 +63,13 @@ pub(super) struct Mark {
     bytes: u64,
     modified_at: i64,
     hash: String,
+}
+
+impl Declared {
+    pub(super) fn of(layout: &Layout) -> Self {
+        let Layout { engine, order_by, partition_by, ttl } = layout.clone();
+        Self { engine, order_by, partition_by, ttl }
+    }
 }
 
 impl Position {
@@ -78,6 +97,11 @@ impl Entry {
         ENTRY_VERSION
     }
 
+    /// The table with the rows.
+    pub(super) fn rows(&self) -> Name {
+        if self.plan.layout == TableLayout::Keyed { rows_of(&self.table) } else { self.table.clone() }
+    }
+
     /// The load as its caller sees it.
     pub(super) fn committed(&self) -> Result<Committed, ConnectError> {
         Ok(Committed {
@@ -97,6 +121,8 @@ pub(super) struct StreamState {
     pub(super) cursor: Option<Cursor>,
     pub(super) row_count: Option<u64>,
     pub(super) files: Vec<FileMark>,
+    /// How the table was laid out when it was made.
+    pub(super) layout: Layout,
 }
 
 fn ledger() -> String {
@@ -193,7 +219,11 @@ impl Server {
         let mut state = StreamState::default();
         for entry in self.entries(&format!("table_key = {} and state = 'committed'", literal(&key_of(table)))).await? {
             if entry.is_rebuilt {
-                state = StreamState::default();
+                state = StreamState { layout: state.layout, ..StreamState::default() };
+            }
+            if entry.plan.action == Action::Swap {
+                let Declared { engine, order_by, partition_by, ttl } = entry.layout.clone();
+                state.layout = Layout { engine, order_by, partition_by, ttl };
             }
             if let Some(position) = &entry.cursor {
                 state.cursor = Some(position.cursor()?);

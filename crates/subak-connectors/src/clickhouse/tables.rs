@@ -90,7 +90,8 @@ impl Server {
 
     /// The engine of a table, as it stands behind `engine =`; `None` when there is no table.
     async fn engine(&self, name: &Name) -> Result<Option<(String, String)>, ConnectError> {
-        let rows = self.client.rows(&format!("select engine, engine_full from system.tables where {}", name.is("name"))).await?;
+        let rows =
+            self.client.catalog(&format!("select engine, engine_full from system.tables where {}", name.is("name"))).await?;
         let mut cells = rows.into_iter().next().unwrap_or_default().into_iter().map(Option::unwrap_or_default);
         Ok(cells.next().map(|engine| (engine, cells.next().unwrap_or_default())))
     }
@@ -101,7 +102,7 @@ impl Server {
             let mut cells = row.into_iter().map(Option::unwrap_or_default);
             (cells.next().unwrap_or_default(), cells.next().unwrap_or_default(), cells.next().unwrap_or_default())
         };
-        Ok(self.client.rows(&sql).await?.into_iter().map(column).collect())
+        Ok(self.client.catalog(&sql).await?.into_iter().map(column).collect())
     }
 
     pub(super) async fn exists(&self, name: &Name) -> Result<bool, ConnectError> {
@@ -151,7 +152,7 @@ impl Server {
             name.is("table"),
             literal(LOAD_COLUMN)
         );
-        let rows = self.client.rows(&sql).await?;
+        let rows = self.client.catalog(&sql).await?;
         let text = rows.first().and_then(|row| row.first()).and_then(Option::as_deref).unwrap_or_default();
         let digits: String = text.chars().filter(char::is_ascii_digit).collect();
         // Newer servers write the type around it: `CAST(5, 'UInt64')`, `_CAST(5, …)`.
@@ -170,7 +171,7 @@ impl Server {
                 name.is("table")
             )
         };
-        Ok(self.client.rows(&sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+        Ok(self.client.catalog(&sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
     }
 }
 

@@ -89,6 +89,7 @@ fn asset(name: &str, mode: WriteMode, cursor: bool, checks: Vec<Check>) -> Asset
         shape: subak_domain::Shape::default(),
         latest: None,
         history: subak_domain::History::default(),
+        layout: subak_domain::Layout::default(),
     };
     Asset {
         key: key(name),
