@@ -92,6 +92,9 @@ impl Dialect {
 
     /// `schema.table` or `table`, as streams are named, quoted. A dot inside a name cannot be written; such tables can be reached by a view.
     pub fn stream(&self, stream: &str) -> String {
+        if !self.has_schemas {
+            return self.identifier(stream);
+        }
         stream.splitn(2, '.').map(|part| self.identifier(part)).collect::<Vec<_>>().join(".")
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use subak_domain::{Column, Cursor, DataType};
 
-use crate::{Batch, ConnectError, Reject, TableName, convert};
+use crate::{Batch, ConnectError, ConnectErrorKind, Dialect, Field, FieldKind, Reject, TableName, convert};
 
 /// One external system, open for reading. Holds a connection and no run state.
 #[async_trait]
@@ -54,6 +54,59 @@ pub struct ReadRequest {
     pub cursor: Option<CursorBound>,
     /// Reads only files that are not among these. `None` reads all. Sources without files take no notice.
     pub known_files: Option<KnownFiles>,
+}
+
+/// Options of the streams of every SQL system.
+pub const SQL_OPTIONS: &[Field] = &[
+    Field {
+        name: "sql",
+        kind: FieldKind::Text,
+        is_required: false,
+        doc: "A query in the words of the source, read instead of a table.",
+    },
+    Field {
+        name: "where",
+        kind: FieldKind::Text,
+        is_required: false,
+        doc: "A condition in the words of the source: only rows for which it holds are read.",
+    },
+    Field {
+        name: "limit",
+        kind: FieldKind::Integer,
+        is_required: false,
+        doc: "How many rows are read at most, whichever they are: for trying things out. Not with a cursor.",
+    },
+];
+
+impl ReadRequest {
+    /// What is read, as something that can stand behind `from`: the table, or a subquery where the options ask for one. `columns` are selected
+    /// from the table.
+    pub fn relation(&self, dialect: &Dialect, columns: &str) -> Result<String, ConnectError> {
+        let option = |name: &str| self.options.get(name).map(String::as_str).filter(|text| !text.trim().is_empty());
+        let limit = option("limit").map(str::parse::<u64>).transpose().map_err(|error| {
+            let message = format!("stream `{}`: `limit` must be a number of rows", self.stream);
+            ConnectError::new(ConnectErrorKind::Config, message).because(error)
+        })?;
+        if limit.is_some() && self.cursor.is_some() {
+            let message = format!("stream `{}` has a cursor, and `limit` would leave out rows that it passes", self.stream);
+            return Err(ConnectError::new(ConnectErrorKind::Config, message).help("remove `limit:`, or the cursor"));
+        }
+        let from = match option("sql") {
+            Some(sql) => format!("(\n{}\n) as subak_query", sql.trim().trim_end_matches(';')),
+            None => format!("{} as t", dialect.stream(&self.stream)),
+        };
+        if columns == "*" && option("sql").is_none() && option("where").is_none() && limit.is_none() {
+            return Ok(dialect.stream(&self.stream));
+        }
+        let condition = option("where").map_or_else(String::new, |condition| format!(" where ({condition})"));
+        let limit = limit.map_or_else(String::new, |limit| format!(" limit {limit}"));
+        Ok(format!("(select {columns} from {from}{condition}{limit})"))
+    }
+
+    /// Whether a query of the stream's own is read instead of a table.
+    pub fn has_query(&self) -> bool {
+        self.options.get("sql").is_some_and(|sql| !sql.trim().is_empty())
+    }
 }
 
 /// The part of a stream that is wanted. By default half open: the lower bound is inclusive, the upper one is not.

@@ -324,36 +324,35 @@ fn many_days_arrive_in_one_load() {
     }
 }
 
+const SALES: &[(&str, &str)] = &[
+    (
+        "assets/bronze/t.yml",
+        "ingest:\n  from: files\n  to: ch\n  streams:\n    sales: { path: sales.csv, primary_key: id, columns: { id: bigint, amount: 'decimal(18,2)', country: text } }\n",
+    ),
+    (
+        "assets/gold/per_country.sql",
+        "/* subak\non: ch\nstored_as: table\nlayout: { engine: MergeTree, order_by: country }\nchecks:\n  - unique: country\n  - not_null: country\n  - { accepted_values: { column: country, values: [ID, DE, FR] } }\n  - { range: { column: total, min: 0 } }\n  - { pattern: { column: country, matches: '[A-Z]{2}' } }\n  - { relationships: { column: country, to: gold.countries.country } }\n  - { row_count: { min: 1 } }\n*/\nselect country, sum(amount) as total, count() as sales from bronze.sales group by country\n",
+    ),
+    (
+        "assets/gold/countries.sql",
+        "/* subak\non: ch\nstored_as: table\nsurrogate_key: { column: country_key, of: country }\n*/\nselect distinct country from bronze.sales\n",
+    ),
+    ("assets/gold/big.sql", "/* subak\non: ch\nstored_as: view\n*/\nselect * from bronze.sales where amount > 15\n"),
+    (
+        "assets/gold/history.sql",
+        "/* subak\non: ch\nstored_as: snapshot\nunique_key: id\n*/\nselect id, amount from bronze.sales\n",
+    ),
+    (
+        "assets/gold/added.sql",
+        "/* subak\non: ch\nstored_as: incremental\nunique_key: id\n*/\nselect id, amount * 2 as doubled from bronze.sales\n",
+    ),
+];
+
 #[test]
 fn sql_assets_are_built_with_checks_and_keys() {
     for version in VERSIONS {
         let server = ClickHouse::start(version);
-        let sandbox = with_server(
-            &server,
-            &[
-                (
-                    "assets/bronze/t.yml",
-                    "ingest:\n  from: files\n  to: ch\n  streams:\n    sales: { path: sales.csv, primary_key: id, columns: { id: bigint, amount: 'decimal(18,2)', country: text } }\n",
-                ),
-                (
-                    "assets/gold/per_country.sql",
-                    "/* subak\non: ch\nstored_as: table\nlayout: { engine: MergeTree, order_by: country }\nchecks:\n  - unique: country\n  - not_null: country\n  - { accepted_values: { column: country, values: [ID, DE, FR] } }\n  - { range: { column: total, min: 0 } }\n  - { pattern: { column: country, matches: '[A-Z]{2}' } }\n  - { relationships: { column: country, to: gold.countries.country } }\n  - { row_count: { min: 1 } }\n*/\nselect country, sum(amount) as total, count() as sales from bronze.sales group by country\n",
-                ),
-                (
-                    "assets/gold/countries.sql",
-                    "/* subak\non: ch\nstored_as: table\nsurrogate_key: { column: country_key, of: country }\n*/\nselect distinct country from bronze.sales\n",
-                ),
-                ("assets/gold/big.sql", "/* subak\non: ch\nstored_as: view\n*/\nselect * from bronze.sales where amount > 15\n"),
-                (
-                    "assets/gold/history.sql",
-                    "/* subak\non: ch\nstored_as: snapshot\nunique_key: id\n*/\nselect id, amount from bronze.sales\n",
-                ),
-                (
-                    "assets/gold/added.sql",
-                    "/* subak\non: ch\nstored_as: incremental\nunique_key: id\n*/\nselect id, amount * 2 as doubled from bronze.sales\n",
-                ),
-            ],
-        );
+        let sandbox = with_server(&server, SALES);
         sandbox.write("input/sales.csv", "id,amount,country\n1,10.50,ID\n2,20.00,DE\n3,5.25,ID\n");
         let ran = sandbox.run(&["run"]);
         assert_eq!(ran.code, Some(0), "{version:?}: {}", ran.err);
@@ -392,6 +391,9 @@ fn sql_assets_are_built_with_checks_and_keys() {
         );
         let found = sandbox.run(&["query", "--on", "ch", "select count() as n from gold.big", "-o", "csv"]).expect(0);
         assert_eq!(found.out.trim(), "n\n2");
+        sandbox.write("assets/back/part.yml", "ingest:\n  from: ch\n  to: warehouse\n  streams:\n    part: { stream: bronze.sales, where: amount > 15, mode: replace }\n    total: { sql: 'select sum(amount) as total from bronze.sales', mode: replace }\n");
+        sandbox.run(&["run", "back.*"]).expect(0);
+        assert_eq!(read(&sandbox, "select count(*), any_value(t.total) from back.part, back.total as t"), ["2,67.75"]);
         let refused = sandbox.run(&["query", "--on", "ch", "drop table gold.added"]);
         assert_ne!(refused.code, Some(0), "queries change nothing");
     }

@@ -566,3 +566,45 @@ fn tables_can_be_parquet_files() {
     let refused = sandbox.run(&["validate"]).expect(2);
     assert!(refused.err.contains("writes whole tables only"), "{}", refused.err);
 }
+
+/// A query, a condition and a limit in the words of the source, alike for every SQL system.
+#[test]
+fn a_stream_may_be_a_query_or_a_part_of_a_table() {
+    let sandbox = project(&[(
+        "assets/raw/parts.yml",
+        "ingest:\n  from: app\n  streams:\n    joined: { sql: 'select o.id, c.name from orders o join customers c on c.id = o.customer;', mode: replace }\n    \
+         large: { stream: orders, where: \"amount > 10 or note = 'it''s'\", primary_key: id, cursor: id }\n    \
+         some: { stream: orders, mode: replace, limit: 2 }\n",
+    )]);
+    let app = rusqlite::Connection::open(sandbox.path().join("app.db")).expect("open");
+    app.execute_batch(
+        "create table customers (id integer primary key, name text); insert into customers values (1, 'Ayu'), (2, 'Budi');
+         create table orders (id integer primary key, customer integer, amount integer, note text);
+         insert into orders values (1, 1, 5, 'it''s'), (2, 2, 50, null), (3, 1, 7, null);",
+    )
+    .expect("tables");
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(read(&sandbox, "select * from raw.joined order by id"), ["1,Ayu", "2,Budi", "3,Ayu"]);
+    assert_eq!(read(&sandbox, "select id from raw.large order by id"), ["1", "2"]);
+    assert_eq!(read(&sandbox, "select count(*) from raw.some"), ["2"]);
+    app.execute_batch("insert into orders values (4, 2, 11, null), (5, 2, 1, null)").expect("rows");
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(read(&sandbox, "select id from raw.large order by id"), ["1", "2", "4"]);
+    sandbox.run(&["verify", "raw.joined", "raw.large"]).expect(0);
+    // The same on the warehouse itself, read back into it.
+    sandbox.write(
+        "assets/copy/parts.yml",
+        "ingest:\n  from: warehouse\n  to: app\n  streams:\n    twice: { sql: 'select id, name, id * 2 as doubled from raw.joined', where: 'doubled > 2', mode: replace }\n",
+    );
+    sandbox.run(&["run", "copy.*"]).expect(0);
+    let found: i64 = app.query_row("select sum(doubled) from copy_twice", [], |row| row.get(0)).expect("a sum");
+    assert_eq!(found, 28);
+    sandbox.write(
+        "assets/raw/parts.yml",
+        "ingest:\n  from: app\n  streams:\n    bad: { stream: orders, primary_key: id, cursor: id, limit: 2 }\n    worse: { sql: 'select missing_column from orders', mode: replace }\n",
+    );
+    let refused = sandbox.run(&["run", "raw.*"]);
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.err.contains("`limit` would leave out rows"), "{}", refused.err);
+    assert!(refused.err.contains("no such column: missing_column"), "{}", refused.err);
+}

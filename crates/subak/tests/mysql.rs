@@ -226,7 +226,8 @@ fn every_column_arrives_by_its_name() {
     );
     let columns = (0..1100).fold(String::new(), |text, at| text + &format!(", c{at} int default {at}"));
     server.sql(&format!("create table wide (id int primary key{columns}) engine=aria; insert into wide (id) values (1)"));
-    let streams = "ingest:\n  from: shop\n  streams:\n    odd: { stream: Odd Name, mode: replace }\n    seen: { stream: subak.seen, mode: replace }\n    wide: { stream: wide, mode: replace }\n";
+    let streams = "ingest:\n  from: shop\n  streams:\n    odd: { stream: Odd Name, mode: replace }\n    seen: { stream: subak.seen, mode: replace }\n    wide: { stream: wide, mode: replace }\n    \
+                   joined: { sql: 'select a.id, b.`select` as s from `Odd Name` a join seen b on b.id = a.id', mode: replace }\n    part: { stream: Odd Name, where: '`select` = 2', primary_key: id, cursor: id }\n";
     let sandbox = with_server(&server, &[("assets/bronze/all.yml", streams)]);
     sandbox.run(&["run"]).expect(0);
     assert_eq!(
@@ -235,6 +236,8 @@ fn every_column_arrives_by_its_name() {
     );
     assert_eq!(read(&sandbox, "select * from bronze.seen"), ["1,2"]);
     assert_eq!(read(&sandbox, "select c0, c1099 from bronze.wide"), ["0,1099"]);
+    assert_eq!(read(&sandbox, "select * from bronze.joined"), ["1,2"]);
+    assert_eq!(read(&sandbox, "select id, hidden from bronze.part"), ["1,7"]);
     let found = sandbox.run(&["connection", "discover", "shop"]);
     assert!(found.code != Some(0) || found.out.contains("subak.seen"), "{}", found.out);
 }

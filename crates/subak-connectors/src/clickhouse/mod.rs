@@ -81,7 +81,7 @@ impl Connector for ClickHouse {
                 "For `https`: the certificates that are trusted, in PEM. By default those of the system.",
             ),
         ];
-        ConfigSchema { connection: CONNECTION, stream: &[] }
+        ConfigSchema { connection: CONNECTION, stream: subak_connect::source::SQL_OPTIONS }
     }
 
     fn abilities(&self) -> Abilities {

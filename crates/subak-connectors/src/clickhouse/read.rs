@@ -109,7 +109,7 @@ fn bound(form: Form, cursor: &Cursor) -> Option<String> {
 
 fn read_stream(server: &Server, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
     let message = format!("cannot read `{}`", request.stream);
-    let table = DIALECT.stream(&request.stream);
+    let table = request.relation(&DIALECT, "*")?;
     let declared = |name: &str| request.columns.get(name).copied();
     let described = Handle::current().block_on(server.read_columns(&format!("select * from {table}"), declared));
     let columns = described.map_err(|error| match error.kind {

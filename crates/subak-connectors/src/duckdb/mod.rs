@@ -87,7 +87,7 @@ impl Connector for DuckDb {
                 doc: "Threads that DuckDB uses. By default one per core.",
             },
         ];
-        ConfigSchema { connection: CONNECTION, stream: &[] }
+        ConfigSchema { connection: CONNECTION, stream: subak_connect::source::SQL_OPTIONS }
     }
 
     fn abilities(&self) -> Abilities {

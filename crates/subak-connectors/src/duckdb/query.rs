@@ -116,7 +116,7 @@ impl Source for Database {
 
 /// Rows and their highest cursor value come from one transaction, so nothing can slip in between.
 fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
-    let table = DIALECT.stream(&request.stream);
+    let table = request.relation(&DIALECT, "*")?;
     let sql_failed = |error| Stopped::Failed(failed(&format!("cannot read `{}`", request.stream), error));
     connection.execute_batch("begin transaction").map_err(sql_failed)?;
     let columns = columns_of(connection, &format!("select * from {table} limit 0")).map_err(|mut error| {

@@ -63,6 +63,9 @@ async fn everything(client: &mut Conn, stream: &str, message: &str) -> Result<St
         DIALECT.literal(table)
     );
     let hidden: Vec<String> = client.query(sql).await.map_err(|error| failed(message, &error))?;
+    if hidden.is_empty() {
+        return Ok("*".to_owned());
+    }
     let mut list = "t.*".to_owned();
     for name in hidden {
         list.push_str(", t.");
@@ -122,10 +125,9 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
     ] {
         client.query_drop(sql).await.map_err(|error| failed(&message, &error))?;
     }
-    let table = DIALECT.stream(&request.stream);
     let declared = |name: &str| request.columns.get(name).copied();
-    let list = everything(&mut client, &request.stream, &message).await?;
-    let sql = format!("select {list} from {table} as t");
+    let list = if request.has_query() { "*".to_owned() } else { everything(&mut client, &request.stream, &message).await? };
+    let sql = format!("select t.* from {} as t", request.relation(&DIALECT, &list)?);
     let columns = columns_of(&mut client, &sql, declared, &message).await.map_err(|mut error| {
         if error.kind == ConnectErrorKind::NotFound {
             error.message = format!("there is no stream `{}`", request.stream);

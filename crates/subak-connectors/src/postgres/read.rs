@@ -69,14 +69,15 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
         .batch_execute("begin isolation level repeatable read read only; set local row_security = off")
         .await
         .map_err(|error| failed(&message, &error))?;
-    let table = DIALECT.stream(&request.stream);
+    let table = request.relation(&DIALECT, "*")?;
     let declared = |name: &str| request.columns.get(name).copied();
-    let columns = columns_of(&client, &format!("select * from {table}"), declared, &message).await.map_err(|mut error| {
-        if error.kind == ConnectErrorKind::NotFound {
-            error.message = format!("there is no stream `{}`", request.stream);
-        }
-        error
-    })?;
+    let columns =
+        columns_of(&client, &format!("select * from {table} as t"), declared, &message).await.map_err(|mut error| {
+            if error.kind == ConnectErrorKind::NotFound {
+                error.message = format!("there is no stream `{}`", request.stream);
+            }
+            error
+        })?;
     let Some(bound) = &request.cursor else {
         copy(&client, columns, &format!("{table} as t"), &message, &producer, |batch| Ok(SourceItem::Batch(Batch::new(batch))))
             .await?;

@@ -58,7 +58,7 @@ impl Connector for Sqlite {
             is_required: true,
             doc: "The database file. As a destination it is made when it does not exist.",
         }];
-        ConfigSchema { connection: CONNECTION, stream: &[] }
+        ConfigSchema { connection: CONNECTION, stream: subak_connect::source::SQL_OPTIONS }
     }
 
     fn abilities(&self) -> Abilities {

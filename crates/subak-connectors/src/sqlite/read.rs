@@ -58,20 +58,35 @@ fn stream_info(driver: &Driver, name: &str) -> Result<StreamInfo, ConnectError> 
     Ok(StreamInfo { name: name.to_owned(), columns, primary_key: key.into_iter().map(|(_, name)| name).collect() })
 }
 
+fn table_exists(driver: &Driver, request: &ReadRequest) -> Result<Option<i64>, ConnectError> {
+    let sql = "select 1 from sqlite_schema where type in ('table', 'view') and name = ?";
+    let found = driver.query_row(sql, [&request.stream], |row| row.get(0)).optional();
+    found.map_err(|error| failed(ConnectErrorKind::Read, "cannot read the schema", error))
+}
+
+/// The columns of a query, by what is declared for the columns that they come from.
+fn query_columns(driver: &Driver, request: &ReadRequest, table: &str) -> Result<Vec<Column>, ConnectError> {
+    let statement = driver
+        .prepare(&format!("select * from {table}"))
+        .map_err(|error| failed(ConnectErrorKind::Read, &format!("cannot read `{}`", request.stream), error))?;
+    let column = |column: &rusqlite::Column<'_>| Column {
+        name: column.name().to_owned(),
+        data_type: declared_type(column.decl_type().unwrap_or_default()),
+    };
+    Ok(statement.columns().map(|own| column(&own)).collect())
+}
+
 /// One statement reads everything, so what it sees is one state of the database.
 fn read_stream(driver: &Driver, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
-    let exists: Option<i64> = driver
-        .query_row("select 1 from sqlite_schema where type in ('table', 'view') and name = ?", [&request.stream], |row| {
-            row.get(0)
-        })
-        .optional()
-        .map_err(|error| failed(ConnectErrorKind::Read, "cannot read the schema", error))?;
+    let exists: Option<i64> = if request.has_query() { Some(1) } else { table_exists(driver, request)? };
     if exists.is_none() {
         return Err(
             ConnectError::new(ConnectErrorKind::NotFound, format!("there is no table or view `{}`", request.stream)).into()
         );
     }
-    let mut columns = stream_info(driver, &request.stream)?.columns;
+    let table = request.relation(&DIALECT, "*")?;
+    let mut columns =
+        if request.has_query() { query_columns(driver, request, &table)? } else { stream_info(driver, &request.stream)?.columns };
     for column in &mut columns {
         // A column that is declared as text keeps every value as it is written.
         if request.columns.get(&column.name) == Some(&DataType::Text) {
@@ -79,7 +94,6 @@ fn read_stream(driver: &Driver, request: &ReadRequest, producer: &Producer<Sourc
         }
     }
     let mut reader = Reader::new(request, columns, producer)?;
-    let table = DIALECT.identifier(&request.stream);
     let list = DIALECT.identifiers(&reader.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
     let filter = request.cursor.as_ref().map_or_else(String::new, condition);
     let sql_failed = |error| Stopped::Failed(failed(ConnectErrorKind::Read, &format!("cannot read `{}`", request.stream), error));
