@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType as ArrowType, SchemaRef};
 use async_trait::async_trait;
 use subak_domain::{AssetKey, CheckRule, Cursor, History, Latest, Layout, LoadId, RowAccount, WriteMode};
 
@@ -25,6 +25,11 @@ pub trait Sink: Send + Sync {
     async fn begin(&self, request: LoadRequest) -> Result<Box<dyn Load>, ConnectError>;
     /// Removes what loads that died have left behind. Returns how many leftovers there were.
     async fn clean_up(&self) -> Result<u64, ConnectError>;
+    /// The lowest and the highest value that a table can hold in a column of this type, in days or microseconds since 1970-01-01; `None` where it
+    /// holds all. Whoever shapes the rows decides about values beyond.
+    fn bounds(&self, _data_type: &ArrowType) -> Option<(i64, i64)> {
+        None
+    }
     /// Whether the type of a column of a table can be changed when the load is published.
     fn can_widen(&self) -> bool {
         false

@@ -248,6 +248,7 @@ impl Ingesting<'_> {
             held: info.filter(|_| is_held).map(|info| info.schema.clone()),
             can_widen: self.sink.can_widen(),
             on_error: OnReject::Error,
+            bounds: &|data_type| self.sink.bounds(data_type),
             // A first load too: which row of a key stays is decided before rows that fail the filter leave.
             deletes_on_exit: self.ingest.mode == WriteMode::Merge,
             run_values: &self.attempt.run.values(),

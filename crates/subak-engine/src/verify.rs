@@ -122,7 +122,11 @@ pub async fn verify(request: &VerifyRequest<'_>) -> Result<Verification, Connect
         is_upper_closed: true,
         ..CursorBound::new(&rule.column, None)
     });
-    comparison.each_source(source.as_ref(), bound.clone(), &info.schema, &mut result, &mut |rows| sides[0].add(rows)).await?;
+    comparison
+        .each_source([source.as_ref(), destination.as_ref()], bound.clone(), &info.schema, &mut result, &mut |rows| {
+            sides[0].add(rows);
+        })
+        .await?;
     let counted = result.clone();
     comparison.each_table(destination.as_ref(), &table, &mut |rows| sides[1].add(rows)).await?;
     (result.source_count, result.table_count) = (sides[0].count, sides[1].count);
@@ -137,7 +141,9 @@ pub async fn verify(request: &VerifyRequest<'_>) -> Result<Verification, Connect
     let mut ignored = counted;
     let key = &comparison.key;
     comparison
-        .each_source(source.as_ref(), bound, &info.schema, &mut ignored, &mut |rows| collect(rows, key, &chosen, &mut found[0]))
+        .each_source([source.as_ref(), destination.as_ref()], bound, &info.schema, &mut ignored, &mut |rows| {
+            collect(rows, key, &chosen, &mut found[0]);
+        })
         .await?;
     comparison.each_table(destination.as_ref(), &table, &mut |rows| collect(rows, key, &chosen, &mut found[1])).await?;
     let all = comparison.differences(&found);
@@ -211,7 +217,7 @@ impl<'a> Comparison<'a> {
 
     async fn each_source(
         &self,
-        source: &dyn Connection,
+        [source, destination]: [&dyn Connection; 2],
         bound: Option<CursorBound>,
         table: &SchemaRef,
         result: &mut Verification,
@@ -256,6 +262,7 @@ impl<'a> Comparison<'a> {
                     can_widen: false,
                     // A row that would have failed the load is not in the table, and no reason to stop here.
                     on_error: OnReject::Quarantine,
+                    bounds: &|data_type| destination.sink().and_then(|sink| sink.bounds(data_type)),
                     deletes_on_exit: false,
                     run_values: &run.values(),
                     programs: programs.as_ref(),

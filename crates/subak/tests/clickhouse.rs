@@ -124,23 +124,31 @@ fn every_type_travels_exactly_there_and_back() {
 fn values_that_no_type_holds_are_refused_and_never_wrapped() {
     for version in VERSIONS {
         let server = ClickHouse::start(version);
-        let sandbox = with_server(
-            &server,
-            &[(
-                "assets/raw/t.yml",
-                "ingest:\n  from: files\n  to: ch\n  streams:\n    t: { path: t.csv, mode: replace, columns: { d: date, at: datetime } }\n",
-            )],
+        let sandbox = with_server(&server, &[]);
+        let stream = "ingest:\n  from: files\n  to: ch\n  streams:\n    t: { path: t.csv, mode: replace, columns: { d: date, at: datetime }, on_reject: POLICY }\n";
+        sandbox.write(
+            "input/t.csv",
+            "d,at\n2024-02-29,2024-02-29 12:00:00\n1066-10-14,2024-01-01 00:00:00\n2024-01-01,3000-01-01 00:00:00\n",
         );
-        for (row, word) in [
-            ("1066-10-14,2024-01-01 00:00:00", "the date lies outside"),
-            ("2024-01-01,3000-01-01 00:00:00", "the time lies outside"),
-        ] {
-            sandbox.write("input/t.csv", &format!("d,at\n2024-02-29,2024-02-29 12:00:00\n{row}\n"));
-            let refused = sandbox.run(&["run"]);
-            assert!(refused.code != Some(0) && refused.err.contains(word), "{version:?}: {}", refused.err);
-            assert!(refused.err.contains("t.csv:3"), "{}", refused.err);
-            assert_eq!(lines(server.sql("select count() from system.tables where database = 'raw'")), ["0"]);
-        }
+        sandbox.write("assets/raw/t.yml", &stream.replace("POLICY", "error"));
+        let refused = sandbox.run(&["run"]);
+        assert!(
+            refused.code != Some(0) && refused.err.contains("`1066-10-14` is beyond what the table holds"),
+            "{version:?}: {}",
+            refused.err
+        );
+        assert!(refused.err.contains("t.csv:3"), "{}", refused.err);
+        assert_eq!(lines(server.sql("select count() from system.tables where database = 'raw'")), ["0"]);
+        sandbox.write("assets/raw/t.yml", &stream.replace("POLICY", "'null'"));
+        let ran = sandbox.run(&["run"]).expect(0);
+        assert_eq!(ran.err.matches("beyond what the table holds, became NULL").count(), 2, "{}", ran.err);
+        let found = lines(server.sql("select toString(d), substring(toString(at), 1, 19) from raw.t order by d, at"));
+        assert_eq!(found, ["2024-01-01,NULL", "2024-02-29,2024-02-29 12:00:00", "NULL,2024-01-01 00:00:00"], "{version:?}");
+        sandbox.run(&["verify"]).expect(0);
+        sandbox.write("assets/raw/t.yml", &stream.replace("POLICY", "quarantine"));
+        sandbox.run(&["run"]).expect(0);
+        assert_eq!(lines(server.sql("select count() from raw.t")), ["1"]);
+        assert_eq!(lines(server.sql("select line from raw.t__rejects order by line")), ["3", "4"]);
         sandbox.write("input/t.csv", "d,at\n2024-02-29,2024-02-29 12:00:00.5\n");
         let ran = sandbox.run(&["run"]);
         match version {

@@ -17,6 +17,7 @@ use super::types::{Form, ReadColumn, schema_of, word};
 use crate::builder::Builder;
 
 /// The days that the types of dates hold, from 1970-01-01.
+const DATE_MAX: i64 = 65_535;
 const DATE32_MIN: i32 = -25_567;
 const DATE32_MAX: i32 = 120_529;
 
@@ -154,6 +155,17 @@ fn put_values(out: &mut BytesMut, form: Form, array: &ArrayRef) -> Result<(), (u
         })?,
     }
     Ok(())
+}
+
+/// The days and microseconds that a server can hold.
+pub(super) fn bounds(form: Form) -> Option<(i64, i64)> {
+    match form {
+        Form::Date => Some((0, DATE_MAX)),
+        Form::Date32 => Some((DATE32_MIN.into(), DATE32_MAX.into())),
+        Form::DateTime { .. } => Some((0, i64::from(u32::MAX) * SECOND)),
+        Form::DateTime64 { .. } => Some((TIME64_MIN, TIME64_MAX)),
+        _ => None,
+    }
 }
 
 /// Reads blocks one after the other.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use arrow::datatypes::DataType as ArrowType;
 use async_trait::async_trait;
 use subak_connect::sql::Incremental;
 use subak_connect::{
@@ -17,6 +18,7 @@ use super::script::{Typed, hashes, list};
 use super::tables::{Name, OWN_DATABASE, Relation, STAGE_PREFIX};
 use super::types::{ReadColumn, schema_of};
 use super::{DIALECT, Server};
+use crate::plain::plain_type;
 
 impl Server {
     pub(super) async fn rows_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Vec<Texts>, ConnectError> {
@@ -246,6 +248,10 @@ impl Sink for Server {
             Ok(count)
         };
         sweep.await.map_err(|error: ConnectError| during("cannot remove stage tables", error))
+    }
+
+    fn bounds(&self, data_type: &ArrowType) -> Option<(i64, i64)> {
+        super::native::bounds(super::types::form_of(&plain_type(data_type), self.client.is_modern())?)
     }
 
     fn can_widen(&self) -> bool {

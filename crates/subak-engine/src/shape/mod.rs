@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use subak_connect::program::Blame;
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
@@ -35,6 +35,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) held: Option<SchemaRef>,
     /// Whether types of columns that are there can be changed.
     pub(crate) can_widen: bool,
+    /// The lowest and the highest value that the table can hold in a column of a type.
+    pub(crate) bounds: &'a dyn Fn(&ArrowType) -> Option<(i64, i64)>,
     /// What becomes of rows that would fail a load.
     pub(crate) on_error: OnReject,
     /// Whether a row that fails the filter deletes the one in the table.
@@ -492,7 +494,10 @@ fn convert_column(
         let texts: StringArray = (0..array.len()).map(|row| texts.remove(&row)).collect();
         vec![result, Arc::new(texts)]
     };
-    let Some(data_type) = column.convert_to else { return Ok(with_texts(Arc::clone(array), texts)) };
+    let Some(data_type) = column.convert_to else {
+        let within = within_bounds(column, Arc::clone(array), &mut texts, batch, refused, changes)?;
+        return Ok(with_texts(within, texts));
+    };
     let converted = convert::convert(array, data_type, column.format.as_deref(), &column.name)?;
     let mut result = converted.array;
     for row in converted.misfits {
@@ -518,7 +523,56 @@ fn convert_column(
         let is_misfit = |row: usize| batch.misfits.iter().any(|misfit| misfit.row == row && column.is_fed_by(misfit.column));
         result = filled(&result, fill, array, is_misfit)?;
     }
+    let result = within_bounds(column, result, &mut texts, batch, refused, changes)?;
     Ok(with_texts(result, texts))
+}
+
+/// The column with NULL in place of values that its table cannot hold; the policy decides what becomes of each.
+fn within_bounds(
+    column: &PlannedColumn,
+    array: ArrayRef,
+    texts: &mut Texts,
+    batch: &Batch,
+    refused: &mut Refused,
+    changes: &mut Changes,
+) -> Result<ArrayRef, ConnectError> {
+    let Some((low, high)) = column.bounds else { return Ok(array) };
+    let numbers = match array.data_type() {
+        ArrowType::Date32 => {
+            arrow::compute::cast(&array, &ArrowType::Int32).and_then(|days| arrow::compute::cast(&days, &ArrowType::Int64))
+        }
+        _ => arrow::compute::cast(&array, &ArrowType::Int64),
+    };
+    let numbers = numbers.map_err(internal)?;
+    let numbers = numbers.as_primitive::<Int64Type>();
+    let is_beyond = |value: i64| value < low || value > high;
+    let highest = arrow::compute::max(numbers).is_some_and(is_beyond);
+    if !highest && !arrow::compute::min(numbers).is_some_and(is_beyond) {
+        return Ok(array);
+    }
+    let beyond: BooleanArray = numbers.iter().map(|value| Some(value.is_some_and(is_beyond))).collect();
+    for row in (0..array.len()).filter(|row| beyond.value(*row)) {
+        let text = convert::text_at(&array, row);
+        let what = "beyond what the table holds";
+        match column.on_misfit {
+            OnReject::Error => {
+                let message = format!("column `{}`: `{text}` is {what} ({})", column.source, batch.place(row));
+                let help = format!("declare `{}` as `text`, or say with `on_reject:` what becomes of such values", column.name);
+                return Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help));
+            }
+            OnReject::Null => changes.add(&column.name, &format!("{what}, became NULL"), || batch.place(row)),
+            OnReject::Text => {
+                changes.add(&column.name, &format!("{what}, kept as text"), || batch.place(row));
+                texts.insert(row, text);
+            }
+            OnReject::Quarantine => {
+                let reason = format!("column `{}`: `{text}` is {what}", column.source);
+                let misfit = Misfit { reason, column: Some(column.name.clone()), value: Some(text) };
+                refused.entry(row).or_insert(misfit);
+            }
+        }
+    }
+    arrow::compute::nullif(&array, &beyond).map_err(internal)
 }
 
 /// The column with `fill` where the source has no value. A value that did not fit stays NULL: the default is for what is not there.

@@ -34,6 +34,8 @@ pub(super) struct PlannedColumn {
     pub(super) on_misfit: OnReject,
     /// Whether the source may have such values.
     may_misfit: bool,
+    /// The lowest and the highest value that the table can hold.
+    pub(super) bounds: Option<(i64, i64)>,
     /// The value of rows that have none, as one row of the column's type.
     pub(super) typed_default: Option<ArrayRef>,
     /// Whether the table's column gets this type.
@@ -76,7 +78,8 @@ impl PlannedColumn {
     }
 
     pub(super) fn keeps_text(&self) -> bool {
-        (self.on_reject == OnReject::Text && self.convert_to.is_some()) || (self.on_misfit == OnReject::Text && self.may_misfit)
+        (self.on_reject == OnReject::Text && self.convert_to.is_some())
+            || (self.on_misfit == OnReject::Text && (self.may_misfit || self.bounds.is_some()))
     }
 }
 
@@ -164,6 +167,7 @@ impl Plan {
             on_reject: setting.policy(said.unwrap_or_default()),
             on_misfit: setting.policy(said.unwrap_or(OnReject::Null)),
             may_misfit: false,
+            bounds: None,
             typed_default: None,
             is_widened: false,
             arrow_type: declared.map_or_else(|| arriving.clone(), convert::arrow_type),
@@ -179,6 +183,7 @@ impl Plan {
                 None => {}
             }
         }
+        column.bounds = (setting.bounds)(&column.arrow_type);
         if let Some(default) = rule.and_then(|rule| rule.default.as_ref()) {
             column.fill_with(default)?;
         }

@@ -43,6 +43,7 @@ fn assert_batch_shaped(shape: &Shape, held: Option<SchemaRef>, mut batch: Batch,
         held,
         can_widen: true,
         on_error: OnReject::Error,
+        bounds: &|data_type| (*data_type == ArrowType::Date32).then_some((0, 40_000)),
         deletes_on_exit: false,
         run_values: &BTreeMap::new(),
         programs: &NoPrograms,
@@ -122,6 +123,31 @@ fn values_come_out_of_json_with_defaults() {
               "6" "Unknown" ""
         "#]],
     );
+}
+
+#[test]
+fn values_beyond_what_the_table_holds_follow_the_policy() {
+    for (policy, expect) in [
+        (
+            None,
+            "id:text on_day:date\n  \"1\" \"1970-01-02\"\n  \"2\" -\n1 x on_day: beyond what the table holds, became NULL (first in.csv:3)\n",
+        ),
+        (Some(OnReject::Error), "ValueMisfit: column `on_day`: `1066-10-14` is beyond what the table holds (in.csv:3)"),
+        (
+            Some(OnReject::Text),
+            "id:text on_day:date on_day__text:text\n  \"1\" \"1970-01-02\" -\n  \"2\" - \"1066-10-14\"\n1 x on_day: beyond what the table holds, kept as text (first in.csv:3)\n",
+        ),
+        (
+            Some(OnReject::Quarantine),
+            "id:text on_day:date\n  \"1\" \"1970-01-02\"\nreject in.csv:3 key Some(\"id=2\"): column `on_day`: `1066-10-14` is beyond what the table holds <- \
+             {\"id\":\"2\",\"on_day\":\"1066-10-14\"}\n",
+        ),
+    ] {
+        let columns = vec![rule("on_day", &[], Some("date"))];
+        let shape = Shape { on_reject: policy, columns, ..Shape::default() };
+        let batch = rows(&[("id", &[Some("1"), Some("2")]), ("on_day", &[Some("1970-01-02"), Some("1066-10-14")])]);
+        assert_batch_shaped(&shape, None, Batch::new(batch), &|shown| assert_eq!(shown, expect, "{policy:?}"));
+    }
 }
 
 #[test]
