@@ -21,7 +21,7 @@ pub struct Batch {
     pub records: RecordBatch,
     /// Where they came from, so that an error can name the place.
     pub origin: Origin,
-    /// Values that the types of the columns cannot hold, by row; NULL stands in their place.
+    /// Values that the types of the columns cannot hold, in the order of their rows; NULL stands in their place.
     pub misfits: Vec<Misfit>,
 }
 
@@ -57,6 +57,13 @@ impl Batch {
     /// Wraps rows of unknown origin.
     pub fn new(records: RecordBatch) -> Self {
         Self { records, origin: Origin::default(), misfits: Vec::new() }
+    }
+
+    /// The misfits of a row.
+    pub fn misfits_of(&self, row: usize) -> &[Misfit] {
+        let start = self.misfits.partition_point(|misfit| misfit.row < row);
+        let end = self.misfits.partition_point(|misfit| misfit.row <= row);
+        &self.misfits[start..end]
     }
 
     /// Puts other rows in place of these: those for which `keep` holds; all of them without it.

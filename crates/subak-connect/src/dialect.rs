@@ -5,6 +5,17 @@ use subak_domain::{AssetKey, CheckRule};
 
 use crate::{Audit, TableName};
 
+/// Where a backslash escapes what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Escapes {
+    /// It stands for itself.
+    Nowhere,
+    /// In literals.
+    Literals,
+    /// In literals and in quoted names.
+    Everywhere,
+}
+
 /// The SQL of one system.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dialect {
@@ -14,8 +25,8 @@ pub struct Dialect {
     pub quote: char,
     /// The comparison that holds for two NULLs too, in the form that the system can look up instead of scanning; empty where there is none.
     pub null_safe_equal: &'static str,
-    /// Whether a backslash in a literal or a quoted name escapes what follows.
-    pub escapes: bool,
+    /// Where a backslash escapes what follows.
+    pub escapes: Escapes,
     /// A `{value}` as text; NULL stays NULL.
     pub text: &'static str,
     /// Whether a subquery may name columns of the query around it.
@@ -40,7 +51,7 @@ pub struct Dialect {
 impl Dialect {
     /// Quotes an identifier, so that any text is exactly one name.
     pub fn identifier(&self, name: &str) -> String {
-        let quoted = if self.escapes {
+        let quoted = if self.escapes == Escapes::Everywhere {
             name.replace('\\', "\\\\").replace(self.quote, &format!("\\{}", self.quote))
         } else {
             name.replace(self.quote, &format!("{0}{0}", self.quote))
@@ -61,7 +72,10 @@ impl Dialect {
 
     /// Quotes a text literal.
     pub fn literal(&self, text: &str) -> String {
-        let quoted = if self.escapes { text.replace('\\', "\\\\") } else { text.to_owned() };
+        let quoted = match self.escapes {
+            Escapes::Nowhere => text.to_owned(),
+            Escapes::Literals | Escapes::Everywhere => text.replace('\\', "\\\\"),
+        };
         format!("'{}'", quoted.replace('\'', "''"))
     }
 
@@ -238,7 +252,7 @@ mod tests {
         name: "duckdb",
         quote: '"',
         null_safe_equal: "is not distinct from",
-        escapes: false,
+        escapes: Escapes::Nowhere,
         text: "cast({value} as varchar)",
         correlates: true,
         exact_order: "",

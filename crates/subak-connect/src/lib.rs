@@ -25,7 +25,7 @@ pub mod sql;
 pub use batch::{Batch, Misfit, Origin};
 pub use config::{ConfigSchema, ConnectionConfig, Field, FieldKind};
 pub use connector::{Abilities, Connection, Connector, OpenRequest, Registry};
-pub use dialect::Dialect;
+pub use dialect::{Dialect, Escapes};
 pub use error::{ConnectError, ConnectErrorKind};
 pub use program::{RowProgram, RowPrograms};
 pub use reject::{Quarantine, Reject, RejectStatus, StoredReject};

@@ -16,7 +16,7 @@ FORMAT = re.compile(r"\bformat\s+(\w+)\s*;?\s*$", re.I)
 READS = re.compile(r"\s*(select|with)\b", re.I)
 INSERTS_FROM_QUERY = re.compile(r"\s*insert\s+into\b(?:(?!\bvalues\b).)*?\bselect\b", re.I | re.S)
 CREATES_FROM_QUERY = re.compile(r"\s*create\s+table\b.*?\bas\s+select\b", re.I | re.S)
-NO_SETTINGS = {"query", "database", "user", "password", "default_format", "query_id", "readonly", "async_insert"}
+NO_SETTINGS = {"query", "database", "user", "password", "default_format", "query_id", "readonly", "async_insert", "wait_end_of_query"}
 
 os.makedirs(UPLOADS, exist_ok=True)
 connection = chdb.connect(FOLDER)

@@ -545,3 +545,64 @@ fn the_ewallet_example_runs_on_servers() {
     let verified = run(&["verify"]);
     assert_eq!(verified.code, Some(0), "{} {}", verified.out, verified.err);
 }
+
+/// What a review found: modes that change, columns with defaults, names that are taken, NULLs where there can be none.
+#[test]
+fn tables_of_others_and_modes_that_change_lose_nothing() {
+    for version in VERSIONS {
+        let server = ClickHouse::start(version);
+        server.sql("create database raw");
+        server.sql("create table raw.own (id Int64, note String, made_at DateTime default toDateTime('2024-01-01 00:00:00'), twice Int64 materialized id * 2) engine = MergeTree order by id");
+        server.sql("insert into raw.own (id, note) values (1, 'a')");
+        let sandbox = with_server(&server, &[]);
+        let stream = |how: &str| format!("ingest:\n  from: files\n  to: ch\n  streams:\n    {how}\n");
+        let run = |asset: &str, rows: &str, how: &str| {
+            sandbox.write("assets/raw/t.yml", &stream(how));
+            sandbox.write(&format!("input/{asset}.csv"), rows);
+            sandbox.run(&["run", &format!("raw.{asset}")])
+        };
+        // Attached rows get what the table computes, and a NULL is no default.
+        let append = "own: { path: own.csv, mode: append, read: all, columns: { id: bigint } }";
+        run("own", "id,note\n2,b\n", append).expect(0);
+        assert_eq!(
+            lines(server.sql("select id, note, toYear(made_at), twice from raw.own order by id")),
+            ["1,a,2024,2", "2,b,2024,4"],
+            "{version:?}"
+        );
+        assert_ne!(run("own", "id,note\n3,\n", append).code, Some(0), "{version:?}: a note without a value");
+        assert_eq!(lines(server.sql("select count() from raw.own")), ["2"]);
+        // A table with several rows of a key is not merged into; one that was merged into takes rows with equal keys once it is added to.
+        run("log", "id,note\n1,a\n1,b\n", "log: { path: log.csv, mode: append, read: all, columns: { id: bigint } }").expect(0);
+        let refused = run("log", "id,note\n1,c\n", "log: { path: log.csv, primary_key: id, columns: { id: bigint } }");
+        assert!(refused.code != Some(0) && refused.err.contains("several rows with one key"), "{version:?}: {}", refused.err);
+        run("kept", "id,note\n1,a\n2,b\n", "kept: { path: kept.csv, primary_key: id, columns: { id: bigint } }").expect(0);
+        run("kept", "id,note\n2,c\n2,d\n", "kept: { path: kept.csv, mode: append, read: all, columns: { id: bigint } }")
+            .expect(0);
+        assert_eq!(
+            lines(server.sql("select id, note from raw.kept order by id, note")),
+            ["1,a", "2,b", "2,c", "2,d"],
+            "{version:?}"
+        );
+        run("kept", "id,note\n1,z\n", "kept: { path: kept.csv, mode: delete_insert, primary_key: id, columns: { id: bigint } }")
+            .expect(0);
+        assert_eq!(
+            lines(server.sql("select id, note from raw.kept order by id, note")),
+            ["1,z", "2,b", "2,c", "2,d"],
+            "{version:?}"
+        );
+        let refused = run("x__rows", "id\n1\n", "x__rows: { path: x__rows.csv, mode: replace }");
+        assert!(refused.code != Some(0) && refused.err.contains("a name that belongs to Subak"), "{}", refused.err);
+        // The layout of the guide, and one that takes no NULL.
+        let laid = "laid: { path: laid.csv, mode: replace, columns: { id: bigint, at: datetime }, layout: { order_by: [at, id], partition_by: toYYYYMM(at), ttl: toDate(at) + interval 100 year } }";
+        // The old server knows no time to live.
+        let laid = &if version == ClickHouseVersion::Old {
+            laid.replace(", ttl: toDate(at) + interval 100 year", "")
+        } else {
+            laid.to_owned()
+        };
+        run("laid", "id,at\n1,2024-01-01 00:00:00\n", laid).expect(0);
+        let refused = run("laid", "id,at\n1,\n", laid);
+        assert!(refused.code != Some(0) && refused.err.contains("some rows have no value there"), "{}", refused.err);
+        assert_eq!(lines(server.sql("select count() from raw.laid")), ["1"], "{version:?}");
+    }
+}

@@ -15,6 +15,9 @@ use super::error;
 /// How long a server may take to answer a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection may be silent before it is asked whether the server is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// How often a query of the server's own tables is tried.
 const CATALOG_ATTEMPTS_MAX: usize = 50;
 
@@ -63,7 +66,8 @@ impl Client {
             })?;
         // The first one stays; every connection of ours asks for the same.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let mut http = Http::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().pool_max_idle_per_host(4);
+        let mut http =
+            Http::builder().connect_timeout(CONNECT_TIMEOUT).tcp_keepalive(KEEPALIVE).no_proxy().pool_max_idle_per_host(4);
         if let Some(file) = root_file {
             let unread = |problem: String| refused(format!("`sslrootcert` cannot be read from `{file}`: {problem}"));
             let pem = std::fs::read(file).map_err(|error| unread(error.to_string()))?;
@@ -91,6 +95,11 @@ impl Client {
         }
         let known = format!("select count() from system.databases where name = {}", literal(database));
         if client.count(&known).await? == 0 { Err(client.no_database()) } else { Ok(client) }
+    }
+
+    /// Whether nothing may be written.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     /// Whether the server has what came in the years after 18.16: `EXCHANGE`, `Bool`, `DateTime64`, window functions.
@@ -123,6 +132,7 @@ impl Client {
         query: Option<&str>,
         body: impl Into<Body>,
         settings: &[(&str, &str)],
+        is_whole: bool,
     ) -> Result<Response, ConnectError> {
         let mut url = self.url.clone();
         {
@@ -141,8 +151,14 @@ impl Client {
             }
             if self.is_modern() {
                 pairs.append_pair("cast_keep_nullable", "1");
+                // A NULL where the table takes none is an error, and no default.
+                pairs.append_pair("insert_null_as_default", "0");
                 // A table that is divided by day takes a year of days at once.
                 pairs.append_pair("max_partitions_per_insert_block", "0");
+            }
+            if is_whole {
+                // The server answers when it is done, so that an error is one and no text behind a result.
+                pairs.append_pair("wait_end_of_query", "1");
             }
             if self.is_read_only {
                 // Settings may still be set.
@@ -168,10 +184,10 @@ impl Client {
     }
 
     pub(super) async fn execute_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<(), ConnectError> {
-        let response = self.send(None, sql.to_owned(), settings).await?;
+        let response = self.send(None, sql.to_owned(), settings, true).await?;
         let text = response.text().await.map_err(|error| error::transport(&error))?;
-        // A statement that fails after its answer began says so at the end.
-        if text.contains("DB::Exception") { Err(error::said(200, &text)) } else { Ok(()) }
+        drop(text);
+        Ok(())
     }
 
     /// The rows of a small result as texts.
@@ -180,7 +196,7 @@ impl Client {
     }
 
     pub(super) async fn rows_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Vec<Texts>, ConnectError> {
-        let response = self.send(None, format!("{sql}\nformat TabSeparated"), settings).await?;
+        let response = self.send(None, format!("{sql}\nformat TabSeparated"), settings, true).await?;
         let text = response.text().await.map_err(|error| error::transport(&error))?;
         Ok(text.lines().map(|line| line.split('\t').map(cell).collect()).collect())
     }
@@ -205,7 +221,7 @@ impl Client {
     /// Names and types of what a query returns.
     pub(super) async fn describe(&self, sql: &str) -> Result<Vec<(String, String)>, ConnectError> {
         let sql = format!("select * from (\n{sql}\n) limit 0\nformat TabSeparatedWithNamesAndTypes");
-        let response = self.send(None, sql, &[]).await?;
+        let response = self.send(None, sql, &[], true).await?;
         let text = response.text().await.map_err(|error| error::transport(&error))?;
         let mut lines = text.lines().map(|line| line.split('\t').map(|part| cell(part).unwrap_or_default()).collect::<Vec<_>>());
         let (names, types) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
@@ -217,15 +233,16 @@ impl Client {
         let settings: &[(&str, &str)] = if self.is_modern() { &[("async_insert", "0")] } else { &[] };
         let sql = format!("insert into {table} ({columns}) format Native");
         let pieces = futures::stream::iter(blocks.into_iter().map(Ok::<Bytes, std::convert::Infallible>));
-        let response = self.send(Some(&sql), Body::wrap_stream(pieces), settings).await?;
+        let response = self.send(Some(&sql), Body::wrap_stream(pieces), settings, true).await?;
         let text = response.text().await.map_err(|error| error::transport(&error))?;
-        if text.contains("DB::Exception") { Err(error::said(200, &text)) } else { Ok(()) }
+        drop(text);
+        Ok(())
     }
 
     /// The bytes of a result in the `Native` format.
     pub(super) async fn stream(&self, sql: &str) -> Result<BoxStream<'static, Result<Bytes, ConnectError>>, ConnectError> {
         let settings = [("max_block_size", "32768")];
-        let response = self.send(None, format!("{sql}\nformat Native"), &settings).await?;
+        let response = self.send(None, format!("{sql}\nformat Native"), &settings, false).await?;
         Ok(response.bytes_stream().map(|piece| piece.map_err(|error| error::transport(&error))).boxed())
     }
 }

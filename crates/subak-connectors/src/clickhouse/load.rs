@@ -1,5 +1,6 @@
 //! One load: rows wait in a table of its own, are compared, checked and published.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -10,7 +11,7 @@ use subak_connect::{
     Audit, AuditResult, Batch, BuildRequest, Commit, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Reject,
     Staged, StagedRows, TableName, blocking, convert, crash,
 };
-use subak_domain::{Column, StoredAs, WriteMode};
+use subak_domain::{Column, DataType, StoredAs, WriteMode};
 
 use super::error::during;
 use super::native::{WriteColumn, block_of};
@@ -19,21 +20,26 @@ use super::publish::{Action, Plan};
 use super::rejects::RejectPlan;
 use super::script::{Typed, list, typed};
 use super::state::{Declared, Entry, Mark, Position};
-use super::tables::{Layout, Name, OWN_DATABASE, STAGE_PREFIX};
+use super::tables::{Layout, Name, OWN_DATABASE, STAGE_PREFIX, bare, nullable};
 use super::types::{ReadColumn, form_of, schema_of, word};
 use super::{DIALECT, Server};
-use crate::plain::{plain, plain_schema};
+use crate::plain::{plain, plain_schema, plain_type};
 use crate::staging::{RejectRows, reject_stage_schema};
 
 /// Bytes and rows that wait here before they are sent as one insert.
 const INSERT_BYTES_MAX: usize = 32 * 1024 * 1024;
 const INSERT_ROW_COUNT_MAX: usize = 1024 * 1024;
 
-/// Who made a table of a load: the host, and the process there.
+/// Who made a table of a load: the host as processes see it, and the process there.
 pub(super) fn owner() -> String {
-    let host = std::fs::read_to_string("/etc/machine-id").or_else(|_| std::fs::read_to_string("/etc/hostname"));
-    let hash = blake3::hash(host.unwrap_or_default().as_bytes()).to_hex();
-    format!("{}_{}", &hash[..8], std::process::id())
+    let mut hasher = blake3::Hasher::new();
+    for file in ["/etc/machine-id", "/etc/hostname", "/proc/sys/kernel/random/boot_id"] {
+        hasher.update(std::fs::read(file).unwrap_or_default().as_slice());
+    }
+    // Containers of one host number their processes apart.
+    let space = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    hasher.update(space.as_os_str().as_encoded_bytes());
+    format!("{}_{}", &hasher.finalize().to_hex()[..8], std::process::id())
 }
 
 /// One table that is being filled.
@@ -139,6 +145,13 @@ impl Drop for Tables {
 
 impl Tables {
     async fn new(server: &Server, request: &LoadRequest) -> Result<Self, ConnectError> {
+        if request.table.name.ends_with("__rows") {
+            let message = format!(
+                "`{}` has a name that belongs to Subak: the rows of a merged table stand in `<table>__rows`",
+                request.table
+            );
+            return Err(ConnectError::new(ConnectErrorKind::Config, message).help("give the asset another name"));
+        }
         server.ensure_state().await?;
         server.recover(Some(&request.table)).await?;
         let base = Name::new(OWN_DATABASE, &format!("{STAGE_PREFIX}{}_{}", request.load.tag(), owner()));
@@ -274,10 +287,7 @@ impl ClickHouseStaged {
             .filter(|column| !load.volatile.contains(&column.name) || load.removed.is_empty())
             .filter(|column| !super::sink::is_ignored(&request, &load, &column.name))
             .collect();
-        let columns = wanted.iter().map(|column| {
-            let word = if column.word.starts_with("Array") { column.word.clone() } else { format!("Nullable({})", column.word) };
-            format!("{} {word}", column.quoted())
-        });
+        let columns = wanted.iter().map(|column| format!("{} {}", column.quoted(), nullable(&column.word)));
         let key = request.surrogate_key.as_ref();
         let mut parts: Vec<String> =
             key.iter().map(|key| format!("{} Nullable(Int64)", DIALECT.identifier(&key.column))).collect();
@@ -340,6 +350,16 @@ impl ClickHouseStaged {
             let is_kept = self.request.mode != WriteMode::Replace && self.prepared.held.is_some();
             let held = server.relation(&target).await?.filter(|_| is_kept);
             if let Some(held) = &held {
+                let changed = columns.iter().find_map(|column| {
+                    let (_, word) = held.columns.iter().find(|(name, _)| *name == column.name)?;
+                    (bare(word) != column.word).then(|| (column, bare(word).to_owned()))
+                });
+                if let Some((column, word)) = changed {
+                    let message =
+                        format!("column `{}` of `{}` is {word} and arrives as {}", column.name, child.table, column.word);
+                    return Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message)
+                        .help("declare its type, or rebuild the table with `--full-refresh`"));
+                }
                 let known = super::script::names(&columns);
                 columns.extend(typed(&held.columns).into_iter().filter(|column| !known.contains(&column.name)));
             }
@@ -371,8 +391,19 @@ impl ClickHouseStaged {
 
     async fn entry(&self, commit: Commit) -> Result<Entry, ConnectError> {
         let (prepared, request) = (&self.prepared, &self.request);
-        let words = |columns: &[Typed]| {
-            columns.iter().map(|column| (column.name.clone(), format!("Nullable({})", column.word))).collect::<Vec<_>>()
+        let words =
+            |columns: &[Typed]| columns.iter().map(|column| (column.name.clone(), nullable(&column.word))).collect::<Vec<_>>();
+        let stored = |name: &str| {
+            let held = prepared.held.as_ref()?;
+            held.stored.iter().find(|(known, _)| known == name).map(|(_, word)| word.as_str())
+        };
+        let widened = prepared.widened.iter().map(|column| {
+            let is_nullable = stored(&column.name).is_none_or(|word| word.starts_with("Nullable("));
+            (column.name.clone(), if is_nullable { nullable(&column.word) } else { column.word.clone() })
+        });
+        let partitions = match prepared.action {
+            Action::Attach => self.tables.server.partitions(&self.tables.stage.fresh()).await?,
+            _ => Vec::new(),
         };
         let children = if prepared.changed { self.children().await? } else { Vec::new() };
         let is_lost = matches!(request.mode, WriteMode::Replace | WriteMode::DeleteInsert) || prepared.held.is_none();
@@ -396,13 +427,16 @@ impl ClickHouseStaged {
             files: commit.files.iter().map(Mark::of).collect(),
             is_rebuilt: request.mode == WriteMode::Replace,
             layout: Declared::of(&request.layout),
+            owner: owner(),
+            kinds: kinds(&request.schema),
             plan: Plan {
                 action: prepared.action,
                 layout: prepared.layout,
                 fresh: self.tables.stage.fresh(),
+                partitions,
                 columns: super::script::names(&prepared.columns),
                 added: words(&prepared.added),
-                widened: words(&prepared.widened),
+                widened: widened.collect(),
                 removed: prepared.removed.clone(),
                 sql: self.view.clone(),
                 live: request.live.clone(),
@@ -456,7 +490,10 @@ impl Staged for ClickHouseStaged {
                 return known.committed();
             }
             let entry = self.entry(commit).await?;
+            server.refuse_another(&entry).await?;
             server.note(&entry, "prepared").await?;
+            // From here on whoever comes next may need the tables of the load to finish it.
+            self.tables.is_done = true;
             server.finish(entry).await?.committed()
         };
         let committed = publish.await.map_err(|error| sql_failed(&message, error))?;
@@ -467,6 +504,15 @@ impl Staged for ClickHouseStaged {
         }
         Ok(committed)
     }
+}
+
+/// The columns that come as bytes or as true and false.
+fn kinds(schema: &Schema) -> BTreeMap<String, String> {
+    let kind = |field: &arrow::datatypes::FieldRef| {
+        let kind = convert::logical_type(&plain_type(field.data_type()));
+        matches!(kind, DataType::Bytes | DataType::Boolean).then(|| (field.name().clone(), kind.to_string()))
+    };
+    schema.fields().iter().filter_map(kind).collect()
 }
 
 /// The table that holds the surrogate keys of a table.

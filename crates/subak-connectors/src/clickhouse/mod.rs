@@ -6,6 +6,7 @@
 
 mod client;
 mod error;
+mod history;
 mod load;
 mod native;
 mod prepare;
@@ -34,7 +35,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "clickhouse",
     quote: '"',
     null_safe_equal: "",
-    escapes: true,
+    escapes: subak_connect::Escapes::Everywhere,
     text: "toString({value})",
     correlates: false,
     exact_order: "",

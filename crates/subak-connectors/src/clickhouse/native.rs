@@ -13,6 +13,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use bytes::{BufMut, Bytes, BytesMut};
 use subak_connect::{Batch, ConnectError, ConnectErrorKind};
 
+use super::tables::bare;
 use super::types::{Form, ReadColumn, schema_of, word};
 use crate::builder::Builder;
 
@@ -208,6 +209,10 @@ impl<R: Read> Reader<R> {
             let _name = self.text()?;
             let declared = String::from_utf8(self.text()?).map_err(broken)?;
             let is_nullable = declared.starts_with("Nullable(");
+            if Form::of(bare(&declared)) != Some(self.columns[at].form) {
+                let message = format!("column `{}` became {declared} while it was read", self.columns[at].name);
+                return Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message).help("run again"));
+            }
             arrays.push(self.values(at, row_count, is_nullable)?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(row_count));

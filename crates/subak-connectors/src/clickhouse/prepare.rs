@@ -2,13 +2,13 @@
 
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
 use subak_connect::{ConnectError, ConnectErrorKind, LoadRequest, StagedRows};
+use subak_domain::WriteMode;
 use subak_domain::write::{OrderBy, Tie};
-use subak_domain::{History, WriteMode};
 
 use super::client::literal;
 use super::publish::Action;
 use super::script::{Storage, Typed, equal_hashes, hashes, list, names, typed};
-use super::tables::{DELETED_COLUMN, LOAD_COLUMN, Layout, Name, Relation, bare};
+use super::tables::{DELETED_COLUMN, LOAD_COLUMN, Layout, Name, Relation, bare, nullable, rows_of};
 use super::{DIALECT, Server};
 
 /// The column of a stage that numbers its rows in the order of their arrival.
@@ -36,7 +36,7 @@ impl Stage {
         self.base.with("_d")
     }
     /// What the table holds of the keys that arrive.
-    fn held(&self) -> Name {
+    pub(super) fn held(&self) -> Name {
         self.base.with("_h")
     }
     /// The rows that will be visible.
@@ -81,16 +81,20 @@ pub(super) struct Prepared {
 }
 
 /// A load in the middle of being prepared.
-struct Preparing<'a> {
-    server: &'a Server,
-    stage: &'a Stage,
-    request: &'a LoadRequest,
+pub(super) struct Preparing<'a> {
+    pub(super) server: &'a Server,
+    pub(super) stage: &'a Stage,
+    pub(super) request: &'a LoadRequest,
     /// Columns that are stored.
-    columns: Vec<Typed>,
+    pub(super) columns: Vec<Typed>,
     /// Where the rows that still count stand.
-    from: Name,
+    pub(super) from: Name,
     has_marks: bool,
-    done: Prepared,
+    pub(super) done: Prepared,
+}
+
+fn any_null(columns: &[String]) -> String {
+    columns.iter().map(|column| format!("{} is null", DIALECT.identifier(column))).collect::<Vec<_>>().join(" or ")
 }
 
 /// The order of rows that puts the one that stays first.
@@ -139,10 +143,28 @@ pub(super) async fn prepare(
         held,
     };
     let has_marks = staged.iter().any(|column| column.name == DELETE_MARK);
+    refuse_reserved(request, &done)?;
     let mut preparing = Preparing { server, stage, request, columns, from: stage.rows(), has_marks, done };
     preparing.refuse_changed_types()?;
     preparing.run().await?;
     Ok(preparing.done)
+}
+
+/// Names that belong to Subak, and columns whose type cannot become wider.
+fn refuse_reserved(request: &LoadRequest, done: &Prepared) -> Result<(), ConnectError> {
+    let rows = rows_of(&done.target);
+    if let Some(child) = request.children.iter().find(|child| child.table.name == rows.name) {
+        let message =
+            format!("a nested list of `{}` cannot be called `rows`: `{}` is the table behind it", request.table, child.table);
+        return Err(ConnectError::new(ConnectErrorKind::Config, message).help("give it another name under `children:`"));
+    }
+    let is_key = |column: &&Typed| request.primary_key.contains(&column.name);
+    if let Some(column) = done.widened.iter().find(is_key).filter(|_| request.mode == WriteMode::Merge) {
+        let message = format!("the key column `{}` of `{}` cannot become wider", column.name, request.table);
+        let help = "declare its type, or load the table anew with `--full-refresh`";
+        return Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message).help(help));
+    }
+    Ok(())
 }
 
 impl Preparing<'_> {
@@ -177,7 +199,7 @@ impl Preparing<'_> {
         Ok(())
     }
 
-    async fn count(&self, from: &str) -> Result<u64, ConnectError> {
+    pub(super) async fn count(&self, from: &str) -> Result<u64, ConnectError> {
         self.server.client.count(&format!("select count() from {from}")).await
     }
 
@@ -211,8 +233,7 @@ impl Preparing<'_> {
     }
 
     async fn refuse_null_keys(&self) -> Result<(), ConnectError> {
-        let test = self.request.primary_key.iter().map(|key| format!("{} is null", DIALECT.identifier(key)));
-        let test = test.collect::<Vec<_>>().join(" or ");
+        let test = any_null(&self.request.primary_key);
         let row =
             self.sample(&format!("select {} from {} where {test}", list(&names(&self.columns)), self.from.quoted()), 1).await?;
         let Some(row) = row.first() else { return Ok(()) };
@@ -350,7 +371,7 @@ impl Preparing<'_> {
         &self.request.layout
     }
 
-    fn storage(&self, is_keyed: bool) -> Storage<'_> {
+    pub(super) fn storage(&self, is_keyed: bool) -> Storage<'_> {
         Storage { keys: is_keyed.then_some(self.request.primary_key.as_slice()), layout: self.layout() }
     }
 
@@ -362,9 +383,13 @@ impl Preparing<'_> {
     /// The whole table anew.
     async fn rebuild(&mut self) -> Result<(), ConnectError> {
         let (server, is_keyed) = (self.server, self.is_keyed());
+        if self.request.mode == WriteMode::Append {
+            self.refuse_engine(self.request.layout.engine.as_deref().unwrap_or_default())?;
+        }
         let fresh = self.stage.fresh();
         let (stored, number) = (names(&self.columns), self.done.number);
         server.create(&fresh, &self.columns, &self.storage(is_keyed), number).await?;
+        self.refuse_nulls(&stored, is_keyed).await?;
         let deleted = format!("ifNull({}, 0)", DIALECT.identifier(DELETE_MARK));
         if self.has_marks {
             self.done.rows.overlap += self.count(&format!("{} where {deleted} = 1", self.from.quoted())).await?;
@@ -407,13 +432,26 @@ impl Preparing<'_> {
         Ok(())
     }
 
+    /// Columns that order or divide the table, or by which rows leave it, need values.
+    async fn refuse_nulls(&self, stored: &[String], is_keyed: bool) -> Result<(), ConnectError> {
+        let is_modern = self.server.client.is_modern();
+        let storage = self.storage(is_keyed);
+        let needed: Vec<String> = stored.iter().filter(|name| !storage.is_nullable(name, is_modern)).cloned().collect();
+        if needed.is_empty() || self.count(&format!("{} where {}", self.from.quoted(), any_null(&needed))).await? == 0 {
+            return Ok(());
+        }
+        let message = format!("`{}` is laid out by {}, and some rows have no value there", self.request.table, list(&needed));
+        let help = "give such rows a value with `default:`, or leave the column out of `layout:`";
+        Err(ConnectError::new(ConnectErrorKind::KeyNull, message).help(help))
+    }
+
     /// Columns as they are selected for a table; keys have values.
     fn selected(&self, columns: &[String], is_keyed: bool) -> String {
         let is_modern = self.server.client.is_modern();
         let storage = self.storage(is_keyed);
         let value = |name: &String| {
             let quoted = DIALECT.identifier(name);
-            // A NULL where the table takes none is refused by the server.
+            // None of them is NULL: that was counted.
             if storage.is_nullable(name, is_modern) { quoted } else { format!("assumeNotNull({quoted})") }
         };
         columns.iter().map(value).collect::<Vec<_>>().join(", ")
@@ -438,7 +476,7 @@ impl Preparing<'_> {
     }
 
     /// Columns that the table has and that arrive, but for those that make no difference.
-    fn compared(&self) -> Vec<Typed> {
+    pub(super) fn compared(&self) -> Vec<Typed> {
         let held = self.done.held.as_ref();
         let is_compared =
             |column: &&Typed| held.is_some_and(|held| held.has(&column.name)) && !self.request.volatile.contains(&column.name);
@@ -456,7 +494,10 @@ impl Preparing<'_> {
             }
         }
         stored.retain(|(name, _)| !self.done.removed.contains(name));
-        stored.extend(self.done.added.iter().map(|column| (column.name.clone(), nullable(&column.word))));
+        // A load that died may have added columns already.
+        let known: Vec<String> = stored.iter().map(|(name, _)| name.clone()).collect();
+        let missing = self.done.added.iter().filter(|column| !known.contains(&column.name));
+        stored.extend(missing.map(|column| (column.name.clone(), nullable(&column.word))));
         self.server.create_alike(&self.stage.fresh(), &stored, &held.engine, self.done.number).await?;
         let mut shown: Vec<Typed> =
             typed(&held.columns).into_iter().filter(|column| !self.done.removed.contains(&column.name)).collect();
@@ -489,7 +530,17 @@ impl Preparing<'_> {
     }
 
     async fn append(&mut self) -> Result<(), ConnectError> {
-        self.make_alike().await?;
+        let Some(held) = self.done.held.clone() else { return Ok(()) };
+        if self.count(&self.from.quoted()).await? == 0 {
+            self.done.changed = false;
+            self.done.preview = self.done.target.quoted();
+            return Ok(());
+        }
+        let is_keyed = held.layout == Layout::Keyed;
+        if !is_keyed {
+            self.refuse_engine(&held.engine)?;
+            self.make_alike().await?;
+        }
         let (fresh, stored) = (self.stage.fresh(), names(&self.columns));
         let compared = self.compared();
         let mut condition = String::new();
@@ -506,6 +557,13 @@ impl Preparing<'_> {
             );
         }
         let columns = list(&stored);
+        if is_keyed {
+            // A table that keeps one row of each key is no table to add rows to: it becomes a plain one.
+            self.done.rows.written = self.count(&format!("{}{condition}", self.from.quoted())).await?;
+            self.done.rows.overlap += self.count(&self.from.quoted()).await? - self.done.rows.written;
+            self.done.changed = self.done.rows.written > 0;
+            return self.unite(&held, &self.done.target.quoted(), &condition).await;
+        }
         let sql = format!(
             "insert into {} ({columns}) select {columns} from {}{condition} order by {ROW_COLUMN}",
             fresh.quoted(),
@@ -517,6 +575,18 @@ impl Preparing<'_> {
         self.done.changed = self.done.rows.written > 0;
         self.done.preview = self.united(&self.done.target.quoted(), &fresh.quoted());
         Ok(())
+    }
+
+    /// Engines that merge rows into one merge the numbers of their loads too, by which a load that was cut off is found again.
+    fn refuse_engine(&self, engine: &str) -> Result<(), ConnectError> {
+        let merging = ["Summing", "Aggregating", "Collapsing", "Graphite", "Replacing"];
+        if !merging.iter().any(|word| engine.contains(word)) {
+            return Ok(());
+        }
+        let message =
+            format!("`{}` is a table of an engine that merges rows, and rows cannot be added to it safely", self.request.table);
+        let help = "use `MergeTree` and merge rows in a SQL asset, or `mode: merge`, or `mode: replace`";
+        Err(ConnectError::new(ConnectErrorKind::Config, message).help(help))
     }
 
     /// What the table holds of the keys that arrive: the newest row of each, with its hashes and what orders it.
@@ -532,7 +602,7 @@ impl Preparing<'_> {
             items.push(if is_held {
                 format!("{} as h_order{at}", DIALECT.identifier(&term.column))
             } else {
-                format!("null as h_order{at}")
+                format!("cast(null as Nullable(Int8)) as h_order{at}")
             });
         }
         let arriving = format!("({keys}) in (select {keys} from {})", self.from.quoted());
@@ -665,16 +735,9 @@ impl Preparing<'_> {
         deleted: &str,
         settings: &[(&str, &str)],
     ) -> Result<(), ConnectError> {
-        let keys = list(&self.request.primary_key);
-        let mut shown = typed(&held.columns);
-        shown.extend(self.columns.iter().filter(|column| !held.has(&column.name)).cloned());
-        for column in &mut shown {
-            if let Some(wider) = self.done.widened.iter().find(|wider| wider.name == column.name) {
-                column.word.clone_from(&wider.word);
-            }
-        }
-        shown.retain(|column| !self.done.removed.contains(&column.name));
+        let shown = self.columns_afterwards(held);
         let fresh = self.stage.fresh();
+        self.refuse_rows_that_merge(held).await?;
         self.server.create(&fresh, &shown, &self.storage(true), self.done.number).await?;
         self.done.columns = shown;
         self.done.layout = Layout::Keyed;
@@ -682,24 +745,49 @@ impl Preparing<'_> {
         let kept: Vec<String> =
             held.columns.iter().map(|(name, _)| name.clone()).filter(|name| !self.done.removed.contains(name)).collect();
         let sql = format!(
-            "insert into {} ({}) select {} from {} where ({keys}) not in (select {keys} from {})",
+            "insert into {} ({}) select {} from {} where {}",
             fresh.quoted(),
             list(&kept),
             self.selected(&kept, true),
             self.done.target.quoted(),
-            fresh.quoted()
+            self.is_kept(&fresh.quoted())
         );
         self.server.client.execute(&sql).await
     }
 
-    fn preview_merge(&mut self) {
+    /// A table that keeps one row of each key cannot take over rows that share one, or have none.
+    async fn refuse_rows_that_merge(&self, held: &Relation) -> Result<(), ConnectError> {
         let keys = list(&self.request.primary_key);
+        let any_null = any_null(&self.request.primary_key);
+        let rows = held.rows.quoted();
+        let nulls = self.count(&format!("{rows} where {any_null}")).await?;
+        let doubles = self.sample(&format!("select {keys} from {rows} group by {keys} having count() > 1"), 3).await?;
+        if nulls == 0 && doubles.is_empty() {
+            return Ok(());
+        }
+        let what = if nulls > 0 {
+            "rows without a key".to_owned()
+        } else {
+            format!("several rows with one key: {}", doubles.join("; "))
+        };
+        let message = format!("`{}` has {what}, and a merge keeps one of each key", self.request.table);
+        let help = "correct the table, or load it anew with `--full-refresh`";
+        Err(ConnectError::new(ConnectErrorKind::KeyTwice, message).help(help))
+    }
+
+    /// The condition for rows of the table whose key does not arrive.
+    fn is_kept(&self, from: &str) -> String {
+        let keys = list(&self.request.primary_key);
+        format!("({} or ({keys}) not in (select {keys} from {from}))", any_null(&self.request.primary_key))
+    }
+
+    fn preview_merge(&mut self) {
         let fresh = self.stage.fresh().quoted();
         let shown = format!("{fresh} where {DELETED_COLUMN} = 0");
         self.done.preview = if self.done.action == Action::Swap {
             format!("(select {} from {shown})", list(&names(&self.done.columns)))
         } else {
-            let kept = format!("{} where ({keys}) not in (select {keys} from {fresh})", self.done.target.quoted());
+            let kept = format!("{} where {}", self.done.target.quoted(), self.is_kept(&fresh));
             self.united(&kept, &shown)
         };
     }
@@ -715,17 +803,18 @@ impl Preparing<'_> {
         let compared = self.compared();
         let is_same_shape = held.columns.len() == self.columns.len() && self.columns.iter().all(|column| held.has(&column.name));
         if is_same_shape
+            && self.request.children.is_empty()
             && self.server.digest(&of_groups, &compared).await?
                 == self.server.digest(&format!("{}{own}", self.from.quoted()), &compared).await?
         {
             self.done.changed = false;
             self.done.rows.overlap += std::mem::take(&mut self.done.rows.written);
         }
-        self.unite(&held, &format!("{target} where ({keys}) not in (select {keys} from {})", self.from.quoted()), &own).await
+        self.unite(&held, &format!("{target} where {}", self.is_kept(&self.from.quoted())), &own).await
     }
 
-    /// Makes the whole table out of rows that stay and rows that arrive.
-    async fn unite(&mut self, held: &Relation, kept: &str, own: &str) -> Result<(), ConnectError> {
+    /// The columns of the table afterwards: those that it has, wider where that is wanted, and those that come.
+    pub(super) fn columns_afterwards(&self, held: &Relation) -> Vec<Typed> {
         let mut shown: Vec<Typed> =
             typed(&held.columns).into_iter().filter(|column| !self.done.removed.contains(&column.name)).collect();
         for column in &mut shown {
@@ -734,7 +823,12 @@ impl Preparing<'_> {
             }
         }
         shown.extend(self.columns.iter().filter(|column| !held.has(&column.name)).cloned());
-        self.done.columns = shown;
+        shown
+    }
+
+    /// Makes the whole table out of rows that stay and rows that arrive.
+    async fn unite(&mut self, held: &Relation, kept: &str, own: &str) -> Result<(), ConnectError> {
+        self.done.columns = self.columns_afterwards(held);
         let fresh = self.stage.fresh();
         self.server.create(&fresh, &self.done.columns, &self.storage(false), self.done.number).await?;
         let sql = format!(
@@ -746,180 +840,5 @@ impl Preparing<'_> {
         self.server.client.execute(&sql).await?;
         self.done.preview = fresh.quoted();
         Ok(())
-    }
-
-    /// Closes versions whose rows changed or are gone, and adds the new ones.
-    async fn add_versions(&mut self) -> Result<(), ConnectError> {
-        let history = &self.request.history;
-        let [from, to, current] =
-            [&history.valid_from, &history.valid_to, &history.is_current].map(|name| DIALECT.identifier(name));
-        let time = super::types::word(time_form(self.server.client.is_modern()), false);
-        let flag = super::types::word(flag_form(self.server.client.is_modern()), false);
-        let begins = begins(history, &self.request.at, &time, self.server.client.is_modern());
-        let own: Vec<Typed> = self.columns.clone();
-        let versions = [(&history.valid_from, &time), (&history.valid_to, &time), (&history.is_current, &flag)];
-        let versions: Vec<Typed> =
-            versions.into_iter().map(|(name, word)| Typed { name: name.clone(), word: word.clone() }).collect();
-        let Some(held) = self.done.held.clone() else {
-            self.done.columns = own.iter().cloned().chain(versions).collect();
-            let fresh = self.stage.fresh();
-            self.server.create(&fresh, &self.done.columns, &self.storage(false), self.done.number).await?;
-            let columns = list(&names(&own));
-            let sql = format!(
-                "insert into {} ({columns}, {from}, {to}, {current}) select {columns}, {begins}, null, 1 from {} order by {ROW_COLUMN}",
-                fresh.quoted(),
-                self.from.quoted()
-            );
-            self.server.client.execute(&sql).await?;
-            self.done.rows.written = self.count(&fresh.quoted()).await?;
-            self.done.preview = self.open_versions(&fresh.quoted(), &current);
-            return Ok(());
-        };
-        self.change_versions(&held, &versions, &begins).await
-    }
-
-    fn open_versions(&self, from: &str, current: &str) -> String {
-        format!("(select {} from {from} where {current} = 1)", list(&names(&self.columns)))
-    }
-
-    async fn change_versions(&mut self, held: &Relation, versions: &[Typed], begins: &str) -> Result<(), ConnectError> {
-        let (request, server) = (self.request, self.server);
-        let [from, to, current] = [0, 1, 2].map(|at| versions[at].quoted());
-        let (keys, target) = (list(&request.primary_key), self.done.target.quoted());
-        let is_modern = server.client.is_modern();
-        let rest: Vec<Typed> = self.compared().into_iter().filter(|column| !request.primary_key.contains(&column.name)).collect();
-        let own = hashes(&rest, is_modern);
-        let [one, other] = own.clone();
-        // The open version of each key, and when the last one ended.
-        let open = format!(
-            "(select {keys}, {one} as h_one, {other} as h_other, {from} as h_from, toUInt8(1) as h_there from {target} where {current} = 1)"
-        );
-        let ended = format!("(select {keys}, max({to}) as h_end from {target} group by {keys})");
-        let joined = format!(
-            "(select * from (select * from {}) as s any left join {open} as h using ({keys})) as j any left join {ended} as e using ({keys})",
-            self.from.quoted()
-        );
-        let added: Vec<String> = self
-            .columns
-            .iter()
-            .filter(|column| !held.has(&column.name))
-            .map(|column| format!(" and {} is null", column.quoted()))
-            .collect();
-        let is_equal = format!("ifNull(h_there = 1 and {}{}, 0)", equal_hashes(&own, "h_one", "h_other"), added.concat());
-        let is_older = match &request.history.updated_at {
-            Some(column) => {
-                let column = DIALECT.identifier(column);
-                format!("ifNull(not {is_equal} and h_there = 1 and {column} <= h_from, 0)")
-            }
-            None => "0".to_owned(),
-        };
-        let nulls = [("join_use_nulls", "1")];
-        let changed = self.stage.held();
-        let columns = list(&names(&self.columns));
-        // A key that was gone, or whose last version ended later than the row says, goes on where that version ended.
-        let sql = format!(
-            "create table {} engine = MergeTree order by tuple() as select {columns}, {ROW_COLUMN}, \
-             if(ifNull(h_end > {begins}, 0), h_end, {begins}) as v_from, {begins} as v_begins from {joined} where not {is_equal} and not {is_older}",
-            changed.quoted()
-        );
-        server.client.execute_with(&sql, &nulls).await?;
-        let total = self.count(&self.from.quoted()).await?;
-        self.done.rows.written = self.count(&changed.quoted()).await?;
-        let counts = server.rows_with(&format!("select countIf({is_older}) from {joined}"), &nulls).await?;
-        let older = counts.first().and_then(|row| row.first()).and_then(|cell| cell.as_deref()?.parse().ok()).unwrap_or(0);
-        self.done.rows.superseded += older;
-        self.done.rows.overlap += total - self.done.rows.written - older;
-        let is_gone = if request.history.closes_missing && request.is_complete && self.done.reject_count == 0 {
-            format!("({current} = 1 and ({keys}) not in (select {keys} from {}))", self.from.quoted())
-        } else {
-            "0".to_owned()
-        };
-        let gone = if is_gone == "0" { 0 } else { self.count(&format!("{target} where {is_gone}")).await? };
-        self.done.changed = self.done.rows.written > 0 || gone > 0;
-        self.write_versions(held, versions, &changed, &is_gone).await
-    }
-
-    /// The whole history: versions that stay, versions that end, versions that begin.
-    async fn write_versions(
-        &mut self,
-        held: &Relation,
-        versions: &[Typed],
-        changed: &Name,
-        is_gone: &str,
-    ) -> Result<(), ConnectError> {
-        let [from, to, current] = [0, 1, 2].map(|at| versions[at].quoted());
-        let (keys, fresh) = (list(&self.request.primary_key), self.stage.fresh());
-        let mut shown = typed(&held.columns);
-        let new: Vec<Typed> = self.columns.iter().filter(|column| !held.has(&column.name)).cloned().collect();
-        shown.extend(new.iter().cloned());
-        self.done.columns.clone_from(&shown);
-        self.server.create(&fresh, &shown, &self.storage(false), self.done.number).await?;
-        let time = &versions[0].word;
-        let at = wall_clock(&self.request.at, time, self.server.client.is_modern());
-        let plain: Vec<Typed> =
-            shown.iter().filter(|column| !versions.iter().any(|version| version.name == column.name)).cloned().collect();
-        let kept = |has: &dyn Fn(&str) -> bool| {
-            let item = |column: &Typed| {
-                if has(&column.name) {
-                    column.quoted()
-                } else {
-                    format!("cast(null as {}) as {}", nullable(&column.word), column.quoted())
-                }
-            };
-            plain.iter().map(item).collect::<Vec<_>>().join(", ")
-        };
-        let columns = list(&names(&plain));
-        let ends = format!("ifNull({current} = 1 and v_there = 1, 0)");
-        // No version ends before it begins.
-        let sql = format!(
-            "insert into {} ({columns}, {from}, {to}, {current}) select {}, {from}, \
-             if({ends}, if(v_begins < {from}, {from}, v_begins), if({is_gone}, {at}, {to})), if({ends} or {is_gone}, 0, {current}) \
-             from (select * from {}) as t any left join (select {keys}, v_begins, toUInt8(1) as v_there from {}) as v using ({keys})",
-            fresh.quoted(),
-            kept(&|name| held.has(name)),
-            self.done.target.quoted(),
-            changed.quoted()
-        );
-        self.server.client.execute_with(&sql, &[("join_use_nulls", "1")]).await?;
-        let own = |name: &str| self.columns.iter().any(|column| column.name == name);
-        let sql = format!(
-            "insert into {} ({columns}, {from}, {to}, {current}) select {}, v_from, null, 1 from {} order by {ROW_COLUMN}",
-            fresh.quoted(),
-            kept(&own),
-            changed.quoted()
-        );
-        self.server.client.execute(&sql).await?;
-        self.done.preview = self.open_versions(&fresh.quoted(), &current);
-        Ok(())
-    }
-}
-
-fn nullable(word: &str) -> String {
-    if word.starts_with("Array") { word.to_owned() } else { format!("Nullable({word})") }
-}
-
-fn time_form(is_modern: bool) -> super::types::Form {
-    use super::types::Form;
-    if is_modern { Form::DateTime64 { scale: 6, is_wall: true } } else { Form::DateTime { is_wall: true } }
-}
-
-fn flag_form(is_modern: bool) -> super::types::Form {
-    if is_modern { super::types::Form::Bool } else { super::types::Form::UInt8 }
-}
-
-/// A time as a literal. Old servers read it in their own zone, whatever the type says.
-fn wall_clock(at: &str, time: &str, is_modern: bool) -> String {
-    if is_modern {
-        return format!("cast({} as {time})", literal(at));
-    }
-    format!("toDateTime({}, 'UTC')", literal(at.get(..19).unwrap_or(at)))
-}
-
-/// When a version begins. A row that does not say when it changed has changed now, as far as anybody knows.
-fn begins(history: &History, at: &str, time: &str, is_modern: bool) -> String {
-    let now = wall_clock(at, time, is_modern);
-    match &history.updated_at {
-        Some(column) => format!("ifNull(cast({} as Nullable({time})), {now})", DIALECT.identifier(column)),
-        None => now,
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) action: Action,
     pub(super) layout: Layout,
     pub(super) fresh: Name,
+    /// The partitions of its parts, where those are attached.
+    pub(super) partitions: Vec<String>,
     /// Columns of the view over a keyed table.
     pub(super) columns: Vec<String>,
     /// Statements that fit the table for the parts: columns that come or become wider, each with whether the table has it already.
@@ -69,7 +71,7 @@ impl Server {
             Action::View => {
                 let sql = plan.sql.as_deref().map(|sql| self.view_of(sql)).unwrap_or_default();
                 self.put_view(&entry.table, &plan.fresh, &sql).await?;
-                self.drop_any(&rows_of(&entry.table)).await?;
+                self.drop_rows_of(&entry.table).await?;
             }
             Action::Nothing => {}
         }
@@ -113,12 +115,8 @@ impl Server {
             self.put_view(table, &plan.fresh, &keyed_view(table, &plan.columns)).await?;
             return Ok(());
         }
-        let had_rows = self.relation(table).await?.is_some_and(|held| held.layout == Layout::Keyed);
         self.swap(&plan.fresh, table, entry.number).await?;
-        if had_rows {
-            self.drop_any(&rows_of(table)).await?;
-        }
-        Ok(())
+        self.drop_rows_of(table).await
     }
 
     /// Puts a table in the place of another one, or of a view, unless it is there already.
@@ -181,13 +179,15 @@ impl Server {
         for (column, word) in &plan.widened {
             self.client.execute(&format!("alter table {name} modify column {} {word}", DIALECT.identifier(column))).await?;
         }
+        if plan.layout == Layout::Keyed && plan.removed.iter().any(|column| has(column)) {
+            // Readers stop asking for columns before those go.
+            self.put_view(&entry.table, &plan.fresh, &keyed_view(&entry.table, &plan.columns)).await?;
+        }
         for column in plan.removed.iter().filter(|column| has(column)) {
-            if plan.layout == Layout::Keyed {
-                self.client.execute(&format!("drop table if exists {}", entry.table.quoted())).await?;
-            }
             self.client.execute(&format!("alter table {name} drop column {}", DIALECT.identifier(column))).await?;
         }
-        for partition in self.partitions(&plan.fresh).await? {
+        let waiting = self.partitions(&plan.fresh).await?;
+        for partition in &plan.partitions {
             let prefix = format!("{partition}_");
             let sql = format!(
                 "select count() from {name} where {LOAD_COLUMN} = {} and substring(_part, 1, {}) = {}",
@@ -196,9 +196,15 @@ impl Server {
                 super::client::literal(&prefix)
             );
             if self.client.count(&sql).await? == 0 {
+                if !waiting.contains(partition) {
+                    let message = format!("the rows of partition `{partition}` that were prepared for {name} are gone");
+                    return Err(
+                        ConnectError::new(ConnectErrorKind::Internal, message).help("load the table anew with `--full-refresh`")
+                    );
+                }
                 let sql = format!(
                     "alter table {name} attach partition id {} from {}",
-                    super::client::literal(&partition),
+                    super::client::literal(partition),
                     plan.fresh.quoted()
                 );
                 self.client.execute(&sql).await?;

@@ -2,7 +2,7 @@
 
 use subak_connect::ConnectError;
 
-use super::tables::{DELETED_COLUMN, LOAD_COLUMN, Name, bare};
+use super::tables::{DELETED_COLUMN, LOAD_COLUMN, Name, bare, nullable};
 use super::{DIALECT, Server};
 
 /// A column and its type without NULL.
@@ -36,7 +36,12 @@ pub(super) fn names(columns: &[Typed]) -> Vec<String> {
 pub(super) fn hashes(columns: &[Typed], is_modern: bool) -> [String; 2] {
     let argument = |column: &Typed| {
         let name = column.quoted();
-        let filled = format!("ifNull({name}, cast({} as {}))", zero(&column.word), column.word);
+        let is_plain = super::types::Form::of(&column.word).is_some() || column.word == "UUID";
+        let filled = if is_plain {
+            format!("ifNull({name}, cast({} as {}))", zero(&column.word), column.word)
+        } else {
+            format!("ifNull(toString({name}), '')")
+        };
         // Old servers hash no decimals.
         let filled = if is_modern || !column.word.starts_with("Decimal") { filled } else { format!("toString({filled})") };
         format!("isNull({name}), {filled}")
@@ -50,13 +55,9 @@ pub(super) fn hashes(columns: &[Typed], is_modern: bool) -> [String; 2] {
 
 /// A literal that every type of a kind takes.
 fn zero(word: &str) -> &'static str {
-    let is_text = ["String", "FixedString", "Enum", "UUID", "IP", "LowCardinality"].iter().any(|kind| word.starts_with(kind));
     match word {
         "UUID" => "'00000000-0000-0000-0000-000000000000'",
-        "IPv4" => "'0.0.0.0'",
-        "IPv6" => "'::'",
-        _ if is_text => "''",
-        _ if word.starts_with("Array") => "[]",
+        "String" => "''",
         _ => "0",
     }
 }
@@ -80,8 +81,10 @@ impl Storage<'_> {
     pub(super) fn is_nullable(&self, column: &str, is_modern: bool) -> bool {
         let is_key = self.keys.is_some_and(|keys| keys.iter().any(|key| key == column));
         let parts = [&self.layout.order_by, &self.layout.partition_by].into_iter().flatten();
+        // Rows leave by a time that they have.
+        let is_timed = self.layout.ttl.as_ref().is_some_and(|ttl| subak_domain::shape::has_word(ttl, column));
         let is_named = parts.into_iter().any(|part| subak_domain::shape::has_word(part, column));
-        !is_key && (is_modern || !is_named)
+        !is_key && !is_timed && (is_modern || !is_named)
     }
 
     fn clause(&self, is_modern: bool) -> String {
@@ -105,7 +108,7 @@ impl Storage<'_> {
         if let Some(ttl) = &self.layout.ttl {
             clause.push_str(&format!(" ttl {ttl}"));
         }
-        if is_modern && self.keys.is_none() {
+        if is_modern {
             clause.push_str(" settings allow_nullable_key = 1");
         }
         clause
@@ -123,8 +126,8 @@ impl Server {
     ) -> Result<(), ConnectError> {
         let is_modern = self.client.is_modern();
         let column = |column: &Typed| {
-            let is_nullable = storage.is_nullable(&column.name, is_modern) && !column.word.starts_with("Array");
-            let word = if is_nullable { format!("Nullable({})", column.word) } else { column.word.clone() };
+            let is_nullable = storage.is_nullable(&column.name, is_modern);
+            let word = if is_nullable { nullable(&column.word) } else { column.word.clone() };
             format!("{} {word}", column.quoted())
         };
         let mut parts: Vec<String> = columns.iter().map(column).collect();

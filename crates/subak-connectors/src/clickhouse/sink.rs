@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arrow::datatypes::DataType as ArrowType;
+use arrow::datatypes::{DataType as ArrowType, Field, Schema};
 use async_trait::async_trait;
 use subak_connect::sql::Incremental;
 use subak_connect::{
@@ -185,9 +185,16 @@ impl Sink for Server {
             let columns: Vec<ReadColumn> =
                 held.columns.iter().map(|(name, word)| ReadColumn::new(name, word, None, is_modern)).collect();
             let state = self.stream_state(&name).await?;
+            // Texts that came as bytes, and numbers that came as true and false, are that.
+            let field = |field: &arrow::datatypes::FieldRef| match state.kinds.get(field.name()).map(String::as_str) {
+                Some("bytes") if *field.data_type() == ArrowType::Utf8 => Field::new(field.name(), ArrowType::Binary, true),
+                Some("boolean") if *field.data_type() == ArrowType::UInt8 => Field::new(field.name(), ArrowType::Boolean, true),
+                _ => field.as_ref().clone(),
+            };
+            let schema = Schema::new(schema_of(&columns).fields().iter().map(field).collect::<Vec<_>>());
             let row_count = self.client.count(&format!("select count() from {}", name.quoted())).await?;
             Ok(Some(TableInfo {
-                schema: schema_of(&columns),
+                schema: schema.into(),
                 cursor: state.cursor,
                 row_count,
                 row_count_committed: state.row_count,

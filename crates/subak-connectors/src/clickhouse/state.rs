@@ -3,6 +3,8 @@
 //! One row of one insert is atomic here, so everything that belongs to a load is one row. A load has two: `prepared` before anything is
 //! visible, `committed` when everything is done.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use subak_connect::source::FileMark;
 use subak_connect::{Committed, ConnectError, ConnectErrorKind, TableName};
@@ -34,8 +36,11 @@ pub(super) struct Entry {
     /// Whether the table was made anew: what was known of its stream is gone.
     pub(super) is_rebuilt: bool,
     /// How the table was laid out when it was made.
-    #[serde(default)]
     pub(super) layout: Declared,
+    /// Who makes the load: the host, and the process there.
+    pub(super) owner: String,
+    /// Columns that came as bytes or as true and false, which the server may keep as texts and numbers.
+    pub(super) kinds: BTreeMap<String, String>,
     pub(super) plan: Plan,
 }
 
@@ -123,6 +128,8 @@ pub(super) struct StreamState {
     pub(super) files: Vec<FileMark>,
     /// How the table was laid out when it was made.
     pub(super) layout: Layout,
+    /// Columns that came as bytes or as true and false.
+    pub(super) kinds: BTreeMap<String, String>,
 }
 
 fn ledger() -> String {
@@ -204,14 +211,40 @@ impl Server {
         rows.iter().filter_map(|row| row.first()?.as_deref()).map(parsed).collect()
     }
 
-    /// Loads of a table (of all tables without one) that were prepared and not committed.
-    pub(super) async fn unfinished(&self, table: Option<&Name>) -> Result<Vec<Entry>, ConnectError> {
+    /// Loads of a table (of all tables without one) that were prepared and not committed, by processes that are gone.
+    async fn unfinished(&self, table: Option<&Name>) -> Result<Vec<Entry>, ConnectError> {
         let of = table.map_or_else(String::new, |table| format!("table_key = {} and ", literal(&key_of(table))));
-        self.entries(&format!(
-            "{of}state = 'prepared' and load_id not in (select load_id from {} where state = 'committed')",
+        let open = format!(
+            "{of}state = 'prepared' and (load_id, number) not in (select load_id, number from {} where state in ('committed', 'forgotten'))",
             ledger()
-        ))
-        .await
+        );
+        let mut entries = self.entries(&open).await?;
+        if entries.is_empty() {
+            return Ok(entries);
+        }
+        // What another host does cannot be seen; after an hour it is done.
+        let old = self.entries(&format!("{open} and written_at < now() - 3600")).await?;
+        entries.retain(|entry| match is_alive(&entry.owner) {
+            Some(is_alive) => !is_alive,
+            None => old.iter().any(|old| old.load == entry.load),
+        });
+        Ok(entries)
+    }
+
+    /// Fails where another load of the table got in between.
+    pub(super) async fn refuse_another(&self, entry: &Entry) -> Result<(), ConnectError> {
+        let sql = format!(
+            "select count() from {} where table_key = {} and number >= {} and load_id != {} and state in ('prepared', 'committed')",
+            ledger(),
+            literal(&key_of(&entry.table)),
+            entry.number,
+            literal(&entry.load)
+        );
+        if self.client.count(&sql).await? == 0 {
+            return Ok(());
+        }
+        let message = format!("another load of `{}` came in between", key_of(&entry.table));
+        Err(ConnectError::new(ConnectErrorKind::Unavailable, message).help("run again; load a table from one place only"))
     }
 
     /// What is known of the stream of a table.
@@ -221,6 +254,7 @@ impl Server {
             if entry.is_rebuilt {
                 state = StreamState { layout: state.layout, ..StreamState::default() };
             }
+            state.kinds.extend(entry.kinds);
             if entry.plan.action == Action::Swap {
                 let Declared { engine, order_by, partition_by, ttl } = entry.layout.clone();
                 state.layout = Layout { engine, order_by, partition_by, ttl };
@@ -253,14 +287,32 @@ impl Server {
         Ok(None)
     }
 
-    /// Finishes what crashes cut off after it was visible.
+    /// Finishes what crashes cut off after it was visible, and forgets what was not. One that cannot be finished does not keep others from it.
     pub(super) async fn recover(&self, table: Option<&TableName>) -> Result<(), ConnectError> {
-        let name = table.map(|table| self.name_of(table));
-        for entry in self.unfinished(name.as_ref()).await? {
-            if self.is_visible(&entry).await? {
-                self.finish(entry).await?;
-            }
+        if self.client.is_read_only() {
+            return Ok(());
         }
-        Ok(())
+        let name = table.map(|table| self.name_of(table));
+        let mut failed = None;
+        for entry in self.unfinished(name.as_ref()).await? {
+            let result = match self.is_visible(&entry).await {
+                Ok(true) => self.finish(entry).await.map(drop),
+                Ok(false) => self.note(&entry, "forgotten").await,
+                Err(error) => Err(error),
+            };
+            failed = result.err().or(failed);
+        }
+        // Whoever wants this table must know; whoever only cleans up goes on.
+        match failed {
+            Some(error) if table.is_some() => Err(error),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Whether a process is alive; `None` for one of another host.
+fn is_alive(owner: &str) -> Option<bool> {
+    let own = super::load::owner();
+    let ((host, process), (own_host, _)) = (owner.split_once('_')?, own.split_once('_')?);
+    (host == own_host).then(|| std::path::Path::new("/proc").join(process).exists())
 }

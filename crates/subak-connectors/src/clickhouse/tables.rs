@@ -77,9 +77,17 @@ impl Relation {
     }
 }
 
-/// What a type is apart from NULL.
+/// What a type is apart from NULL and from how it is coded.
 pub(super) fn bare(word: &str) -> &str {
-    word.strip_prefix("Nullable(").and_then(|rest| rest.strip_suffix(')')).unwrap_or(word)
+    let inner = |word, prefix| str::strip_prefix(word, prefix).and_then(|rest| rest.strip_suffix(')'));
+    let word = inner(word, "LowCardinality(").unwrap_or(word);
+    inner(word, "Nullable(").unwrap_or(word)
+}
+
+/// A type with NULL, where it can have one.
+pub(super) fn nullable(word: &str) -> String {
+    let is_whole = ["Array(", "Map(", "Tuple(", "Nested(", "Variant(", "Dynamic", "JSON", "Object(", "AggregateFunction("];
+    if is_whole.iter().any(|prefix| word.starts_with(prefix)) { word.to_owned() } else { format!("Nullable({word})") }
 }
 
 impl Server {
@@ -96,11 +104,11 @@ impl Server {
         Ok(cells.next().map(|engine| (engine, cells.next().unwrap_or_default())))
     }
 
-    async fn columns(&self, name: &Name) -> Result<Vec<(String, String, String)>, ConnectError> {
-        let sql = format!("select name, type, default_kind from system.columns where {}", name.is("table"));
+    async fn columns(&self, name: &Name) -> Result<Vec<[String; 4]>, ConnectError> {
+        let sql = format!("select name, type, default_kind, default_expression from system.columns where {}", name.is("table"));
         let column = |row: super::client::Texts| {
             let mut cells = row.into_iter().map(Option::unwrap_or_default);
-            (cells.next().unwrap_or_default(), cells.next().unwrap_or_default(), cells.next().unwrap_or_default())
+            [(); 4].map(|()| cells.next().unwrap_or_default())
         };
         Ok(self.client.catalog(&sql).await?.into_iter().map(column).collect())
     }
@@ -114,11 +122,17 @@ impl Server {
         let Some((engine, full)) = self.engine(name).await? else { return Ok(None) };
         let all = self.columns(name).await?;
         let is_shown = |kind: &str| !matches!(kind, "MATERIALIZED" | "ALIAS" | "EPHEMERAL");
-        let columns =
-            all.iter().filter(|(_, _, kind)| is_shown(kind)).map(|(name, word, _)| (name.clone(), word.clone())).collect();
-        let stored_of = |all: Vec<(String, String, String)>| -> Vec<(String, String)> {
+        let shown = all.iter().filter(|[_, _, kind, _]| is_shown(kind));
+        let columns = shown.map(|[name, word, ..]| (name.clone(), word.clone())).collect();
+        let stored_of = |all: Vec<[String; 4]>| -> Vec<(String, String)> {
             let is_stored = |kind: &str| !matches!(kind, "ALIAS" | "EPHEMERAL");
-            all.into_iter().filter(|(_, _, kind)| is_stored(kind)).map(|(name, word, _)| (name, word)).collect()
+            let column = |[name, word, kind, expression]: [String; 4]| {
+                // What the server computes it computes for parts that are attached too.
+                let is_computed = !kind.is_empty() && name != LOAD_COLUMN;
+                let word = if is_computed { format!("{word} {kind} {expression}") } else { word };
+                (name, word)
+            };
+            all.into_iter().filter(|[_, _, kind, _]| is_stored(kind)).map(column).collect()
         };
         if !engine.ends_with("View") {
             return Ok(Some(Relation {
@@ -132,11 +146,20 @@ impl Server {
         let rows = rows_of(name);
         if let Some((_, full)) = self.engine(&rows).await? {
             let stored = stored_of(self.columns(&rows).await?);
-            if stored.iter().any(|(name, _)| name == LOAD_COLUMN) {
+            let has = |column: &str| stored.iter().any(|(name, _)| name == column);
+            if has(LOAD_COLUMN) && has(DELETED_COLUMN) {
                 return Ok(Some(Relation { layout: Layout::Keyed, columns, rows, stored, engine: full }));
             }
         }
         Ok(Some(Relation { layout: Layout::View, columns, rows: name.clone(), stored: Vec::new(), engine: String::new() }))
+    }
+
+    /// Drops the table behind the view of a keyed table, if it is one.
+    pub(super) async fn drop_rows_of(&self, table: &Name) -> Result<(), ConnectError> {
+        let rows = rows_of(table);
+        let is_ours =
+            self.columns(&rows).await?.iter().filter(|[name, ..]| name == LOAD_COLUMN || name == DELETED_COLUMN).count() == 2;
+        if is_ours { self.drop_any(&rows).await } else { Ok(()) }
     }
 
     /// Drops whatever stands under a name.

@@ -64,7 +64,7 @@ impl Form {
     }
 
     /// The form of a type by its name there; `None` for those that travel as texts.
-    fn of(word: &str) -> Option<Self> {
+    pub(super) fn of(word: &str) -> Option<Self> {
         let (name, arguments) = word.split_once('(').map_or((word, ""), |(name, rest)| (name, rest.trim_end_matches(')')));
         let parts: Vec<&str> = arguments.split(',').map(str::trim).collect();
         let number = |at: usize| parts.get(at).and_then(|part| part.parse::<u32>().ok());
@@ -184,11 +184,10 @@ pub(super) fn form_of(data_type: &ArrowType, is_modern: bool) -> Option<Form> {
 
 /// The server's word for a form.
 pub(super) fn word(form: Form, is_nullable: bool) -> String {
-    let zone = |is_wall: bool, before: &str| match (is_wall, before) {
-        (true, "") => "('UTC')".to_owned(),
-        (true, before) => format!("({before}, 'UTC')"),
-        (false, "") => String::new(),
-        (false, before) => format!("({before})"),
+    // Both show UTC, and the name of the zone tells an instant from a wall clock.
+    let zone = |is_wall: bool, before: &str| {
+        let zone = if is_wall { "UTC" } else { "Etc/UTC" };
+        if before.is_empty() { format!("('{zone}')") } else { format!("({before}, '{zone}')") }
     };
     let word = match form {
         Form::Bool => "Bool".to_owned(),

@@ -25,7 +25,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "mysql",
     quote: '`',
     null_safe_equal: "<=>",
-    escapes: true,
+    escapes: subak_connect::Escapes::Literals,
     text: "cast({value} as char)",
     correlates: true,
     exact_order: "",

@@ -109,7 +109,8 @@ fn condition(bound: &CursorBound, column: &ReadColumn, declared: Option<DataType
         bound.condition(&quoted, |value, word| format!("{quoted} {word} {}", literal(column.form, value).unwrap_or_default()));
     if matches!(column.form, Form::Date | Form::DateTime | Form::Timestamp) && !condition.is_empty() && !bound.without_nulls {
         // Zero dates stand below everything and have no value that a cursor could stand on: like NULL they come each time.
-        condition.push_str(&format!(" or month({quoted}) = 0 or day({quoted}) = 0"));
+        // Those with a year sort inside it.
+        condition.push_str(&format!(" or {quoted} < '0001-01-01'"));
     }
     condition
 }

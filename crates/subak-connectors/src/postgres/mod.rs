@@ -33,7 +33,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "postgres",
     quote: '"',
     null_safe_equal: "is not distinct from",
-    escapes: false,
+    escapes: subak_connect::Escapes::Nowhere,
     text: "cast({value} as varchar)",
     correlates: true,
     exact_order: "",

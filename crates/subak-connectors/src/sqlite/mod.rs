@@ -22,7 +22,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "sqlite",
     quote: '"',
     null_safe_equal: "is",
-    escapes: false,
+    escapes: subak_connect::Escapes::Nowhere,
     text: "cast({value} as varchar)",
     correlates: true,
     exact_order: " collate subak_exact",

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use subak_connect::program::Blame;
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
@@ -200,7 +200,7 @@ impl Shaper {
         let mut refused: Refused = BTreeMap::new();
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.plan.columns.len());
         let extracted = self.plan.extract(&batch.records)?;
-        let mut texts = self.take_misfits(&batch, &mut refused)?;
+        let mut texts = self.take_misfits(&batch, &extracted, &mut refused)?;
         for (at, (column, array)) in self.plan.columns.iter().zip(extracted).enumerate() {
             let texts = texts.remove(&at).unwrap_or_default();
             arrays.extend(convert_column(column, &array, texts, &batch, &mut refused, &mut self.changes)?);
@@ -216,10 +216,17 @@ impl Shaper {
     }
 
     /// Decides about values that the source could not express. Returns the texts that are kept, by column and row.
-    fn take_misfits(&mut self, batch: &Batch, refused: &mut Refused) -> Result<BTreeMap<usize, Texts>, ConnectError> {
+    fn take_misfits(
+        &mut self,
+        batch: &Batch,
+        extracted: &[ArrayRef],
+        refused: &mut Refused,
+    ) -> Result<BTreeMap<usize, Texts>, ConnectError> {
         let mut texts: BTreeMap<usize, Texts> = BTreeMap::new();
-        for misfit in &batch.misfits {
-            let Some((at, column)) = self.plan.fed_by(misfit.column) else { continue };
+        let fed =
+            batch.misfits.iter().flat_map(|misfit| self.plan.fed_by(misfit.column).map(move |(at, column)| (misfit, at, column)));
+        // Another place that feeds the column may have had a value.
+        for (misfit, at, column) in fed.filter(|(misfit, at, _)| extracted[*at].is_null(misfit.row)) {
             let shown: String = misfit.text.chars().take(80).collect();
             match column.on_misfit {
                 OnReject::Error => {
@@ -520,7 +527,7 @@ fn convert_column(
     if let Some(fill) = &column.typed_default
         && result.null_count() > 0
     {
-        let is_misfit = |row: usize| batch.misfits.iter().any(|misfit| misfit.row == row && column.is_fed_by(misfit.column));
+        let is_misfit = |row: usize| batch.misfits_of(row).iter().any(|misfit| column.is_fed_by(misfit.column));
         result = filled(&result, fill, array, is_misfit)?;
     }
     let result = within_bounds(column, result, &mut texts, batch, refused, changes)?;
@@ -537,13 +544,17 @@ fn within_bounds(
     changes: &mut Changes,
 ) -> Result<ArrayRef, ConnectError> {
     let Some((low, high)) = column.bounds else { return Ok(array) };
+    // Bounds are days and microseconds, whatever the unit of the values is.
+    let cast = |array: &ArrayRef, to: ArrowType| arrow::compute::cast(array, &to).map_err(internal);
     let numbers = match array.data_type() {
-        ArrowType::Date32 => {
-            arrow::compute::cast(&array, &ArrowType::Int32).and_then(|days| arrow::compute::cast(&days, &ArrowType::Int64))
+        ArrowType::Date32 | ArrowType::Date64 => {
+            cast(&cast(&cast(&array, ArrowType::Date32)?, ArrowType::Int32)?, ArrowType::Int64)?
         }
-        _ => arrow::compute::cast(&array, &ArrowType::Int64),
+        ArrowType::Timestamp(_, zone) => {
+            cast(&cast(&array, ArrowType::Timestamp(TimeUnit::Microsecond, zone.clone()))?, ArrowType::Int64)?
+        }
+        _ => return Ok(array),
     };
-    let numbers = numbers.map_err(internal)?;
     let numbers = numbers.as_primitive::<Int64Type>();
     let is_beyond = |value: i64| value < low || value > high;
     let highest = arrow::compute::max(numbers).is_some_and(is_beyond);

@@ -139,7 +139,8 @@ impl Plan {
         }
         let may_misfit = |at: &usize| source.field(*at).metadata().contains_key(MAY_MISFIT);
         for at in (0..source.fields().len()).filter(may_misfit) {
-            if let Some((column, _)) = plan.fed_by(at) {
+            let fed: Vec<usize> = plan.fed_by(at).map(|(column, _)| column).collect();
+            for column in fed {
                 plan.columns[column].may_misfit = true;
             }
         }
@@ -247,9 +248,9 @@ impl Plan {
         Ok(())
     }
 
-    /// The first column that takes its values from a column of the source.
-    pub(super) fn fed_by(&self, source: usize) -> Option<(usize, &PlannedColumn)> {
-        self.columns.iter().enumerate().find(|(_, column)| column.is_fed_by(source))
+    /// The columns that take their values from a column of the source.
+    pub(super) fn fed_by(&self, source: usize) -> impl Iterator<Item = (usize, &PlannedColumn)> {
+        self.columns.iter().enumerate().filter(move |(_, column)| column.is_fed_by(source))
     }
 
     /// The values of each column as they stand in the source.

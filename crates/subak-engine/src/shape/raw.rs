@@ -15,7 +15,7 @@ pub(super) fn row_json(batch: &Batch, row: usize) -> String {
     let mut object = Map::new();
     let records = &batch.records;
     for (at, (field, array)) in records.schema().fields().iter().zip(records.columns()).enumerate() {
-        let misfit = batch.misfits.iter().find(|misfit| misfit.row == row && misfit.column == at);
+        let misfit = batch.misfits_of(row).iter().find(|misfit| misfit.column == at);
         let value = match misfit {
             Some(misfit) => Value::from(misfit.text.as_str()),
             None if array.is_valid(row) => Value::from(convert::text_at(array, row)),

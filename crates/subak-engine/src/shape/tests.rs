@@ -43,7 +43,11 @@ fn assert_batch_shaped(shape: &Shape, held: Option<SchemaRef>, mut batch: Batch,
         held,
         can_widen: true,
         on_error: OnReject::Error,
-        bounds: &|data_type| (*data_type == ArrowType::Date32).then_some((0, 40_000)),
+        bounds: &|data_type| match data_type {
+            ArrowType::Date32 | ArrowType::Date64 => Some((0, 40_000)),
+            ArrowType::Timestamp(..) => Some((0, 4_102_444_800_000_000)),
+            _ => None,
+        },
         deletes_on_exit: false,
         run_values: &BTreeMap::new(),
         programs: &NoPrograms,
@@ -123,6 +127,24 @@ fn values_come_out_of_json_with_defaults() {
               "6" "Unknown" ""
         "#]],
     );
+}
+
+#[test]
+fn bounds_hold_whatever_the_unit_of_a_time_is() {
+    use arrow::array::{Date64Array, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray};
+    let columns: [ArrayRef; 4] = [
+        Arc::new(TimestampNanosecondArray::from(vec![1_704_067_200_000_000_000, -1_000_000_000])),
+        Arc::new(TimestampMillisecondArray::from(vec![1_704_067_200_000, -1])),
+        Arc::new(TimestampSecondArray::from(vec![1_704_067_200, -1])),
+        Arc::new(Date64Array::from(vec![1_704_067_200_000, -86_400_000])),
+    ];
+    for column in columns {
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["1", "2"]));
+        let records = RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("at", column, true)]).expect("a batch");
+        assert_batch_shaped(&Shape::default(), None, Batch::new(records), &|shown| {
+            assert!(shown.contains("\"2024-01-01") && shown.contains("\"2\" -"), "{shown}");
+        });
+    }
 }
 
 #[test]
