@@ -125,12 +125,21 @@ fn values_that_are_none_elsewhere_are_told() {
     let stream =
         |table: &str, rest: &str| format!("ingest:\n  from: pg\n  streams:\n    t: {{ stream: {table}, mode: replace{rest} }}\n");
     let sandbox = with_server(&server, &[("assets/t.yml", &stream("nan", ""))]);
-    for (table, words) in [("nan", "NaN is no decimal (row 2)"), ("forever", "an infinite date"), ("later", "an infinite time")] {
+    for (table, text, problem) in
+        [("nan", "NaN", "not a decimal"), ("forever", "infinity", "not a date"), ("later", "-infinity", "not a time")]
+    {
+        // NULL and a counter by default, and whatever the policy says.
         sandbox.write("assets/t.yml", &stream(table, ""));
+        let ran = sandbox.run(&["run", "--full-refresh"]).expect(0);
+        assert!(ran.err.contains(&format!("1 values of v: {problem}, became NULL")), "{}", ran.err);
+        assert_eq!(read(&sandbox, "select count(*) from t where v is null"), ["1"], "{table}");
+        sandbox.run(&["verify"]).expect(0);
+        sandbox.write("assets/t.yml", &stream(table, ", on_reject: error"));
         let failed = sandbox.run(&["run"]).expect(1);
-        assert!(failed.err.contains(words) && failed.err.contains("declare `v: text`"), "{words}: {}", failed.err);
+        let words = format!("column `v`: `{text}` is {problem}");
+        assert!(failed.err.contains(&words) && failed.err.contains("declare `v` as `text`"), "{words}: {}", failed.err);
         sandbox.write("assets/t.yml", &stream(table, ", columns: { v: text }"));
-        sandbox.run(&["run"]).expect(0);
+        sandbox.run(&["run", "--full-refresh"]).expect(0);
     }
     assert_eq!(read(&sandbox, "select v from t"), ["-infinity"]);
     // Text with a zero character in it is none for PostgreSQL.

@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use subak_connect::batch::{BATCH_BYTES_MAX, BATCH_ROW_COUNT_MAX};
-use subak_connect::{ConnectError, ConnectErrorKind};
+use subak_connect::{Batch, ConnectError, ConnectErrorKind, Misfit};
 
 use super::types::{Form, ReadColumn, schema_of};
 
@@ -34,17 +34,36 @@ pub(super) struct Decoder {
     /// Rows of the batches before.
     row_count_before: u64,
     bytes: usize,
+    misfits: Vec<Misfit>,
+}
+
+/// What became of a value.
+enum Taken {
+    /// It is in the column.
+    Value,
+    /// No type elsewhere holds it: its text, and what it is not.
+    Misfit(&'static str, &'static str),
 }
 
 impl Decoder {
     pub(super) fn new(columns: Vec<ReadColumn>) -> Self {
         let builders = columns.iter().map(|column| Builder::new(column.form)).collect();
         let schema = schema_of(&columns);
-        Self { columns, schema, builders, rest: Vec::new(), is_started: false, row_count: 0, row_count_before: 0, bytes: 0 }
+        Self {
+            columns,
+            schema,
+            builders,
+            rest: Vec::new(),
+            is_started: false,
+            row_count: 0,
+            row_count_before: 0,
+            bytes: 0,
+            misfits: Vec::new(),
+        }
     }
 
     /// Takes bytes. A batch comes back when one is full.
-    pub(super) fn take(&mut self, piece: &[u8]) -> Result<Option<RecordBatch>, ConnectError> {
+    pub(super) fn take(&mut self, piece: &[u8]) -> Result<Option<Batch>, ConnectError> {
         if self.rest.is_empty() {
             let used = self.rows(piece)?;
             self.rest.extend_from_slice(&piece[used..]);
@@ -62,7 +81,7 @@ impl Decoder {
     }
 
     /// The rows that wait. Fails when bytes are left that are no row.
-    pub(super) fn end(&mut self) -> Result<Option<RecordBatch>, ConnectError> {
+    pub(super) fn end(&mut self) -> Result<Option<Batch>, ConnectError> {
         if !self.rest.is_empty() {
             return Err(ConnectError::new(ConnectErrorKind::Read, "the server's copy ended in the middle of a row"));
         }
@@ -70,18 +89,19 @@ impl Decoder {
     }
 
     /// A batch without rows.
-    pub(super) fn empty(&self) -> RecordBatch {
-        RecordBatch::new_empty(Arc::clone(&self.schema))
+    pub(super) fn empty(&self) -> Batch {
+        Batch::new(RecordBatch::new_empty(Arc::clone(&self.schema)))
     }
 
-    fn finish(&mut self) -> Result<RecordBatch, ConnectError> {
+    fn finish(&mut self) -> Result<Batch, ConnectError> {
         let arrays: Vec<ArrayRef> = self.builders.iter_mut().map(Builder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.row_count));
         self.row_count_before += self.row_count as u64;
         (self.row_count, self.bytes) = (0, 0);
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options).map_err(|error| {
+        let records = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options).map_err(|error| {
             ConnectError::new(ConnectErrorKind::Internal, "rows of a copy do not fit their own schema").because(error)
-        })
+        })?;
+        Ok(Batch { misfits: std::mem::take(&mut self.misfits), ..Batch::new(records) })
     }
 
     /// Reads complete rows; returns how many bytes they took.
@@ -110,18 +130,25 @@ impl Decoder {
     }
 
     fn row(&mut self, mut bytes: &[u8]) -> Result<(), ConnectError> {
-        for (builder, column) in self.builders.iter_mut().zip(&self.columns) {
+        for (at, (builder, column)) in self.builders.iter_mut().zip(&self.columns).enumerate() {
             let length = number(bytes);
             bytes = &bytes[4..];
             let Ok(length) = usize::try_from(length) else {
                 builder.append_null();
                 continue;
             };
-            if let Err(problem) = builder.append(&bytes[..length]) {
-                let row = self.row_count_before + self.row_count as u64 + 1;
-                let message = format!("column `{}`: {problem} (row {row})", column.name);
-                let help = format!("declare `{0}: text` under `columns:` to keep such values as texts", column.name);
-                return Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help));
+            match builder.append(&bytes[..length]) {
+                Ok(Taken::Value) => {}
+                Ok(Taken::Misfit(text, problem)) => {
+                    builder.append_null();
+                    self.misfits.push(Misfit { column: at, row: self.row_count, text: text.to_owned(), problem });
+                }
+                Err(problem) => {
+                    let row = self.row_count_before + self.row_count as u64 + 1;
+                    let message = format!("column `{}`: {problem} (row {row})", column.name);
+                    let help = format!("declare `{0}: text` under `columns:` to keep such values as texts", column.name);
+                    return Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help));
+                }
             }
             bytes = &bytes[length..];
         }
@@ -194,7 +221,7 @@ impl Builder {
         }
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), String> {
+    fn append(&mut self, bytes: &[u8]) -> Result<Taken, String> {
         match self {
             Self::Boolean(builder) => builder.append_value(fixed::<1>(bytes)?[0] != 0),
             Self::SmallInt(builder) => builder.append_value(i16::from_be_bytes(fixed(bytes)?)),
@@ -203,7 +230,10 @@ impl Builder {
             Self::Oid(builder) => builder.append_value(i64::from(u32::from_be_bytes(fixed(bytes)?))),
             Self::Real(builder) => builder.append_value(f32::from_be_bytes(fixed(bytes)?)),
             Self::Double(builder) => builder.append_value(f64::from_be_bytes(fixed(bytes)?)),
-            Self::Decimal(builder, precision, scale) => builder.append_value(decimal(bytes, *precision, *scale)?),
+            Self::Decimal(builder, precision, scale) => match special(bytes) {
+                Some(text) => return Ok(Taken::Misfit(text, "not a decimal")),
+                None => builder.append_value(decimal(bytes, *precision, *scale)?),
+            },
             Self::Text(builder) => builder.append_value(text(bytes)?),
             Self::Jsonb(builder) => match bytes {
                 [1, bytes @ ..] => builder.append_value(text(bytes)?),
@@ -212,16 +242,18 @@ impl Builder {
             Self::Uuid(builder) => builder.append_value(uuid(fixed(bytes)?)),
             Self::Bytes(builder) => builder.append_value(bytes),
             Self::Date(builder) => match i32::from_be_bytes(fixed(bytes)?) {
-                i32::MAX | i32::MIN => return Err("an infinite date is no date elsewhere".to_owned()),
+                i32::MAX => return Ok(Taken::Misfit("infinity", "not a date")),
+                i32::MIN => return Ok(Taken::Misfit("-infinity", "not a date")),
                 days => builder.append_value(days.checked_add(EPOCH_DAYS).ok_or("the date lies beyond what is known")?),
             },
             Self::Time(builder) => builder.append_value(i64::from_be_bytes(fixed(bytes)?)),
             Self::DateTime(builder) | Self::Timestamp(builder) => match i64::from_be_bytes(fixed(bytes)?) {
-                i64::MAX | i64::MIN => return Err("an infinite time is no time elsewhere".to_owned()),
+                i64::MAX => return Ok(Taken::Misfit("infinity", "not a time")),
+                i64::MIN => return Ok(Taken::Misfit("-infinity", "not a time")),
                 micros => builder.append_value(micros.checked_add(EPOCH_MICROS).ok_or("the time lies beyond what is known")?),
             },
         }
-        Ok(())
+        Ok(Taken::Value)
     }
 
     fn append_null(&mut self) {
@@ -284,6 +316,16 @@ fn uuid(bytes: [u8; 16]) -> String {
     text
 }
 
+/// The text of a `numeric` that is no number.
+fn special(bytes: &[u8]) -> Option<&'static str> {
+    match bytes.get(4..6)? {
+        [0xC0, 0] => Some("NaN"),
+        [0xD0, 0] => Some("Infinity"),
+        [0xF0, 0] => Some("-Infinity"),
+        _ => None,
+    }
+}
+
 /// The unscaled value of a `numeric`: digits to the base 10,000 behind their count, the place of the first, the sign and the scale.
 fn decimal(bytes: &[u8], precision: u8, scale: u8) -> Result<i128, String> {
     let words = |at: usize| bytes.get(at..at + 2).and_then(|pair| pair.first_chunk()).map(|pair| u16::from_be_bytes(*pair));
@@ -291,8 +333,6 @@ fn decimal(bytes: &[u8], precision: u8, scale: u8) -> Result<i128, String> {
     let (count, weight, sign) = (words(0).ok_or_else(broken)?, words(2).ok_or_else(broken)?, words(4).ok_or_else(broken)?);
     match sign {
         0 | 0x4000 => {}
-        0xC000 => return Err("NaN is no decimal".to_owned()),
-        0xD000 | 0xF000 => return Err("an infinite numeric is no decimal".to_owned()),
         _ => return Err(broken()),
     }
     let misfit = || format!("a numeric value does not fit decimal({precision},{scale})");

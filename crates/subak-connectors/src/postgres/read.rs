@@ -39,7 +39,7 @@ async fn copy<T>(
     from: &str,
     message: &str,
     producer: &Producer<T>,
-    mut item: impl FnMut(RecordBatch) -> Result<T, ConnectError>,
+    mut item: impl FnMut(Batch) -> Result<T, ConnectError>,
 ) -> Result<(), Stopped> {
     let list = columns.iter().map(|column| column.expression.as_str()).collect::<Vec<_>>().join(", ");
     let sql = format!("copy (select {list} from {from}) to stdout (format binary)");
@@ -79,8 +79,7 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
             error
         })?;
     let Some(bound) = &request.cursor else {
-        copy(&client, columns, &format!("{table} as t"), &message, &producer, |batch| Ok(SourceItem::Batch(Batch::new(batch))))
-            .await?;
+        copy(&client, columns, &format!("{table} as t"), &message, &producer, |batch| Ok(SourceItem::Batch(batch))).await?;
         return Ok(());
     };
     let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
@@ -102,13 +101,14 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
     let condition = if is_pushed { bound.condition(&quoted, test) } else { String::new() };
     let from = format!("{table} as t{condition}");
     let mut tracker = Tracker::new(bound.clone());
-    copy(&client, columns, &from, &message, &producer, |batch| {
-        let typed = match (declared, batch.column_by_name(&bound.column)) {
+    copy(&client, columns, &from, &message, &producer, |mut batch| {
+        let typed = match (declared, batch.records.column_by_name(&bound.column)) {
             (Some(data_type), Some(array)) => Some(convert::convert(array, data_type, None, &bound.column)?.array),
             _ => None,
         };
-        let (records, _) = tracker.take(&batch, typed)?;
-        Ok(SourceItem::Batch(Batch::new(records)))
+        let (records, keep) = tracker.take(&batch.records, typed)?;
+        batch.retain(records, keep.as_ref());
+        Ok(SourceItem::Batch(batch))
     })
     .await?;
     for item in tracker.items() {
@@ -189,7 +189,7 @@ impl SqlBackend for Database {
             let client = database.client().await?;
             let message = "the query failed";
             let columns = columns_of(&client, &sql, |_| None, message).await?;
-            copy(&client, columns, &format!("(\n{sql}\n) as q"), message, &producer, Ok).await
+            copy(&client, columns, &format!("(\n{sql}\n) as q"), message, &producer, |batch| Ok(batch.records)).await
         })
     }
 }

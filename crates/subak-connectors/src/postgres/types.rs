@@ -1,6 +1,9 @@
 //! Types of PostgreSQL and Arrow, both ways.
 
+use std::collections::HashMap;
+
 use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use subak_connect::batch::MAY_MISFIT;
 use subak_domain::DataType;
 use subak_domain::schema::DECIMAL_PRECISION_MAX;
 use tokio_postgres::Column;
@@ -83,7 +86,11 @@ impl ReadColumn {
     }
 
     fn field(&self) -> FieldRef {
-        Field::new(&self.name, self.form.arrow_type(), true).into()
+        let field = Field::new(&self.name, self.form.arrow_type(), true);
+        if matches!(self.form, Form::Decimal { .. } | Form::Date | Form::DateTime | Form::Timestamp) {
+            return field.with_metadata(HashMap::from([(MAY_MISFIT.to_owned(), "true".to_owned())])).into();
+        }
+        field.into()
     }
 }
 
