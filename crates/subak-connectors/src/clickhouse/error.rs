@@ -39,7 +39,8 @@ pub(super) fn during(message: &str, mut error: ConnectError) -> ConnectError {
 
 fn kind(code: Option<u32>, status: u16) -> ConnectErrorKind {
     match code {
-        Some(60 | 81) => ConnectErrorKind::NotFound,
+        // A table, its file or its database is not there, or not any more.
+        Some(60 | 81 | 107 | 218) => ConnectErrorKind::NotFound,
         Some(192 | 193 | 194 | 195 | 291 | 497 | 516) => ConnectErrorKind::Permission,
         Some(159 | 160 | 394) => ConnectErrorKind::Canceled,
         // Too many queries or parts, network, tables that are read-only for now.
