@@ -606,3 +606,25 @@ fn tables_of_others_and_modes_that_change_lose_nothing() {
         assert_eq!(lines(server.sql("select count() from raw.laid")), ["1"], "{version:?}");
     }
 }
+
+/// A load that was cut off and cannot be finished yet keeps what it prepared, whatever else runs meanwhile.
+#[test]
+fn what_cannot_be_finished_yet_is_not_swept_away() {
+    for version in VERSIONS {
+        let server = ClickHouse::start(version);
+        let streams = "ingest:\n  from: files\n  to: ch\n  streams:\n    t: { path: t.csv, mode: append, columns: { id: bigint }, on_reject: quarantine }\n    \
+                       other: { path: other.csv, mode: replace }\n";
+        let sandbox = with_server(&server, &[("assets/raw/all.yml", streams)]);
+        sandbox.write("input/t.csv", "id\n1\nx\n2\n");
+        sandbox.write("input/other.csv", "id\n1\n");
+        drop(sandbox.finish(sandbox.command(&["run", "raw.t"]).env("SUBAK_CRASH_AT", "inside_publish")));
+        // Something stands where the rejects belong, so the load cannot be finished.
+        server.sql("create table raw.t__rejects (nothing UInt8) engine = MergeTree order by tuple()");
+        sandbox.run(&["run", "raw.other"]).expect(0);
+        assert_ne!(sandbox.run(&["run", "raw.t"]).code, Some(0), "{version:?}: it still cannot be finished");
+        server.sql("drop table raw.t__rejects");
+        sandbox.run(&["run"]).expect(0);
+        assert_eq!(lines(server.sql("select id from raw.t order by id")), ["1", "2"], "{version:?}");
+        assert_eq!(lines(server.sql("select value from raw.t__rejects")), ["x"], "{version:?}: the refused row");
+    }
+}

@@ -98,9 +98,6 @@ impl Server {
         let version = entry.number * 8;
         let into = format!("insert into {rows} ({}, version, is_mended) select", columns());
         let known = format!("reject_id in (select reject_id from {staged})");
-        if !self.exists(stage).await? {
-            return self.mark_replayed(entry, &name, true).await;
-        }
         if plan.is_whole {
             let own = columns();
             self.client.execute(&format!("{into} {own}, {version}, 1 from {view} where status = 'open' and not {known}")).await?;

@@ -238,6 +238,9 @@ impl Sink for Server {
                 literal(OWN_DATABASE),
                 literal(&format!("{}%", STAGE_PREFIX.replace('_', "\\_")))
             );
+            // One that cannot be finished now may be finished later, by what it prepared.
+            let needed: BTreeSet<String> =
+                self.unfinished(None).await?.into_iter().flat_map(|entry| entry.plan.stages).map(|stage| stage.name).collect();
             let own = owner();
             let (own_host, own_process) = own.split_once('_').unwrap_or_default();
             let mut count = 0;
@@ -247,7 +250,7 @@ impl Sink for Server {
                 let mut parts = name[STAGE_PREFIX.len()..].split('_').skip(1);
                 let (host, process) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                 let is_dead = host == own_host && process != own_process && !std::path::Path::new("/proc").join(process).exists();
-                if is_dead || (host != own_host && is_old) {
+                if !needed.contains(&name) && (is_dead || (host != own_host && is_old)) {
                     self.drop_any(&Name::new(OWN_DATABASE, &name)).await?;
                     count += 1;
                 }

@@ -212,7 +212,7 @@ impl Server {
     }
 
     /// Loads of a table (of all tables without one) that were prepared and not committed, by processes that are gone.
-    async fn unfinished(&self, table: Option<&Name>) -> Result<Vec<Entry>, ConnectError> {
+    pub(super) async fn unfinished(&self, table: Option<&Name>) -> Result<Vec<Entry>, ConnectError> {
         let of = table.map_or_else(String::new, |table| format!("table_key = {} and ", literal(&key_of(table))));
         let open = format!(
             "{of}state = 'prepared' and (load_id, number) not in (select load_id, number from {} where state in ('committed', 'forgotten'))",
