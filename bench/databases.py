@@ -85,17 +85,19 @@ def mariadb_server():
         sys.exit("bench: MariaDB is not installed; `make setup` does it")
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        store, user = pathlib.Path(folder) / "data", []
-        store.mkdir()
+        store, temporary, user = pathlib.Path(folder) / "data", pathlib.Path(folder) / "tmp", []
+        for each in (store, temporary):
+            each.mkdir()
+            if os.getuid() == 0:
+                os.chown(each, pwd.getpwnam("mysql").pw_uid, -1)
         if os.getuid() == 0:
-            os.chown(store, pwd.getpwnam("mysql").pw_uid, -1)
             user = ["--user=mysql"]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run(["mariadb-install-db", "--no-defaults", f"--datadir={store}", "--auth-root-authentication-method=normal", *user], check=True, **quiet)
-        settings = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={store}/s", f"--datadir={store}", "--innodb-buffer-pool-size=1G",
+        subprocess.run(["mariadb-install-db", "--no-defaults", f"--datadir={store}", f"--tmpdir={temporary}", "--auth-root-authentication-method=normal", *user], check=True, **quiet)
+        settings = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={store}/s", f"--datadir={store}", f"--tmpdir={temporary}", "--innodb-buffer-pool-size=1G",
                     "--innodb-flush-log-at-trx-commit=0", "--performance-schema=OFF", "--local-infile=1", "--innodb-log-file-size=1G"]
         process = subprocess.Popen(["/usr/sbin/mariadbd", "--no-defaults", *settings, *user], **quiet)
         sql = ["mariadb", "--no-defaults", "-u", "root", f"--socket={store}/s", "-N", "-B", "--local-infile=1"]

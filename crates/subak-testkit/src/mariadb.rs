@@ -48,16 +48,20 @@ impl MariaDb {
     /// When MariaDB is not installed or does not start.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let data = folder.path().join("data");
+        let (data, temporary) = (folder.path().join("data"), folder.path().join("tmp"));
+        std::fs::create_dir(&temporary).expect("a folder");
         let mut install = Command::new("/usr/bin/mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         install
             .args(["--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=2"])
-            .arg(format!("--datadir={}", data.display()));
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", temporary.display()));
         if is_root() {
             std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
             std::fs::create_dir(&data).expect("a folder");
-            chown(&data, Some(server::user_id("mysql")), None).expect("the folder's owner");
+            for folder in [&data, &temporary] {
+                chown(folder, Some(server::user_id("mysql")), None).expect("the folder's owner");
+            }
             install.arg("--user=mysql");
         }
         run(&mut install);
@@ -78,7 +82,11 @@ impl MariaDb {
     pub fn resume(&mut self) {
         let log = std::fs::File::create(self.folder.path().join("log")).expect("a log");
         let mut command = Command::new(program());
-        command.arg("--no-defaults").args(OPTIONS).arg(format!("--datadir={}", self.folder.path().join("data").display()));
+        command.arg("--no-defaults").args(OPTIONS);
+        // A server that starts removes the temporary tables it finds in its folder, and would find those of others in a common one.
+        for (option, folder) in [("--datadir", "data"), ("--tmpdir", "tmp")] {
+            command.arg(format!("{option}={}", self.folder.path().join(folder).display()));
+        }
         command.args([format!("--port={}", self.port), format!("--socket={}", self.socket().display())]);
         if is_root() {
             command.arg("--user=mysql");
