@@ -73,10 +73,11 @@ impl Dialect {
     /// Quotes a text literal.
     pub fn literal(&self, text: &str) -> String {
         let quoted = match self.escapes {
-            Escapes::Nowhere => text.to_owned(),
-            Escapes::Literals | Escapes::Everywhere => text.replace('\\', "\\\\"),
+            Escapes::Nowhere => text.replace('\'', "''"),
+            Escapes::Literals => text.replace('\\', "\\\\").replace('\'', "''"),
+            Escapes::Everywhere => text.replace('\\', "\\\\").replace('\'', "\\'"),
         };
-        format!("'{}'", quoted.replace('\'', "''"))
+        format!("'{quoted}'")
     }
 
     /// An expression as text.

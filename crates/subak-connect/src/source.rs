@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 use subak_domain::{Column, Cursor, DataType};
 
 use crate::{Batch, ConnectError, ConnectErrorKind, Dialect, Field, FieldKind, Reject, TableName, convert};
@@ -205,7 +206,7 @@ pub struct KnownFiles {
 }
 
 /// A file as it was when it was read.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileMark {
     /// Its path, relative to the connection.
     pub path: String,

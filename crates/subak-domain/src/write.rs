@@ -1,5 +1,7 @@
 //! How rows get into a table that may hold rows already.
 
+use serde::{Deserialize, Serialize};
+
 /// What a load does with rows that the table already holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteMode {
@@ -103,7 +105,7 @@ pub enum Tie {
 }
 
 /// How a table is laid out where the system has a choice; what is not said is the system's default.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// The table's engine, with its arguments.
     pub engine: Option<String>,

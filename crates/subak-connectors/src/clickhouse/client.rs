@@ -10,7 +10,7 @@ use reqwest::{Body, Certificate, Client as Http, Response, Url};
 use subak_connect::{ConnectError, ConnectErrorKind};
 use subak_domain::Secret;
 
-use super::error;
+use super::{DIALECT, error};
 
 /// How long a server may take to answer a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,7 +93,7 @@ impl Client {
             let message = format!("what answers at {} is no ClickHouse server", client.url);
             return Err(refused(message).help("correct `url:`; it is that of the HTTP interface, by default on port 8123"));
         }
-        let known = format!("select count() from system.databases where name = {}", literal(database));
+        let known = format!("select count() from system.databases where name = {}", DIALECT.literal(database));
         if client.count(&known).await? == 0 { Err(client.no_database()) } else { Ok(client) }
     }
 
@@ -185,9 +185,7 @@ impl Client {
 
     pub(super) async fn execute_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<(), ConnectError> {
         let response = self.send(None, sql.to_owned(), settings, true).await?;
-        let text = response.text().await.map_err(|error| error::transport(&error))?;
-        drop(text);
-        Ok(())
+        response.bytes().await.map(drop).map_err(|error| error::transport(&error))
     }
 
     /// The rows of a small result as texts.
@@ -234,9 +232,7 @@ impl Client {
         let sql = format!("insert into {table} ({columns}) format Native");
         let pieces = futures::stream::iter(blocks.into_iter().map(Ok::<Bytes, std::convert::Infallible>));
         let response = self.send(Some(&sql), Body::wrap_stream(pieces), settings, true).await?;
-        let text = response.text().await.map_err(|error| error::transport(&error))?;
-        drop(text);
-        Ok(())
+        response.bytes().await.map(drop).map_err(|error| error::transport(&error))
     }
 
     /// The bytes of a result in the `Native` format.
@@ -245,11 +241,6 @@ impl Client {
         let response = self.send(None, format!("{sql}\nformat Native"), &settings, false).await?;
         Ok(response.bytes_stream().map(|piece| piece.map_err(|error| error::transport(&error))).boxed())
     }
-}
-
-/// A text as a literal: backslashes escape here.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// A cell of `TabSeparated`.
@@ -289,6 +280,6 @@ mod tests {
     fn cells_are_unescaped() {
         assert_eq!(cell("\\N"), None);
         assert_eq!(cell("a\\tb\\\\n\\'"), Some("a\tb\\n'".to_owned()));
-        assert_eq!(literal("it's \\ here"), "'it\\'s \\\\ here'");
+        assert_eq!(DIALECT.literal("it's \\ here"), "'it\\'s \\\\ here'");
     }
 }

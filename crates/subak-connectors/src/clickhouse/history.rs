@@ -4,7 +4,6 @@ use subak_connect::ConnectError;
 use subak_domain::History;
 
 use super::DIALECT;
-use super::client::literal;
 use super::prepare::{Preparing, ROW_COLUMN};
 use super::script::{Typed, equal_hashes, hashes, list, names};
 use super::tables::{Name, Relation, nullable};
@@ -49,7 +48,7 @@ impl Preparing<'_> {
         let [from, to, current] = [0, 1, 2].map(|at| versions[at].quoted());
         let (keys, target) = (list(&request.primary_key), self.done.target.quoted());
         let is_modern = server.client.is_modern();
-        let rest: Vec<Typed> = self.compared().into_iter().filter(|column| !request.primary_key.contains(&column.name)).collect();
+        let rest = self.compared_beside_key();
         let own = hashes(&rest, is_modern);
         let [one, other] = own.clone();
         // The open version of each key, and when the last one ended.
@@ -87,7 +86,7 @@ impl Preparing<'_> {
         server.client.execute_with(&sql, &nulls).await?;
         let total = self.count(&self.from.quoted()).await?;
         self.done.rows.written = self.count(&changed.quoted()).await?;
-        let counts = server.rows_with(&format!("select countIf({is_older}) from {joined}"), &nulls).await?;
+        let counts = server.client.rows_with(&format!("select countIf({is_older}) from {joined}"), &nulls).await?;
         let older = counts.first().and_then(|row| row.first()).and_then(|cell| cell.as_deref()?.parse().ok()).unwrap_or(0);
         self.done.rows.superseded += older;
         self.done.rows.overlap += total - self.done.rows.written - older;
@@ -98,6 +97,10 @@ impl Preparing<'_> {
         };
         let gone = if is_gone == "0" { 0 } else { self.count(&format!("{target} where {is_gone}")).await? };
         self.done.changed = self.done.rows.written > 0 || gone > 0;
+        if !self.done.changed && added.is_empty() {
+            self.done.preview = self.open_versions(&target, &current);
+            return Ok(());
+        }
         self.write_versions(held, versions, &changed, &is_gone).await
     }
 
@@ -166,9 +169,9 @@ fn flag_form(is_modern: bool) -> super::types::Form {
 /// A time as a literal. Old servers read it in their own zone, whatever the type says.
 fn wall_clock(at: &str, time: &str, is_modern: bool) -> String {
     if is_modern {
-        return format!("cast({} as {time})", literal(at));
+        return format!("cast({} as {time})", DIALECT.literal(at));
     }
-    format!("toDateTime({}, 'UTC')", literal(at.get(..19).unwrap_or(at)))
+    format!("toDateTime({}, 'UTC')", DIALECT.literal(at.get(..19).unwrap_or(at)))
 }
 
 /// When a version begins. A row that does not say when it changed has changed now, as far as anybody knows.

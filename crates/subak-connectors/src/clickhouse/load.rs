@@ -19,7 +19,7 @@ use super::prepare::{Prepared, ROW_COLUMN, Stage, prepare};
 use super::publish::{Action, Plan};
 use super::rejects::RejectPlan;
 use super::script::{Typed, list, typed};
-use super::state::{Declared, Entry, Mark, Position};
+use super::state::{ENTRY_VERSION, Entry};
 use super::tables::{Layout, Name, OWN_DATABASE, STAGE_PREFIX, bare, nullable};
 use super::types::{ReadColumn, form_of, schema_of, word};
 use super::{DIALECT, Server};
@@ -134,11 +134,7 @@ impl Drop for Tables {
         }
         if let Ok(handle) = tokio::runtime::Handle::try_current() {
             let (server, stage) = (self.server.clone(), self.stage.clone());
-            handle.spawn(async move {
-                for name in stage.all() {
-                    drop(server.drop_any(&name).await);
-                }
-            });
+            handle.spawn(async move { drop(server.drop_stage(&stage).await) });
         }
     }
 }
@@ -154,12 +150,9 @@ impl Tables {
         }
         server.ensure_state().await?;
         server.recover(Some(&request.table)).await?;
-        let base = Name::new(OWN_DATABASE, &format!("{STAGE_PREFIX}{}_{}", request.load.tag(), owner()));
-        let tables = Self { server: server.clone(), stage: Stage { base, child_count: request.children.len() }, is_done: false };
-        for name in tables.stage.all() {
-            server.drop_any(&name).await?;
-        }
-        Ok(tables)
+        let stage = Stage(Name::new(OWN_DATABASE, &format!("{STAGE_PREFIX}{}_{}", request.load.tag(), owner())));
+        server.drop_stage(&stage).await?;
+        Ok(Self { server: server.clone(), stage, is_done: false })
     }
 }
 
@@ -269,6 +262,7 @@ impl ClickHouseStaged {
         if request.stored_as == StoredAs::View {
             return Self::view(server, load, request.sql, described).await;
         }
+        let mut ignored = Vec::new();
         if let Some(rule) = &request.incremental {
             load.primary_key.clone_from(&rule.unique_key);
             load.latest.clone_from(&rule.latest);
@@ -278,15 +272,11 @@ impl ClickHouseStaged {
             let held = server.relation(&server.name_of(&request.table)).await?.filter(|held| held.layout != Layout::View);
             load.mode = if held.is_none() && rule.mode != WriteMode::Snapshot { WriteMode::Replace } else { rule.mode };
             if let Some(held) = held.filter(|_| load.mode != WriteMode::Replace) {
-                super::sink::follow_schema_change(&described, rule, &held, &mut load)?;
+                ignored = super::sink::follow_schema_change(&described, rule, &held, &mut load)?;
             }
         }
         let tables = Tables::new(server, &load).await?;
-        let wanted: Vec<Typed> = described
-            .into_iter()
-            .filter(|column| !load.volatile.contains(&column.name) || load.removed.is_empty())
-            .filter(|column| !super::sink::is_ignored(&request, &load, &column.name))
-            .collect();
+        let wanted: Vec<Typed> = described.into_iter().filter(|column| !ignored.contains(&column.name)).collect();
         let columns = wanted.iter().map(|column| format!("{} {}", column.quoted(), nullable(&column.word)));
         let key = request.surrogate_key.as_ref();
         let mut parts: Vec<String> =
@@ -407,14 +397,8 @@ impl ClickHouseStaged {
         };
         let children = if prepared.changed { self.children().await? } else { Vec::new() };
         let is_lost = matches!(request.mode, WriteMode::Replace | WriteMode::DeleteInsert) || prepared.held.is_none();
-        let has_rejects = self.tables.server.exists(&self.tables.stage.rejects()).await?;
-        if request.mode == WriteMode::Replace && !has_rejects {
-            // What is not refused any more is mended, also where nothing is refused.
-            Filling::new(&self.tables.server, self.tables.stage.rejects(), &reject_stage_schema(), false).await?;
-        }
-        let has_rejects = has_rejects || request.mode == WriteMode::Replace;
         Ok(Entry {
-            version: Entry::current_version(),
+            version: ENTRY_VERSION,
             load: request.load.as_str().to_owned(),
             table: prepared.target.clone(),
             number: prepared.number,
@@ -422,17 +406,16 @@ impl ClickHouseStaged {
             row_count: 0,
             overlap_count: prepared.rows.overlap,
             changed: prepared.changed,
-            cursor: commit.cursor.as_ref().map(Position::of),
+            cursor: commit.cursor,
             account: commit.account,
-            files: commit.files.iter().map(Mark::of).collect(),
+            files: commit.files,
             is_rebuilt: request.mode == WriteMode::Replace,
-            layout: Declared::of(&request.layout),
+            layout: request.layout.clone(),
             owner: owner(),
             kinds: kinds(&request.schema),
             plan: Plan {
                 action: prepared.action,
                 layout: prepared.layout,
-                fresh: self.tables.stage.fresh(),
                 partitions,
                 columns: super::script::names(&prepared.columns),
                 added: words(&prepared.added),
@@ -442,7 +425,6 @@ impl ClickHouseStaged {
                 live: request.live.clone(),
                 children,
                 rejects: RejectPlan {
-                    stage: has_rejects.then(|| self.tables.stage.rejects()),
                     count: prepared.reject_count,
                     run: request.run.clone(),
                     at: request.at.clone(),
@@ -450,7 +432,7 @@ impl ClickHouseStaged {
                     is_lost,
                     replayed: commit.replayed,
                 },
-                stages: self.tables.stage.all(),
+                stage: self.tables.stage.clone(),
             },
         })
     }
@@ -487,21 +469,17 @@ impl Staged for ClickHouseStaged {
         let publish = async {
             if let Some(known) = server.entry_of(&self.request.load).await? {
                 // An attempt whose answer was lost had committed it after all.
-                return known.committed();
+                return Ok(known.committed());
             }
             let entry = self.entry(commit).await?;
             server.refuse_another(&entry).await?;
             server.note(&entry, "prepared").await?;
             // From here on whoever comes next may need the tables of the load to finish it.
             self.tables.is_done = true;
-            server.finish(entry).await?.committed()
+            Ok(server.finish(entry).await?.committed())
         };
         let committed = publish.await.map_err(|error| sql_failed(&message, error))?;
         crash::point("after_publish");
-        self.tables.is_done = true;
-        for name in self.tables.stage.all() {
-            drop(server.drop_any(&name).await);
-        }
         Ok(committed)
     }
 }

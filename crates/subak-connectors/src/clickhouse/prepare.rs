@@ -1,11 +1,11 @@
 //! Comparing staged rows with their table: from what arrived to the rows that publication will add, in tables of the load's own.
 
+use serde::{Deserialize, Serialize};
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
 use subak_connect::{ConnectError, ConnectErrorKind, LoadRequest, StagedRows};
 use subak_domain::WriteMode;
 use subak_domain::write::{OrderBy, Tie};
 
-use super::client::literal;
 use super::publish::Action;
 use super::script::{Storage, Typed, equal_hashes, hashes, list, names, typed};
 use super::tables::{DELETED_COLUMN, LOAD_COLUMN, Layout, Name, Relation, bare, nullable, rows_of};
@@ -14,43 +14,35 @@ use super::{DIALECT, Server};
 /// The column of a stage that numbers its rows in the order of their arrival.
 pub(super) const ROW_COLUMN: &str = "__subak_row";
 
-/// The tables of one load.
-#[derive(Debug, Clone)]
-pub(super) struct Stage {
-    pub(super) base: Name,
-    pub(super) child_count: usize,
-}
+/// The tables of one load: that of its rows, and others whose names begin with the same and an underscore.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Stage(pub(super) Name);
 
 impl Stage {
     pub(super) fn rows(&self) -> Name {
-        self.base.clone()
+        self.0.clone()
     }
     pub(super) fn rejects(&self) -> Name {
-        self.base.with("_r")
+        self.0.with("_r")
     }
     pub(super) fn child(&self, at: usize) -> Name {
-        self.base.with(&format!("_c{at}"))
+        self.0.with(&format!("_c{at}"))
     }
     /// One row of each key.
-    fn latest(&self) -> Name {
-        self.base.with("_d")
+    pub(super) fn latest(&self) -> Name {
+        self.0.with("_d")
     }
     /// What the table holds of the keys that arrive.
     pub(super) fn held(&self) -> Name {
-        self.base.with("_h")
+        self.0.with("_h")
     }
     /// The rows that will be visible.
     pub(super) fn fresh(&self) -> Name {
-        self.base.with("_f")
+        self.0.with("_f")
     }
-    /// All tables that may be there, those too that publication makes.
-    pub(super) fn all(&self) -> Vec<Name> {
-        let mut all: Vec<Name> =
-            ["", "_r", "_d", "_h", "_f", "_f_old", "_f_view"].iter().map(|suffix| self.base.with(suffix)).collect();
-        for at in 0..self.child_count {
-            all.extend([self.child(at), self.child(at).with("_f"), self.child(at).with("_f_old")]);
-        }
-        all
+    /// Whether a table of our database is one of them.
+    pub(super) fn has(&self, table: &str) -> bool {
+        table.strip_prefix(self.0.name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
     }
 }
 
@@ -323,7 +315,7 @@ impl Preparing<'_> {
         let named: std::collections::BTreeSet<String> =
             lists.iter().flatten().flatten().flat_map(|list| list.split(',')).map(str::to_owned).collect();
         let keys = list(&self.request.primary_key);
-        let says = |name: &str| format!("(ifNull(position({mark}, {}), 0) = 0)", literal(&format!(",{name},")));
+        let says = |name: &str| format!("(ifNull(position({mark}, {}), 0) = 0)", DIALECT.literal(&format!(",{name},")));
         let newest = match self.request.latest.iter().flat_map(|latest| &latest.order).next() {
             Some(term) => {
                 let column = DIALECT.identifier(&term.column);
@@ -481,6 +473,16 @@ impl Preparing<'_> {
         let is_compared =
             |column: &&Typed| held.is_some_and(|held| held.has(&column.name)) && !self.request.volatile.contains(&column.name);
         self.columns.iter().filter(is_compared).cloned().collect()
+    }
+
+    /// Those of them that are no part of the key.
+    pub(super) fn compared_beside_key(&self) -> Vec<Typed> {
+        self.compared().into_iter().filter(|column| !self.request.primary_key.contains(&column.name)).collect()
+    }
+
+    /// Whether the table has the columns that arrive, and no others.
+    fn is_same_shape(&self, held: &Relation) -> bool {
+        held.columns.len() == self.columns.len() && self.columns.iter().all(|column| held.has(&column.name))
     }
 
     /// What the table has besides afterwards, and a table like it for the rows that are attached to it.
@@ -654,9 +656,8 @@ impl Preparing<'_> {
     async fn merge(&mut self) -> Result<(), ConnectError> {
         let Some(held) = self.done.held.clone() else { return Ok(()) };
         let keys = list(&self.request.primary_key);
-        let is_same_shape = held.columns.len() == self.columns.len() && self.columns.iter().all(|column| held.has(&column.name));
-        let rest: Vec<Typed> =
-            self.compared().into_iter().filter(|column| !self.request.primary_key.contains(&column.name)).collect();
+        let is_same_shape = self.is_same_shape(&held);
+        let rest = self.compared_beside_key();
         let held_rows = self.hold(&held, &rest).await?;
         let deleted = if self.has_marks { format!("ifNull({}, 0)", DIALECT.identifier(DELETE_MARK)) } else { "0".to_owned() };
         let own = hashes(&rest, self.server.client.is_modern());
@@ -688,6 +689,7 @@ impl Preparing<'_> {
         let nulls = [("join_use_nulls", "1")];
         let counts = self
             .server
+            .client
             .rows_with(
                 &format!(
                     "select countIf({is_older}), countIf(not {is_older} and ({is_equal} or {is_idle})), \
@@ -801,7 +803,7 @@ impl Preparing<'_> {
         let own = self.unmarked();
         self.done.rows.written = self.count(&format!("{}{own}", self.from.quoted())).await?;
         let compared = self.compared();
-        let is_same_shape = held.columns.len() == self.columns.len() && self.columns.iter().all(|column| held.has(&column.name));
+        let is_same_shape = self.is_same_shape(&held);
         if is_same_shape
             && self.request.children.is_empty()
             && self.server.digest(&of_groups, &compared).await?
@@ -809,6 +811,8 @@ impl Preparing<'_> {
         {
             self.done.changed = false;
             self.done.rows.overlap += std::mem::take(&mut self.done.rows.written);
+            self.done.preview = target;
+            return Ok(());
         }
         self.unite(&held, &format!("{target} where {}", self.is_kept(&self.from.quoted())), &own).await
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use subak_connect::{ConnectError, ConnectErrorKind, crash};
 
+use super::prepare::Stage;
 use super::rejects::RejectPlan;
 use super::script::list;
 use super::state::Entry;
@@ -27,12 +28,13 @@ pub(super) enum Action {
 pub(super) struct Plan {
     pub(super) action: Action,
     pub(super) layout: Layout,
-    pub(super) fresh: Name,
+    /// The tables of the load, dropped at the end.
+    pub(super) stage: Stage,
     /// The partitions of its parts, where those are attached.
     pub(super) partitions: Vec<String>,
     /// Columns of the view over a keyed table.
     pub(super) columns: Vec<String>,
-    /// Statements that fit the table for the parts: columns that come or become wider, each with whether the table has it already.
+    /// Columns that fit the table for the parts, with their types: those that come, and those that become wider.
     pub(super) added: Vec<(String, String)>,
     pub(super) widened: Vec<(String, String)>,
     pub(super) removed: Vec<String>,
@@ -43,8 +45,6 @@ pub(super) struct Plan {
     /// Tables of nested lists and what takes their places.
     pub(super) children: Vec<(Name, Name)>,
     pub(super) rejects: RejectPlan,
-    /// Tables to drop at the end.
-    pub(super) stages: Vec<Name>,
 }
 
 impl Server {
@@ -70,7 +70,7 @@ impl Server {
             Action::Attach => self.attach(&entry).await?,
             Action::View => {
                 let sql = plan.sql.as_deref().map(|sql| self.view_of(sql)).unwrap_or_default();
-                self.put_view(&entry.table, &plan.fresh, &sql).await?;
+                self.put_view(&entry.table, &plan.stage.fresh(), &sql).await?;
                 self.drop_rows_of(&entry.table).await?;
             }
             Action::Nothing => {}
@@ -91,10 +91,8 @@ impl Server {
             entry.written = entry.row_count;
         }
         self.note(&entry, "committed").await?;
-        for stage in &plan.stages {
-            // What stays behind is swept later.
-            drop(self.drop_any(stage).await);
-        }
+        // What stays behind is swept later.
+        drop(self.drop_stage(&plan.stage).await);
         Ok(entry)
     }
 
@@ -111,11 +109,11 @@ impl Server {
         let (table, plan) = (&entry.table, &entry.plan);
         self.ensure_database(&table.database).await?;
         if plan.layout == Layout::Keyed {
-            self.swap(&plan.fresh, &rows_of(table), entry.number).await?;
-            self.put_view(table, &plan.fresh, &keyed_view(table, &plan.columns)).await?;
+            self.swap(&plan.stage.fresh(), &rows_of(table), entry.number).await?;
+            self.put_view(table, &plan.stage.fresh(), &keyed_view(table, &plan.columns)).await?;
             return Ok(());
         }
-        self.swap(&plan.fresh, table, entry.number).await?;
+        self.swap(&plan.stage.fresh(), table, entry.number).await?;
         self.drop_rows_of(table).await
     }
 
@@ -181,19 +179,19 @@ impl Server {
         }
         if plan.layout == Layout::Keyed && plan.removed.iter().any(|column| has(column)) {
             // Readers stop asking for columns before those go.
-            self.put_view(&entry.table, &plan.fresh, &keyed_view(&entry.table, &plan.columns)).await?;
+            self.put_view(&entry.table, &plan.stage.fresh(), &keyed_view(&entry.table, &plan.columns)).await?;
         }
         for column in plan.removed.iter().filter(|column| has(column)) {
             self.client.execute(&format!("alter table {name} drop column {}", DIALECT.identifier(column))).await?;
         }
-        let waiting = self.partitions(&plan.fresh).await?;
+        let waiting = self.partitions(&plan.stage.fresh()).await?;
         for partition in &plan.partitions {
             let prefix = format!("{partition}_");
             let sql = format!(
                 "select count() from {name} where {LOAD_COLUMN} = {} and substring(_part, 1, {}) = {}",
                 entry.number,
                 prefix.len(),
-                super::client::literal(&prefix)
+                DIALECT.literal(&prefix)
             );
             if self.client.count(&sql).await? == 0 {
                 if !waiting.contains(partition) {
@@ -204,15 +202,15 @@ impl Server {
                 }
                 let sql = format!(
                     "alter table {name} attach partition id {} from {}",
-                    super::client::literal(partition),
-                    plan.fresh.quoted()
+                    DIALECT.literal(partition),
+                    plan.stage.fresh().quoted()
                 );
                 self.client.execute(&sql).await?;
             }
         }
         let is_reshaped = !(plan.added.is_empty() && plan.widened.is_empty() && plan.removed.is_empty());
         if plan.layout == Layout::Keyed && is_reshaped {
-            self.put_view(&entry.table, &plan.fresh, &keyed_view(&entry.table, &plan.columns)).await?;
+            self.put_view(&entry.table, &plan.stage.fresh(), &keyed_view(&entry.table, &plan.columns)).await?;
         }
         Ok(())
     }

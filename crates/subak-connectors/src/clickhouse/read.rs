@@ -17,7 +17,6 @@ use subak_connect::{
 use subak_domain::{Column, Cursor, DataType};
 use tokio::runtime::Handle;
 
-use super::client::literal;
 use super::error::during;
 use super::load::ClickHouseStaged;
 use super::native::Reader;
@@ -88,19 +87,19 @@ impl Server {
 
 /// A bound as the server compares it. `None` for types that are compared here.
 fn bound(form: Form, cursor: &Cursor) -> Option<String> {
-    let wall = || literal(&cursor.value.trim_end_matches('Z').replace('T', " "));
+    let wall = || DIALECT.literal(&cursor.value.trim_end_matches('Z').replace('T', " "));
     let is_number = cursor.value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
     match form {
         Form::Int8 | Form::Int16 | Form::Int32 | Form::Int64 | Form::UInt8 | Form::UInt16 | Form::UInt32 | Form::UInt64 => {
             is_number.then(|| cursor.value.clone())
         }
         Form::Decimal { scale, .. } => is_number.then(|| format!("toDecimal128('{}', {scale})", cursor.value)),
-        Form::Date => Some(format!("toDate({})", literal(&cursor.value))),
-        Form::Date32 => Some(format!("toDate32({})", literal(&cursor.value))),
+        Form::Date => Some(format!("toDate({})", DIALECT.literal(&cursor.value))),
+        Form::Date32 => Some(format!("toDate32({})", DIALECT.literal(&cursor.value))),
         Form::DateTime { .. } => {
             let whole = cursor.value.get(..19)?.replace('T', " ");
             // A bound inside a second leaves nothing out: the second itself is read and tested here.
-            Some(format!("toDateTime({}, 'UTC')", literal(&whole)))
+            Some(format!("toDateTime({}, 'UTC')", DIALECT.literal(&whole)))
         }
         Form::DateTime64 { .. } => Some(format!("toDateTime64({}, 6, 'UTC')", wall())),
         _ => None,

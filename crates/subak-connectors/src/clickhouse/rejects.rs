@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use subak_connect::reject::{self, RejectStatus};
 use subak_connect::{ConnectError, Quarantine, Reject, StoredReject, TableName};
 
-use super::client::literal;
 use super::script::list;
 use super::state::Entry;
 use super::tables::{Name, rows_of};
@@ -16,8 +15,7 @@ use super::{DIALECT, Server};
 /// What a load does to the quarantine of its table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct RejectPlan {
-    /// Where its rejects wait; `None` where there is no stage for them.
-    pub(super) stage: Option<Name>,
+    /// How many rejects wait in the stage for them, which is there when there is one.
     pub(super) count: u64,
     pub(super) run: String,
     pub(super) at: String,
@@ -51,7 +49,7 @@ fn columns() -> String {
 /// The columns with other values for status and time.
 fn with_status(status: &str, resolved_at: &str) -> String {
     let item = |name: &&str| match *name {
-        "status" => literal(status),
+        "status" => DIALECT.literal(status),
         "resolved_at" => resolved_at.to_owned(),
         name => DIALECT.identifier(name),
     };
@@ -89,15 +87,15 @@ impl Server {
         let plan = &entry.plan.rejects;
         let name = self.quarantine_of(&entry.table);
         let is_there = self.exists(&name).await?;
-        let Some(stage) = plan.stage.as_ref().filter(|_| is_there || plan.count > 0) else {
+        if plan.count == 0 && !(is_there && plan.is_whole) {
             return self.mark_replayed(entry, &name, is_there).await;
-        };
+        }
         self.ensure_quarantine(&name).await?;
-        let (view, rows, staged) = (name.quoted(), rows_of(&name).quoted(), stage.quoted());
+        let (view, rows, staged) = (name.quoted(), rows_of(&name).quoted(), entry.plan.stage.rejects().quoted());
         // States of one load follow each other.
         let version = entry.number * 8;
         let into = format!("insert into {rows} ({}, version, is_mended) select", columns());
-        let known = format!("reject_id in (select reject_id from {staged})");
+        let known = if plan.count > 0 { format!("reject_id in (select reject_id from {staged})") } else { "0".to_owned() };
         if plan.is_whole {
             let own = columns();
             self.client.execute(&format!("{into} {own}, {version}, 1 from {view} where status = 'open' and not {known}")).await?;
@@ -109,8 +107,8 @@ impl Server {
         }
         if plan.count > 0 {
             let item = |name: &&str| match *name {
-                "run" => literal(&plan.run),
-                "rejected_at" => literal(&plan.at),
+                "run" => DIALECT.literal(&plan.run),
+                "rejected_at" => DIALECT.literal(&plan.at),
                 "status" => "'open'".to_owned(),
                 "resolved_at" => "null".to_owned(),
                 name @ ("reject_id" | "reason" | "row_json") => format!("ifNull({name}, '')"),
@@ -137,10 +135,10 @@ impl Server {
     async fn mark(&self, name: &Name, ids: &[String], status: RejectStatus, at: &str, version: u64) -> Result<u64, ConnectError> {
         let mut count = 0;
         for ids in ids.chunks(500) {
-            let ids = ids.iter().map(|id| literal(id)).collect::<Vec<_>>().join(", ");
+            let ids = ids.iter().map(|id| DIALECT.literal(id)).collect::<Vec<_>>().join(", ");
             let from = format!("from {} where status = 'open' and reject_id in ({ids})", name.quoted());
             count += self.client.count(&format!("select count() {from}")).await?;
-            let values = with_status(status.as_str(), &literal(at));
+            let values = with_status(status.as_str(), &DIALECT.literal(at));
             let rows = rows_of(name).quoted();
             let sql = format!("insert into {rows} ({}, version, is_mended) select {values}, {version}, 0 {from}", columns());
             self.client.execute(&sql).await?;
@@ -158,7 +156,7 @@ impl Quarantine for Server {
         }
         let mut counts = [0; 3];
         for (count, status) in counts.iter_mut().zip([RejectStatus::Open, RejectStatus::Replayed, RejectStatus::Discarded]) {
-            let sql = format!("select count() from {} where status = {}", name.quoted(), literal(status.as_str()));
+            let sql = format!("select count() from {} where status = {}", name.quoted(), DIALECT.literal(status.as_str()));
             *count = self.client.count(&sql).await?;
         }
         Ok(counts)
@@ -173,7 +171,7 @@ impl Quarantine for Server {
             "select {} from {} where status = {} order by rejected_at, file, line, reject_id limit {count_max}",
             columns(),
             name.quoted(),
-            literal(status.as_str())
+            DIALECT.literal(status.as_str())
         );
         let stored = |row: super::client::Texts| {
             let mut cells = row.into_iter();

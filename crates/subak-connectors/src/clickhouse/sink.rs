@@ -6,25 +6,20 @@ use arrow::datatypes::{DataType as ArrowType, Field, Schema};
 use async_trait::async_trait;
 use subak_connect::sql::Incremental;
 use subak_connect::{
-    Audit, AuditResult, BuildRequest, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Sink, TableInfo, TableName,
+    Audit, AuditResult, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Sink, TableInfo, TableName,
 };
 use subak_domain::{LoadId, SchemaChange, SurrogateKey};
 
-use super::client::{Texts, literal};
+use super::client::Texts;
 use super::error::during;
 use super::load::{ClickHouseLoad, owner, registry};
 use super::prepare::{ROW_COLUMN, Stage};
 use super::script::{Typed, hashes, list};
+use super::state::Entry;
 use super::tables::{Name, OWN_DATABASE, Relation, STAGE_PREFIX};
 use super::types::{ReadColumn, schema_of};
 use super::{DIALECT, Server};
 use crate::plain::plain_type;
-
-impl Server {
-    pub(super) async fn rows_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Vec<Texts>, ConnectError> {
-        self.client.rows_with(sql, settings).await
-    }
-}
 
 /// The first rows of a query as `column=value` texts.
 pub(super) async fn sample(server: &Server, sql: &str, count_max: usize) -> Result<Vec<String>, ConnectError> {
@@ -57,13 +52,13 @@ pub(super) async fn audit(
     Ok(AuditResult { bad_row_count, row_count, sample })
 }
 
-/// What an incremental build does about columns that only its query or only its table has.
+/// What an incremental build does about columns that only its query or only its table has. Returns those that stay out of the table.
 pub(super) fn follow_schema_change(
     described: &[Typed],
     rule: &Incremental,
     held: &Relation,
     load: &mut LoadRequest,
-) -> Result<(), ConnectError> {
+) -> Result<Vec<String>, ConnectError> {
     let history = &load.history;
     let is_own = |name: &str| {
         load.mode == subak_domain::WriteMode::Snapshot
@@ -74,7 +69,8 @@ pub(super) fn follow_schema_change(
     let gone: Vec<String> =
         held.columns.iter().map(|(name, _)| name.clone()).filter(|name| !is_own(name) && !has(name)).collect();
     match rule.on_schema_change {
-        SchemaChange::Append | SchemaChange::Ignore => {}
+        SchemaChange::Append => {}
+        SchemaChange::Ignore => return Ok(added.into_iter().map(str::to_owned).collect()),
         SchemaChange::Sync => load.removed = gone,
         SchemaChange::Fail if added.is_empty() && gone.is_empty() => {}
         SchemaChange::Fail => {
@@ -91,16 +87,7 @@ pub(super) fn follow_schema_change(
                 .help("set `on_schema_change:` to `append`, `sync` or `ignore`, or rebuild the table with `--full-refresh`"));
         }
     }
-    if rule.on_schema_change == SchemaChange::Ignore {
-        load.volatile = added.into_iter().map(str::to_owned).collect();
-    }
-    Ok(())
-}
-
-/// Whether a column of a query stays out of its table: new ones where the rule is to take no notice of them.
-pub(super) fn is_ignored(request: &BuildRequest, load: &LoadRequest, column: &str) -> bool {
-    let ignores = request.incremental.as_ref().is_some_and(|rule| rule.on_schema_change == SchemaChange::Ignore);
-    ignores && load.volatile.iter().any(|name| name == column)
+    Ok(Vec::new())
 }
 
 /// Fills the key column of a stage. Keys that were given before stay; new natural keys get the next numbers in their own order, and rows
@@ -151,7 +138,7 @@ pub(super) async fn assign_surrogate_keys(
         .await?;
     let quoted = DIALECT.identifier(&key.column);
     let all = list(&staged.iter().map(|column| column.name.clone()).collect::<Vec<_>>());
-    let keyed = stage.base.with("_d");
+    let keyed = stage.latest();
     server.client.execute(&format!("create table {} as {from}", keyed.quoted())).await?;
     server
         .client
@@ -221,7 +208,7 @@ impl Sink for Server {
 
     async fn committed(&self, load: &LoadId) -> Result<Option<Committed>, ConnectError> {
         let entry = self.entry_of(load).await.map_err(|error| during("cannot read the ledger of loads", error))?;
-        entry.map(|entry| entry.committed()).transpose()
+        Ok(entry.map(Entry::committed))
     }
 
     async fn begin(&self, request: LoadRequest) -> Result<Box<dyn Load>, ConnectError> {
@@ -235,12 +222,12 @@ impl Sink for Server {
             self.recover(None).await?;
             let sql = format!(
                 "select name, metadata_modification_time < now() - 86400 from system.tables where database = {} and name like {}",
-                literal(OWN_DATABASE),
-                literal(&format!("{}%", STAGE_PREFIX.replace('_', "\\_")))
+                DIALECT.literal(OWN_DATABASE),
+                DIALECT.literal(&format!("{}%", STAGE_PREFIX.replace('_', "\\_")))
             );
             // One that cannot be finished now may be finished later, by what it prepared.
-            let needed: BTreeSet<String> =
-                self.unfinished(None).await?.into_iter().flat_map(|entry| entry.plan.stages).map(|stage| stage.name).collect();
+            let needed = self.unfinished(None).await?;
+            let is_needed = |table: &str| needed.iter().any(|entry| entry.plan.stage.has(table));
             let own = owner();
             let (own_host, own_process) = own.split_once('_').unwrap_or_default();
             let mut count = 0;
@@ -250,7 +237,7 @@ impl Sink for Server {
                 let mut parts = name[STAGE_PREFIX.len()..].split('_').skip(1);
                 let (host, process) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                 let is_dead = host == own_host && process != own_process && !std::path::Path::new("/proc").join(process).exists();
-                if !needed.contains(&name) && (is_dead || (host != own_host && is_old)) {
+                if !is_needed(&name) && (is_dead || (host != own_host && is_old)) {
                     self.drop_any(&Name::new(OWN_DATABASE, &name)).await?;
                     count += 1;
                 }
@@ -288,8 +275,8 @@ mod tests {
             let name = server.name_of(table);
             let known = format!(
                 "select count() from system.tables where database = {} and name = {}",
-                literal(&name.database),
-                literal(&name.name)
+                DIALECT.literal(&name.database),
+                DIALECT.literal(&name.name)
             );
             if engine.sql(&known) == [[Some("0".to_owned())]] {
                 return None;

@@ -10,13 +10,12 @@ use subak_connect::source::FileMark;
 use subak_connect::{Committed, ConnectError, ConnectErrorKind, TableName};
 use subak_domain::{Cursor, Layout, LoadId, RowAccount};
 
-use super::Server;
-use super::client::literal;
 use super::publish::{Action, Plan};
 use super::tables::{Layout as TableLayout, Name, OWN_DATABASE, rows_of};
+use super::{DIALECT, Server};
 
-/// The version of [`Entry`].
-const ENTRY_VERSION: u32 = 1;
+/// The version of [`Entry`] that this build writes and reads.
+pub(super) const ENTRY_VERSION: u32 = 1;
 
 /// A load in the ledger.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,13 +29,13 @@ pub(super) struct Entry {
     pub(super) row_count: u64,
     pub(super) overlap_count: u64,
     pub(super) changed: bool,
-    pub(super) cursor: Option<Position>,
+    pub(super) cursor: Option<Cursor>,
     pub(super) account: Option<RowAccount>,
-    pub(super) files: Vec<Mark>,
+    pub(super) files: Vec<FileMark>,
     /// Whether the table was made anew: what was known of its stream is gone.
     pub(super) is_rebuilt: bool,
     /// How the table was laid out when it was made.
-    pub(super) layout: Declared,
+    pub(super) layout: Layout,
     /// Who makes the load: the host, and the process there.
     pub(super) owner: String,
     /// Columns that came as bytes or as true and false, which the server may keep as texts and numbers.
@@ -44,79 +43,22 @@ pub(super) struct Entry {
     pub(super) plan: Plan,
 }
 
-/// A declared layout as it is stored.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Declared {
-    engine: Option<String>,
-    order_by: Option<String>,
-    partition_by: Option<String>,
-    ttl: Option<String>,
-}
-
-/// A cursor as it is stored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Position {
-    column: String,
-    value: String,
-    data_type: String,
-}
-
-/// A file as it is stored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Mark {
-    path: String,
-    bytes: u64,
-    modified_at: i64,
-    hash: String,
-}
-
-impl Declared {
-    pub(super) fn of(layout: &Layout) -> Self {
-        let Layout { engine, order_by, partition_by, ttl } = layout.clone();
-        Self { engine, order_by, partition_by, ttl }
-    }
-}
-
-impl Position {
-    pub(super) fn of(cursor: &Cursor) -> Self {
-        Self { column: cursor.column.clone(), value: cursor.value.clone(), data_type: cursor.data_type.to_string() }
-    }
-
-    fn cursor(&self) -> Result<Cursor, ConnectError> {
-        let data_type = self.data_type.parse().map_err(|error: subak_domain::schema::InvalidDataType| {
-            ConnectError::new(ConnectErrorKind::Internal, "the state holds a cursor of an unknown type").because(error)
-        })?;
-        Ok(Cursor { column: self.column.clone(), value: self.value.clone(), data_type })
-    }
-}
-
-impl Mark {
-    pub(super) fn of(mark: &FileMark) -> Self {
-        Self { path: mark.path.clone(), bytes: mark.bytes, modified_at: mark.modified_at, hash: mark.hash.clone() }
-    }
-}
-
 impl Entry {
-    /// The version that this build writes and reads.
-    pub(super) const fn current_version() -> u32 {
-        ENTRY_VERSION
-    }
-
     /// The table with the rows.
     pub(super) fn rows(&self) -> Name {
         if self.plan.layout == TableLayout::Keyed { rows_of(&self.table) } else { self.table.clone() }
     }
 
     /// The load as its caller sees it.
-    pub(super) fn committed(&self) -> Result<Committed, ConnectError> {
-        Ok(Committed {
+    pub(super) fn committed(self) -> Committed {
+        Committed {
             written: self.written,
             row_count: self.row_count,
             overlap_count: self.overlap_count,
             changed: self.changed,
-            cursor: self.cursor.as_ref().map(Position::cursor).transpose()?,
+            cursor: self.cursor,
             account: self.account,
-        })
+        }
     }
 }
 
@@ -173,11 +115,11 @@ impl Server {
 
     /// Makes a database unless it is there: whoever may not make any may still use one that is.
     pub(super) async fn ensure_database(&self, name: &str) -> Result<(), ConnectError> {
-        let known = format!("select count() from system.databases where name = {}", literal(name));
+        let known = format!("select count() from system.databases where name = {}", DIALECT.literal(name));
         if self.client.count(&known).await? > 0 {
             return Ok(());
         }
-        self.client.execute(&format!("create database if not exists {}", super::DIALECT.identifier(name))).await
+        self.client.execute(&format!("create database if not exists {}", DIALECT.identifier(name))).await
     }
 
     /// The number of the next load.
@@ -194,11 +136,11 @@ impl Server {
             .execute(&format!(
                 "insert into {} (table_key, number, load_id, state, entry) values ({}, {}, {}, {}, {})",
                 ledger(),
-                literal(&key_of(&entry.table)),
+                DIALECT.literal(&key_of(&entry.table)),
                 entry.number,
-                literal(&entry.load),
-                literal(state),
-                literal(&text)
+                DIALECT.literal(&entry.load),
+                DIALECT.literal(state),
+                DIALECT.literal(&text)
             ))
             .await
     }
@@ -213,7 +155,7 @@ impl Server {
 
     /// Loads of a table (of all tables without one) that were prepared and not committed, by processes that are gone.
     pub(super) async fn unfinished(&self, table: Option<&Name>) -> Result<Vec<Entry>, ConnectError> {
-        let of = table.map_or_else(String::new, |table| format!("table_key = {} and ", literal(&key_of(table))));
+        let of = table.map_or_else(String::new, |table| format!("table_key = {} and ", DIALECT.literal(&key_of(table))));
         let open = format!(
             "{of}state = 'prepared' and (load_id, number) not in (select load_id, number from {} where state in ('committed', 'forgotten'))",
             ledger()
@@ -236,9 +178,9 @@ impl Server {
         let sql = format!(
             "select count() from {} where table_key = {} and number >= {} and load_id != {} and state in ('prepared', 'committed')",
             ledger(),
-            literal(&key_of(&entry.table)),
+            DIALECT.literal(&key_of(&entry.table)),
             entry.number,
-            literal(&entry.load)
+            DIALECT.literal(&entry.load)
         );
         if self.client.count(&sql).await? == 0 {
             return Ok(());
@@ -250,23 +192,19 @@ impl Server {
     /// What is known of the stream of a table.
     pub(super) async fn stream_state(&self, table: &Name) -> Result<StreamState, ConnectError> {
         let mut state = StreamState::default();
-        for entry in self.entries(&format!("table_key = {} and state = 'committed'", literal(&key_of(table)))).await? {
+        for entry in self.entries(&format!("table_key = {} and state = 'committed'", DIALECT.literal(&key_of(table)))).await? {
             if entry.is_rebuilt {
                 state = StreamState { layout: state.layout, ..StreamState::default() };
             }
             state.kinds.extend(entry.kinds);
             if entry.plan.action == Action::Swap {
-                let Declared { engine, order_by, partition_by, ttl } = entry.layout.clone();
-                state.layout = Layout { engine, order_by, partition_by, ttl };
+                state.layout = entry.layout;
             }
-            if let Some(position) = &entry.cursor {
-                state.cursor = Some(position.cursor()?);
-            }
+            state.cursor = entry.cursor.or(state.cursor);
             state.row_count = Some(entry.row_count);
             for mark in entry.files {
                 state.files.retain(|known| known.path != mark.path);
-                let Mark { path, bytes, modified_at, hash } = mark;
-                state.files.push(FileMark { path, bytes, modified_at, hash });
+                state.files.push(mark);
             }
         }
         state.files.sort();
@@ -275,7 +213,7 @@ impl Server {
 
     /// The ledger's entry of a load, which is finished first if a crash cut it off.
     pub(super) async fn entry_of(&self, load: &LoadId) -> Result<Option<Entry>, ConnectError> {
-        let is_load = format!("load_id = {}", literal(load.as_str()));
+        let is_load = format!("load_id = {}", DIALECT.literal(load.as_str()));
         if let Some(entry) = self.entries(&format!("{is_load} and state = 'committed'")).await?.pop() {
             return Ok(Some(entry));
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use subak_connect::{ConnectError, TableName};
 
-use super::client::literal;
+use super::prepare::Stage;
 use super::{DIALECT, Server};
 
 /// The database for state and for tables of loads.
@@ -42,7 +42,7 @@ impl Name {
 
     /// The condition that finds it in a catalog of the server.
     fn is(&self, column: &str) -> String {
-        format!("database = {} and {column} = {}", literal(&self.database), literal(&self.name))
+        format!("database = {} and {column} = {}", DIALECT.literal(&self.database), DIALECT.literal(&self.name))
     }
 }
 
@@ -168,19 +168,34 @@ impl Server {
         self.client.execute(&format!("drop table if exists {}", name.quoted())).await
     }
 
+    /// Drops whatever is there of the tables of a load.
+    pub(super) async fn drop_stage(&self, stage: &Stage) -> Result<(), ConnectError> {
+        let base = &stage.0;
+        let sql = format!(
+            "select name from system.tables where database = {} and substring(name, 1, {}) = {}",
+            DIALECT.literal(&base.database),
+            base.name.len(),
+            DIALECT.literal(&base.name)
+        );
+        let names = self.client.catalog(&sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten());
+        for name in names.filter(|name| stage.has(name)) {
+            self.drop_any(&Name::new(&base.database, &name)).await?;
+        }
+        Ok(())
+    }
+
     /// The number of the load that made a table, by the hidden column; `None` when the table has none.
     pub(super) async fn maker(&self, name: &Name) -> Result<Option<u64>, ConnectError> {
         let sql = format!(
             "select default_expression from system.columns where {} and name = {}",
             name.is("table"),
-            literal(LOAD_COLUMN)
+            DIALECT.literal(LOAD_COLUMN)
         );
         let rows = self.client.catalog(&sql).await?;
         let text = rows.first().and_then(|row| row.first()).and_then(Option::as_deref).unwrap_or_default();
-        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-        // Newer servers write the type around it: `CAST(5, 'UInt64')`, `_CAST(5, …)`.
-        let number = text.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty()).unwrap_or(&digits);
-        Ok(number.parse().ok())
+        // Servers write the type around it: `CAST(5, 'UInt64')`, `_CAST(5, …)`.
+        let number = text.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
+        Ok(number.and_then(|number| number.parse().ok()))
     }
 
     /// The partitions of a table that have rows.
