@@ -1,5 +1,6 @@
 //! Cursors over rows in memory, for sources that cannot push the bound down.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, make_comparator};
@@ -11,7 +12,7 @@ use arrow::util::display::array_value_to_string;
 use subak_domain::{Cursor, DataType};
 
 use crate::source::{CursorBound, SourceItem, future_warning};
-use crate::{ConnectError, ConnectErrorKind, convert};
+use crate::{Batch, ConnectError, ConnectErrorKind, convert};
 
 /// Keeps rows at or above a bound and remembers the highest value that it saw.
 #[derive(Debug, Clone)]
@@ -28,8 +29,21 @@ impl Tracker {
         Self { bound, highest: None, beyond: None }
     }
 
+    /// Leaves the rows within the bounds in the batch. The cursor column counts in its declared type; a value that does not fit it stays in,
+    /// whatever the bounds, and whoever converts the rows refuses it.
+    pub fn keep(&mut self, batch: &mut Batch, declared: &BTreeMap<String, DataType>) -> Result<(), ConnectError> {
+        let column = &self.bound.column;
+        let typed = match (declared.get(column), batch.records.column_by_name(column)) {
+            (Some(data_type), Some(array)) => Some(convert::convert(array, *data_type, None, column)?.array),
+            _ => None,
+        };
+        let (records, keep) = self.take(&batch.records, typed)?;
+        batch.retain(records, keep.as_ref());
+        Ok(())
+    }
+
     /// The rows within the bounds. `typed` is the cursor column in its declared type; without one, the column as it stands.
-    pub fn take(
+    fn take(
         &mut self,
         records: &RecordBatch,
         typed: Option<ArrayRef>,

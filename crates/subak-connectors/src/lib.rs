@@ -2,7 +2,7 @@
 //!
 //! Deliberately not here: runs, retries, projects. A connector sees the seams of `subak-connect` and its own driver.
 
-#[cfg(any(feature = "clickhouse", feature = "mysql"))]
+#[cfg(any(feature = "clickhouse", feature = "files", feature = "mongodb", feature = "mysql"))]
 mod builder;
 #[cfg(feature = "clickhouse")]
 pub mod clickhouse;
@@ -10,11 +10,15 @@ pub mod clickhouse;
 pub mod duckdb;
 #[cfg(feature = "files")]
 pub mod files;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 mod plain;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "files", feature = "mongodb"))]
+mod records;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -39,6 +43,8 @@ pub static CONNECTORS: Registry = &[
     &duckdb::DuckDb,
     #[cfg(feature = "files")]
     &files::Files,
+    #[cfg(feature = "mongodb")]
+    &mongodb::MongoDb,
     #[cfg(feature = "mysql")]
     &mysql::MySql,
     #[cfg(feature = "postgres")]

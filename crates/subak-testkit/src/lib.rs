@@ -2,6 +2,7 @@
 
 mod clickhouse;
 mod mariadb;
+mod mongodb;
 mod postgres;
 mod server;
 mod table;
@@ -11,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 
 pub use clickhouse::{ClickHouse, ClickHouseVersion};
 pub use mariadb::{MariaDb, PASSWORD as MARIADB_PASSWORD, USER as MARIADB_USER};
+pub use mongodb::MongoDouble;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres, USER as POSTGRES_USER};
 pub use table::Table;
 

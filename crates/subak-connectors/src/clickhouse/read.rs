@@ -139,11 +139,9 @@ fn read_stream(server: &Server, request: &ReadRequest, producer: &Producer<Sourc
     let from = format!("{table}{condition}");
     let mut tracker = Tracker::new(range.clone());
     server.select(columns, &from, &message, producer, |batch| {
-        let typed = match (declared, batch.column_by_name(&range.column)) {
-            (Some(data_type), Some(array)) => Some(convert::convert(array, data_type, None, &range.column)?.array),
-            _ => None,
-        };
-        Ok(SourceItem::Batch(Batch::new(tracker.take(&batch, typed)?.0)))
+        let mut batch = Batch::new(batch);
+        tracker.keep(&mut batch, &request.columns)?;
+        Ok(SourceItem::Batch(batch))
     })?;
     for item in tracker.items() {
         producer.send(item)?;

@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use subak_connect::batch::{BATCH_BYTES_MAX, BATCH_ROW_COUNT_MAX};
 use subak_connect::blocking::Stopped;
-use subak_connect::{ConnectError, ConnectErrorKind, Origin, Reject};
+use subak_connect::{Batch, ConnectError, ConnectErrorKind, Origin, Reject};
 
 use super::Output;
 use super::input::Input;
@@ -89,25 +89,39 @@ pub(super) fn header(input: &Input, options: &Options) -> Result<Header, Connect
     if let Some(broken) = record.broken {
         return Err(input.malformed(&format!(":{}", record.line), broken));
     }
-    let mut names: Vec<String> = Vec::new();
+    let mut texts = Vec::new();
     for at in 0..record.len() {
         let text = record.text(at).map_err(|_| not_utf8(input, &record, at))?;
-        let text = text.filter(|_| options.has_header).unwrap_or_default().trim();
-        let wanted = if text.is_empty() { format!("column_{}", at + 1) } else { text.to_owned() };
+        texts.push(text.unwrap_or_default().to_owned());
+    }
+    let names = unique_names((1..).zip(texts), options.has_header, &mut remarks);
+    Ok(Header { names, remarks, delimiter })
+}
+
+/// The names of columns by their numbers and the texts that stand above them: unique, none empty.
+pub(super) fn unique_names(
+    texts: impl Iterator<Item = (usize, String)>,
+    has_header: bool,
+    remarks: &mut Vec<String>,
+) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (at, text) in texts {
+        let text = if has_header { text.trim() } else { "" };
+        let wanted = if text.is_empty() { format!("column_{at}") } else { text.to_owned() };
         let mut name = wanted.clone();
         let mut number = 2;
         while names.contains(&name) {
             name = format!("{wanted}_{number}");
             number += 1;
         }
-        if options.has_header && text.is_empty() {
-            remarks.push(format!("column {} has no name and is called `{name}`", at + 1));
+        if has_header && text.is_empty() {
+            remarks.push(format!("column {at} has no name and is called `{name}`"));
         } else if name != wanted {
             remarks.push(format!("the name `{wanted}` comes again, and that column is called `{name}`"));
         }
         names.push(name);
     }
-    Ok(Header { names, remarks, delimiter })
+    names
 }
 
 fn not_utf8(input: &Input, record: &Record, at: usize) -> ConnectError {
@@ -269,7 +283,8 @@ impl<'a> Pending<'a> {
         self.ends.clear();
         self.quoted.clear();
         let lines = std::mem::take(&mut self.lines);
-        output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: Some(lines.into()), ..Origin::default() })
+        let origin = Origin { file: Some(Arc::clone(&input.name)), lines: Some(lines.into()), ..Origin::default() };
+        output.send(Batch { origin, ..Batch::new(records) })
     }
 }
 

@@ -12,7 +12,7 @@ use subak_connect::convert;
 use subak_connect::sink::UNCHANGED;
 use subak_domain::DataType;
 
-use super::json::{Record, Value};
+use crate::records::{Record, Value, text_of};
 
 /// What Debezium writes for a value that the log did not carry.
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
@@ -42,8 +42,8 @@ pub(super) fn flatten(
                 Value::Null => Json::Null,
                 Value::Boolean(is_true) => Json::Bool(*is_true),
                 Value::Number(digits) => digits.parse().map_or(Json::Null, Json::Number),
-                Value::Text(text) => Json::from(text.as_ref()),
                 Value::Nested(json) => serde_json::from_str(json).unwrap_or(Json::Null),
+                value => Json::from(text_of(value).as_ref()),
             };
             (key.to_string(), value)
         })
@@ -236,7 +236,7 @@ fn plain(value: &Json) -> Value<'static> {
         Json::Bool(is_true) => Value::Boolean(*is_true),
         Json::Number(number) => Value::Number(Cow::Owned(number.to_string())),
         Json::String(text) => Value::Text(Cow::Owned(text.clone())),
-        nested => Value::Nested(nested.to_string()),
+        nested => Value::Nested(Cow::Owned(nested.to_string())),
     }
 }
 

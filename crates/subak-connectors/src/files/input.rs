@@ -158,7 +158,9 @@ impl Input {
     fn zip_entry(&self, file: File) -> Result<Box<dyn BufRead>, ConnectError> {
         let broken = |error| self.malformed("", "this is not a complete ZIP archive").because(error);
         let mut archive = zip::ZipArchive::new(file).map_err(broken)?;
-        let names: Vec<String> = archive.file_names().filter(|name| !name.ends_with('/')).map(str::to_owned).collect();
+        let names: Vec<String> =
+            archive.file_names().map(|name| name.map(std::borrow::Cow::into_owned)).collect::<Result<_, _>>().map_err(broken)?;
+        let names: Vec<String> = names.into_iter().filter(|name| !name.ends_with('/')).collect();
         let [name] = names.as_slice() else {
             let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
             let what = format!("the archive holds {} files ({shown}), and one is expected", names.len());

@@ -4,27 +4,20 @@
 //! Without declared types the types follow from *all* rows, so files are read twice: once to see, once to load.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::BufRead;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, Decimal128Builder, Int64Builder, StringBuilder};
-use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use subak_connect::batch::{BATCH_BYTES_MAX, BATCH_ROW_COUNT_MAX, OPEN_SCHEMA};
 use subak_connect::blocking::Stopped;
-use subak_connect::{ConnectError, ConnectErrorKind, Origin, ReadRequest, Reject, convert};
-use subak_domain::DataType;
+use subak_connect::{ConnectError, ReadRequest, Reject};
 
 use super::input::Input;
 use super::options::{Format, Options};
 use super::{Output, debezium};
-
-/// Digits after the point of a number without a declared type: a fixed scale keeps the type the same from file to file.
-const SCALE_USUAL: u8 = 9;
+use crate::records::{Record, Rows, Shapes, Value, to_json};
 
 /// Levels of lists and objects inside one value.
 const DEPTH_MAX: usize = 500;
@@ -32,25 +25,14 @@ const DEPTH_MAX: usize = 500;
 /// Bytes in one record.
 const RECORD_LENGTH_MAX: usize = 256 * 1024 * 1024;
 
-/// One value of a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value<'a> {
-    Null,
-    Boolean(bool),
-    /// Its digits as they were written.
-    Number(Cow<'a, str>),
-    Text(Cow<'a, str>),
-    /// A list or an object as JSON without blanks.
-    Nested(String),
-}
-
-/// The fields of a record in their order. A key that comes twice keeps its first place and its last value.
-pub(super) type Record<'a> = Vec<(Cow<'a, str>, Value<'a>)>;
-
 /// What one place of a file holds.
 pub(super) enum Found<'a> {
-    Record(Record<'a>),
-    Refused { reason: String, raw: &'a str },
+    /// A record, and a key that it has twice; the last value counts.
+    Record(Record<'a>, Option<String>),
+    Refused {
+        reason: String,
+        raw: &'a str,
+    },
 }
 
 /// Takes what is found: with the line, or in a document the number of the record, from 1.
@@ -58,36 +40,34 @@ type Take<'t> = dyn FnMut(Found<'_>, u64) -> Result<(), Stopped> + 't;
 
 /// Reads every file.
 pub(super) fn read(inputs: &[Input], options: &Options, request: &ReadRequest, output: &mut Output<'_>) -> Result<(), Stopped> {
-    let mut shapes = Shapes::default();
+    let (mut shapes, mut twice) = (Shapes::default(), BTreeSet::new());
     for input in inputs {
         each_record(input, options, request, &mut |found, _| {
-            if let Found::Record(record) = found {
+            if let Found::Record(record, again) = found {
                 shapes.see(&record);
+                twice.extend(again);
             }
             Ok(())
         })?;
     }
-    for warning in shapes.warnings.drain(..) {
+    for name in twice {
+        output.warn(format!("records have the key `{name}` twice; the last value counts"))?;
+    }
+    for warning in shapes.warnings(&request.columns) {
         output.warn(warning)?;
     }
-    let columns: Vec<(String, Kind)> = shapes
-        .columns
-        .into_iter()
-        .map(|(name, kind)| match request.columns.get(&name) {
-            Some(DataType::Json) => (name, Kind::Json),
-            Some(_) => (name, Kind::Text),
-            _ => (name, kind),
-        })
-        .collect();
-    let fields: Vec<Field> = columns.iter().map(|(name, kind)| Field::new(name, kind.arrow_type(), true)).collect();
-    let metadata = HashMap::from([(OPEN_SCHEMA.to_owned(), "true".to_owned())]);
-    let schema: SchemaRef = Arc::new(Schema::new_with_metadata(fields, metadata));
+    let shaped = shapes.finish(&request.columns);
     for input in inputs {
-        let mut batch = Pending::new(&schema, &columns);
+        let mut rows = Rows::new(&shaped);
+        let send = |rows: &mut Rows<'_>, output: &mut Output<'_>| {
+            let mut batch = rows.take()?;
+            batch.origin.file = Some(Arc::clone(&input.name));
+            output.send(batch)
+        };
         each_record(input, options, request, &mut |found, line| match found {
-            Found::Record(record) => {
-                batch.push(&record, line);
-                if batch.is_full() { batch.send(input, output) } else { Ok(()) }
+            Found::Record(record, _) => {
+                rows.push(&record, line);
+                if rows.is_full() { send(&mut rows, output) } else { Ok(()) }
             }
             Found::Refused { reason, raw } => output.refuse(Reject {
                 reason,
@@ -101,8 +81,8 @@ pub(super) fn read(inputs: &[Input], options: &Options, request: &ReadRequest, o
                 ..Reject::default()
             }),
         })?;
-        if batch.row_count > 0 || output.is_empty {
-            batch.send(input, output)?;
+        if !rows.is_empty() || output.is_empty {
+            send(&mut rows, output)?;
         }
         output.end_file(input)?;
     }
@@ -112,8 +92,8 @@ pub(super) fn read(inputs: &[Input], options: &Options, request: &ReadRequest, o
 /// Hands over each record of a file.
 pub(super) fn each_record(input: &Input, options: &Options, request: &ReadRequest, take: &mut Take<'_>) -> Result<(), Stopped> {
     let mut decoded = |found: Found<'_>, line: u64| match found {
-        Found::Record(record) if options.is_debezium => match debezium::flatten(&record, &request.columns, options.spelling) {
-            Ok(Some(record)) => take(Found::Record(record), line),
+        Found::Record(record, _) if options.is_debezium => match debezium::flatten(&record, &request.columns, options.spelling) {
+            Ok(Some(record)) => take(Found::Record(record, None), line),
             Ok(None) => Ok(()),
             Err(reason) => {
                 let raw = to_json(&record);
@@ -223,7 +203,7 @@ fn parse(text: &str) -> Found<'_> {
         Err(error) => return refused(format!("this is not one JSON object: {error}")),
     };
     let mut record = Record::with_capacity(raw.0.len());
-    let mut twice: Option<usize> = None;
+    let mut twice = None;
     for (key, value) in raw.0 {
         let value = match value_of(value.get()) {
             Ok(value) => value,
@@ -232,21 +212,13 @@ fn parse(text: &str) -> Found<'_> {
         match record.iter().position(|(known, _)| *known == key) {
             Some(at) => {
                 record[at].1 = value;
-                twice.get_or_insert(at);
+                twice.get_or_insert(key);
             }
             None => record.push((Cow::Owned(key), value)),
         }
     }
-    if let Some(at) = twice {
-        // Told once per column by whoever collects shapes; the last value counts.
-        let name = format!("{TWICE}{}", record[at].0);
-        record.push((Cow::Owned(name), Value::Null));
-    }
-    Found::Record(record)
+    Found::Record(record, twice)
 }
-
-/// Before the name of a key that a record has twice. No key of a file begins so: keys are texts, and this is a control character.
-const TWICE: &str = "\u{1}twice ";
 
 /// What a value is. `Err` says what is wrong with it.
 pub(super) fn value_of(raw: &str) -> Result<Value<'_>, String> {
@@ -262,7 +234,7 @@ pub(super) fn value_of(raw: &str) -> Result<Value<'_>, String> {
                 Value::Text(Cow::Borrowed(inner))
             }
         }
-        Some(b'[' | b'{') => Value::Nested(compact(raw)?),
+        Some(b'[' | b'{') => Value::Nested(Cow::Owned(compact(raw)?)),
         _ => Value::Number(Cow::Borrowed(raw)),
     })
 }
@@ -300,23 +272,6 @@ fn compact(raw: &str) -> Result<String, String> {
         serde_json::from_str::<serde_json::Value>(&result).map_err(|error| format!("is no JSON: {error}"))?;
     }
     Ok(result)
-}
-
-/// A record as a JSON object.
-pub(super) fn to_json(record: &Record<'_>) -> String {
-    let part = |(key, value): &(Cow<'_, str>, Value<'_>)| {
-        let key = serde_json::Value::from(key.as_ref()).to_string();
-        let value = match value {
-            Value::Null => "null".to_owned(),
-            Value::Boolean(is_true) => is_true.to_string(),
-            Value::Number(digits) => digits.to_string(),
-            Value::Text(text) => serde_json::Value::from(text.as_ref()).to_string(),
-            Value::Nested(json) => json.clone(),
-        };
-        format!("{key}:{value}")
-    };
-    let parts: Vec<String> = record.iter().filter(|(key, _)| !key.starts_with(TWICE)).map(part).collect();
-    format!("{{{}}}", parts.join(","))
 }
 
 /// The keys and values of an object, as they stand there.
@@ -407,208 +362,5 @@ impl<'de, F: FnMut(&RawValue) -> bool> Visitor<'de> for Records<'_, F> {
             }
         }
         Ok(())
-    }
-}
-
-/// What the values of a column are, so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Only nulls.
-    Null,
-    Boolean,
-    Integer,
-    Decimal {
-        scale: u8,
-    },
-    Text,
-    Json,
-}
-
-impl Kind {
-    fn of(value: &Value<'_>) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Boolean(_) => Self::Boolean,
-            Value::Text(_) => Self::Text,
-            Value::Nested(_) => Self::Json,
-            Value::Number(text) => {
-                let fits = |scale| convert::parse_decimal(text, subak_domain::schema::DECIMAL_PRECISION_MAX, scale).is_some();
-                if text.parse::<i64>().is_ok() {
-                    Self::Integer
-                } else if fits(SCALE_USUAL) {
-                    Self::Decimal { scale: SCALE_USUAL }
-                } else {
-                    (SCALE_USUAL..=30).find(|scale| fits(*scale)).map_or(Self::Text, |scale| Self::Decimal { scale })
-                }
-            }
-        }
-    }
-
-    /// The narrowest kind that holds both exactly.
-    fn with(self, other: Self) -> Self {
-        match (self, other) {
-            (a, b) if a == b => a,
-            (Self::Null, kind) | (kind, Self::Null) => kind,
-            // Texts stay as they are beside lists and objects.
-            (Self::Json, _) | (_, Self::Json) => Self::Text,
-            (Self::Integer, Self::Decimal { scale }) | (Self::Decimal { scale }, Self::Integer) if scale <= SCALE_USUAL => {
-                Self::Decimal { scale }
-            }
-            _ => Self::Text,
-        }
-    }
-
-    fn arrow_type(self) -> ArrowType {
-        match self {
-            Self::Boolean => ArrowType::Boolean,
-            Self::Integer => ArrowType::Int64,
-            Self::Decimal { scale } => ArrowType::Decimal128(subak_domain::schema::DECIMAL_PRECISION_MAX, scale.cast_signed()),
-            Self::Null | Self::Text | Self::Json => ArrowType::Utf8,
-        }
-    }
-}
-
-/// The columns in the order in which they first appear.
-#[derive(Default)]
-struct Shapes {
-    columns: Vec<(String, Kind)>,
-    warnings: Vec<String>,
-}
-
-impl Shapes {
-    fn see(&mut self, record: &Record<'_>) {
-        for (at, (name, value)) in record.iter().enumerate() {
-            if let Some(name) = name.strip_prefix(TWICE) {
-                let warning = format!("records have the key `{name}` twice; the last value counts");
-                if !self.warnings.contains(&warning) {
-                    self.warnings.push(warning);
-                }
-                continue;
-            }
-            let kind = Kind::of(value);
-            // Records of one file mostly have their keys in one order.
-            let place = match self.columns.get(at) {
-                Some((known, _)) if known == name => Some(at),
-                _ => self.columns.iter().position(|(known, _)| known == name),
-            };
-            match place {
-                Some(place) => self.columns[place].1 = self.columns[place].1.with(kind),
-                None => self.columns.push((name.to_string(), kind)),
-            }
-        }
-    }
-}
-
-enum Builder {
-    Boolean(BooleanBuilder),
-    Integer(Int64Builder),
-    Decimal(Decimal128Builder, u8),
-    Text(StringBuilder),
-    Json(StringBuilder),
-}
-
-impl Builder {
-    fn new(kind: Kind) -> Self {
-        match kind {
-            Kind::Boolean => Self::Boolean(BooleanBuilder::new()),
-            Kind::Integer => Self::Integer(Int64Builder::new()),
-            Kind::Decimal { scale } => Self::Decimal(Decimal128Builder::new().with_data_type(kind.arrow_type()), scale),
-            Kind::Null | Kind::Text => Self::Text(StringBuilder::new()),
-            Kind::Json => Self::Json(StringBuilder::new()),
-        }
-    }
-
-    fn push(&mut self, value: Option<&Value<'_>>) {
-        let value = value.filter(|value| **value != Value::Null);
-        match self {
-            Self::Boolean(builder) => builder.append_option(match value {
-                Some(Value::Boolean(is_true)) => Some(*is_true),
-                _ => None,
-            }),
-            Self::Integer(builder) => builder.append_option(number(value).and_then(|digits| digits.parse().ok())),
-            Self::Decimal(builder, scale) => {
-                let precision = subak_domain::schema::DECIMAL_PRECISION_MAX;
-                builder.append_option(number(value).and_then(|digits| convert::parse_decimal(digits, precision, *scale)));
-            }
-            Self::Text(builder) => match value {
-                None | Some(Value::Null) => builder.append_null(),
-                Some(Value::Text(text)) => builder.append_value(text),
-                Some(Value::Number(digits)) => builder.append_value(digits),
-                Some(Value::Boolean(is_true)) => builder.append_value(if *is_true { "true" } else { "false" }),
-                Some(Value::Nested(json)) => builder.append_value(json),
-            },
-            Self::Json(builder) => match value {
-                None | Some(Value::Null) => builder.append_null(),
-                Some(Value::Text(text)) => builder.append_value(serde_json::Value::from(text.as_ref()).to_string()),
-                Some(Value::Number(digits)) => builder.append_value(digits),
-                Some(Value::Boolean(is_true)) => builder.append_value(if *is_true { "true" } else { "false" }),
-                Some(Value::Nested(json)) => builder.append_value(json),
-            },
-        }
-    }
-
-    fn finish(&mut self) -> ArrayRef {
-        match self {
-            Self::Boolean(builder) => Arc::new(builder.finish()),
-            Self::Integer(builder) => Arc::new(builder.finish()),
-            Self::Decimal(builder, _) => Arc::new(builder.finish()),
-            Self::Text(builder) | Self::Json(builder) => Arc::new(builder.finish()),
-        }
-    }
-}
-
-fn number<'v>(value: Option<&'v Value<'_>>) -> Option<&'v str> {
-    match value {
-        Some(Value::Number(digits)) => Some(digits),
-        _ => None,
-    }
-}
-
-/// Rows that wait to be sent.
-struct Pending<'a> {
-    schema: &'a SchemaRef,
-    columns: &'a [(String, Kind)],
-    builders: Vec<Builder>,
-    lines: Vec<u64>,
-    row_count: usize,
-    bytes: usize,
-}
-
-impl<'a> Pending<'a> {
-    fn new(schema: &'a SchemaRef, columns: &'a [(String, Kind)]) -> Self {
-        let builders = columns.iter().map(|(_, kind)| Builder::new(*kind)).collect();
-        Self { schema, columns, builders, lines: Vec::new(), row_count: 0, bytes: 0 }
-    }
-
-    fn push(&mut self, record: &Record<'_>, line: u64) {
-        for (at, ((name, _), builder)) in self.columns.iter().zip(&mut self.builders).enumerate() {
-            let value = match record.get(at) {
-                Some((known, value)) if known == name => Some(value),
-                _ => record.iter().find(|(known, _)| known == name).map(|(_, value)| value),
-            };
-            self.bytes += match value {
-                Some(Value::Text(text)) => text.len(),
-                Some(Value::Nested(json)) => json.len(),
-                _ => 16,
-            };
-            builder.push(value);
-        }
-        self.row_count += 1;
-        self.lines.push(line);
-    }
-
-    fn is_full(&self) -> bool {
-        self.row_count >= BATCH_ROW_COUNT_MAX || self.bytes >= BATCH_BYTES_MAX
-    }
-
-    fn send(&mut self, input: &Input, output: &mut Output<'_>) -> Result<(), Stopped> {
-        let arrays: Vec<ArrayRef> = self.builders.iter_mut().map(Builder::finish).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(self.row_count));
-        let records = RecordBatch::try_new_with_options(Arc::clone(self.schema), arrays, &options).map_err(|error| {
-            ConnectError::new(ConnectErrorKind::Internal, "JSON rows do not fit their own schema").because(error)
-        })?;
-        let lines = std::mem::take(&mut self.lines);
-        (self.row_count, self.bytes) = (0, 0);
-        output.send(records, Origin { file: Some(Arc::clone(&input.name)), lines: Some(lines.into()), ..Origin::default() })
     }
 }

@@ -6,6 +6,7 @@ mod input;
 mod json;
 mod options;
 mod parquet;
+mod sheet;
 #[cfg(feature = "duckdb")]
 mod table;
 
@@ -45,7 +46,7 @@ impl Connector for Files {
     }
 
     fn summary(&self) -> &'static str {
-        "Files on a local disk: reads CSV, JSON, NDJSON, Parquet and Debezium events, plain, gzip, zstd or zip; writes tables as Parquet"
+        "Files on a local disk: reads CSV, JSON, NDJSON, Parquet, spreadsheets and Debezium events, plain, gzip, zstd or zip; writes tables as Parquet"
     }
 
     fn config(&self) -> ConfigSchema {
@@ -147,6 +148,7 @@ fn columns_of(path: &Path) -> Result<Vec<Column>, ConnectError> {
     let text = |name: String| Column { name, data_type: DataType::Text };
     Ok(match options.format(path) {
         Some(Format::Csv) => csv::header(&Input::open(path)?, &options)?.names.into_iter().map(text).collect(),
+        Some(Format::Sheet) => sheet::header(&Input::open(path)?, &options)?.into_iter().map(text).collect(),
         Some(Format::Parquet) => convert::columns_of(parquet::schema(path)?.as_ref()),
         _ => Vec::new(),
     })
@@ -175,21 +177,12 @@ impl Output<'_> {
         Some(file.strip_prefix(self.folder).unwrap_or(file).display().to_string().into())
     }
 
-    fn send(&mut self, records: RecordBatch, mut origin: Origin) -> Result<(), Stopped> {
+    fn send(&mut self, mut batch: Batch) -> Result<(), Stopped> {
         self.flush_rejects()?;
-        origin.path = self.relative(origin.file.as_ref());
-        let records = self.with_origin(records, &origin)?;
-        let mut batch = Batch { origin, ..Batch::new(records) };
+        batch.origin.path = self.relative(batch.origin.file.as_ref());
+        batch.records = self.with_origin(batch.records, &batch.origin)?;
         if let Some(tracker) = &mut self.tracker {
-            let column = self.request.cursor.as_ref().map(|bound| bound.column.as_str()).unwrap_or_default();
-            let declared = self.request.columns.get(column);
-            let typed = match (declared, batch.records.column_by_name(column)) {
-                // A value that does not fit stays in, whatever the bounds; whoever converts the rows refuses it.
-                (Some(data_type), Some(array)) => Some(convert::convert(array, *data_type, None, column)?.array),
-                _ => None,
-            };
-            let (records, keep) = tracker.take(&batch.records, typed)?;
-            batch.retain(records, keep.as_ref());
+            tracker.keep(&mut batch, &self.request.columns)?;
         }
         self.is_empty = false;
         Ok(self.producer.send(SourceItem::Batch(batch))?)
@@ -322,6 +315,7 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
         None => {}
         Some(Format::Csv) => csv::read(&inputs, &options, &mut output)?,
         Some(Format::Json | Format::Ndjson) => json::read(&inputs, &options, request, &mut output)?,
+        Some(Format::Sheet) => sheet::read(&inputs, &options, request, &mut output)?,
         Some(Format::Parquet) => parquet::read(&inputs, &mut output)?,
     }
     output.flush_rejects()?;
@@ -337,7 +331,7 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
             .map(|(name, data_type)| arrow::datatypes::Field::new(name, convert::arrow_type(*data_type), true));
         let schema = Schema::new(fields.collect::<Vec<_>>());
         output.tracker = None;
-        output.send(RecordBatch::new_empty(Arc::new(schema)), Origin::default())?;
+        output.send(Batch::new(RecordBatch::new_empty(Arc::new(schema))))?;
     } else {
         for item in output.tracker.take().into_iter().flat_map(Tracker::items) {
             producer.send(item)?;
@@ -352,12 +346,12 @@ fn format_of(paths: &[PathBuf], options: &Options) -> Result<Option<Format>, Con
     for path in paths {
         let unclear = || {
             let message = format!("the format of `{}` is not clear from its name", path.display());
-            ConnectError::new(ConnectErrorKind::Config, message).help("set `format: csv`, `json`, `ndjson` or `parquet`")
+            ConnectError::new(ConnectErrorKind::Config, message).help("set `format: csv`, `json`, `ndjson`, `parquet` or `xlsx`")
         };
         let format = options.format(path).ok_or_else(unclear)?;
         // Lines and documents are told apart file by file.
         let same = |a: Format, b: Format| {
-            a == b || !matches!((a, b), (Format::Csv | Format::Parquet, _) | (_, Format::Csv | Format::Parquet))
+            a == b || (matches!(a, Format::Json | Format::Ndjson) && matches!(b, Format::Json | Format::Ndjson))
         };
         match found {
             Some((other, first)) if !same(other, format) => {

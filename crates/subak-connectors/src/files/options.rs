@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use subak_connect::{ConnectError, ConnectErrorKind, Field, FieldKind};
 
 use super::debezium::{Decimals, Spelling, TimeUnit};
+use super::sheet::Area;
 
 /// The keys that a stream of files knows.
 pub(super) const FIELDS: &[Field] = &[
@@ -17,7 +18,7 @@ pub(super) const FIELDS: &[Field] = &[
     },
     Field {
         name: "format",
-        kind: FieldKind::Word(&["csv", "json", "ndjson", "parquet", "debezium"]),
+        kind: FieldKind::Word(&["csv", "json", "ndjson", "parquet", "debezium", "xlsx", "xlsb", "xls", "ods"]),
         is_required: false,
         doc: "Format of the files. By default it follows from the ending of their names. `debezium` is JSON or NDJSON with change events of Debezium, with or without their schema.",
     },
@@ -41,10 +42,22 @@ pub(super) const FIELDS: &[Field] = &[
     },
     Field { name: "quote", kind: FieldKind::Text, is_required: false, doc: "CSV: the character around fields. By default `\"`." },
     Field {
+        name: "sheet",
+        kind: FieldKind::Text,
+        is_required: false,
+        doc: "Spreadsheets: name of the sheet, or its number from 1. By default the first one that is not hidden.",
+    },
+    Field {
+        name: "range",
+        kind: FieldKind::Text,
+        is_required: false,
+        doc: "Spreadsheets: the cells that are read, for example `B5:H200`, `B5` for all below and to the right, `B:H`. By default all. The first row with something in it names the columns.",
+    },
+    Field {
         name: "header",
         kind: FieldKind::Boolean,
         is_required: false,
-        doc: "CSV: whether the first line names the columns. Without, they are `column_1`, `column_2` and so on. By default `true`.",
+        doc: "CSV and spreadsheets: whether the first line names the columns. Without, they are `column_1`, `column_2` and so on. By default `true`.",
     },
     Field {
         name: "null",
@@ -114,6 +127,7 @@ pub(super) enum Format {
     Json,
     Ndjson,
     Parquet,
+    Sheet,
 }
 
 impl Format {
@@ -126,6 +140,7 @@ impl Format {
             "json" => Some(Self::Json),
             "ndjson" | "jsonl" => Some(Self::Ndjson),
             "parquet" => Some(Self::Parquet),
+            "xlsx" | "xlsm" | "xlsb" | "xls" | "ods" => Some(Self::Sheet),
             _ => None,
         }
     }
@@ -148,6 +163,8 @@ pub(super) struct Options {
     pub(super) is_debezium: bool,
     pub(super) spelling: Spelling,
     pub(super) records: Vec<String>,
+    pub(super) sheet: Option<String>,
+    pub(super) area: Area,
     pub(super) may_be_empty: bool,
 }
 
@@ -168,6 +185,8 @@ impl Options {
             is_debezium: false,
             spelling: Spelling::default(),
             records: Vec::new(),
+            sheet: None,
+            area: Area::default(),
             may_be_empty: false,
         }
     }
@@ -202,6 +221,7 @@ impl Options {
                 Some("json") => Some(Format::Json),
                 Some("ndjson") => Some(Format::Ndjson),
                 Some("parquet") => Some(Format::Parquet),
+                Some("xlsx" | "xlsb" | "xls" | "ods") => Some(Format::Sheet),
                 // The reader of documents takes lines as well.
                 Some("debezium") => Some(Format::Json),
                 _ => None,
@@ -222,6 +242,11 @@ impl Options {
                     _ => TimeUnit::Nanoseconds,
                 }),
                 decimals: get("decimals").map(|word| if word == "text" { Decimals::Text } else { Decimals::Base64 }),
+            },
+            sheet: get("sheet").map(str::to_owned),
+            area: match get("range") {
+                Some(text) => Area::parse(text).ok_or_else(|| wrong("range", "cells such as `B5:H200`, `B5` or `B:H`"))?,
+                None => Area::default(),
             },
             records: get("records").map(|path| path.split('.').map(str::to_owned).collect()).unwrap_or_default(),
             may_be_empty: get("if_no_files") == Some("skip"),

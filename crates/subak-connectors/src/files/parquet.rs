@@ -10,7 +10,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use subak_connect::blocking::Stopped;
-use subak_connect::{ConnectError, ConnectErrorKind, Origin};
+use subak_connect::{Batch, ConnectError, ConnectErrorKind, Origin};
 
 use super::Output;
 use super::input::Input;
@@ -61,12 +61,13 @@ pub(super) fn read(inputs: &[Input], output: &mut Output<'_>) -> Result<(), Stop
         let reader = builder(&input.path)?.with_batch_size(BATCH_ROW_COUNT).build().map_err(|error| decode(&error))?;
         for records in reader {
             let records = aligned(&records.map_err(|error| decode(&error))?, &schema)?;
-            output.send(records, Origin { file: Some(Arc::clone(&input.name)), ..Origin::default() })?;
+            let origin = Origin { file: Some(Arc::clone(&input.name)), ..Origin::default() };
+            output.send(Batch { origin, ..Batch::new(records) })?;
         }
         output.end_file(input)?;
     }
     if output.is_empty {
-        output.send(RecordBatch::new_empty(schema), Origin::default())?;
+        output.send(Batch::new(RecordBatch::new_empty(schema)))?;
     }
     Ok(())
 }

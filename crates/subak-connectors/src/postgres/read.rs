@@ -102,12 +102,7 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
     let from = format!("{table} as t{condition}");
     let mut tracker = Tracker::new(bound.clone());
     copy(&client, columns, &from, &message, &producer, |mut batch| {
-        let typed = match (declared, batch.records.column_by_name(&bound.column)) {
-            (Some(data_type), Some(array)) => Some(convert::convert(array, data_type, None, &bound.column)?.array),
-            _ => None,
-        };
-        let (records, keep) = tracker.take(&batch.records, typed)?;
-        batch.retain(records, keep.as_ref());
+        tracker.keep(&mut batch, &request.columns)?;
         Ok(SourceItem::Batch(batch))
     })
     .await?;

@@ -1,0 +1,388 @@
+//! Reading a collection.
+//!
+//! The types of columns follow from all documents, so a read goes through them twice. They are asked for once: what comes is kept as it is, in
+//! memory while it is little and in a temporary file when it is more, and then taken apart.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::sync::Arc;
+
+use arrow::datatypes::{Field as ArrowField, Schema};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use bson::raw::{RawDocument, RawDocumentBuf};
+use bson::{Document, doc};
+use futures::stream::BoxStream;
+use mongodb::options::{Collation, ReadConcern as Level};
+use subak_connect::batch::OPEN_SCHEMA;
+use subak_connect::blocking::{Producer, Stopped};
+use subak_connect::cursor::Tracker;
+use subak_connect::{
+    Batch, ConnectError, ConnectErrorKind, Field, FieldKind, ReadRequest, Reject, Source, SourceItem, StreamInfo, blocking,
+    convert,
+};
+use tempfile::SpooledTempFile;
+
+use super::error::failed;
+use super::{ReadConcern, Server, field, filter, values};
+use crate::records::{Record, Rows, Shapes};
+
+/// The keys that a stream knows.
+pub(super) const FIELDS: &[Field] = &[
+    field(
+        "where",
+        FieldKind::Text,
+        false,
+        "A filter as MongoDB's Extended JSON, which the server evaluates: `{\"status\": \"PAID\", \"at\": {\"$gte\": {\"$date\": \"2025-01-01T00:00:00Z\"}}}`.",
+    ),
+    field(
+        "limit",
+        FieldKind::Integer,
+        false,
+        "How many documents are read at most, whichever they are: for trying things out. Not with a cursor.",
+    ),
+];
+
+/// Bytes of documents that are kept in memory; more go to a temporary file.
+const MEMORY_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes that are read from the temporary file at a time.
+const BUFFER_LENGTH: usize = 1024 * 1024;
+
+/// Rejects that wait to be sent.
+const REJECT_COUNT_MAX: usize = 1000;
+
+/// Documents as they came, and what their fields are.
+struct Spool {
+    file: BufWriter<SpooledTempFile>,
+    shapes: Shapes,
+    count: u64,
+}
+
+fn spool_failed(error: io::Error) -> ConnectError {
+    ConnectError::io(ConnectErrorKind::Resource, "cannot keep documents in a temporary file", error)
+}
+
+impl Spool {
+    fn new(server: &Server) -> Self {
+        let file = tempfile::spooled_tempfile_in(MEMORY_MAX, &*server.temporary);
+        Self { file: BufWriter::with_capacity(BUFFER_LENGTH, file), shapes: Shapes::default(), count: 0 }
+    }
+
+    fn take(&mut self, document: &RawDocument) -> Result<(), ConnectError> {
+        self.count += 1;
+        self.shapes.begin_record();
+        for (at, element) in document.iter_elements().enumerate() {
+            // What is broken is refused when it is taken apart.
+            let Ok(element) = element else { break };
+            let Ok((kind, is_misfit)) = element.value().map_err(|_| String::new()).and_then(|value| values::kind_of(&value))
+            else {
+                break;
+            };
+            self.shapes.note(at, element.key().as_str(), kind, is_misfit);
+        }
+        self.file.write_all(document.as_bytes()).map_err(spool_failed)
+    }
+}
+
+/// A document as a record.
+fn record_of(document: &RawDocument) -> Result<Record<'_>, String> {
+    let mut record = Record::new();
+    for element in document.iter_elements() {
+        let element = element.map_err(|error| values::broken(&error))?;
+        let name = element.key().as_str();
+        let value = element.value().map_err(|error| values::broken(&error)).and_then(values::value_of);
+        record.push((Cow::Borrowed(name), value.map_err(|what| format!("the value of `{name}` {what}"))?));
+    }
+    Ok(record)
+}
+
+/// The next document of a spool; `None` at its end.
+fn next_document(reader: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    let mut length = [0; 4];
+    match reader.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        result => result?,
+    }
+    // Every document begins with its length, which counts itself.
+    let whole = usize::try_from(u32::from_le_bytes(length)).unwrap_or(0).max(4);
+    bytes.clear();
+    bytes.extend_from_slice(&length);
+    bytes.resize(whole, 0);
+    reader.read_exact(&mut bytes[4..])?;
+    Ok(true)
+}
+
+/// The stream's own options.
+fn options_of(request: &ReadRequest) -> Result<(Option<Document>, Option<i64>), ConnectError> {
+    let option = |name: &str| request.options.get(name).map(String::as_str).filter(|text| !text.trim().is_empty());
+    let wrong = |what: &str| ConnectError::new(ConnectErrorKind::Config, format!("stream `{}`: {what}", request.stream));
+    let filter = option("where").map(|text| {
+        let what = "`where` must be a filter of MongoDB as a JSON object";
+        let json: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(text).map_err(|error| wrong(what).because(error))?;
+        Document::try_from(json).map_err(|error| wrong(what).because(error.to_string()))
+    });
+    let limit = option("limit").map(|text| {
+        let limit = text.parse::<i64>().ok().filter(|limit| *limit > 0);
+        limit.ok_or_else(|| wrong("`limit` must be a number of documents above 0"))
+    });
+    let limit = limit.transpose()?;
+    if limit.is_some() && request.cursor.is_some() {
+        return Err(
+            wrong("it has a cursor, and `limit` would leave out documents that it passes").help("remove `limit:`, or the cursor")
+        );
+    }
+    Ok((filter.transpose()?, limit))
+}
+
+/// Asks for the documents and keeps them.
+async fn fetch(server: &Server, request: &ReadRequest) -> Result<Spool, ConnectError> {
+    let message = format!("cannot read `{}`", request.stream);
+    let (condition, limit) = options_of(request)?;
+    let can_snapshot = server.ping().await?;
+    let database = server.database();
+    let named = database.list_collections().filter(doc! { "name": &request.stream }).authorized_collections(true);
+    let mut named = named.await.map_err(|error| failed(&message, &error))?;
+    if !named.advance().await.map_err(|error| failed(&message, &error))? {
+        // The server takes a collection that is not there for an empty one.
+        let error = ConnectError::new(ConnectErrorKind::NotFound, format!("there is no stream `{}`", request.stream));
+        return Err(error.help(format!("`subak discover {}` lists the collections of {}", server.name, server.place)));
+    }
+    let is_snapshot = match server.read_concern {
+        ReadConcern::Snapshot => true,
+        ReadConcern::Unsaid => can_snapshot,
+        ReadConcern::Majority | ReadConcern::Local => false,
+    };
+    let mut session = server.client.start_session().snapshot(is_snapshot).await.map_err(|error| failed(&message, &error))?;
+    let compares_bytes = condition.is_none();
+    let bounds = request.cursor.as_ref().and_then(|bound| filter::filter(bound, compares_bytes));
+    let whole = match (condition, bounds) {
+        (Some(condition), Some(bounds)) => doc! { "$and": [condition, bounds] },
+        (one, other) => one.or(other).unwrap_or_default(),
+    };
+    let collection = database.collection::<RawDocumentBuf>(&request.stream);
+    let mut find = collection.find(whole).no_cursor_timeout(false);
+    if compares_bytes && request.cursor.is_some() {
+        find = find.collation(Collation::builder().locale("simple".to_owned()).build());
+    }
+    if let Some(limit) = limit {
+        find = find.limit(limit);
+    }
+    if server.read_concern == ReadConcern::Majority {
+        find = find.read_concern(Level::majority());
+    }
+    let mut cursor = find.session(&mut session).await.map_err(|error| failed(&message, &error))?;
+    let mut spool = Spool::new(server);
+    while cursor.advance(&mut session).await.map_err(|error| failed(&message, &error))? {
+        spool.take(cursor.current())?;
+    }
+    Ok(spool)
+}
+
+/// The columns where there are no documents: those that are declared.
+fn empty_batch(request: &ReadRequest) -> Batch {
+    let declared = request.columns.iter().map(|(name, data_type)| ArrowField::new(name, convert::arrow_type(*data_type), true));
+    let metadata = HashMap::from([(OPEN_SCHEMA.to_owned(), "true".to_owned())]);
+    let schema = Schema::new_with_metadata(declared.collect::<Vec<_>>(), metadata);
+    Batch::new(RecordBatch::new_empty(Arc::new(schema)))
+}
+
+async fn read_stream(server: Server, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
+    let Spool { file, shapes, count } = fetch(&server, &request).await?;
+    for warning in shapes.warnings(&request.columns) {
+        producer.send_async(SourceItem::Warning(warning)).await?;
+    }
+    if count == 0 {
+        producer.send_async(SourceItem::Batch(empty_batch(&request))).await?;
+        return Ok(());
+    }
+    let shaped = shapes.finish(&request.columns);
+    let mut file = file.into_inner().map_err(|error| spool_failed(error.into_error()))?;
+    file.rewind().map_err(spool_failed)?;
+    let mut reader = BufReader::with_capacity(BUFFER_LENGTH, file);
+    let mut tracker = request.cursor.clone().map(Tracker::new);
+    let mut send = |mut batch: Batch| -> Result<SourceItem, ConnectError> {
+        if let Some(tracker) = &mut tracker {
+            tracker.keep(&mut batch, &request.columns)?;
+        }
+        Ok(SourceItem::Batch(batch))
+    };
+    let (mut rows, mut bytes, mut number) = (Rows::new(&shaped), Vec::new(), 0);
+    let mut rejects: Vec<Reject> = Vec::new();
+    while next_document(&mut reader, &mut bytes).map_err(spool_failed)? {
+        number += 1;
+        let document = RawDocument::from_bytes(&bytes).map_err(|error| values::broken(&error));
+        match document.and_then(record_of) {
+            Ok(record) => rows.push(&record, number),
+            Err(reason) => {
+                let shown = RawDocument::from_bytes(&bytes).map_or_else(|_| String::new(), |document| format!("{document:?}"));
+                let row = serde_json::Value::from(shown).to_string();
+                rejects.push(Reject { reason, line: Some(number), row, ..Reject::default() });
+            }
+        }
+        if rejects.len() >= REJECT_COUNT_MAX {
+            producer.send_async(SourceItem::Rejected(std::mem::take(&mut rejects))).await?;
+        }
+        if rows.is_full() {
+            producer.send_async(send(rows.take()?)?).await?;
+        }
+    }
+    // A schema is sent even when every document was refused.
+    producer.send_async(send(rows.take()?)?).await?;
+    if !rejects.is_empty() {
+        producer.send_async(SourceItem::Rejected(rejects)).await?;
+    }
+    for item in tracker.into_iter().flat_map(Tracker::items) {
+        producer.send_async(item).await?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Source for Server {
+    /// Lists the collections and views of the database. Documents have no declared columns, so none are named.
+    async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectError> {
+        let names = self.database().list_collection_names().await.map_err(|error| failed("cannot list collections", &error))?;
+        let mut streams: Vec<StreamInfo> = names
+            .into_iter()
+            .filter(|name| !name.starts_with("system."))
+            .map(|name| StreamInfo { name, columns: Vec::new(), primary_key: vec!["_id".to_owned()] })
+            .collect();
+        streams.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(streams)
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
+        let server = self.clone();
+        blocking::produce_async(move |producer| read_stream(server, request, producer))
+    }
+
+    async fn probe(&self) -> Result<(), ConnectError> {
+        self.ping().await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Bson, DateTime};
+    use futures::StreamExt;
+    use subak_connect::{ConnectionConfig, CursorBound, OpenRequest, conformance};
+    use subak_domain::{Cursor, DataType};
+    use subak_testkit::MongoDouble;
+
+    use super::*;
+
+    async fn server(double: &MongoDouble, temporary: &std::path::Path) -> Server {
+        let mut config = ConnectionConfig::default();
+        config.values.insert("uri".to_owned(), double.uri());
+        config.values.insert("database".to_owned(), "shop".to_owned());
+        let request =
+            OpenRequest { name: "shop".to_owned(), config, temporary: temporary.to_path_buf(), ..OpenRequest::default() };
+        Server::new(&request).await.expect("a configuration")
+    }
+
+    fn cursor(value: &str, data_type: DataType) -> Cursor {
+        Cursor { column: "v".into(), value: value.into(), data_type }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn conforms() {
+        let double = MongoDouble::start();
+        let folder = tempfile::tempdir().expect("a folder");
+        let documents = (0..50_000_i64).map(|id| doc! { "_id": id, "id": id, "note": "x" });
+        double.insert("shop", "src", documents.chain([doc! { "_id": 50_000_i64, "id": 49_999_i64, "note": "tie" }]));
+        double.insert("shop", "system.views", [doc! { "_id": 1 }]);
+        double.insert("shop", "a", [doc! { "_id": 1 }]);
+        let server = server(&double, folder.path()).await;
+        let highest = Cursor { column: "id".into(), value: "49999".into(), data_type: DataType::BigInt };
+        let request = ReadRequest { stream: "src".into(), ..ReadRequest::default() };
+        conformance::source(&server, request, &highest, 2).await;
+        let names: Vec<String> = server.discover().await.expect("streams").into_iter().map(|stream| stream.name).collect();
+        assert_eq!(names, ["a", "src"]);
+    }
+
+    /// The `_id`s that arrive, and how many documents the server sent for them.
+    async fn ids(server: &Server, double: &MongoDouble, bound: CursorBound, declared: Option<DataType>) -> (Vec<String>, usize) {
+        let columns = declared.map(|declared| (bound.column.clone(), declared)).into_iter().collect();
+        let request = ReadRequest { stream: "mixed".into(), columns, cursor: Some(bound), ..ReadRequest::default() };
+        double.commands();
+        let filter = |command: &Document| command.get_document("filter").ok().filter(|_| command.contains_key("find")).cloned();
+        let mut items = server.read(request);
+        let mut ids = Vec::new();
+        while let Some(item) = items.next().await {
+            if let SourceItem::Batch(batch) = item.expect("an item") {
+                let column = batch.records.column_by_name("_id").cloned();
+                ids.extend(column.iter().flat_map(|array| (0..array.len()).map(|row| convert::text_at(array, row))));
+            }
+        }
+        ids.sort();
+        let filters: Vec<Document> = double.commands().iter().filter_map(filter).collect();
+        let collection = server.database().collection::<Document>("mixed");
+        let mut sent = collection.find(filters[0].clone()).await.expect("documents");
+        let mut count = 0;
+        while sent.advance().await.expect("documents") {
+            count += 1;
+        }
+        (ids, count)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn bounds_are_tested_by_the_server_and_lose_no_other_type() {
+        let double = MongoDouble::start();
+        let folder = tempfile::tempdir().expect("a folder");
+        let day = |day: i64| Bson::DateTime(DateTime::from_millis(day * 86_400_000));
+        double.insert("shop", "mixed", (0..100_i64).map(|n| doc! { "_id": format!("a{n:02}"), "v": day(n) }));
+        double.insert("shop", "mixed", [doc! { "_id": "null", "v": Bson::Null }, doc! { "_id": "missing" }]);
+        let server = server(&double, folder.path()).await;
+        let from = |value: &str, data_type| CursorBound::new("v", Some(cursor(value, data_type)));
+        let (found, sent) = ids(&server, &double, from("1970-04-09T00:00:00Z", DataType::Timestamp), None).await;
+        assert_eq!((found.join(" "), sent), ("a98 a99 missing null".to_owned(), 5), "the server sends one day more");
+        let closed = CursorBound {
+            to: Some(cursor("1970-01-02T00:00:00Z", DataType::Timestamp)),
+            without_nulls: true,
+            ..from("1970-01-01T00:00:00Z", DataType::Timestamp)
+        };
+        let (found, sent) = ids(&server, &double, closed, None).await;
+        assert_eq!((found.join(" "), sent), ("a00".to_owned(), 6));
+        // Texts of dates stand in the order of time only when they are written so.
+        double.insert(
+            "shop",
+            "mixed",
+            [doc! { "_id": "b1", "v": "1970-04-09 10:00:00" }, doc! { "_id": "b2", "v": "1970-01-01 10:00:00" }],
+        );
+        let (found, sent) =
+            ids(&server, &double, from("1970-04-09T00:00:00", DataType::DateTime), Some(DataType::DateTime)).await;
+        assert_eq!((found.join(" "), sent), ("a98 a99 b1 missing null".to_owned(), 6));
+        double.insert("shop", "mixed", [doc! { "_id": "c1", "v": "09/04/1970" }, doc! { "_id": "c2", "v": 5 }]);
+        let (found, sent) =
+            ids(&server, &double, from("1970-04-09T00:00:00", DataType::DateTime), Some(DataType::DateTime)).await;
+        assert_eq!((found.join(" "), sent), ("a98 a99 b1 c1 c2 missing null".to_owned(), 8), "what is no time is looked at here");
+        // Identifiers.
+        let ids_from = CursorBound::new("_id", Some(Cursor { column: "_id".into(), ..cursor("b2", DataType::Text) }));
+        let (found, sent) = ids(&server, &double, ids_from, None).await;
+        assert_eq!((found.join(" "), sent), ("b2 c1 c2 missing null".to_owned(), 5));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn numbers_of_every_kind_are_bounded() {
+        let double = MongoDouble::start();
+        let folder = tempfile::tempdir().expect("a folder");
+        double.insert(
+            "shop",
+            "mixed",
+            [
+                doc! { "_id": "a", "v": 1_i32 },
+                doc! { "_id": "b", "v": 9_007_199_254_740_993_i64 },
+                doc! { "_id": "c", "v": 2_i32 },
+            ],
+        );
+        let server = server(&double, folder.path()).await;
+        let from = |value: &str, data_type| CursorBound::new("v", Some(cursor(value, data_type)));
+        assert_eq!(ids(&server, &double, from("9007199254740993", DataType::BigInt), None).await, (vec!["b".to_owned()], 1));
+        double.insert("shop", "mixed", [doc! { "_id": "d", "v": f64::NAN }, doc! { "_id": "e", "v": 0.5 }]);
+        let (found, sent) = ids(&server, &double, from("2", DataType::Double), Some(DataType::Double)).await;
+        assert_eq!((found.join(" "), sent), ("b c d".to_owned(), 3), "what is no number is above every number");
+    }
+}
