@@ -6,7 +6,7 @@ use std::path::Path;
 use subak_connectors::CONNECTORS;
 use subak_diag::codes;
 use subak_project::keys::{self, Key, Shape};
-use subak_project::{ConnectorInfo, Writes};
+use subak_project::{ConnectorInfo, Field, FieldKind, Writes};
 
 macro_rules! put {
     ($page:expr, $($part:tt)*) => {
@@ -127,12 +127,20 @@ fn connectors() -> String {
                 continue;
             }
             put!(page, "\n{title}:\n\n| key | required | meaning |\n|---|---|---|\n");
-            for field in fields {
-                put!(page, "| `{}` | {} | {} |\n", field.name, yes(field.is_required), field.doc.replace('|', "\\|"));
-            }
+            rows_of(fields, "", &mut page);
         }
     }
     page
+}
+
+fn rows_of(fields: &[Field], prefix: &str, page: &mut String) {
+    for field in fields {
+        let is_required = if field.is_required { "yes" } else { "no" };
+        put!(page, "| `{prefix}{}` | {is_required} | {} |\n", field.name, field.doc.replace('|', "\\|"));
+        if let FieldKind::Map(inner) = field.kind {
+            rows_of(inner, &format!("{prefix}{}.", field.name), page);
+        }
+    }
 }
 
 fn project_files() -> String {

@@ -45,6 +45,8 @@ pub struct OpenRequest {
     pub config: ConnectionConfig,
     /// Folder for temporary files of this project; exists.
     pub temporary: PathBuf,
+    /// Folder for small files of connections that outlive a run, such as a token that replaced another one; may not exist yet.
+    pub state: PathBuf,
     /// Whether nothing will be written. An embedded database is then opened so that other readers can share it.
     pub is_read_only: bool,
 }

@@ -2,7 +2,7 @@
 //!
 //! Deliberately not here: runs, retries, projects. A connector sees the seams of `subak-connect` and its own driver.
 
-#[cfg(any(feature = "clickhouse", feature = "files", feature = "mongodb", feature = "mysql"))]
+#[cfg(any(feature = "clickhouse", feature = "files", feature = "http", feature = "mongodb", feature = "mysql"))]
 mod builder;
 #[cfg(feature = "clickhouse")]
 pub mod clickhouse;
@@ -10,6 +10,8 @@ pub mod clickhouse;
 pub mod duckdb;
 #[cfg(feature = "files")]
 pub mod files;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 #[cfg(feature = "mysql")]
@@ -17,8 +19,10 @@ pub mod mysql;
 mod plain;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg(any(feature = "files", feature = "mongodb"))]
+#[cfg(any(feature = "files", feature = "http", feature = "mongodb"))]
 mod records;
+#[cfg(any(feature = "http", feature = "mongodb"))]
+mod spool;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -43,6 +47,8 @@ pub static CONNECTORS: Registry = &[
     &duckdb::DuckDb,
     #[cfg(feature = "files")]
     &files::Files,
+    #[cfg(feature = "http")]
+    &http::Http,
     #[cfg(feature = "mongodb")]
     &mongodb::MongoDb,
     #[cfg(feature = "mysql")]

@@ -3,6 +3,9 @@
 //!
 //! Each column gets the narrowest type that holds every value exactly; values of several types become text, and a person is told.
 
+#[cfg(any(feature = "files", feature = "http"))]
+pub(crate) mod json;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ pub struct ConfigSchema {
 }
 
 /// One key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
     /// The key.
     pub name: &'static str,
@@ -37,4 +37,20 @@ pub enum FieldKind {
     Secret,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// A mapping with these keys. A value in it goes by both names with a point between them: `auth.type`.
+    Map(&'static [Field]),
+    /// A mapping from free names to texts, which go by both names as well: `headers.Accept`.
+    Texts,
+}
+
+/// The field that the value of this name belongs to; names inside mappings are `outer.inner`.
+pub fn find_field<'f>(fields: &'f [Field], name: &str) -> Option<&'f Field> {
+    let (outer, inner) = name.split_once('.').map_or((name, None), |(outer, inner)| (outer, Some(inner)));
+    let field = fields.iter().find(|field| field.name == outer)?;
+    match (field.kind, inner) {
+        (FieldKind::Map(fields), Some(inner)) => find_field(fields, inner),
+        (FieldKind::Texts, Some(_)) => Some(field),
+        (_, None) => Some(field),
+        _ => None,
+    }
 }

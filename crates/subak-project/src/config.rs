@@ -253,18 +253,61 @@ fn connection(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Co
     let fields = Fields::of(node, &keys, &["type"], &format!("connection `{name}`"), context)?;
     let mut values = BTreeMap::new();
     for field in connector.config.connection {
-        if let Some(node) = fields.get(field.name)
-            && let Some(template) = value(node, field, settings, context)
-        {
-            values.insert(field.name.to_owned(), template);
+        if let Some(node) = fields.get(field.name) {
+            each_value(node, field, "", context, &mut |name, node, template, context| {
+                warn_of_missing(&template, node, settings, context);
+                values.insert(name, template);
+            });
         }
     }
     Some(ConnectionDeclaration { kind: kind.to_owned(), values, span: context.place(&node.span) })
 }
 
-/// One value of a connection. A variable without a value is only a warning here: the connection may never be opened.
-fn value(node: &Node, field: &Field, settings: &Settings<'_>, context: &mut Context<'_>) -> Option<Template> {
-    let template = template(node, field, context)?;
+/// What takes the values of a field: its whole name, its place, what it is.
+type TakeValue<'t> = dyn FnMut(String, &Node, Template, &mut Context<'_>) + 't;
+
+/// Hands over the value of a field, or each value of a mapping under its whole name.
+pub(crate) fn each_value(node: &Node, field: &Field, prefix: &str, context: &mut Context<'_>, take: &mut TakeValue<'_>) {
+    let name = format!("{prefix}{}", field.name);
+    match field.kind {
+        FieldKind::Map(inner) => {
+            let keys: Vec<keys::Key> = inner
+                .iter()
+                .map(|field| keys::Key {
+                    name: field.name,
+                    shape: keys::Shape::Text,
+                    is_required: field.is_required,
+                    doc: field.doc,
+                })
+                .collect();
+            let Some(fields) = Fields::of(node, &keys, &[], &format!("`{name}`"), context) else { return };
+            for field in inner {
+                if let Some(node) = fields.get(field.name) {
+                    each_value(node, field, &format!("{name}."), context, take);
+                }
+            }
+        }
+        FieldKind::Texts => {
+            let Value::Map(entries) = &node.value else {
+                return context.wrong_shape(node, &format!("`{name}`"), "a mapping");
+            };
+            for (key, node) in entries {
+                let name = format!("{name}.{}", key.text);
+                if let Some(template) = text_template(node, &name, context) {
+                    take(name, node, template, context);
+                }
+            }
+        }
+        _ => {
+            if let Some(template) = template(node, field, context) {
+                take(name, node, template, context);
+            }
+        }
+    }
+}
+
+/// A variable without a value is only a warning here: the connection may never be opened.
+fn warn_of_missing(template: &Template, node: &Node, settings: &Settings<'_>, context: &mut Context<'_>) {
     for part in template.parts() {
         if let Part::Variable { name, default: None } = part
             && settings.environment.get(name).is_none_or(String::is_empty)
@@ -273,11 +316,10 @@ fn value(node: &Node, field: &Field, settings: &Settings<'_>, context: &mut Cont
             context.report(problem.help(format!("set it, or give a default: `${{{name}:-default}}`")), &node.span, "");
         }
     }
-    Some(template)
 }
 
 /// A value with references, checked as far as it can be without resolving it.
-pub(crate) fn template(node: &Node, field: &Field, context: &mut Context<'_>) -> Option<Template> {
+fn template(node: &Node, field: &Field, context: &mut Context<'_>) -> Option<Template> {
     let template = text_template(node, field.name, context)?;
     if let Some(literal) = template.literal() {
         check_literal(literal, node, field, context);

@@ -340,11 +340,12 @@ impl StreamReader<'_> {
         declaration.history = shaping::history(fields, context).unwrap_or_else(|| declaration.history.clone());
         declaration.layout = shaping::layout(fields, context).unwrap_or_else(|| declaration.layout.clone());
         for option in self.options {
-            if let Some(node) = fields.get(option.name)
-                && let Some(template) = crate::config::template(node, option, context)
-                && let Some(value) = self.resolve(&template, node, context)
-            {
-                declaration.options.insert(option.name.to_owned(), value);
+            if let Some(node) = fields.get(option.name) {
+                crate::config::each_value(node, option, "", context, &mut |name, node, template, context| {
+                    if let Some(value) = self.resolve(&template, node, context) {
+                        declaration.options.insert(name, value);
+                    }
+                });
             }
         }
     }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use subak_diag::{Diagnostic, Sources};
 pub use subak_domain::Writes;
 use subak_domain::config::ConfigSchema;
+pub use subak_domain::config::{Field, FieldKind};
 use subak_domain::{AssetGraph, AssetKey};
 
 pub use config::{Config, ConnectionDeclaration};

@@ -105,6 +105,8 @@ fn field(field: &Field) -> Value {
         FieldKind::Integer => json!({ "type": ["integer", "string"] }),
         FieldKind::Boolean => json!({ "type": ["boolean", "string"] }),
         FieldKind::Word(words) => json!({ "enum": words }),
+        FieldKind::Map(inner) => mapping(&[], &inner.iter().collect::<Vec<_>>(), &[]),
+        FieldKind::Texts => json!({ "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } }),
     };
     if let Some(map) = schema.as_object_mut() {
         map.insert("description".into(), field.doc.into());

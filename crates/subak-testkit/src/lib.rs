@@ -1,6 +1,7 @@
 //! Development only: temporary projects, running the binary, filters that take what varies out of its output.
 
 mod clickhouse;
+mod http;
 mod mariadb;
 mod mongodb;
 mod postgres;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 pub use clickhouse::{ClickHouse, ClickHouseVersion};
+pub use http::{HttpDouble, HttpReply, HttpRequest};
 pub use mariadb::{MariaDb, PASSWORD as MARIADB_PASSWORD, USER as MARIADB_USER};
 pub use mongodb::MongoDouble;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres, USER as POSTGRES_USER};

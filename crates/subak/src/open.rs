@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use subak_connect::connector::find;
 use subak_connect::{ConnectError, ConnectErrorKind, Connection, ConnectionConfig, FieldKind, OpenRequest, RowPrograms};
 use subak_connectors::{CONNECTORS, DuckDbPrograms};
+use subak_domain::config::find_field;
 use subak_domain::{ConnectionName, Secret};
 use subak_engine::Connections;
 use subak_project::{Config, PROJECT_FILES, Unresolved};
@@ -48,34 +49,39 @@ impl ProjectConnections {
     fn request(&self, name: &ConnectionName) -> Result<(&'static str, OpenRequest), ConnectError> {
         let wrong = |message: String| ConnectError::new(ConnectErrorKind::Config, message);
         let temporary = self.root.join(STATE_FOLDER).join("tmp");
+        let state = self.root.join(STATE_FOLDER).join("connections");
         let mut config = ConnectionConfig::default();
         if name.as_str() == PROJECT_FILES {
             config.values.insert("path".into(), self.root.display().to_string());
-            return Ok(("files", OpenRequest { name: "the project's files".into(), config, temporary, is_read_only: true }));
+            return Ok((
+                "files",
+                OpenRequest { name: "the project's files".into(), config, temporary, state, is_read_only: true },
+            ));
         }
         let declaration = self.config.connections.get(name).ok_or_else(|| wrong(format!("there is no connection `{name}`")))?;
         let connector =
             find(CONNECTORS, &declaration.kind).ok_or_else(|| wrong(format!("there is no connector `{}`", declaration.kind)))?;
-        for field in connector.config().connection {
-            let Some(template) = declaration.values.get(field.name) else { continue };
+        let fields = connector.config().connection;
+        for (key, template) in &declaration.values {
+            let Some(field) = find_field(fields, key) else { continue };
             let variable = |name: &str| self.settings.variables.get(name).cloned();
             let secret = |name: &str| self.secret(name);
-            let value = template.resolve(variable, secret).map_err(|error| unresolved(name, field.name, &error))?;
+            let value = template.resolve(variable, secret).map_err(|error| unresolved(name, key, &error))?;
             if template.has_secret() {
                 self.redactor.add(&value);
             }
             if field.kind == FieldKind::Secret {
-                config.secrets.insert(field.name.into(), Secret::new(value));
+                config.secrets.insert(key.clone(), Secret::new(value));
             } else if field.kind == FieldKind::Path {
-                config.values.insert(field.name.into(), self.root.join(value).display().to_string());
+                config.values.insert(key.clone(), self.root.join(value).display().to_string());
             } else {
-                config.values.insert(field.name.into(), value);
+                config.values.insert(key.clone(), value);
             }
         }
         if connector.kind() == "files" && config.get("path").is_none() {
             config.values.insert("path".into(), self.root.display().to_string());
         }
-        Ok((connector.kind(), OpenRequest { name: name.to_string(), config, temporary, is_read_only: self.is_read_only }))
+        Ok((connector.kind(), OpenRequest { name: name.to_string(), config, temporary, state, is_read_only: self.is_read_only }))
     }
 
     /// The environment first, then a file below `.subak/secrets/` that only its owner can read.

@@ -145,7 +145,7 @@ fn ingest(mode: WriteMode, has_cursor: bool) -> Ingest {
 async fn database() -> Arc<dyn Connection> {
     let mut config = ConnectionConfig::default();
     config.values.insert("path".into(), ":memory:".into());
-    let request = OpenRequest { name: "w".into(), config, temporary: PathBuf::from("."), is_read_only: false };
+    let request = OpenRequest { name: "w".into(), config, temporary: PathBuf::from("."), ..OpenRequest::default() };
     find(CONNECTORS, "duckdb").expect("duckdb").open(request).await.expect("open")
 }
 

@@ -183,7 +183,8 @@ mod tests {
     fn database(folder: &std::path::Path) -> Database {
         let mut config = ConnectionConfig::default();
         config.values.insert("path".into(), folder.join("w.duckdb").display().to_string());
-        Database::open(&OpenRequest { name: "w".into(), config, temporary: folder.into(), is_read_only: false }).expect("open")
+        Database::open(&OpenRequest { name: "w".into(), config, temporary: folder.into(), ..OpenRequest::default() })
+            .expect("open")
     }
 
     #[tokio::test]

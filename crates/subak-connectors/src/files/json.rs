@@ -3,13 +3,12 @@
 //!
 //! Without declared types the types follow from *all* rows, so files are read twice: once to see, once to load.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::BufRead;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use subak_connect::blocking::Stopped;
 use subak_connect::{ConnectError, ReadRequest, Reject};
@@ -17,23 +16,11 @@ use subak_connect::{ConnectError, ReadRequest, Reject};
 use super::input::Input;
 use super::options::{Format, Options};
 use super::{Output, debezium};
-use crate::records::{Record, Rows, Shapes, Value, to_json};
-
-/// Levels of lists and objects inside one value.
-const DEPTH_MAX: usize = 500;
+use crate::records::json::{Found, is_blank, parse};
+use crate::records::{Rows, Shapes, to_json};
 
 /// Bytes in one record.
 const RECORD_LENGTH_MAX: usize = 256 * 1024 * 1024;
-
-/// What one place of a file holds.
-pub(super) enum Found<'a> {
-    /// A record, and a key that it has twice; the last value counts.
-    Record(Record<'a>, Option<String>),
-    Refused {
-        reason: String,
-        raw: &'a str,
-    },
-}
 
 /// Takes what is found: with the line, or in a document the number of the record, from 1.
 type Take<'t> = dyn FnMut(Found<'_>, u64) -> Result<(), Stopped> + 't;
@@ -149,10 +136,6 @@ fn skip_blank(text: &mut dyn BufRead) -> std::io::Result<Option<(u8, usize)>> {
     }
 }
 
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
-
 fn each_line(input: &Input, text: &mut dyn BufRead, take: &mut Take<'_>) -> Result<(), Stopped> {
     let (mut line, mut number) = (Vec::new(), 0_u64);
     loop {
@@ -177,125 +160,6 @@ fn each_line(input: &Input, text: &mut dyn BufRead, take: &mut Take<'_>) -> Resu
                 take(Found::Refused { reason, raw: &shown }, number)?;
             }
         }
-    }
-}
-
-/// Takes one record apart.
-fn parse(text: &str) -> Found<'_> {
-    let refused = |reason: String| Found::Refused { reason, raw: text };
-    let what = match text.trim_start().as_bytes().first() {
-        Some(b'{') => None,
-        Some(b'[') => Some("a list"),
-        Some(b'"') => Some("a text"),
-        Some(b't' | b'f') => Some("a boolean"),
-        Some(b'n') => Some("null"),
-        Some(b'-' | b'0'..=b'9') => Some("a number"),
-        _ => None,
-    };
-    if let Some(what) = what
-        && serde_json::from_str::<IgnoredAny>(text).is_ok()
-    {
-        return refused(format!("a record must be an object, and this is {what}"));
-    }
-    let raw: RawRecord<'_> = match serde_json::from_str(text) {
-        Ok(raw) => raw,
-        Err(error) if error.is_eof() => return refused("the record ends too early; this is not complete JSON".to_owned()),
-        Err(error) => return refused(format!("this is not one JSON object: {error}")),
-    };
-    let mut record = Record::with_capacity(raw.0.len());
-    let mut twice = None;
-    for (key, value) in raw.0 {
-        let value = match value_of(value.get()) {
-            Ok(value) => value,
-            Err(reason) => return refused(format!("the value of `{key}` {reason}")),
-        };
-        match record.iter().position(|(known, _)| *known == key) {
-            Some(at) => {
-                record[at].1 = value;
-                twice.get_or_insert(key);
-            }
-            None => record.push((Cow::Owned(key), value)),
-        }
-    }
-    Found::Record(record, twice)
-}
-
-/// What a value is. `Err` says what is wrong with it.
-pub(super) fn value_of(raw: &str) -> Result<Value<'_>, String> {
-    Ok(match raw.as_bytes().first() {
-        Some(b'n') => Value::Null,
-        Some(b't') => Value::Boolean(true),
-        Some(b'f') => Value::Boolean(false),
-        Some(b'"') => {
-            let inner = &raw[1..raw.len() - 1];
-            if inner.contains('\\') {
-                Value::Text(Cow::Owned(serde_json::from_str(raw).map_err(|error| format!("is no text: {error}"))?))
-            } else {
-                Value::Text(Cow::Borrowed(inner))
-            }
-        }
-        Some(b'[' | b'{') => Value::Nested(Cow::Owned(compact(raw)?)),
-        _ => Value::Number(Cow::Borrowed(raw)),
-    })
-}
-
-/// The JSON without blanks between its parts; nothing else changes.
-fn compact(raw: &str) -> Result<String, String> {
-    let mut result = String::with_capacity(raw.len());
-    let (mut depth, mut start, mut at) = (0_usize, 0, 0);
-    let bytes = raw.as_bytes();
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => {
-                at += 1;
-                while bytes[at] != b'"' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
-                }
-            }
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > DEPTH_MAX {
-                    return Err(format!("is nested deeper than {DEPTH_MAX} levels"));
-                }
-            }
-            b']' | b'}' => depth -= 1,
-            byte if is_blank(byte) => {
-                result.push_str(&raw[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    result.push_str(&raw[start..]);
-    if result.contains("\\u") {
-        serde_json::from_str::<serde_json::Value>(&result).map_err(|error| format!("is no JSON: {error}"))?;
-    }
-    Ok(result)
-}
-
-/// The keys and values of an object, as they stand there.
-struct RawRecord<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for RawRecord<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Vec<(String, &'de RawValue)>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry::<String, &RawValue>()? {
-                    fields.push(field);
-                }
-                Ok(fields)
-            }
-        }
-        deserializer.deserialize_map(Fields).map(RawRecord)
     }
 }
 

@@ -4,29 +4,18 @@
 //! memory while it is little and in a temporary file when it is more, and then taken apart.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
-use std::sync::Arc;
 
-use arrow::datatypes::{Field as ArrowField, Schema};
-use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use bson::raw::{RawDocument, RawDocumentBuf};
 use bson::{Document, doc};
 use futures::stream::BoxStream;
 use mongodb::options::{Collation, ReadConcern as Level};
-use subak_connect::batch::OPEN_SCHEMA;
-use subak_connect::blocking::{Producer, Stopped};
-use subak_connect::cursor::Tracker;
-use subak_connect::{
-    Batch, ConnectError, ConnectErrorKind, Field, FieldKind, ReadRequest, Reject, Source, SourceItem, StreamInfo, blocking,
-    convert,
-};
-use tempfile::SpooledTempFile;
+use subak_connect::{ConnectError, ConnectErrorKind, Field, FieldKind, ReadRequest, Source, SourceItem, StreamInfo, blocking};
 
 use super::error::failed;
 use super::{ReadConcern, Server, field, filter, values};
-use crate::records::{Record, Rows, Shapes};
+use crate::records::Record;
+use crate::spool::{Refused, Spool};
 
 /// The keys that a stream knows.
 pub(super) const FIELDS: &[Field] = &[
@@ -44,46 +33,18 @@ pub(super) const FIELDS: &[Field] = &[
     ),
 ];
 
-/// Bytes of documents that are kept in memory; more go to a temporary file.
-const MEMORY_MAX: usize = 32 * 1024 * 1024;
-
-/// Bytes that are read from the temporary file at a time.
-const BUFFER_LENGTH: usize = 1024 * 1024;
-
-/// Rejects that wait to be sent.
-const REJECT_COUNT_MAX: usize = 1000;
-
-/// Documents as they came, and what their fields are.
-struct Spool {
-    file: BufWriter<SpooledTempFile>,
-    shapes: Shapes,
-    count: u64,
-}
-
-fn spool_failed(error: io::Error) -> ConnectError {
-    ConnectError::io(ConnectErrorKind::Resource, "cannot keep documents in a temporary file", error)
-}
-
-impl Spool {
-    fn new(server: &Server) -> Self {
-        let file = tempfile::spooled_tempfile_in(MEMORY_MAX, &*server.temporary);
-        Self { file: BufWriter::with_capacity(BUFFER_LENGTH, file), shapes: Shapes::default(), count: 0 }
+/// Takes notice of a document and keeps it.
+fn take(spool: &mut Spool, document: &RawDocument) -> Result<(), ConnectError> {
+    spool.shapes.begin_record();
+    for (at, element) in document.iter_elements().enumerate() {
+        // What is broken is refused when it is taken apart.
+        let Ok(element) = element else { break };
+        let Ok((kind, is_misfit)) = element.value().map_err(|_| String::new()).and_then(|value| values::kind_of(&value)) else {
+            break;
+        };
+        spool.shapes.note(at, element.key().as_str(), kind, is_misfit);
     }
-
-    fn take(&mut self, document: &RawDocument) -> Result<(), ConnectError> {
-        self.count += 1;
-        self.shapes.begin_record();
-        for (at, element) in document.iter_elements().enumerate() {
-            // What is broken is refused when it is taken apart.
-            let Ok(element) = element else { break };
-            let Ok((kind, is_misfit)) = element.value().map_err(|_| String::new()).and_then(|value| values::kind_of(&value))
-            else {
-                break;
-            };
-            self.shapes.note(at, element.key().as_str(), kind, is_misfit);
-        }
-        self.file.write_all(document.as_bytes()).map_err(spool_failed)
-    }
+    spool.keep(document.as_bytes())
 }
 
 /// A document as a record.
@@ -98,20 +59,13 @@ fn record_of(document: &RawDocument) -> Result<Record<'_>, String> {
     Ok(record)
 }
 
-/// The next document of a spool; `None` at its end.
-fn next_document(reader: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
-    let mut length = [0; 4];
-    match reader.read_exact(&mut length) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-        result => result?,
-    }
-    // Every document begins with its length, which counts itself.
-    let whole = usize::try_from(u32::from_le_bytes(length)).unwrap_or(0).max(4);
-    bytes.clear();
-    bytes.extend_from_slice(&length);
-    bytes.resize(whole, 0);
-    reader.read_exact(&mut bytes[4..])?;
-    Ok(true)
+/// The record of what was kept; else what is wrong with it, and how it can be shown.
+fn decode(bytes: &[u8]) -> Result<Record<'_>, Refused> {
+    let document = RawDocument::from_bytes(bytes).map_err(|error| values::broken(&error));
+    document.and_then(record_of).map_err(|reason| {
+        let shown = RawDocument::from_bytes(bytes).map_or_else(|_| String::new(), |document| format!("{document:?}"));
+        Refused { reason, row: serde_json::Value::from(shown).to_string() }
+    })
 }
 
 /// The stream's own options.
@@ -174,70 +128,11 @@ async fn fetch(server: &Server, request: &ReadRequest) -> Result<Spool, ConnectE
         find = find.read_concern(Level::majority());
     }
     let mut cursor = find.session(&mut session).await.map_err(|error| failed(&message, &error))?;
-    let mut spool = Spool::new(server);
+    let mut spool = Spool::new(&server.temporary);
     while cursor.advance(&mut session).await.map_err(|error| failed(&message, &error))? {
-        spool.take(cursor.current())?;
+        take(&mut spool, cursor.current())?;
     }
     Ok(spool)
-}
-
-/// The columns where there are no documents: those that are declared.
-fn empty_batch(request: &ReadRequest) -> Batch {
-    let declared = request.columns.iter().map(|(name, data_type)| ArrowField::new(name, convert::arrow_type(*data_type), true));
-    let metadata = HashMap::from([(OPEN_SCHEMA.to_owned(), "true".to_owned())]);
-    let schema = Schema::new_with_metadata(declared.collect::<Vec<_>>(), metadata);
-    Batch::new(RecordBatch::new_empty(Arc::new(schema)))
-}
-
-async fn read_stream(server: Server, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
-    let Spool { file, shapes, count } = fetch(&server, &request).await?;
-    for warning in shapes.warnings(&request.columns) {
-        producer.send_async(SourceItem::Warning(warning)).await?;
-    }
-    if count == 0 {
-        producer.send_async(SourceItem::Batch(empty_batch(&request))).await?;
-        return Ok(());
-    }
-    let shaped = shapes.finish(&request.columns);
-    let mut file = file.into_inner().map_err(|error| spool_failed(error.into_error()))?;
-    file.rewind().map_err(spool_failed)?;
-    let mut reader = BufReader::with_capacity(BUFFER_LENGTH, file);
-    let mut tracker = request.cursor.clone().map(Tracker::new);
-    let mut send = |mut batch: Batch| -> Result<SourceItem, ConnectError> {
-        if let Some(tracker) = &mut tracker {
-            tracker.keep(&mut batch, &request.columns)?;
-        }
-        Ok(SourceItem::Batch(batch))
-    };
-    let (mut rows, mut bytes, mut number) = (Rows::new(&shaped), Vec::new(), 0);
-    let mut rejects: Vec<Reject> = Vec::new();
-    while next_document(&mut reader, &mut bytes).map_err(spool_failed)? {
-        number += 1;
-        let document = RawDocument::from_bytes(&bytes).map_err(|error| values::broken(&error));
-        match document.and_then(record_of) {
-            Ok(record) => rows.push(&record, number),
-            Err(reason) => {
-                let shown = RawDocument::from_bytes(&bytes).map_or_else(|_| String::new(), |document| format!("{document:?}"));
-                let row = serde_json::Value::from(shown).to_string();
-                rejects.push(Reject { reason, line: Some(number), row, ..Reject::default() });
-            }
-        }
-        if rejects.len() >= REJECT_COUNT_MAX {
-            producer.send_async(SourceItem::Rejected(std::mem::take(&mut rejects))).await?;
-        }
-        if rows.is_full() {
-            producer.send_async(send(rows.take()?)?).await?;
-        }
-    }
-    // A schema is sent even when every document was refused.
-    producer.send_async(send(rows.take()?)?).await?;
-    if !rejects.is_empty() {
-        producer.send_async(SourceItem::Rejected(rejects)).await?;
-    }
-    for item in tracker.into_iter().flat_map(Tracker::items) {
-        producer.send_async(item).await?;
-    }
-    Ok(())
 }
 
 #[async_trait]
@@ -256,7 +151,10 @@ impl Source for Server {
 
     fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
         let server = self.clone();
-        blocking::produce_async(move |producer| read_stream(server, request, producer))
+        blocking::produce_async(move |producer| async move {
+            let spool = fetch(&server, &request).await?;
+            spool.send(&request, &producer, decode).await
+        })
     }
 
     async fn probe(&self) -> Result<(), ConnectError> {
@@ -268,7 +166,7 @@ impl Source for Server {
 mod tests {
     use bson::{Bson, DateTime};
     use futures::StreamExt;
-    use subak_connect::{ConnectionConfig, CursorBound, OpenRequest, conformance};
+    use subak_connect::{ConnectionConfig, CursorBound, OpenRequest, conformance, convert};
     use subak_domain::{Cursor, DataType};
     use subak_testkit::MongoDouble;
 

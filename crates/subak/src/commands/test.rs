@@ -115,7 +115,7 @@ async fn run(project: &Project, test: &ProjectTest, now: &str) -> Result<Vec<Str
     let asset = project.graph.get(&test.asset).ok_or_else(missing)?;
     let mut config = ConnectionConfig::default();
     config.values.insert("path".into(), ":memory:".into());
-    let request = OpenRequest { name: "test".into(), config, temporary: PathBuf::from("."), is_read_only: false };
+    let request = OpenRequest { name: "test".into(), config, temporary: PathBuf::from("."), ..OpenRequest::default() };
     let connector = find(CONNECTORS, "duckdb").ok_or_else(missing)?;
     let database = connector.open(request).await.map_err(failed)?;
     give(&database, project, asset, test).await?;

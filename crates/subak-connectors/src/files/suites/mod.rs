@@ -80,8 +80,8 @@ fn read_json(bytes: &[u8]) -> Result<Vec<String>, String> {
     let options = Options::of(path);
     json::each_record(&input, &options, &ReadRequest::default(), &mut |found, _| {
         match found {
-            json::Found::Record(record, _) => records.push(crate::records::to_json(&record)),
-            json::Found::Refused { reason, .. } => {
+            crate::records::json::Found::Record(record, _) => records.push(crate::records::to_json(&record)),
+            crate::records::json::Found::Refused { reason, .. } => {
                 refused.get_or_insert(reason);
             }
         }
