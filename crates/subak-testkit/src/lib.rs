@@ -4,6 +4,7 @@ mod clickhouse;
 mod http;
 mod mariadb;
 mod mongodb;
+mod objects;
 mod postgres;
 mod server;
 mod table;
@@ -15,6 +16,7 @@ pub use clickhouse::{ClickHouse, ClickHouseVersion};
 pub use http::{HttpDouble, HttpReply, HttpRequest};
 pub use mariadb::{MariaDb, PASSWORD as MARIADB_PASSWORD, USER as MARIADB_USER};
 pub use mongodb::MongoDouble;
+pub use objects::Objects;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres, USER as POSTGRES_USER};
 pub use table::Table;
 

@@ -56,7 +56,18 @@ pub(crate) struct Input {
     /// The path for people.
     pub(super) name: Arc<str>,
     length: u64,
-    modified_at: Option<SystemTime>,
+    modified_at: Modified,
+    /// The key of an object that came from a store; its file is a copy, which nobody changes.
+    key: Option<Arc<str>>,
+}
+
+/// When a file was changed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Modified {
+    /// As the file system has it.
+    File(Option<SystemTime>),
+    /// As a store has it, in microseconds since 1970.
+    Object(i64),
 }
 
 impl Input {
@@ -67,13 +78,23 @@ impl Input {
             path: path.to_path_buf(),
             name: path.display().to_string().into(),
             length: metadata.len(),
-            modified_at: metadata.modified().ok(),
+            modified_at: Modified::File(metadata.modified().ok()),
+            key: None,
         })
+    }
+
+    /// An object that has not come yet.
+    pub(super) fn of_object(key: &str, name: Arc<str>, length: u64, modified_at: i64) -> Self {
+        Self { path: PathBuf::from(key), name, length, modified_at: Modified::Object(modified_at), key: Some(key.into()) }
     }
 
     /// When it was changed last, in microseconds since 1970.
     fn modified_micros(&self) -> i64 {
-        let since = self.modified_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let at = match self.modified_at {
+            Modified::Object(micros) => return micros,
+            Modified::File(at) => at,
+        };
+        let since = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         since.and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or(0)
     }
 
@@ -84,6 +105,9 @@ impl Input {
 
     /// The path below the connection's folder.
     pub(super) fn relative(&self, folder: &Path) -> String {
+        if let Some(key) = &self.key {
+            return key.to_string();
+        }
         self.path.strip_prefix(folder).unwrap_or(&self.path).display().to_string()
     }
 
@@ -105,6 +129,9 @@ impl Input {
 
     /// Fails when the file is not the one any more that was opened.
     pub(super) fn refuse_if_changed(&self) -> Result<(), ConnectError> {
+        if self.key.is_some() {
+            return Ok(());
+        }
         let message = format!("`{}` changed while it was read", self.name);
         let changed =
             ConnectError::new(ConnectErrorKind::Unavailable, message).help("run again when nothing writes the file any more");

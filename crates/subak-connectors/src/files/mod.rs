@@ -7,6 +7,7 @@ mod json;
 mod options;
 mod parquet;
 mod sheet;
+mod store;
 #[cfg(feature = "duckdb")]
 mod table;
 
@@ -28,6 +29,7 @@ use subak_domain::{Column, DataType, Writes};
 
 use self::input::Input;
 use self::options::{Format, Options};
+use self::store::{Object, Store};
 
 /// Files of loads that are under way begin with this.
 const STAGE_PREFIX: &str = ".__subak_stage_";
@@ -46,16 +48,18 @@ impl Connector for Files {
     }
 
     fn summary(&self) -> &'static str {
-        "Files on a local disk: reads CSV, JSON, NDJSON, Parquet, spreadsheets and Debezium events, plain, gzip, zstd or zip; writes tables as Parquet"
+        "Files on a local disk or in an object store: reads CSV, JSON, NDJSON, Parquet, spreadsheets and Debezium events, plain, gzip, zstd or zip; writes tables as Parquet"
     }
 
     fn config(&self) -> ConfigSchema {
-        const CONNECTION: &[Field] = &[Field {
+        const PATH: Field = Field {
             name: "path",
             kind: FieldKind::Path,
             is_required: false,
             doc: "The folder in which stream patterns start, and in which tables are written: `b.t` as `b/t.parquet`. By default the project's folder.",
-        }];
+        };
+        const STORE: [Field; 6] = store::FIELDS;
+        const CONNECTION: &[Field] = &[PATH, STORE[0], STORE[1], STORE[2], STORE[3], STORE[4], STORE[5]];
         ConfigSchema { connection: CONNECTION, stream: options::FIELDS }
     }
 
@@ -66,11 +70,12 @@ impl Connector for Files {
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
-        let root = PathBuf::from(request.config.get("path").unwrap_or("."));
+        let store = Store::open(&request)?;
+        let root = store.as_ref().map_or_else(|| request.config.get("path").unwrap_or("."), |store| &store.url);
         Ok(Arc::new(Folder {
-            root,
+            root: PathBuf::from(root),
+            store,
             name: request.name.as_str().into(),
-            #[cfg(feature = "duckdb")]
             temporary: request.temporary.into(),
         }))
     }
@@ -78,10 +83,12 @@ impl Connector for Files {
 
 #[derive(Debug, Clone)]
 struct Folder {
+    /// The folder, or the address of the store.
     root: PathBuf,
+    /// Where the files are, when that is no folder.
+    store: Option<Store>,
     name: Arc<str>,
     /// Where temporary files go.
-    #[cfg(feature = "duckdb")]
     temporary: Arc<Path>,
 }
 
@@ -104,6 +111,12 @@ impl Source for Folder {
         blocking::run(move || {
             folder.exists()?;
             let mut streams = Vec::new();
+            if let Some(store) = &folder.store {
+                // What the columns are would need the objects themselves.
+                let known = store.find("**/*")?.into_iter().filter(|object| Format::of(Path::new(&object.key)).is_some());
+                let stream = |object: Object| StreamInfo { name: object.key, columns: Vec::new(), primary_key: Vec::new() };
+                return Ok(known.map(stream).collect());
+            }
             for path in input::find(&folder.root, "**/*")? {
                 if Format::of(&path).is_none() || !path.is_file() {
                     continue;
@@ -129,13 +142,14 @@ impl Source for Folder {
     }
 
     async fn probe(&self) -> Result<(), ConnectError> {
-        self.exists()
+        let folder = self.clone();
+        blocking::run(move || folder.store.as_ref().map_or_else(|| folder.exists(), Store::probe)).await
     }
 }
 
 impl Folder {
     fn exists(&self) -> Result<(), ConnectError> {
-        if self.root.is_dir() {
+        if self.store.is_some() || self.root.is_dir() {
             return Ok(());
         }
         let message = format!("connection `{}`: the folder `{}` does not exist", self.name, self.root.display());
@@ -246,23 +260,66 @@ impl Output<'_> {
     }
 }
 
-/// The files of a stream that are to be read, and the marks of those where marks are wanted.
-fn wanted(
-    folder: &Folder,
-    paths: &[PathBuf],
-    request: &ReadRequest,
-    producer: &Producer<SourceItem>,
-) -> Result<(Vec<Input>, Vec<FileMark>), Stopped> {
+/// A file that a stream names: on the disk, or in a store.
+enum Named {
+    File(PathBuf),
+    Object(Object),
+}
+
+impl Named {
+    /// Its path, which says its format.
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Object(object) => Path::new(&object.key),
+        }
+    }
+}
+
+/// The files that a pattern names.
+fn find(folder: &Folder, pattern: &str) -> Result<Vec<Named>, ConnectError> {
+    if let Some(store) = &folder.store {
+        return Ok(store.find(pattern)?.into_iter().map(Named::Object).collect());
+    }
+    let mut paths = input::find(&folder.root, pattern)?;
+    paths.retain(|path| path.is_file());
+    Ok(paths.into_iter().map(Named::File).collect())
+}
+
+/// What is to be read of a stream.
+struct Wanted {
+    inputs: Vec<Input>,
+    /// The marks of the inputs, where marks are wanted.
+    marks: Vec<FileMark>,
+    /// Holds copies of objects as long as they are read.
+    _copies: Option<tempfile::TempDir>,
+}
+
+/// The files of a stream that are to be read.
+fn wanted(folder: &Folder, files: &[Named], request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<Wanted, Stopped> {
     let (mut inputs, mut marks) = (Vec::new(), Vec::new());
-    for path in paths {
-        let input = Input::open(path)?;
-        let Some(known) = &request.known_files else {
+    let failed = |error| ConnectError::io(ConnectErrorKind::Resource, "there is no temporary folder for objects", error);
+    let copies = folder
+        .store
+        .as_ref()
+        .map(|_| tempfile::Builder::new().prefix("objects_").tempdir_in(&folder.temporary).map_err(failed))
+        .transpose()?;
+    for file in files {
+        let (mut input, object) = match (file, &folder.store) {
+            (Named::Object(object), Some(store)) => (object.input(store), Some((object, store))),
+            (file, _) => (Input::open(file.path())?, None),
+        };
+        let known = request.known_files.as_ref();
+        if known.is_some_and(|known| known.files.iter().any(|mark| input.is_marked(mark, &folder.root))) {
+            continue;
+        }
+        if let (Some((object, store)), Some(copies)) = (object, &copies) {
+            input.path = store.fetch(object, copies.path())?;
+        }
+        let Some(known) = known else {
             inputs.push(input);
             continue;
         };
-        if known.files.iter().any(|mark| input.is_marked(mark, &folder.root)) {
-            continue;
-        }
         let mark = input.mark(&folder.root)?;
         input.refuse_if_changed()?;
         let twin = known.files.iter().chain(&marks).find(|other| other.hash == mark.hash);
@@ -282,24 +339,23 @@ fn wanted(
         marks.push(mark);
         inputs.push(input);
     }
-    Ok((inputs, marks))
+    Ok(Wanted { inputs, marks, _copies: copies })
 }
 
 fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
     folder.exists()?;
     let options = Options::parse(&request.stream, &request.options)?;
-    let mut paths = input::find(&folder.root, &options.pattern)?;
-    paths.retain(|path| path.is_file());
-    if paths.is_empty() && !options.may_be_empty {
+    let files = find(folder, &options.pattern)?;
+    if files.is_empty() && !options.may_be_empty {
         let message = format!("no file matches `{}` in `{}`", options.pattern, folder.root.display());
         let error = ConnectError::new(ConnectErrorKind::NoFiles, message);
         return Err(error.help("correct `path:`, deliver the file, or set `if_no_files: skip`").into());
     }
-    if paths.is_empty() {
+    if files.is_empty() {
         return Ok(());
     }
-    let format = format_of(&paths, &options)?;
-    let (inputs, marks) = wanted(folder, &paths, request, producer)?;
+    let format = format_of(&files, &options)?;
+    let Wanted { inputs, marks, _copies } = wanted(folder, &files, request, producer)?;
     let tracker = request.cursor.clone().map(Tracker::new);
     let mut output = Output {
         request,
@@ -341,9 +397,9 @@ fn read_stream(folder: &Folder, request: &ReadRequest, producer: &Producer<Sourc
 }
 
 /// The one format of the files of a stream; `None` when there are no files.
-fn format_of(paths: &[PathBuf], options: &Options) -> Result<Option<Format>, ConnectError> {
-    let mut found: Option<(Format, &PathBuf)> = None;
-    for path in paths {
+fn format_of(files: &[Named], options: &Options) -> Result<Option<Format>, ConnectError> {
+    let mut found: Option<(Format, &Path)> = None;
+    for path in files.iter().map(Named::path) {
         let unclear = || {
             let message = format!("the format of `{}` is not clear from its name", path.display());
             ConnectError::new(ConnectErrorKind::Config, message).help("set `format: csv`, `json`, `ndjson`, `parquet` or `xlsx`")

@@ -377,6 +377,10 @@ impl FileLoad {
             let help = "use `mode: replace`, or load into a database";
             return Err(ConnectError::new(ConnectErrorKind::Config, message).help(help));
         }
+        if folder.store.is_some() {
+            let message = format!("`{}` cannot be written: tables are written to folders, not to object stores", request.table);
+            return Err(ConnectError::new(ConnectErrorKind::Config, message).help("use a connection with `path:`, or a database"));
+        }
         let target = folder.path_of(&request.table)?;
         if footer(&target)?.is_some_and(|footer| footer.load.is_none()) {
             let message = format!("`{}` is there and was not written by Subak", target.display());
@@ -581,7 +585,7 @@ mod tests {
     #[tokio::test]
     async fn conforms() {
         let root = tempfile::tempdir().expect("a folder");
-        let folder = Folder { root: root.path().join("lake"), name: "lake".into(), temporary: root.path().into() };
+        let folder = Folder { root: root.path().join("lake"), store: None, name: "lake".into(), temporary: root.path().into() };
         fs::create_dir(&folder.root).expect("a folder");
         let reader = folder.clone();
         // By DuckDB's own reader of Parquet, not by ours.
@@ -598,7 +602,7 @@ mod tests {
     #[tokio::test]
     async fn a_load_whose_file_did_not_take_its_place_is_none() {
         let root = tempfile::tempdir().expect("a folder");
-        let folder = Folder { root: root.path().into(), name: "lake".into(), temporary: root.path().into() };
+        let folder = Folder { root: root.path().into(), store: None, name: "lake".into(), temporary: root.path().into() };
         let entry = |load: &str| Entry {
             version: ENTRY_VERSION,
             load: load.to_owned(),

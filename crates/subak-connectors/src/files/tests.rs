@@ -17,7 +17,7 @@ fn folder(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Folder) {
     for (name, bytes) in files {
         std::fs::write(root.path().join(name), bytes).expect("file");
     }
-    let folder = Folder { root: root.path().to_path_buf(), name: "in".into(), temporary: root.path().into() };
+    let folder = Folder { root: root.path().to_path_buf(), store: None, name: "in".into(), temporary: root.path().into() };
     (root, folder)
 }
 

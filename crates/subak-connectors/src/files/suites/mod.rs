@@ -17,7 +17,7 @@ type Rows = Vec<Vec<Option<String>>>;
 async fn read_csv(bytes: &[u8]) -> Result<(Vec<String>, Rows), (u64, String)> {
     let folder = tempfile::tempdir().expect("folder");
     std::fs::write(folder.path().join("a.csv"), bytes).expect("write");
-    let source = Folder { root: folder.path().to_path_buf(), name: "t".into(), temporary: folder.path().into() };
+    let source = Folder { root: folder.path().to_path_buf(), store: None, name: "t".into(), temporary: folder.path().into() };
     // The delimiter is declared: what a few bytes suggest is another matter.
     let options = [("delimiter".to_owned(), ",".to_owned())].into();
     let request = ReadRequest { stream: "a.csv".to_owned(), options, ..ReadRequest::default() };
