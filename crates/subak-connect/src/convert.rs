@@ -116,6 +116,11 @@ pub fn convert(array: &ArrayRef, data_type: DataType, format: Option<&str>, colu
     if data_type == DataType::Text && logical_type(array.data_type()) == DataType::Json {
         return Err(misfit_type(column, data_type));
     }
+    if is_number(array.data_type()) && is_time(&target) || is_time(array.data_type()) && is_number(&target) {
+        // What a number counts, and from when, is nowhere said.
+        let help = "declare it as a number, or as text with a `format:` such as `%s` for seconds";
+        return Err(misfit_type(column, data_type).help(help));
+    }
     let options = CastOptions { safe: true, ..CastOptions::default() };
     let converted = cast_with_options(array, &target, &options).map_err(|error| misfit_type(column, data_type).because(error))?;
     // A value that does not fit became NULL, and one that was narrowed no longer casts back to itself: both are misfits.
@@ -133,6 +138,14 @@ pub fn convert(array: &ArrayRef, data_type: DataType, format: Option<&str>, colu
     let misfits: Vec<usize> = (0..array.len()).filter(is_misfit).collect();
     let array = without(&converted, &misfits)?;
     Ok(Converted { array, misfits })
+}
+
+fn is_number(data_type: &ArrowType) -> bool {
+    data_type.is_numeric()
+}
+
+fn is_time(data_type: &ArrowType) -> bool {
+    data_type.is_temporal()
 }
 
 /// The column with NULL in some rows.

@@ -165,6 +165,12 @@ fn value_of(cursor: &Cursor, data_type: &ArrowType) -> Result<ArrayRef, ConnectE
         ConnectError::new(ConnectErrorKind::SchemaChanged, message).help("rebuild the table with `--full-refresh`")
     };
     if logical == DataType::Text {
+        // Texts compare by their letters: what was a number or a time must not become one unseen.
+        if !matches!(cursor.data_type, DataType::Text | DataType::Uuid | DataType::Json) {
+            return Err(
+                changed().help(format!("declare the type of `{}`, or rebuild the table with `--full-refresh`", cursor.column))
+            );
+        }
         return arrow::compute::cast(&text, data_type).map_err(|_| changed());
     }
     let value = convert::parse_texts(text.as_string(), logical, None).map_err(|_| changed())?;

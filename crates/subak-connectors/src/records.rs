@@ -28,7 +28,6 @@ const SCALE_MAX: u8 = 30;
 
 /// Integers up to here are doubles too: 2^53.
 const EXACT_MAX: u64 = 1 << 53;
-const EXACT_MAX_DOUBLE: f64 = 9_007_199_254_740_992.0;
 
 /// One value of a record.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,7 +151,22 @@ impl Kind {
             (None, kind) => kind,
             (Some(DataType::Json), _) => Self::Json,
             (Some(DataType::Text), _) => Self::Text,
-            (Some(_), Self::Double | Self::Bytes | Self::Date | Self::DateTime | Self::Timestamp) => self,
+            (Some(DataType::Bytes), Self::Bytes | Self::Text) => Self::Bytes,
+            (Some(DataType::Timestamp), Self::Date | Self::DateTime | Self::Timestamp) => Self::Timestamp,
+            (Some(DataType::Date | DataType::DateTime), Self::DateTime | Self::Timestamp) => Self::DateTime,
+            (Some(DataType::Date | DataType::DateTime), Self::Date) => self,
+            (
+                Some(
+                    DataType::SmallInt
+                    | DataType::Integer
+                    | DataType::BigInt
+                    | DataType::UnsignedBigInt
+                    | DataType::Real
+                    | DataType::Double
+                    | DataType::Decimal { .. },
+                ),
+                Self::Double,
+            ) => self,
             (Some(_), Self::Integer { .. }) if is_same => self,
             (Some(_), _) => Self::Text,
         }
@@ -410,6 +424,7 @@ fn append(builder: &mut Builder, kind: Kind, value: &Value<'_>) {
             builder.append_value(i128::from(*number) * 10_i128.pow(u32::from(scale.unsigned_abs())));
         }
         (Builder::Bytes(builder), Value::Bytes(bytes)) => builder.append_value(bytes),
+        (Builder::Bytes(builder), Value::Text(text)) => builder.append_value(text.as_bytes()),
         (Builder::Date(builder), Value::Date(days)) => builder.append_value(*days),
         (Builder::Timestamp(builder, _), Value::DateTime(micros) | Value::Timestamp(micros)) => builder.append_value(*micros),
         (Builder::Timestamp(builder, _), Value::Date(days)) => builder.append_value(i64::from(*days) * 86_400_000_000),
@@ -442,14 +457,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// The shortest digits that read back as the same number, whole ones without a point.
+/// The shortest digits that read back as the same number, as Arrow writes them too: a table's column is one, whoever made text of the values.
 pub(crate) fn double_text(number: f64) -> String {
-    if number.is_infinite() {
-        return if number > 0.0 { "Infinity".to_owned() } else { "-Infinity".to_owned() };
-    }
-    if number.fract() == 0.0 && number.abs() < EXACT_MAX_DOUBLE {
-        return format!("{number:.0}");
-    }
     format!("{number:?}")
 }
 
@@ -543,6 +552,17 @@ mod tests {
 
     #[test]
     fn declared_columns_come_as_they_are_read_best() {
+        let at = Value::Timestamp(86_400_000_000);
+        let texts_of = |values: &[Value<'static>], declared| column(values, Some(declared)).1;
+        assert_eq!(texts_of(std::slice::from_ref(&at), DataType::DateTime), ["1970-01-02 00:00:00"]);
+        assert_eq!(texts_of(&[Value::Date(1), at.clone()], DataType::Date), ["1970-01-02", "1970-01-02 00:00:00"]);
+        assert_eq!(texts_of(&[Value::Date(1)], DataType::Timestamp), ["1970-01-02T00:00:00Z"]);
+        assert_eq!(
+            texts_of(&[Value::Bytes(Cow::Borrowed(b"ab")), Value::Text(Cow::Borrowed("c"))], DataType::Bytes),
+            ["6162", "63"]
+        );
+        // A number is no time: whoever converts it refuses it.
+        assert_eq!(column(&[Value::Double(1.7e12)], Some(DataType::Timestamp)).0, ArrowType::Utf8);
         let (data_type, texts, _) = column(&[Value::Double(2778.15), Value::Integer(7)], Some(DataType::Text));
         assert_eq!((data_type, texts), (ArrowType::Utf8, vec!["2778.15".to_owned(), "7".to_owned()]));
         let (data_type, ..) = column(&[Value::Integer(7)], Some(DataType::BigInt));

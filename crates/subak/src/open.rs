@@ -65,9 +65,14 @@ impl ProjectConnections {
         for (key, template) in &declaration.values {
             let Some(field) = find_field(fields, key) else { continue };
             let variable = |name: &str| self.settings.variables.get(name).cloned();
-            let secret = |name: &str| self.secret(name);
+            // Each part of its own: an answer or an address may show it without what stands around it.
+            let secret = |name: &str| {
+                let secret = self.secret(name)?;
+                self.redactor.add(secret.expose());
+                Some(secret)
+            };
             let value = template.resolve(variable, secret).map_err(|error| unresolved(name, key, &error))?;
-            if template.has_secret() {
+            if template.has_secret() || field.kind == FieldKind::Secret {
                 self.redactor.add(&value);
             }
             if field.kind == FieldKind::Secret {

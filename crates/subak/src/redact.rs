@@ -51,6 +51,7 @@ impl<E: StepExecutor> StepExecutor for Redacting<E> {
         match self.inner.execute(run, action, stop).await {
             Ok(mut outcome) => {
                 self.redactor.checks(&mut outcome.checks);
+                self.redactor.all(&mut outcome.warnings);
                 Ok(outcome)
             }
             Err(mut failure) => {

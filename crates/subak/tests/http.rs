@@ -58,7 +58,8 @@ fn shop() -> HttpDouble {
             }
             "/v2/graph" => {
                 let body: serde_json::Value = serde_json::from_str(&request.body).expect("JSON");
-                let from = body["variables"]["after"].as_u64().unwrap_or(0) as u32;
+                let after = &body["variables"]["after"];
+                let from: u32 = after.as_str().map_or(0, |after| after.parse().expect("the text that was given"));
                 let more = from + 10 < 95;
                 HttpReply::json(format!(
                     "{{\"data\": {}, \"info\": {{\"next\": \"{}\", \"more\": {more}}}}}",
@@ -74,6 +75,15 @@ fn shop() -> HttpDouble {
                 } else {
                     reply
                 }
+            }
+            "/v2/odata" => {
+                let from = number(request, "skip", 0);
+                let next = if from + 50 < 95 {
+                    format!(", \"@odata.nextLink\": \"/v2/odata?skip={}\"", from + 50)
+                } else {
+                    String::new()
+                };
+                HttpReply::json(format!("{{\"value\": {}{next}}}", page(from, 50)))
             }
             "/v2/next" => {
                 let from = number(request, "from", 0);
@@ -95,6 +105,7 @@ fn pages_follow_each_other_in_every_way() {
         "orders: { path: /cursor, records: data, pagination: { type: cursor, param: after, next: next } }",
         "orders: { path: /graph, method: post, body: '{\"query\": \"{ orders }\"}', records: data, pagination: { type: cursor, param: variables.after, param_in: body, next: info.next, more: info.more } }",
         "orders: { path: /link, pagination: { type: link } }",
+        "orders: { path: /odata, records: value, pagination: { type: next_url, next: '@odata.nextLink' } }",
         "orders: { path: /next, records: data, pagination: { type: next_url, next: links.next } }",
     ] {
         let sandbox = with_server(&server, "headers: { X-Client: subak }", &stream.replacen("{ ", "{ mode: replace, ", 1));
@@ -193,7 +204,7 @@ fn signing_in_shows_nowhere() {
                     return HttpReply::status(400, format!("{} {authorization}", request.body));
                 }
                 HttpReply::json(format!(
-                    "{{\"access_token\": \"access-{count}\", \"expires_in\": 3600, \"refresh_token\": \"second-secret\"}}"
+                    "{{\"access_token\": \"access-{count}\", \"expires_in\": \"3600\", \"refresh_token\": \"second-secret\"}}"
                 ))
             }
             // The first token ends at once.
@@ -254,6 +265,7 @@ fn apis_that_mislead_are_found_out() {
         "/v2/failed" => HttpReply::json("{\"data\": [], \"errors\": [{\"message\": \"no such field\"}]}"),
         "/v2/envelope" => HttpReply::json("{\"items\": [], \"count\": 0}"),
         "/v2/half" => HttpReply::json("[{\"id\": 1}, {\"id\":"),
+        "/v2/own/1" => HttpReply::json("[{\"id\": 7, \"parent_id\": 3}]"),
         "/v2/many" => HttpReply::json(orders(number(request, "page", 1)..=number(request, "page", 1))),
         "/v2/down" => HttpReply::status(503, "down"),
         _ => HttpReply::status(404, ""),
@@ -271,6 +283,14 @@ fn apis_that_mislead_are_found_out() {
         ("path: envelope", "the answer has the keys `count`, `items`"),
         ("path: envelope, records: rows", "has nothing at `rows`"),
         ("path: half", "is no complete JSON"),
+        ("path: envelope, records: items, pagination: { type: cursor, next: next, more: has_more }", "has nothing at `has_more`"),
+        (
+            "path: lines, format: ndjson, pagination: { type: cursor, next: next }",
+            "answers of the format `ndjson` are records and nothing else",
+        ),
+        ("path: same, pagination: { type: offset, param_in: body }", "`param_in: body` needs `method: post`"),
+        ("path: '/{a.b}/{a_b}', parent: { path: same }", "two fields of the `parent` would have one column"),
+        ("path: '/own/{id}', parent: { path: loop, records: data }", "records have `parent_id` of their own"),
         ("path: many, pagination: { type: page, page_count_max: 5 }", "there are more than 5 pages"),
         ("path: down", "it was tried 2 times"),
         ("path: nowhere", "there is nothing at GET /v2/nowhere"),
@@ -284,6 +304,11 @@ fn apis_that_mislead_are_found_out() {
         );
         fails(&sandbox, words);
     }
+    // A path that is not there may be a wrong one: it is told.
+    let sandbox =
+        with_server(&server, "", "orders: { path: loop, records: data, mode: replace, pagination: { type: cursor, next: nxt } }");
+    let ran = sandbox.run(&["run"]).expect(0);
+    assert!(ran.err.contains("the first answer has nothing at `nxt`"), "{}", ran.err);
     let sandbox = with_server(&server, "", "orders: { mode: replace, pagination: { typ: page } }");
     let ran = sandbox.run(&["validate"]);
     assert!(

@@ -218,6 +218,26 @@ fn values_beyond_every_type_are_counted() {
 }
 
 #[test]
+fn dates_become_what_is_declared_and_numbers_become_no_times() {
+    let server = MongoDouble::start();
+    server.insert(
+        "shop",
+        "things",
+        [doc! { "_id": 1, "at": DateTime::from_millis(86_400_000), "on": DateTime::from_millis(0), "raw": "ab" }],
+    );
+    let stream = "things: { primary_key: _id, columns: { at: datetime, \"on\": date, raw: bytes } }";
+    let sandbox = with_server(&server, &[("assets/bronze/things.yml", &all(stream))]);
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(read(&sandbox, "select \"at\", \"on\", hex(raw) from bronze.things"), ["1970-01-02 00:00:00,1970-01-01,6162"]);
+    // Milliseconds as the shell writes them: a double.
+    server.put("shop", "things", doc! { "_id": 2, "at": 1.7e12, "on": Bson::Null, "raw": "c" });
+    let ran = fails(&sandbox);
+    assert!(ran.err.contains("column `at`: `1700000000000.0` is not datetime"), "{}", ran.err);
+    server.put("shop", "things", doc! { "_id": 1, "at": 5.0, "on": Bson::Null, "raw": "c" });
+    assert!(fails(&sandbox).err.contains("is not datetime"));
+}
+
+#[test]
 fn nested_documents_become_columns_and_tables() {
     let server = MongoDouble::start();
     let order = |id: i32, lines: Vec<Document>| doc! { "_id": id, "customer": { "name": "A", "address": { "city": "Ubud" } }, "lines": lines };

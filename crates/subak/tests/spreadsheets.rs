@@ -201,6 +201,10 @@ fn other_formats_hold_the_same() {
         row(2),
         cell(5, 0, &2.5_f64.to_le_bytes()),
         cell(3, 1, &[0x2a]),
+        row(3),
+        cell(5, 0, &3.5_f64.to_le_bytes()),
+        // The error of a formula: value, flags, a formula of no bytes.
+        cell(0x0b, 1, &[0x2a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         record(0x92, &[]),
         record(0x82, &[]),
     ]
@@ -218,6 +222,7 @@ fn other_formats_hold_the_same() {
 <table:table-row><table:table-cell office:value-type="string"><text:p>id</text:p></table:table-cell><table:table-cell office:value-type="string"><text:p>day</text:p></table:table-cell><table:table-cell office:value-type="string"><text:p>took</text:p></table:table-cell></table:table-row>
 <table:table-row><table:table-cell office:value-type="float" office:value="1"><text:p>1</text:p></table:table-cell><table:table-cell office:value-type="date" office:date-value="2025-01-31"><text:p>31 Jan</text:p></table:table-cell><table:table-cell office:value-type="time" office:time-value="PT26H30M00S"><text:p>26:30</text:p></table:table-cell></table:table-row>
 <table:table-row table:number-rows-repeated="2"><table:table-cell office:value-type="float" office:value="2.5"><text:p>2.5</text:p></table:table-cell></table:table-row>
+<table:table-row><table:table-cell office:value-type="float" office:value="3"><text:p>3</text:p></table:table-cell><table:table-cell/><table:table-cell office:value-type="string"><text:p>#N/A</text:p></table:table-cell></table:table-row>
 </table:table></office:spreadsheet></office:body></office:document-content>"#;
     archive(
         &input.join("small.ods"),
@@ -230,15 +235,17 @@ fn other_formats_hold_the_same() {
             ("content.xml", content.as_bytes().to_vec()),
         ],
     );
-    sandbox.run(&["run"]).expect(0);
+    let ran = sandbox.run(&["run"]).expect(0);
+    assert!(ran.err.contains("changed 2 values of name: the error of a formula, became NULL"), "{}", ran.err);
+    assert!(ran.err.contains("changed 1 values of took: the error of a formula, became NULL"), "{}", ran.err);
     assert_eq!(
         read(&sandbox, "select * from bronze.xls order by id nulls first"),
         ["1,Ünï,0.1,2025-01-31,2025-01-31 10:20:30,true", "2,NULL,1250.0,1999-12-31,NULL,NULL"]
     );
-    assert_eq!(read(&sandbox, "select * from bronze.xlsb order by id"), ["1.0,Ünï", "2.5,NULL"]);
+    assert_eq!(read(&sandbox, "select * from bronze.xlsb order by id"), ["1.0,Ünï", "2.5,NULL", "3.5,NULL"]);
     assert_eq!(
         read(&sandbox, "select * from bronze.ods order by id"),
-        ["1.0,2025-01-31,26:30:00", "2.5,NULL,NULL", "2.5,NULL,NULL"]
+        ["1.0,2025-01-31,26:30:00", "2.5,NULL,NULL", "2.5,NULL,NULL", "3.0,NULL,NULL"]
     );
 }
 

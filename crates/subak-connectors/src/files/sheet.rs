@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use calamine::{Data, DataRef, ExcelDateTime, Reader, SheetVisible, Sheets};
 use subak_connect::blocking::Stopped;
-use subak_connect::{ConnectError, ReadRequest};
+use subak_connect::{ConnectError, ConnectErrorKind, ReadRequest};
 
 use super::Output;
 use super::csv::unique_names;
@@ -186,11 +186,27 @@ fn each_row(
             pending.flush(take)
         }
         Sheets::Xlsb(book) => {
+            // The library leaves out formulas whose result is an error: those that have no value are such.
+            let mut formulas = BTreeSet::new();
+            {
+                let mut cells = book.worksheet_cells_reader(&sheet.name).map_err(|error| broken(&error))?;
+                while let Some(formula) = cells.next_formula().map_err(|error| broken(&error))? {
+                    formulas.insert(formula.get_position());
+                }
+            }
             let mut cells = book.worksheet_cells_reader(&sheet.name).map_err(|error| broken(&error))?;
             let mut pending = Pending::default();
             while let Some(cell) = cells.next_cell().map_err(|error| broken(&error))? {
                 let (row, column) = cell.get_position();
+                while let Some((row, column)) = formulas.first().copied().filter(|formula| *formula < (row, column)) {
+                    formulas.pop_first();
+                    pending.add(row, column, area, formula_error("an error".to_owned()), take)?;
+                }
+                formulas.remove(&(row, column));
                 pending.add(row, column, area, value_of(cell.get_value().clone()), take)?;
+            }
+            for (row, column) in formulas {
+                pending.add(row, column, area, formula_error("an error".to_owned()), take)?;
             }
             pending.flush(take)
         }
@@ -200,7 +216,11 @@ fn each_row(
             let (first_row, first_column) = range.start().unwrap_or((0, 0));
             for (row, column, value) in range.used_cells() {
                 let (row, column) = (first_row + row as u32, first_column + column as u32);
-                pending.add(row, column, area, value_of(as_ref(value)), take)?;
+                let value = match value {
+                    Data::String(text) if is_error(text) => formula_error(text.clone()),
+                    value => value_of(as_ref(value)),
+                };
+                pending.add(row, column, area, value, take)?;
             }
             pending.flush(take)
         }
@@ -210,6 +230,8 @@ fn each_row(
 /// The cells of the row that is being read.
 #[derive(Default)]
 struct Pending<'a> {
+    /// The last cell that came.
+    last: Option<(u32, u32)>,
     row: u32,
     cells: Vec<(u32, Value<'a>)>,
 }
@@ -223,6 +245,13 @@ impl<'a> Pending<'a> {
         value: Value<'a>,
         take: &mut dyn FnMut(u32, &Cells<'_>) -> Result<(), Stopped>,
     ) -> Result<(), Stopped> {
+        if self.last.is_some_and(|last| last >= (row, column)) {
+            let what = format!("the cell in row {}, column {} stands behind later ones, or twice", row + 1, column + 1);
+            return Err(ConnectError::new(ConnectErrorKind::Malformed, what)
+                .help("save the file anew with a spreadsheet program")
+                .into());
+        }
+        self.last = Some((row, column));
         if value == Value::Null || !area.holds(row, column) {
             return Ok(());
         }
@@ -279,6 +308,16 @@ fn value_of(cell: DataRef<'_>) -> Value<'_> {
         DataRef::Error(error) => Value::Misfit { kind: Kind::Null, text: error.to_string(), problem: "the error of a formula" },
         _ => Value::Null,
     }
+}
+
+/// The errors of formulas as ODS has them, as texts.
+fn is_error(text: &str) -> bool {
+    matches!(text, "#N/A" | "#DIV/0!" | "#NAME?" | "#NULL!" | "#NUM!" | "#REF!" | "#VALUE!")
+        || text.strip_prefix("Err:").is_some_and(|number| number.len() == 3 && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn formula_error(text: String) -> Value<'static> {
+    Value::Misfit { kind: Kind::Null, text, problem: "the error of a formula" }
 }
 
 /// A date or time of a cell. What counts hours, or is a time without a date, becomes text: `26:30:00`.

@@ -45,6 +45,13 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// How long a token holds whose server does not say.
 const LIFETIME_USUAL: Duration = Duration::from_secs(300);
 
+/// The longest time that a token is taken to hold.
+const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How often, and how long each time, it is waited for another process.
+const LOCK_ATTEMPTS_MAX: usize = 600;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// How requests are signed in.
 pub(super) enum Auth {
     None,
@@ -74,13 +81,6 @@ pub(super) struct OAuth2 {
 struct Token {
     text: Secret,
     ends_at: Instant,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    access_token: String,
-    expires_in: Option<u64>,
-    refresh_token: Option<String>,
 }
 
 /// A refresh token that replaced another one.
@@ -133,14 +133,14 @@ impl Auth {
         })
     }
 
-    /// Puts what signs it in into the headers of a request. `is_refused` when the server did not take what it got before.
+    /// Puts what signs it in into the headers of a request, and says which token may end. `refused` is one that the server did not take.
     pub(super) async fn sign(
         &self,
         client: &Client,
         request: RequestBuilder,
-        is_refused: bool,
-    ) -> Result<RequestBuilder, ConnectError> {
-        Ok(match self {
+        refused: Option<&Secret>,
+    ) -> Result<(RequestBuilder, Option<Secret>), ConnectError> {
+        let request = match self {
             Self::None => request,
             Self::Basic { user, password } => request.basic_auth(user, password.as_ref().map(Secret::expose)),
             Self::Bearer(token) => request.bearer_auth(token.expose()),
@@ -148,8 +148,12 @@ impl Auth {
                 request.headers(super::headers(&[(name.clone(), token.expose().to_owned())], "`auth`")?)
             }
             Self::Query { .. } => request,
-            Self::OAuth2(oauth) => request.bearer_auth(oauth.token(client, is_refused).await?.expose()),
-        })
+            Self::OAuth2(oauth) => {
+                let token = oauth.token(client, refused).await?;
+                return Ok((request.bearer_auth(token.expose()), Some(token)));
+            }
+        };
+        Ok((request, None))
     }
 
     /// The address with what signs it in.
@@ -160,31 +164,52 @@ impl Auth {
         }
         url
     }
-
-    /// Whether a refusal may mean that a token has ended.
-    pub(super) fn may_end(&self) -> bool {
-        matches!(self, Self::OAuth2(_))
-    }
 }
 
 impl OAuth2 {
-    async fn token(&self, client: &Client, is_refused: bool) -> Result<Secret, ConnectError> {
+    async fn token(&self, client: &Client, refused: Option<&Secret>) -> Result<Secret, ConnectError> {
         let mut held = self.token.lock().await;
-        if let Some(token) = held.as_ref().filter(|token| !is_refused && token.ends_at > Instant::now()) {
+        let is_refused = |token: &Token| refused.is_some_and(|refused| refused.expose() == token.text.expose());
+        if let Some(token) = held.as_ref().filter(|token| token.ends_at > Instant::now() && !is_refused(token)) {
             return Ok(token.text.clone());
         }
-        let answer = self.fetch(client).await?;
-        let lifetime = answer.expires_in.map_or(LIFETIME_USUAL, Duration::from_secs);
-        let token = Token { text: Secret::new(answer.access_token), ends_at: Instant::now() + lifetime.saturating_sub(MARGIN) };
+        // Another process may be using up the refresh token.
+        let lock = self.refresh_token.as_ref().map(|_| self.lock());
+        let lock = match lock {
+            Some(lock) => Some(lock.await?),
+            None => None,
+        };
+        let token = self.fetch(client).await?;
+        drop(lock);
         Ok(held.insert(token).text.clone())
     }
 
-    async fn fetch(&self, client: &Client) -> Result<Answer, ConnectError> {
+    /// Waits until no other process of this machine asks for a token of this connection.
+    async fn lock(&self) -> Result<std::fs::File, ConnectError> {
+        let path = self.kept.with_extension("lock");
+        let failed = |error| {
+            let message = format!("connection `{}`: `{}` cannot be locked", self.connection, path.display());
+            ConnectError::io(ConnectErrorKind::Resource, message, error)
+        };
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+        let file = std::fs::File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        for _ in 0..LOCK_ATTEMPTS_MAX {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(std::fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+                Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+        let message = format!("connection `{}`: another process has been asking for a token for too long", self.connection);
+        Err(ConnectError::new(ConnectErrorKind::Unavailable, message))
+    }
+
+    async fn fetch(&self, client: &Client) -> Result<Token, ConnectError> {
         let message =
             format!("connection `{}`: no token from {}", self.connection, self.token_url.host_str().unwrap_or_default());
         let failed = |kind| ConnectError::new(kind, message.as_str());
         let mut form: Vec<(&str, String)> = Vec::new();
-        let refresh = self.refresh_token.as_ref().map(|configured| self.kept_or(configured));
+        let refresh = self.refresh_token.as_ref().map(|configured| self.kept_or(configured)).transpose()?;
         match &refresh {
             Some(token) => {
                 form.extend([("grant_type", "refresh_token".to_owned()), ("refresh_token", token.expose().to_owned())]);
@@ -199,7 +224,8 @@ impl OAuth2 {
             form.push(("client_id", self.client_id.clone()));
             form.extend(secret.map(|secret| ("client_secret", secret.to_owned())));
         } else {
-            request = request.basic_auth(&self.client_id, secret);
+            // RFC 6749, 2.3.1: both are encoded first.
+            request = request.basic_auth(super::call::encoded(&self.client_id), secret.map(super::call::encoded));
         }
         let body =
             form.iter().map(|(name, value)| format!("{name}={}", super::call::encoded(value))).collect::<Vec<_>>().join("&");
@@ -207,28 +233,45 @@ impl OAuth2 {
         let answer = request.body(body).send().await;
         let answer = answer.map_err(|error| failed(ConnectErrorKind::Unavailable).because(error.without_url()))?;
         let status = answer.status();
-        let text = answer.text().await.map_err(|error| failed(ConnectErrorKind::Unavailable).because(error.without_url()))?;
         if !status.is_success() {
-            let kind = if status.is_server_error() { ConnectErrorKind::Unavailable } else { ConnectErrorKind::Permission };
+            let text = super::call::error_text(answer).await;
+            let is_passing = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
+            let kind = if is_passing { ConnectErrorKind::Unavailable } else { ConnectErrorKind::Permission };
             let help = "correct `client_id:`, `client_secret:`, `refresh_token:` and `scope:` under `auth:`";
             return Err(failed(kind).because(format!("status {status}: {}", super::call::beginning(&text))).help(help));
         }
-        let answer: Answer = serde_json::from_str(&text)
-            .map_err(|error| failed(ConnectErrorKind::Malformed).because(format!("the answer has no `access_token`: {error}")))?;
-        if let (Some(configured), Some(new)) = (&self.refresh_token, &answer.refresh_token)
+        let text = answer.text().await.map_err(|error| failed(ConnectErrorKind::Unavailable).because(error.without_url()))?;
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        // First of all: the old one is used up.
+        if let (Some(configured), Some(new)) = (&self.refresh_token, answer["refresh_token"].as_str())
             && refresh.is_none_or(|used| used.expose() != new)
         {
             self.keep(configured, new)?;
         }
-        Ok(answer)
+        let Some(token) = answer["access_token"].as_str() else {
+            return Err(failed(ConnectErrorKind::Malformed).because("the answer has no `access_token`"));
+        };
+        // Some write the number as a text.
+        let seconds = &answer["expires_in"];
+        let seconds = seconds.as_u64().or_else(|| seconds.as_str()?.parse().ok());
+        let lifetime = seconds.map_or(LIFETIME_USUAL, Duration::from_secs).min(LIFETIME_MAX).saturating_sub(MARGIN);
+        Ok(Token { text: Secret::new(token), ends_at: Instant::now() + lifetime })
     }
 
     /// The token that replaced the configured one, if there is one.
-    fn kept_or(&self, configured: &Secret) -> Secret {
-        let text = std::fs::read(&self.kept).ok();
-        let kept = text.and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
-        let is_of = |kept: &Kept| kept.configured == fingerprint(configured);
-        kept.filter(is_of).map_or_else(|| configured.clone(), |kept| Secret::new(kept.refresh_token))
+    fn kept_or(&self, configured: &Secret) -> Result<Secret, ConnectError> {
+        let failed = |error| {
+            let message = format!("connection `{}`: `{}` cannot be read", self.connection, self.kept.display());
+            let help = "it holds the refresh token that replaced the configured one; if it is lost, configure a new one and remove the file";
+            ConnectError::io(ConnectErrorKind::Resource, message, error).help(help)
+        };
+        let text = match std::fs::read(&self.kept) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(configured.clone()),
+            result => result.map_err(failed)?,
+        };
+        let kept: Kept = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
+        let is_of = kept.configured == fingerprint(configured);
+        Ok(if is_of { Secret::new(kept.refresh_token) } else { configured.clone() })
     }
 
     /// Keeps the token that the next run needs; the old one is used up.

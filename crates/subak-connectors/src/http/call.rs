@@ -7,11 +7,15 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, LINK, LOCATION, RET
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value as Json;
 use subak_connect::{ConnectError, ConnectErrorKind};
+use subak_domain::Secret;
 
 use super::Inner;
 
 /// Bytes of an answer.
 const ANSWER_LENGTH_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes of an answer that is an error.
+const ERROR_LENGTH_MAX: usize = 64 * 1024;
 
 /// The first pause before another try; each is twice as long as the one before.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
@@ -43,8 +47,8 @@ pub(super) struct Answer {
 enum Trouble {
     /// Another try may do.
     Passing(ConnectError, Option<Duration>),
-    /// The token may have ended.
-    Unsigned(ConnectError),
+    /// The token, which was this one, may have ended.
+    Unsigned(ConnectError, Secret),
     Lasting(ConnectError),
 }
 
@@ -78,15 +82,15 @@ impl Call {
 impl Inner {
     /// Sends a request until it is answered, or until it has been tried often enough. `None` when there is nothing at its path.
     pub(super) async fn send(&self, call: &Call) -> Result<Option<Answer>, ConnectError> {
-        let (mut pause, mut tries, mut is_refused) = (PAUSE_FIRST, 0, false);
+        let (mut pause, mut tries, mut refused) = (PAUSE_FIRST, 0, None);
         loop {
-            let trouble = match self.try_once(call, is_refused).await {
+            let trouble = match self.try_once(call, refused.as_ref()).await {
                 Ok(answer) => return Ok(answer),
                 Err(trouble) => trouble,
             };
             match trouble {
-                Trouble::Unsigned(error) if is_refused => return Err(error),
-                Trouble::Unsigned(_) => is_refused = true,
+                Trouble::Unsigned(error, _) if refused.is_some() => return Err(error),
+                Trouble::Unsigned(_, token) => refused = Some(token),
                 Trouble::Lasting(error) => return Err(error),
                 Trouble::Passing(error, asked) => {
                     tries += 1;
@@ -101,7 +105,7 @@ impl Inner {
         }
     }
 
-    async fn try_once(&self, call: &Call, is_refused: bool) -> Result<Option<Answer>, Trouble> {
+    async fn try_once(&self, call: &Call, refused: Option<&Secret>) -> Result<Option<Answer>, Trouble> {
         if let Some(pace) = &self.pace {
             pace.lock().await.tick().await;
         }
@@ -111,7 +115,7 @@ impl Inner {
         if let Some(body) = &call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
-        let request = self.auth.sign(&self.client, request, is_refused).await.map_err(|error| match error.kind {
+        let (request, token) = self.auth.sign(&self.client, request, refused).await.map_err(|error| match error.kind {
             ConnectErrorKind::Unavailable => Trouble::Passing(error, None),
             _ => Trouble::Lasting(error),
         })?;
@@ -130,11 +134,14 @@ impl Inner {
         }
         let pause = asked_pause(answer.headers());
         let place = answer.headers().get(LOCATION).and_then(|place| place.to_str().ok()).map(str::to_owned);
-        let text = answer.text().await.unwrap_or_default();
+        let text = error_text(answer).await;
         let refusal = |kind| failed(kind, format!("was answered with the status {status}")).because(beginning(&text));
         Err(match status.as_u16() {
             408 | 425 | 429 | 500 | 502 | 503 | 504 => Trouble::Passing(refusal(ConnectErrorKind::Unavailable), pause),
-            401 if self.auth.may_end() => Trouble::Unsigned(refusal(ConnectErrorKind::Permission).help("correct `auth:`")),
+            401 if token.is_some() => Trouble::Unsigned(
+                refusal(ConnectErrorKind::Permission).help("correct `auth:`"),
+                token.unwrap_or_else(|| Secret::new("")),
+            ),
             401 | 403 | 407 => {
                 Trouble::Lasting(refusal(ConnectErrorKind::Permission).help("correct `auth:`, or let whoever signs in read this"))
             }
@@ -153,7 +160,7 @@ impl Inner {
         let failed = |kind, what: &str| {
             ConnectError::new(kind, format!("connection `{}`: the answer to {} {what}", self.name, call.name()))
         };
-        let link = answer.headers().get_all(LINK).iter().filter_map(|link| link.to_str().ok()).find_map(next_link);
+        let link = answer.headers().get_all(LINK).iter().find_map(|link| next_link(&String::from_utf8_lossy(link.as_bytes())));
         let mut bytes = Vec::new();
         let mut parts = answer.bytes_stream();
         while let Some(part) = parts.next().await {
@@ -170,6 +177,18 @@ impl Inner {
             .map_err(|error| Trouble::Lasting(failed(ConnectErrorKind::Malformed, "is not UTF-8").because(error.utf8_error())))?;
         Ok(Answer { text, link })
     }
+}
+
+/// The beginning of an answer that is an error; it may be endless.
+pub(super) async fn error_text(answer: Response) -> String {
+    let (mut bytes, mut parts) = (Vec::new(), answer.bytes_stream());
+    while let Some(Ok(part)) = parts.next().await {
+        bytes.extend_from_slice(&part);
+        if bytes.len() > ERROR_LENGTH_MAX {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// How long the server wants us to wait: seconds, or a date that counts from the server's own clock.
@@ -190,9 +209,10 @@ fn next_link(text: &str) -> Option<String> {
         let (target, after) = after.split_once('>')?;
         let params = after.split('<').next().unwrap_or_default();
         let is_next = params.split([';', ',']).any(|param| {
-            let param = param.trim().to_ascii_lowercase();
-            let relation = param.strip_prefix("rel=").map(|relation| relation.trim_matches('"').to_owned());
-            relation.is_some_and(|relation| relation.split_ascii_whitespace().any(|word| word == "next"))
+            let param = param.to_ascii_lowercase();
+            let Some((name, relation)) = param.split_once('=') else { return false };
+            let relation = relation.trim().trim_matches(['"', '\'']);
+            name.trim() == "rel" && relation.split_ascii_whitespace().any(|word| word == "next")
         });
         if is_next {
             return Some(target.to_owned());
@@ -226,6 +246,7 @@ mod tests {
     fn links_name_the_next_page() {
         let text = "<https://api.example/a?page=1>; rel=\"prev\", <https://api.example/a?ids=1,2;3>; rel=\"next last\"";
         assert_eq!(next_link(text).as_deref(), Some("https://api.example/a?ids=1,2;3"));
+        assert_eq!(next_link("<https://api.example/ü>; title=\"a, b\"; REL = 'next'").as_deref(), Some("https://api.example/ü"));
         assert_eq!(next_link("<https://api.example/a>; rel=prev"), None);
     }
 }

@@ -21,7 +21,7 @@ const PAGINATION: &[Field] = &[
     field(
         "param_in",
         FieldKind::Word(&["query", "body"]),
-        "Where that parameter stands; in the body as a path such as `variables.after`. By default in the query.",
+        "Where that parameter and `size_param` stand; in the body as paths such as `variables.after`. By default in the query.",
     ),
     field(
         "size_param",
@@ -31,7 +31,11 @@ const PAGINATION: &[Field] = &[
     field("size", FieldKind::Integer, "How many records a page may have."),
     field("start", FieldKind::Integer, "The first page, or the first offset. By default `1` and `0`."),
     field("next", FieldKind::Text, "Path in the answer to what comes next."),
-    field("more", FieldKind::Text, "Path in the answer to whether more follows: `false` ends the reading."),
+    field(
+        "more",
+        FieldKind::Text,
+        "Path in the answer to whether more follows: `false` ends the reading. An answer without it is an error.",
+    ),
     field("total", FieldKind::Text, "Path in the answer to the number of all records. Fewer than that are an error."),
     field("page_count_max", FieldKind::Integer, "How many pages may come. More are an error. By default 100000."),
 ];
@@ -68,6 +72,11 @@ const PARENT: &[Field] = &[
     field("params", FieldKind::Texts, "Parameters of the requests for parents."),
     field("records", FieldKind::Text, "Path in the answer to the list of parents."),
     field("pagination", FieldKind::Map(PAGINATION), "How pages of parents follow each other."),
+    field(
+        "prefix",
+        FieldKind::Text,
+        "What stands before the names of the columns that take the parent's fields. By default `parent_`.",
+    ),
 ];
 
 /// The keys that a stream knows.
@@ -92,12 +101,12 @@ pub(super) const FIELDS: &[Field] = &[
     field(
         "parent",
         FieldKind::Map(PARENT),
-        "Requests for each record of another list. Fields of it that the `path` or a parameter names become columns, as `parent_id`.",
+        "Requests for each record of another list. Fields of it that the `path` or a parameter names become columns, as `parent_id`; a record with such a key of its own is an error.",
     ),
     field(
         "error",
         FieldKind::Text,
-        "Path in the answer to an error, for APIs that report one with the status 200. Anything there but nothing, `false` and an empty text or list fails the read.",
+        "Path in the answer to an error, for APIs that report one with the status 200. Anything there but nothing, `false`, zero and an empty text, list or object fails the read.",
     ),
     field(
         "if_missing",
@@ -164,6 +173,8 @@ pub(super) struct Options {
     pub(super) is_lines: bool,
     pub(super) incremental: Option<Incremental>,
     pub(super) parent: Option<List>,
+    /// What stands before the names of a parent's fields.
+    pub(super) prefix: String,
     pub(super) error: Option<Path>,
     pub(super) skips_missing: bool,
 }
@@ -250,6 +261,22 @@ impl Options {
             })
         });
         let parent = parent.transpose()?;
+        let is_lines = reader.get("format") == Some("ndjson");
+        let pages = &list.pages;
+        let looks_inside =
+            matches!(pages.paging, Paging::Cursor(_) | Paging::NextUrl(_)) || pages.more.is_some() || pages.total.is_some();
+        if is_lines && (looks_inside || reader.get("error").is_some() || list.records.is_some()) {
+            return Err(reader.wrong("answers of the format `ndjson` are records and nothing else: `records`, `next`, `more`, `total` and `error` have no place there"));
+        }
+        if method == Method::GET
+            && [Some(pages), parent.as_ref().map(|parent| &parent.pages)].into_iter().flatten().any(|pages| pages.in_body)
+        {
+            return Err(reader.wrong("`param_in: body` needs `method: post`"));
+        }
+        let columns: std::collections::BTreeSet<String> = list.placeholders().iter().map(|name| name.replace('.', "_")).collect();
+        if columns.len() < list.placeholders().len() {
+            return Err(reader.wrong("two fields of the `parent` would have one column, because a point in a name becomes `_`"));
+        }
         if parent.is_some() && list.placeholders().is_empty() {
             return Err(reader
                 .wrong("it has a `parent`, and neither `path` nor `params` names a field of it")
@@ -260,7 +287,7 @@ impl Options {
             method,
             headers: headers(&texts(values, "headers"), &format!("stream `{stream}`"))?,
             body,
-            is_lines: reader.get("format") == Some("ndjson"),
+            is_lines,
             incremental: reader.get("incremental.param").map(|param| Incremental {
                 param: param.to_owned(),
                 end_param: reader.get("incremental.end_param").map(str::to_owned),
@@ -269,6 +296,7 @@ impl Options {
                 is_exclusive: reader.get("incremental.exclusive") == Some("true"),
             }),
             parent,
+            prefix: reader.get("parent.prefix").unwrap_or("parent_").to_owned(),
             error: reader.path("error"),
             skips_missing: reader.get("if_missing") == Some("skip"),
         })
@@ -282,11 +310,12 @@ impl List {
         for text in std::iter::once(&self.path).chain(self.params.iter().map(|(_, value)| value)) {
             let mut rest = text.as_str();
             while let Some((_, after)) = rest.split_once('{') {
-                let Some((name, after)) = after.split_once('}') else { break };
-                if !name.is_empty() && !names.iter().any(|known| known == name) {
+                rest = after;
+                let Some((name, _)) = after.split_once('}') else { break };
+                let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+                if !name.is_empty() && is_name && !names.iter().any(|known| known == name) {
                     names.push(name.to_owned());
                 }
-                rest = after;
             }
         }
         names

@@ -18,16 +18,20 @@ pub(super) fn at_path<'t>(json: &'t str, path: &[String]) -> Option<&'t str> {
         items.get(key.parse::<usize>().ok()?)?.get()
     } else {
         let fields: HashMap<String, &RawValue> = serde_json::from_str(json).ok()?;
+        // A key may have points in itself, as `@odata.nextLink`.
+        if let Some(value) = fields.get(&path.join(".")) {
+            return Some(value.get());
+        }
         fields.get(key)?.get()
     };
     at_path(inner, rest)
 }
 
-/// The text or number at a path, as a parameter has it. Nothing, `null` and an empty text are `None`.
+/// The text or number at a path, as a parameter has it. Nothing, `null`, `false` and an empty text are `None`.
 pub(super) fn text_at(json: &str, path: &[String]) -> Option<String> {
     let value = at_path(json, path)?;
     match value.as_bytes().first()? {
-        b'n' => None,
+        b'n' | b'f' => None,
         b'"' => serde_json::from_str::<String>(value).ok().filter(|text| !text.is_empty()),
         _ => Some(value.to_owned()),
     }
@@ -94,6 +98,8 @@ pub(super) struct Pager<'a> {
     /// The hash of the records of the last page.
     last: Option<[u8; 32]>,
     total: Option<u64>,
+    /// What a person should know.
+    pub(super) note: Option<String>,
 }
 
 impl<'a> Pager<'a> {
@@ -101,7 +107,7 @@ impl<'a> Pager<'a> {
     pub(super) fn begin(list: &'a List, name: &'a str, call: &mut Call) -> Self {
         let pages = &list.pages;
         if let Some((param, size)) = &pages.size {
-            set(call, param, &size.to_string(), false);
+            set(call, param, &size.to_string(), pages.in_body);
         }
         let mut page = 0;
         match pages.paging {
@@ -113,7 +119,8 @@ impl<'a> Pager<'a> {
             _ => {}
         }
         let origin = call.url.origin().ascii_serialization();
-        let mut pager = Self { list, name, origin, fetched: 0, page, count: 0, seen: HashSet::new(), last: None, total: None };
+        let mut pager =
+            Self { list, name, origin, fetched: 0, page, count: 0, seen: HashSet::new(), last: None, total: None, note: None };
         pager.is_new(call);
         pager
     }
@@ -138,10 +145,16 @@ impl<'a> Pager<'a> {
                 total.ok_or_else(|| self.wrong(&format!("the answer has no number at `{}` (from `total:`)", path.join("."))))?,
             );
         }
-        let is_last = pages
-            .more
-            .as_ref()
-            .is_some_and(|path| at_path(&answer.text, path).is_none_or(|more| matches!(more, "false" | "null" | "0")));
+        let is_last = match &pages.more {
+            None => false,
+            Some(path) => match at_path(&answer.text, path) {
+                Some(more) => matches!(more, "false" | "null" | "0"),
+                None => {
+                    let what = format!("the answer has nothing at `{}` (from `more:`)", path.join("."));
+                    return Err(self.wrong(&what).help("correct the path; without it nobody knows whether more follows"));
+                }
+            },
+        };
         let counts = matches!(pages.paging, Paging::Offset(_) | Paging::Page(_));
         if counts && !records.is_empty() {
             let mut hasher = blake3::Hasher::new();
@@ -154,8 +167,8 @@ impl<'a> Pager<'a> {
                 return Err(self.wrong(&what).help("correct `pagination:`; nothing was loaded"));
             }
         }
-        let is_whole = counts && (records.is_empty() || self.total.is_some_and(|total| self.fetched >= total));
-        if is_last || is_whole || !self.follow(call, answer)? {
+        // A total may be capped, so only a page with nothing on it is the end.
+        if is_last || (counts && records.is_empty()) || !self.follow(call, answer)? {
             return self.end().map(|()| false);
         }
         if self.count >= pages.count_max {
@@ -179,8 +192,13 @@ impl<'a> Pager<'a> {
                 set(call, &pages.param, &self.page.to_string(), pages.in_body);
             }
             Paging::Cursor(path) => match text_at(&answer.text, path) {
-                Some(next) => set(call, &pages.param, &next, pages.in_body),
-                None => return Ok(false),
+                // In a body it stays what it is: a text of digits is no number.
+                Some(_) if pages.in_body => {
+                    let next = at_path(&answer.text, path).and_then(|next| serde_json::from_str(next).ok());
+                    set_body(call, &pages.param, next.unwrap_or(Json::Null));
+                }
+                Some(next) => set(call, &pages.param, &next, false),
+                None => return Ok(self.is_missed(answer, path)),
             },
             Paging::Link => match &answer.link {
                 Some(next) => self.go(call, next)?,
@@ -188,10 +206,21 @@ impl<'a> Pager<'a> {
             },
             Paging::NextUrl(path) => match text_at(&answer.text, path) {
                 Some(next) => self.go(call, &next)?,
-                None => return Ok(false),
+                None => return Ok(self.is_missed(answer, path)),
             },
         }
         Ok(true)
+    }
+
+    /// Nothing follows. Remembers whether the path is not there at all, on the first page: it may be a wrong one.
+    fn is_missed(&mut self, answer: &Answer, path: &Path) -> bool {
+        if self.count == 1 && at_path(&answer.text, path).is_none() {
+            self.note = Some(format!(
+                "the first answer has nothing at `{}` (from `next:`), so it counts as the only one",
+                path.join(".")
+            ));
+        }
+        false
     }
 
     fn go(&self, call: &mut Call, next: &str) -> Result<(), ConnectError> {
@@ -206,10 +235,18 @@ impl<'a> Pager<'a> {
         Ok(())
     }
 
+    /// How many records were left out on purpose.
+    fn start(&self) -> u64 {
+        match self.list.pages.paging {
+            Paging::Offset(start) => start,
+            _ => 0,
+        }
+    }
+
     /// Everything came that was announced.
     fn end(&self) -> Result<(), ConnectError> {
         match self.total {
-            Some(total) if self.fetched < total => {
+            Some(total) if self.fetched + self.start() < total => {
                 let what = format!("the API has {total} records, and gave {}", self.fetched);
                 Err(self.wrong(&what).help("it may stop at a number of pages, or the list changed meanwhile: ask for a part of it, or use `cursor` pages; nothing was loaded"))
             }
@@ -221,11 +258,14 @@ impl<'a> Pager<'a> {
 /// Sets a parameter, in the place of one of its name.
 pub(super) fn set(call: &mut Call, param: &str, value: &str, in_body: bool) {
     if in_body {
-        let body = call.body.get_or_insert_with(|| Json::Object(serde_json::Map::new()));
-        let value = value.parse::<u64>().map_or_else(|_| Json::from(value), Json::from);
-        return set_in(body, &param.split('.').collect::<Vec<_>>(), value);
+        return set_body(call, param, value.parse::<u64>().map_or_else(|_| Json::from(value), Json::from));
     }
     set_query(&mut call.url, param, value);
+}
+
+fn set_body(call: &mut Call, param: &str, value: Json) {
+    let body = call.body.get_or_insert_with(|| Json::Object(serde_json::Map::new()));
+    set_in(body, &param.split('.').collect::<Vec<_>>(), value);
 }
 
 fn set_query(url: &mut Url, param: &str, value: &str) {

@@ -1,5 +1,7 @@
 //! Reading a stream of an API: every page of it, for every parent, kept until the types of the columns are known.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::fmt::strtime;
@@ -34,6 +36,13 @@ fn decode(bytes: &[u8]) -> Result<Record<'_>, Refused> {
 /// A field of a parent: its name, its text in an address, and how it stands in the parent.
 type ParentField = (String, String, String);
 
+/// What is read, and what there is to say about it.
+struct About<'a> {
+    name: &'a str,
+    is_lines: bool,
+    notes: &'a mut BTreeSet<String>,
+}
+
 impl Api {
     /// The first request of a list, with the fields of a parent in their places.
     fn call(&self, options: &Options, list: &List, fields: &[ParentField]) -> Result<Call, ConnectError> {
@@ -63,9 +72,10 @@ impl Api {
         options: &Options,
         list: &List,
         mut call: Call,
-        name: &str,
+        about: &mut About<'_>,
         mut take: impl FnMut(&str) -> Result<(), ConnectError>,
     ) -> Result<bool, ConnectError> {
+        let About { name, is_lines, notes } = about;
         let mut pager = Pager::begin(list, name, &mut call);
         let mut is_first = true;
         loop {
@@ -89,31 +99,44 @@ impl Api {
                 );
                 return Err(ConnectError::new(ConnectErrorKind::Malformed, message).because(said));
             }
-            let records = page::records(&answer.text, list, options.is_lines, &call.name())?;
+            let records = page::records(&answer.text, list, *is_lines, &call.name())?;
             for record in &records {
                 take(record)?;
             }
             if !pager.advance(&mut call, &answer, &records)? {
+                notes.extend(pager.note);
                 return Ok(true);
             }
         }
     }
 
     /// The fields of every parent that the stream names, each combination once, in the order of the API.
-    async fn parents(&self, options: &Options, parent: &List, name: &str) -> Result<Vec<Vec<ParentField>>, ConnectError> {
+    async fn parents(
+        &self,
+        options: &Options,
+        parent: &List,
+        name: &str,
+        notes: &mut BTreeSet<String>,
+    ) -> Result<Vec<Vec<ParentField>>, ConnectError> {
         let names = options.list.placeholders();
         let mut parents: Vec<Vec<ParentField>> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         let call = Call { method: reqwest::Method::GET, body: None, ..self.call(options, parent, &[])? };
-        let about = format!("{name}, its parents");
+        let name = format!("{name}, its parents");
+        let mut about = About { name: &name, is_lines: false, notes };
         let is_there = self
-            .each_record(options, parent, call.clone(), &about, |record| {
+            .each_record(options, parent, call.clone(), &mut about, |record| {
                 let field = |name: &String| {
                     let path: Vec<String> = name.split('.').map(str::to_owned).collect();
                     let text = page::text_at(record, &path).ok_or_else(|| {
                         let message = format!("a record of `{}` has no `{name}`", parent.path);
                         ConnectError::new(ConnectErrorKind::Malformed, message).help("correct the name in braces")
                     })?;
+                    if matches!(text.as_str(), "." | "..") {
+                        let message =
+                            format!("a record of `{}` has `{text}` as `{name}`, which leads elsewhere in a path", parent.path);
+                        return Err(ConnectError::new(ConnectErrorKind::Malformed, message));
+                    }
                     let raw = page::at_path(record, &path).unwrap_or("null").to_owned();
                     Ok((name.clone(), text, raw))
                 };
@@ -134,11 +157,11 @@ impl Api {
     }
 
     /// Asks for every record of a stream.
-    async fn fetch(&self, request: &ReadRequest) -> Result<(Spool, Option<String>), ConnectError> {
+    async fn fetch(&self, request: &ReadRequest) -> Result<(Spool, BTreeSet<String>), ConnectError> {
         let options = Options::parse(&request.stream, &request.options)?;
-        let mut spool = Spool::new(&self.0.temporary);
+        let (mut spool, mut notes) = (Spool::new(&self.0.temporary), BTreeSet::new());
         let parents = match &options.parent {
-            Some(parent) => self.parents(&options, parent, &request.stream).await?,
+            Some(parent) => self.parents(&options, parent, &request.stream, &mut notes).await?,
             None => vec![Vec::new()],
         };
         let mut missing: Vec<String> = Vec::new();
@@ -149,12 +172,25 @@ impl Api {
             }
             let mut prefix = String::new();
             for (name, _, raw) in fields {
-                let column = serde_json::Value::from(format!("parent_{}", name.replace('.', "_")));
+                let column = serde_json::Value::from(format!("{}{}", options.prefix, name.replace('.', "_")));
                 prefix.push_str(&format!("{column}:{raw},"));
             }
-            let is_there = self
-                .each_record(&options, &options.list, call.clone(), &request.stream, |record| keep(&mut spool, record, &prefix))
-                .await?;
+            let (mut twice, mut pages) = (BTreeSet::new(), BTreeSet::new());
+            let mut about = About { name: &request.stream, is_lines: options.is_lines, notes: &mut pages };
+            let keep = |record: &str| keep(&mut spool, record, &prefix, &mut twice);
+            let is_there = self.each_record(&options, &options.list, call.clone(), &mut about, keep).await?;
+            let own = |name: &String| {
+                fields.iter().any(|(field, ..)| *name == format!("{}{}", options.prefix, field.replace('.', "_")))
+            };
+            if let Some(name) = twice.iter().find(|name| own(name)) {
+                let message = format!(
+                    "stream `{}`: records have `{name}` of their own, which is to take the field of their parent",
+                    request.stream
+                );
+                return Err(ConnectError::new(ConnectErrorKind::Config, message).help("choose another `prefix:` under `parent:`"));
+            }
+            notes.extend(pages);
+            notes.extend(twice.into_iter().map(|name| format!("records have the key `{name}` twice; the last value counts")));
             if !is_there && !options.skips_missing {
                 return Err(self.nothing_at(&call));
             }
@@ -162,16 +198,20 @@ impl Api {
                 missing.push(call.name());
             }
         }
-        let warning = (!missing.is_empty()).then(|| {
+        if !missing.is_empty() {
             let shown = missing.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
-            format!("there is nothing at {} of {} paths, which count as empty: {shown}", missing.len(), parents.len())
-        });
-        Ok((spool, warning))
+            notes.insert(format!(
+                "there is nothing at {} of {} paths, which count as empty: {shown}",
+                missing.len(),
+                parents.len()
+            ));
+        }
+        Ok((spool, notes))
     }
 }
 
 /// Keeps a record, with the fields of its parent before its own.
-fn keep(spool: &mut Spool, record: &str, prefix: &str) -> Result<(), ConnectError> {
+fn keep(spool: &mut Spool, record: &str, prefix: &str, twice: &mut BTreeSet<String>) -> Result<(), ConnectError> {
     let record = record.trim();
     let joined;
     let text = match record.strip_prefix('{') {
@@ -183,7 +223,10 @@ fn keep(spool: &mut Spool, record: &str, prefix: &str) -> Result<(), ConnectErro
         _ => record,
     };
     match parse(text) {
-        Found::Record(record, _) => spool.shapes.see(&record),
+        Found::Record(record, again) => {
+            spool.shapes.see(&record);
+            twice.extend(again);
+        }
         Found::Refused { .. } => {}
     }
     spool.keep(text.as_bytes())
@@ -206,7 +249,8 @@ fn set_bounds(call: &mut Call, incremental: &Incremental, request: &ReadRequest)
     };
     match &bound.from {
         Some(from) => {
-            let text = parameter(from, format, incremental.is_exclusive).ok_or_else(|| unwritable(from))?;
+            let rounding = if incremental.is_exclusive { Rounding::Before } else { Rounding::Down };
+            let text = parameter(from, format, rounding).ok_or_else(|| unwritable(from))?;
             page::set(call, &incremental.param, &text, false);
         }
         None => {
@@ -216,35 +260,74 @@ fn set_bounds(call: &mut Call, incremental: &Incremental, request: &ReadRequest)
         }
     }
     if let (Some(to), Some(param)) = (&bound.to, &incremental.end_param) {
-        page::set(call, param, &parameter(to, format, false).ok_or_else(|| unwritable(to))?, false);
+        page::set(call, param, &parameter(to, format, Rounding::Above).ok_or_else(|| unwritable(to))?, false);
     }
     Ok(())
 }
 
-/// A bound as a parameter, rounded down to what the format can say; one step earlier where the API leaves out the value itself.
-fn parameter(cursor: &Cursor, format: Option<&str>, is_exclusive: bool) -> Option<String> {
+/// What a parameter says of a bound that it cannot say exactly. Records outside are left out here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rounding {
+    /// What it can say at or below the bound.
+    Down,
+    /// The next below that, for APIs that leave out the value itself.
+    Before,
+    /// The next above the bound.
+    Above,
+}
+
+/// Steps in which a format may count, in microseconds: up to a year and a day.
+const STEPS: [i64; 8] = [
+    1000,
+    1_000_000,
+    60 * 1_000_000,
+    3600 * 1_000_000,
+    86_400 * 1_000_000,
+    7 * 86_400 * 1_000_000,
+    31 * 86_400 * 1_000_000,
+    366 * 86_400 * 1_000_000,
+];
+
+/// A bound as a parameter; `None` when it cannot be written.
+fn parameter(cursor: &Cursor, format: Option<&str>, rounding: Rounding) -> Option<String> {
     let micros = match cursor.data_type {
         DataType::Timestamp => convert::parse_timestamp(&cursor.value)?,
         DataType::DateTime => convert::parse_datetime(&cursor.value)?,
         DataType::Date => convert::parse_datetime(&format!("{}T00:00:00", cursor.value))?,
-        DataType::SmallInt | DataType::Integer | DataType::BigInt if is_exclusive => {
-            return Some((cursor.value.parse::<i64>().ok()?.checked_sub(1)?).to_string());
+        DataType::SmallInt | DataType::Integer | DataType::BigInt | DataType::UnsignedBigInt => {
+            let number = cursor.value.parse::<i128>().ok()?;
+            let step = match rounding {
+                Rounding::Down => 0,
+                Rounding::Before => -1,
+                Rounding::Above => 1,
+            };
+            return Some((number + step).to_string());
         }
-        _ => return Some(cursor.value.clone()),
+        // Of texts and fractions nobody knows the one before.
+        _ => return (rounding == Rounding::Down).then(|| cursor.value.clone()),
     };
-    let step = match format {
-        Some("unix_ms") => 1000,
-        Some("date") => 86_400_000_000,
-        _ => 1_000_000,
+    let is_wall = cursor.data_type != DataType::Timestamp;
+    let write = |micros: i64| written(micros, format, is_wall);
+    let here = write(micros)?;
+    let sign = match rounding {
+        Rounding::Down => return Some(here),
+        Rounding::Before => -1,
+        Rounding::Above => 1,
     };
-    let floored = micros.div_euclid(step) * step - if is_exclusive { step } else { 0 };
+    STEPS.into_iter().find_map(|step| write(micros.checked_add(sign * step)?).filter(|text| *text != here))
+}
+
+/// A moment, rounded down to what the format can say.
+fn written(micros: i64, format: Option<&str>, is_wall: bool) -> Option<String> {
+    let seconds = micros.div_euclid(1_000_000) * 1_000_000;
     Some(match format {
-        None | Some("iso") => convert::format_timestamp(floored)?,
-        Some("unix") => floored.div_euclid(1_000_000).to_string(),
-        Some("unix_ms") => floored.div_euclid(1000).to_string(),
-        Some("date") => convert::format_timestamp(floored)?.get(..10)?.to_owned(),
+        None | Some("iso") if is_wall => convert::format_datetime(seconds)?.replace(' ', "T"),
+        None | Some("iso") => convert::format_timestamp(seconds)?,
+        Some("unix") => micros.div_euclid(1_000_000).to_string(),
+        Some("unix_ms") => micros.div_euclid(1000).to_string(),
+        Some("date") => convert::format_timestamp(seconds)?.get(..10)?.to_owned(),
         Some(format) => {
-            let moment = jiff::Timestamp::from_microsecond(floored).ok()?.to_zoned(jiff::tz::TimeZone::UTC);
+            let moment = jiff::Timestamp::from_microsecond(micros).ok()?.to_zoned(jiff::tz::TimeZone::UTC);
             strtime::format(format, &moment).ok()?
         }
     })
@@ -260,9 +343,9 @@ impl Source for Api {
     fn read(&self, request: ReadRequest) -> BoxStream<'static, Result<SourceItem, ConnectError>> {
         let api = self.clone();
         blocking::produce_async(move |producer| async move {
-            let (spool, warning) = api.fetch(&request).await?;
-            if let Some(warning) = warning {
-                producer.send_async(SourceItem::Warning(warning)).await?;
+            let (spool, notes) = api.fetch(&request).await?;
+            for note in notes {
+                producer.send_async(SourceItem::Warning(note)).await?;
             }
             spool.send(&request, &producer, decode).await
         })
@@ -313,21 +396,29 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_rounded_down_to_what_a_parameter_can_say() {
+    fn bounds_are_rounded_to_what_a_parameter_can_say() {
+        use Rounding::{Above, Before, Down};
         let cursor = |value: &str, data_type| Cursor { column: "v".into(), value: value.into(), data_type };
         let at = cursor("2025-01-31T10:20:30.750Z", DataType::Timestamp);
-        for (format, is_exclusive, expect) in [
-            (None, false, "2025-01-31T10:20:30Z"),
-            (None, true, "2025-01-31T10:20:29Z"),
-            (Some("unix"), false, "1738318830"),
-            (Some("unix_ms"), true, "1738318830749"),
-            (Some("date"), false, "2025-01-31"),
-            (Some("date"), true, "2025-01-30"),
-            (Some("%d.%m.%Y %H:%M"), false, "31.01.2025 10:20"),
+        for (format, rounding, expect) in [
+            (None, Down, "2025-01-31T10:20:30Z"),
+            (None, Before, "2025-01-31T10:20:29Z"),
+            (None, Above, "2025-01-31T10:20:31Z"),
+            (Some("unix"), Down, "1738318830"),
+            (Some("unix_ms"), Before, "1738318830749"),
+            (Some("date"), Down, "2025-01-31"),
+            (Some("date"), Before, "2025-01-30"),
+            (Some("date"), Above, "2025-02-01"),
+            (Some("%d.%m.%Y %H:%M"), Down, "31.01.2025 10:20"),
+            (Some("%Y-%m-%d"), Before, "2025-01-30"),
+            (Some("%d.%m.%Y %H:%M"), Above, "31.01.2025 10:21"),
         ] {
-            assert_eq!(parameter(&at, format, is_exclusive).as_deref(), Some(expect), "{format:?} {is_exclusive}");
+            assert_eq!(parameter(&at, format, rounding).as_deref(), Some(expect), "{format:?} {rounding:?}");
         }
-        assert_eq!(parameter(&cursor("7", DataType::BigInt), None, true).as_deref(), Some("6"));
-        assert_eq!(parameter(&cursor("x", DataType::Text), None, false).as_deref(), Some("x"));
+        let wall = cursor("2025-01-31T10:20:30", DataType::DateTime);
+        assert_eq!(parameter(&wall, None, Down).as_deref(), Some("2025-01-31T10:20:30"), "nobody said which zone");
+        assert_eq!(parameter(&cursor("7", DataType::BigInt), None, Before).as_deref(), Some("6"));
+        assert_eq!(parameter(&cursor("x", DataType::Text), None, Down).as_deref(), Some("x"));
+        assert_eq!(parameter(&cursor("x", DataType::Text), None, Before), None);
     }
 }

@@ -4,7 +4,7 @@
 //! types that surely do not; whoever reads tests the bounds exactly. Comparisons of MongoDB see one type at a time, so every other type is named.
 //! Each alternative is one that an index on the field can answer.
 
-use bson::{Bson, DateTime, Decimal128, Document, doc, oid::ObjectId};
+use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use subak_connect::{CursorBound, convert};
 use subak_domain::{Cursor, DataType};
 
@@ -14,7 +14,7 @@ const ISO_DATE: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}";
 const DAY_MICROSECONDS: i64 = 86_400_000_000;
 
 /// Types by the names that `$type` knows, but for null and what is missing, which are asked for together.
-const TYPES: [&str; 18] = [
+const TYPES: [&str; 19] = [
     "double",
     "string",
     "object",
@@ -33,6 +33,7 @@ const TYPES: [&str; 18] = [
     "long",
     "decimal",
     "minKey",
+    "undefined",
 ];
 
 /// How a cursor's values stand in documents.
@@ -96,13 +97,14 @@ fn forms(data_type: DataType, bound: &CursorBound, with_texts: bool) -> Option<F
             let (low, high) = both(&|value, _| value.value.parse().ok().map(Bson::Int64))?;
             Some(Forms { types: numbers, low, high, only_iso: false })
         }
-        DataType::Double | DataType::Real => {
-            let (low, high) =
-                both(&|value, _| value.value.parse().ok().filter(|number: &f64| number.is_finite()).map(Bson::Double))?;
-            Some(Forms { types: numbers, low, high, only_iso: false })
-        }
-        DataType::UnsignedBigInt | DataType::Decimal { .. } => {
-            let (low, high) = both(&|value, _| value.value.parse::<Decimal128>().ok().map(Bson::Decimal128))?;
+        DataType::Double | DataType::Real | DataType::UnsignedBigInt | DataType::Decimal { .. } => {
+            // The server compares exactly what is rounded here: one step further out nothing is missed.
+            let step = |number: f64, is_high: bool| if is_high { number.next_up() } else { number.next_down() };
+            let form = |value: &Cursor, is_high| {
+                let number = value.value.parse().ok().filter(|number: &f64| number.is_finite())?;
+                Some(Bson::Double(step(number, is_high)))
+            };
+            let (low, high) = both(&form)?;
             Some(Forms { types: numbers, low, high, only_iso: false })
         }
         DataType::Timestamp | DataType::DateTime | DataType::Date => {
@@ -120,7 +122,9 @@ fn forms(data_type: DataType, bound: &CursorBound, with_texts: bool) -> Option<F
             Some(Forms { types: &["date", "string"], low, high, only_iso: true })
         }
         DataType::Text | DataType::Uuid => {
-            let ids = both(&|value, _| ObjectId::parse_str(&value.value).ok().map(Bson::ObjectId));
+            let ids = both(&|value, _| {
+                ObjectId::parse_str(&value.value).ok().filter(|id| id.to_hex() == value.value).map(Bson::ObjectId)
+            });
             let texts = both(&|value, _| Some(Bson::String(value.value.clone())))?;
             match (ids, with_texts) {
                 (Some(ids), true) => {

@@ -10,7 +10,7 @@ use bson::raw::{RawArray, RawBinaryRef, RawBsonRef, RawDocument};
 use bson::spec::BinarySubtype;
 use serde_json::json;
 
-use crate::records::{Kind, Value, double_text, hex};
+use crate::records::{Kind, Value, hex};
 
 /// The first and the last millisecond of the years 1 to 9999.
 const DATE_MIN: i64 = -62_135_596_800_000;
@@ -140,7 +140,9 @@ fn write(value: RawBsonRef<'_>, out: &mut String, depth: usize) -> Result<(), Br
         RawBsonRef::Int64(number) => number.to_string(),
         // `1.0` and the whole number `1` stay different.
         RawBsonRef::Double(number) if number.is_finite() => format!("{number:?}"),
-        RawBsonRef::Double(number) => extended(json!({ "$numberDouble": double_text(number) })),
+        RawBsonRef::Double(number) => extended(
+            json!({ "$numberDouble": if number.is_nan() { "NaN" } else if number > 0.0 { "Infinity" } else { "-Infinity" } }),
+        ),
         RawBsonRef::Decimal128(number) => {
             let text = number.to_string();
             if is_finite(&text) { text } else { extended(json!({ "$numberDecimal": text })) }
@@ -189,7 +191,7 @@ mod tests {
         for (value, kind, text) in [
             (Bson::Int32(1), "integer", "1"),
             (Bson::Int64(9_007_199_254_740_993), "integer", "9007199254740993"),
-            (Bson::Double(1.0), "double", "1"),
+            (Bson::Double(1.0), "double", "1.0"),
             (Bson::Double(f64::NAN), "double", "NaN"),
             (decimal("12345678901234567890123456789.01234"), "decimal", "12345678901234567890123456789.01234"),
             (decimal("1E+6144"), "text", "1.000000000000000000000000000000000E+6144"),

@@ -112,9 +112,12 @@ async fn connections(context: &Context<'_>, opened: &project::Opened) -> Vec<Fin
         findings.push(match result {
             Ok(()) => finding("connection", true, format!("`{name}` answers")),
             Err(error) if error.kind == subak_connect::ConnectErrorKind::NotFound => {
-                finding("connection", true, error.to_string())
+                finding("connection", true, all.redactor().redact(&error.to_string()))
             }
-            Err(error) => finding("connection", false, format!("{error}: {}", error.causes().join(": "))),
+            Err(error) => {
+                let text = format!("{error}: {}", error.causes().join(": "));
+                finding("connection", false, all.redactor().redact(&text))
+            }
         });
     }
     findings
