@@ -128,8 +128,8 @@ codes! {
         "Write the values out.";
     NO_STREAMS = "SBK0125":
         "an ingest declares no streams",
-        "Nothing would be loaded.",
-        "List at least one stream under `streams:`.";
+        "Nothing would be loaded. Streams whose name is a pattern are those that `subak discover --save` found and wrote beside the file.",
+        "List at least one stream under `streams:`; where its name is a pattern, run `subak discover --save`.";
     WRONG_FOLDER = "SBK0126":
         "a file stands where nothing reads it",
         "Below `assets/` only `.sql`, `.yml` and `.csv` files are read; below `checks/` only `.sql` files.",

@@ -16,6 +16,7 @@ use subak_domain::{
 
 use crate::config::{Config, Settings, connection_ref};
 use crate::decode::{self, Context, Fields, text};
+use crate::found::{self, FoundStream, StreamPattern};
 use crate::reference::Template;
 use crate::yaml::{self, Name, Node, Value};
 use crate::{checks, keys, shaping};
@@ -26,6 +27,8 @@ pub(crate) struct FileDeclarations {
     pub(crate) streams: Vec<StreamDeclaration>,
     pub(crate) seeds: Vec<SeedDeclaration>,
     pub(crate) queries: Vec<QueryDeclaration>,
+    /// Patterns that name streams.
+    pub(crate) patterns: Vec<StreamPattern>,
     pub(crate) problems: Vec<Diagnostic>,
 }
 
@@ -97,6 +100,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) path: &'a Arc<str>,
     pub(crate) config: &'a Config,
     pub(crate) settings: &'a Settings<'a>,
+    /// The file of found streams beside an ingest file.
+    pub(crate) found: Option<&'a str>,
 }
 
 /// The key that a path below `assets/` gives: `assets/gold/x.sql` is `gold.x`.
@@ -234,8 +239,14 @@ fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut
     let (Some(from), Some(to)) = (from, to) else { return };
     let is_whole_only = target.is_some_and(|info| info.writes == Writes::WholeTables);
     let reader = StreamReader { scope, defaults, options, extra: &extra, from, to, is_whole_only };
-    for (name, node) in streams {
-        found.streams.extend(reader.read(name, node, context));
+    let (patterns, named): (Vec<_>, Vec<_>) = streams.iter().partition(|(name, _)| found::is_pattern(&name.text));
+    for (name, node) in named {
+        found.streams.extend(reader.read(name, node, None, context));
+    }
+    // A stream that is declared by its name is not declared by a pattern as well.
+    let mut known: BTreeSet<String> = found.streams.iter().map(|stream| stream.stream.clone()).collect();
+    for (name, node) in patterns {
+        reader.expand(name, node, &mut known, context, found);
     }
 }
 
@@ -260,7 +271,73 @@ struct StreamReader<'a> {
 }
 
 impl StreamReader<'_> {
-    fn read(&self, name: &Name, node: &Node, context: &mut Context<'_>) -> Option<StreamDeclaration> {
+    /// The streams that a pattern names, among those that were found.
+    fn expand(
+        &self,
+        name: &Name,
+        node: &Node,
+        known: &mut BTreeSet<String>,
+        context: &mut Context<'_>,
+        declarations: &mut FileDeclarations,
+    ) {
+        let empty = Node { span: node.span.clone(), value: Value::Map(Vec::new()) };
+        let own = if node.value == Value::Null { &empty } else { node };
+        let Some(fields) = Fields::of(own, keys::STREAM, self.extra, &format!("stream `{}`", name.text), context) else { return };
+        let pattern = StreamPattern {
+            path: self.scope.path.to_string(),
+            from: self.from.clone(),
+            include: name.text.clone(),
+            exclude: fields.texts("exclude", context).into_iter().map(|(text, _)| text.to_owned()).collect(),
+        };
+        let template = fields.text("asset", context).unwrap_or("{table}").to_owned();
+        if let Some(stream) = fields.name("stream") {
+            let problem = Diagnostic::error(codes::INVALID_VALUE, "a pattern names streams, and `stream` would name one");
+            context.report(problem.help("remove one of them"), &stream.span.clone(), "");
+        }
+        declarations.patterns.push(pattern.clone());
+        let streams = match self.scope.found.map(found::read_lock) {
+            Some(Ok(streams)) => streams,
+            Some(Err(error)) => {
+                let message = format!("`{}` cannot be read", found::lock_path(self.scope.path));
+                let problem = Diagnostic::error(codes::NO_STREAMS, message).caused_by(error.to_string());
+                return context.report(problem.help("run `subak discover --save` to write it anew"), &name.span, "");
+            }
+            None => {
+                let message = format!("`{}` is a pattern, and nobody has looked yet which streams there are", name.text);
+                let problem = Diagnostic::error(codes::NO_STREAMS, message);
+                let help = format!(
+                    "run `subak discover --save`, and keep `{}` under version control",
+                    found::lock_path(self.scope.path)
+                );
+                return context.report(problem.help(help), &name.span, "");
+            }
+        };
+        let mut is_used = false;
+        for stream in streams.iter().filter(|stream| pattern.names(&stream.name)) {
+            is_used = true;
+            if known.insert(stream.name.clone()) {
+                let asset = Name { text: asset_name(&template, &stream.name), span: name.span.clone() };
+                declarations.streams.extend(self.read(&asset, own, Some(stream), context));
+            }
+        }
+        if !is_used {
+            let problem = Diagnostic::warning(codes::NO_STREAMS, format!("`{}` names no stream that was found", name.text));
+            context.report(
+                problem.help("run `subak discover --save` when there are new ones, or correct the pattern"),
+                &name.span,
+                "",
+            );
+        }
+    }
+
+    /// The declaration of a stream; `found` when a pattern names it.
+    fn read(
+        &self,
+        name: &Name,
+        node: &Node,
+        found: Option<&FoundStream>,
+        context: &mut Context<'_>,
+    ) -> Option<StreamDeclaration> {
         let what = format!("stream `{}`", name.text);
         let empty = Node { span: node.span.clone(), value: Value::Map(Vec::new()) };
         let node = if node.value == Value::Null { &empty } else { node };
@@ -278,7 +355,7 @@ impl StreamReader<'_> {
             common,
             from: self.from.clone(),
             to: self.to.clone(),
-            stream: name.text.clone(),
+            stream: found.map_or(&name.text, |found| &found.name).clone(),
             mode: WriteMode::Replace,
             primary_key: Vec::new(),
             cursor: None,
@@ -292,6 +369,16 @@ impl StreamReader<'_> {
         for fields in &layers {
             self.layer(fields, &mut declaration, &mut mode, context);
             tie = shaping::tie(fields, context).unwrap_or(tie);
+        }
+        if let Some(found) = found {
+            complete_found(&mut declaration, found, mode, name, context);
+        } else {
+            for key in ["exclude", "asset"] {
+                if let Some(key) = own.name(key) {
+                    let message = format!("`{}` goes with a pattern, and `{}` is the name of one stream", key.text, name.text);
+                    context.report(Diagnostic::error(codes::INVALID_VALUE, message).help("remove it"), &key.span.clone(), "");
+                }
+            }
         }
         let is_debezium = declaration.options.get("format").map(String::as_str) == Some("debezium");
         if let Some(latest) = shaping::complete_changes(&mut declaration.shape, is_debezium, tie) {
@@ -361,6 +448,40 @@ impl StreamReader<'_> {
             }
         }
     }
+}
+
+/// What is known of a found stream: its key where one is needed and none is declared, and whether it has the cursor.
+fn complete_found(
+    declaration: &mut StreamDeclaration,
+    found: &FoundStream,
+    mode: Option<WriteMode>,
+    name: &Name,
+    context: &mut Context<'_>,
+) {
+    let needs_key = mode.map_or(declaration.cursor.is_some(), WriteMode::needs_key);
+    if declaration.primary_key.is_empty() && needs_key {
+        declaration.primary_key.clone_from(&found.primary_key);
+    }
+    let cursor = declaration.cursor.as_ref().map(|cursor| cursor.column.clone());
+    let named = cursor.iter().chain(&declaration.primary_key);
+    let missing = named.filter(|column| !found.columns.is_empty() && !found.columns.iter().any(|(known, _)| known == *column));
+    for column in missing {
+        let message = format!("the stream `{}` has no column `{column}`", found.name);
+        let problem = Diagnostic::error(codes::NO_STREAMS, message);
+        context.report(
+            problem.help(format!("leave it out with `exclude: {}`, and declare it on its own", found.name)),
+            &name.span,
+            "",
+        );
+    }
+}
+
+/// The name of the asset that a found stream becomes.
+fn asset_name(template: &str, stream: &str) -> String {
+    let schema = stream.rsplit_once('.').map_or("", |(schema, _)| schema);
+    let name = template.replace("{schema}", schema).replace("{table}", found::table_of(stream));
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() || letter == '_' { letter.to_ascii_lowercase() } else { '_' };
+    name.chars().map(plain).collect()
 }
 
 fn refuse_misuse(declaration: &StreamDeclaration, fields: &Fields<'_>, name: &Name, context: &mut Context<'_>) {

@@ -123,12 +123,26 @@ pub static INGEST: &[Key] = &[
     required("from", Shape::Text, "The connection that is read."),
     key("to", Shape::Text, "The connection that is written. By default the warehouse."),
     key("defaults", Shape::Stream(STREAM), "Settings of every stream that does not say otherwise."),
-    required("streams", Shape::Named(&Shape::Stream(STREAM)), "The streams by the name of the asset that they become."),
+    required(
+        "streams",
+        Shape::Named(&Shape::Stream(STREAM)),
+        "The streams by the name of the asset that they become. A name with `*` or `?` is a pattern over the streams of the source, those that `subak discover --save` found.",
+    ),
 ];
 
 /// One stream.
 pub static STREAM: &[Key] = &[
     key("stream", Shape::Text, "Name of the stream in the source. By default the asset's name."),
+    key(
+        "exclude",
+        Shape::Texts,
+        "Only where the stream's name is a pattern such as `public.*`: patterns of streams that it leaves out.",
+    ),
+    key(
+        "asset",
+        Shape::Text,
+        "Only where the stream's name is a pattern: the names of the assets. `{table}`, the default, and `{schema}` stand for parts of each stream's name, in small letters; what no key may have becomes `_`.",
+    ),
     key(
         "mode",
         Shape::Word(&["replace", "append", "merge", "delete_insert", "snapshot"]),

@@ -8,6 +8,7 @@ mod checks;
 mod config;
 mod declare;
 mod decode;
+pub mod found;
 pub mod keys;
 pub mod lineage;
 mod reference;
@@ -92,6 +93,10 @@ pub struct Loaded {
     pub problems: Vec<Diagnostic>,
     /// The texts into which problems point.
     pub sources: Sources,
+    /// The settings, even when other files have errors.
+    pub config: Option<Config>,
+    /// Patterns that name streams, by file; even those that cannot be resolved yet.
+    pub patterns: Vec<found::StreamPattern>,
 }
 
 impl Loaded {
@@ -136,7 +141,8 @@ type ConfigKey = (Arc<str>, Option<String>, template::TemplateValues);
 #[derive(Debug, Default)]
 pub struct Loader {
     config: Option<ConfigKey>,
-    parsed: HashMap<Arc<str>, (Content, Arc<resolve::ParsedFile>)>,
+    /// By path: the text, and that of the file of found streams beside it.
+    parsed: HashMap<Arc<str>, (Content, Option<Content>, Arc<resolve::ParsedFile>)>,
 }
 
 impl Loader {

@@ -15,6 +15,7 @@ use subak_domain::{
 
 use crate::config::{self, Config, Settings};
 use crate::declare::{self, Common, FileDeclarations, QueryDeclaration, Scope, SeedDeclaration, StreamDeclaration};
+use crate::found::lock_path;
 use crate::lineage::{self, Catalog, ColumnRef, OutputColumn, OutputColumns};
 use crate::sql::{self, ParsedSql, SqlProblem};
 use crate::template::{self, TemplateValues, physical_name};
@@ -92,23 +93,10 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
             None
         }
     };
-    let Some(config) = config else { return Loaded { project: None, problems, sources } };
+    let Some(config) = config else { return Loaded { project: None, problems, sources, config: None, patterns: Vec::new() } };
     let values = template_values(files, options, Some(&config));
 
-    loader.parsed.retain(|path, _| files.contains_key(path));
-    let mut parsed: Vec<(Arc<str>, Arc<ParsedFile>)> = Vec::new();
-    for (path, content) in files.iter().filter(|(path, _)| &***path != "subak.yml") {
-        let Content::Text(text) = content else { continue };
-        let file = match loader.parsed.get(path) {
-            Some((known, file)) if known == content => Arc::clone(file),
-            _ => {
-                let file = Arc::new(parse_file(path, text, &config, &settings, &values));
-                loader.parsed.insert(Arc::clone(path), (content.clone(), Arc::clone(&file)));
-                file
-            }
-        };
-        parsed.push((Arc::clone(path), file));
-    }
+    let parsed = parse_files(loader, files, &config, &settings, &values);
     let mut resolver = Resolver::new(&config, options.connectors, files);
     let (graph, queries) = resolver.resolve(&parsed);
     let tests = resolver.tests(&parsed, graph.as_ref(), &queries, &values);
@@ -117,13 +105,45 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
     sort(&mut problems);
     mask_secrets(&problems, &mut sources);
     let has_errors = problems.iter().any(Diagnostic::is_error);
+    let patterns = parsed.iter().flat_map(|(_, file)| file.found.patterns.iter().cloned()).collect();
+    let known = Some(config.clone());
     let project = graph.filter(|_| !has_errors).map(|graph| Project {
         config,
         graph: Arc::new(graph),
         queries: Arc::new(queries),
         tests: Arc::new(tests),
     });
-    Loaded { project, problems, sources }
+    Loaded { project, problems, sources, config: known, patterns }
+}
+
+/// What every file but `subak.yml` declares. Files that have not changed are not parsed again.
+fn parse_files(
+    loader: &mut Loader,
+    files: &Files,
+    config: &Config,
+    settings: &Settings<'_>,
+    values: &TemplateValues,
+) -> Vec<(Arc<str>, Arc<ParsedFile>)> {
+    loader.parsed.retain(|path, _| files.contains_key(path));
+    let mut parsed: Vec<(Arc<str>, Arc<ParsedFile>)> = Vec::new();
+    for (path, content) in files.iter().filter(|(path, _)| &***path != "subak.yml") {
+        let Content::Text(text) = content else { continue };
+        let lock = files.get(lock_path(path).as_str());
+        let file = match loader.parsed.get(path) {
+            Some((known, known_lock, file)) if known == content && known_lock.as_ref() == lock => Arc::clone(file),
+            _ => {
+                let found = match lock {
+                    Some(Content::Text(text)) => Some(text.as_ref()),
+                    _ => None,
+                };
+                let file = Arc::new(parse_file(path, text, found, config, settings, values));
+                loader.parsed.insert(Arc::clone(path), (content.clone(), lock.cloned(), Arc::clone(&file)));
+                file
+            }
+        };
+        parsed.push((Arc::clone(path), file));
+    }
+    parsed
 }
 
 /// A secret that stands in a file is not shown by the frame of the problem that says so, nor by any other.
@@ -143,15 +163,22 @@ fn sort(problems: &mut [Diagnostic]) {
     });
 }
 
-fn parse_file(path: &Arc<str>, text: &str, config: &Config, settings: &Settings<'_>, values: &TemplateValues) -> ParsedFile {
-    let scope = Scope { path, config, settings };
+fn parse_file(
+    path: &Arc<str>,
+    text: &str,
+    found: Option<&str>,
+    config: &Config,
+    settings: &Settings<'_>,
+    values: &TemplateValues,
+) -> ParsedFile {
+    let scope = Scope { path, config, settings, found };
     let folder = path.split('/').next().unwrap_or_default();
     let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
     let mut file = ParsedFile::default();
     let mut found = match (folder, ending) {
         ("assets", "yml") => declare::yaml_file(&scope, text),
         ("assets" | "checks", "sql") => declare::sql_file(&scope, text),
-        ("assets", "csv") | ("macros", "sql") => FileDeclarations::default(),
+        ("assets", "csv" | "lock") | ("macros", "sql") => FileDeclarations::default(),
         ("tests", "yml") => {
             file.tests = test::declared(path, text, &mut file.problems);
             FileDeclarations::default()

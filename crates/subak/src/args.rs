@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Make a new project that runs offline at once
     Init(InitArgs),
+    /// Show what a source has; or find out and keep which streams the project's patterns name
+    Discover(DiscoverArgs),
     /// Load the project and report every problem; touches no outside system
     Validate,
     /// List assets and how they stand
@@ -144,6 +146,22 @@ pub(crate) struct DemoArgs {
     /// Only write the project and its data
     #[arg(long)]
     pub(crate) no_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiscoverArgs {
+    /// The connection whose streams are shown
+    #[arg(value_name = "CONNECTION", conflicts_with_all = ["save", "check"])]
+    pub(crate) connection: Option<String>,
+    /// Only streams whose names match, for example `public.*`
+    #[arg(long, value_name = "PATTERN", requires = "connection")]
+    pub(crate) like: Option<String>,
+    /// Look which streams the patterns of the project's ingest files name, and keep them in the `.lock` files beside these
+    #[arg(long)]
+    pub(crate) save: bool,
+    /// Look, and end with code 5 when that is not what the `.lock` files say; write nothing
+    #[arg(long, conflicts_with = "save")]
+    pub(crate) check: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod catalog;
 mod check;
 mod demo;
+mod discover;
 mod docs;
 mod doctor;
 mod explain;
@@ -98,6 +99,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
     match &cli.command {
         Command::Demo(args) => demo::execute(&context, args),
         Command::Init(args) => init::execute(&context, args),
+        Command::Discover(args) => discover::execute(&context, args),
         Command::Validate => validate::execute(&context),
         Command::List(selection) => list::execute(&context, selection),
         Command::Show(args) => show::execute(&context, args),
