@@ -156,3 +156,29 @@ impl Loader {
 pub fn load(files: &Files, options: &LoadOptions<'_>) -> Loaded {
     Loader::default().load(files, options)
 }
+
+/// The first document of a YAML file of somebody else's: mappings, lists, and texts. `true`, `false` and `null` are what they say, and every other plain
+/// value stays its text. The error is what is wrong first, with its line.
+pub fn yaml_value(text: &str) -> Result<serde_json::Value, String> {
+    let path: Arc<str> = "".into();
+    let mut problems = Vec::new();
+    let documents = yaml::parse(&path, text, &mut problems);
+    if let Some(problem) = problems.iter().find(|problem| problem.is_error()) {
+        let line = problem.labels.first().map_or(1, |label| text[..label.span.start.min(text.len())].lines().count().max(1));
+        return Err(format!("line {line}: {}", problem.message));
+    }
+    Ok(documents.first().map_or(serde_json::Value::Null, plain_value))
+}
+
+fn plain_value(node: &yaml::Node) -> serde_json::Value {
+    use serde_json::Value;
+    match &node.value {
+        yaml::Value::Null => Value::Null,
+        yaml::Value::Scalar { text, is_plain: true } if text == "true" || text == "false" => Value::Bool(text == "true"),
+        yaml::Value::Scalar { text, .. } => Value::from(text.as_str()),
+        yaml::Value::List(items) => items.iter().map(plain_value).collect(),
+        yaml::Value::Map(entries) => {
+            entries.iter().map(|(name, node)| (name.text.clone(), plain_value(node))).collect::<serde_json::Map<_, _>>().into()
+        }
+    }
+}

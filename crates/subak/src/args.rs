@@ -83,6 +83,9 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Make a new project that runs offline at once
     Init(InitArgs),
+    /// Make a project from the files of another tool, and say what did not map
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Show what a source has; or find out and keep which streams the project's patterns name
     Discover(DiscoverArgs),
     /// Load the project and report every problem; touches no outside system
@@ -146,6 +149,29 @@ pub(crate) struct DemoArgs {
     /// Only write the project and its data
     #[arg(long)]
     pub(crate) no_run: bool,
+}
+
+/// What can be imported.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// A replication of Sling
+    Sling(ImportSlingArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportSlingArgs {
+    /// The replication, as YAML or JSON
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Where the project is made: an empty or new folder
+    #[arg(default_value = "imported", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+    /// Sling's `env.yaml`, which says what its connections are; passwords in it become secrets of the project
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) env: Option<PathBuf>,
+    /// Only say what would map and what would not
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod discover;
 mod docs;
 mod doctor;
 mod explain;
+mod import;
 mod init;
 mod lineage;
 mod list;
@@ -98,6 +99,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
     let context = Context { global: &cli.global, settings, printer };
     match &cli.command {
         Command::Demo(args) => demo::execute(&context, args),
+        Command::Import(command) => import::execute(&context, command),
         Command::Init(args) => init::execute(&context, args),
         Command::Discover(args) => discover::execute(&context, args),
         Command::Validate => validate::execute(&context),
