@@ -6,6 +6,7 @@ mod mariadb;
 mod mongodb;
 mod objects;
 mod postgres;
+mod proxy;
 mod server;
 mod table;
 
@@ -18,6 +19,7 @@ pub use mariadb::{MariaDb, PASSWORD as MARIADB_PASSWORD, USER as MARIADB_USER};
 pub use mongodb::MongoDouble;
 pub use objects::Objects;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres, USER as POSTGRES_USER};
+pub use proxy::Proxy;
 pub use table::Table;
 
 /// A folder with a project in it, gone when the value is dropped.

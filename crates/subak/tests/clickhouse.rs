@@ -9,7 +9,7 @@ mod warehouse;
 use std::path::Path;
 
 use secret::set_secret;
-use subak_testkit::{ClickHouse, ClickHouseVersion, MARIADB_PASSWORD, MARIADB_USER, MariaDb, Sandbox, Table};
+use subak_testkit::{ClickHouse, ClickHouseVersion, MARIADB_PASSWORD, MARIADB_USER, MariaDb, Proxy, Sandbox, Table};
 use warehouse::{project, read};
 
 const VERSIONS: [ClickHouseVersion; 2] = [ClickHouseVersion::Old, ClickHouseVersion::New];
@@ -626,5 +626,54 @@ fn what_cannot_be_finished_yet_is_not_swept_away() {
         sandbox.run(&["run"]).expect(0);
         assert_eq!(lines(server.sql("select id from raw.t order by id")), ["1", "2"], "{version:?}");
         assert_eq!(lines(server.sql("select value from raw.t__rejects")), ["x"], "{version:?}: the refused row");
+    }
+}
+
+/// The network is cut behind what the product sends, at one place after the other: what the server did is done, and nobody hears of it.
+/// There are no transactions here, so every step of a load must bear it.
+#[test]
+fn answers_that_are_lost_lose_and_double_nothing() {
+    let server = ClickHouse::start(ClickHouseVersion::Old);
+    let proxy = Proxy::start(server.port());
+    let mut expected: Option<Vec<String>> = None;
+    // Every eleventh piece; which ones they are moves with whatever a run sends.
+    for piece in (0..).step_by(11) {
+        let schema = format!("s{piece}");
+        let streams = |first: &str| {
+            format!(
+                "ingest:\n  from: files\n  to: ch\n  defaults: {{ columns: {{ id: bigint }}, retry: {{ delay_first: 10ms }} }}\n  streams:\n    \
+                 merged: {{ path: {first}, primary_key: id }}\n    replaced: {{ path: {first}, mode: replace }}\n    \
+                 added: {{ path: 'rows*.csv', mode: append, on_reject: quarantine }}\n"
+            )
+        };
+        let file = format!("assets/{schema}/all.yml");
+        let sandbox = with_server(&server, &[(&file, &streams("rows.csv"))]);
+        sandbox.write("input/rows.csv", "id,note\n1,a\n2,b\n");
+        sandbox.run(&["run"]).expect(0);
+        let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+        sandbox.write("subak.yml", &config.replace(&server.port().to_string(), &proxy.port().to_string()));
+        sandbox.write("input/rows1.csv", "id,note\n1,A\n3,c\n");
+        sandbox.write("input/rows2.csv", "id,note\n9,z\nx,bad\n");
+        sandbox.write(&file, &streams("rows1.csv"));
+        proxy.cut_after(piece);
+        let ran = sandbox.run(&["run"]);
+        let is_over = proxy.is_waiting();
+        proxy.cut_after(0);
+        if ran.code != Some(0) {
+            // Whatever it could not say, the next run makes good.
+            sandbox.run(&["run"]).expect(0);
+        }
+        let tables = ["merged", "replaced", "added"];
+        let rows = |table: &&str| lines(server.sql(&format!("select id, note from {schema}.{table} order by id, note")));
+        let mut found: Vec<String> = tables.iter().flat_map(rows).collect();
+        found.extend(lines(server.sql(&format!("select reason, line from {schema}.added__rejects"))));
+        match &expected {
+            None => expected = Some(found),
+            Some(expected) => assert_eq!(&found, expected, "after a cut behind piece {piece}"),
+        }
+        if is_over {
+            assert!(piece > 60, "a run has many pieces: {piece}");
+            return;
+        }
     }
 }

@@ -11,7 +11,7 @@ mod warehouse;
 use std::path::Path;
 
 use secret::set_secret;
-use subak_testkit::{POSTGRES_PASSWORD, POSTGRES_USER, Postgres, Sandbox, Table};
+use subak_testkit::{POSTGRES_PASSWORD, POSTGRES_USER, Postgres, Proxy, Sandbox, Table};
 use table::read_table;
 use warehouse::{project, read};
 
@@ -449,6 +449,47 @@ fn kills_and_cuts_lose_and_double_nothing() {
     sandbox.run(&["run"]).expect(0);
     assert_eq!(lines(server.sql("select count(*), count(distinct id) from loads.big")), ["400000,400000"]);
     assert_eq!(lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'")), ["0"]);
+}
+
+/// The network is cut behind every message that the product sends, one after the other: what the server did is done, and nobody hears of it.
+#[test]
+fn answers_that_are_lost_lose_and_double_nothing() {
+    let server = Postgres::start();
+    let proxy = Proxy::start(server.port());
+    let mut expected: Option<Vec<String>> = None;
+    // Every fifth message; which ones they are moves with whatever a run sends.
+    for piece in (0..).step_by(5) {
+        server.sql("drop schema if exists loads cascade; drop schema if exists _subak cascade");
+        let sandbox = with_server(&server, &[("assets/loads/all.yml", LOADS)]);
+        let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+        let through = config.replace(&format!("port: {}", server.port()), &format!("port: {}", proxy.port()));
+        sandbox.write("subak.yml", &format!("{through}defaults: {{ retry: {{ delay_first: 10ms }} }}\n"));
+        sandbox.write("input/rows.csv", "id,note\n1,a\n2,b\n");
+        sandbox.run(&["run"]).expect(0);
+        sandbox.write("input/rows.csv", "id,note\n1,A\n3,c\n");
+        std::fs::rename(sandbox.path().join("input/rows.csv"), sandbox.path().join("input/rows1.csv")).expect("renamed");
+        sandbox.write("input/rows2.csv", "id,note\n9,z\nx,bad\n");
+        sandbox.write("assets/loads/all.yml", &LOADS.replace("path: rows.csv", "path: rows1.csv"));
+        proxy.cut_after(piece);
+        let ran = sandbox.run(&["run"]);
+        let is_over = proxy.is_waiting();
+        proxy.cut_after(0);
+        if ran.code != Some(0) {
+            // Whatever it could not say, the next run makes good.
+            sandbox.run(&["run"]).expect(0);
+        }
+        let found = loaded(&server);
+        match &expected {
+            None => expected = Some(found),
+            Some(expected) => assert_eq!(&found, expected, "after a cut behind message {piece}"),
+        }
+        let stages = lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'"));
+        assert_eq!(stages, ["0"], "stages after a cut behind message {piece}");
+        if is_over {
+            assert!(piece > 30, "a run has many messages: {piece}");
+            return;
+        }
+    }
 }
 
 #[test]
