@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use subak_connectors::CONNECTORS;
+use subak_connectors::{CONNECTORS, EVERY, Fate, Stored};
 use subak_diag::codes;
 use subak_project::keys::{self, Key, Shape};
 use subak_project::{ConnectorInfo, Field, FieldKind, Writes};
@@ -34,6 +34,7 @@ pub(crate) fn files(root: &Path) -> BTreeMap<String, String> {
     }
     files.insert("docs/reference/errors.md".into(), error_list());
     files.insert("docs/reference/connectors.md".into(), connectors());
+    files.insert("docs/reference/types.md".into(), types());
     files.insert("docs/reference/project-files.md".into(), project_files());
     let infos = infos();
     files.insert("docs/reference/subak.schema.json".into(), format!("{:#}\n", subak_project::schema::project(&infos)));
@@ -129,6 +130,36 @@ fn connectors() -> String {
             put!(page, "\n{title}:\n\n| key | required | meaning |\n|---|---|---|\n");
             rows_of(fields, "", &mut page);
         }
+    }
+    page
+}
+
+fn types() -> String {
+    let mut page = "# Types\n\nWhat becomes of each type in a destination. *exact*: every value, in the same type. *widened*: every value, in a type that holds more; declared, it \
+                    reads back as what it was. *policy*: every value within the bounds, and `on_reject` says what becomes of others (NULL and counted where nothing is said). *refused*: the load fails \
+                    and says which type would do.\n\nThe guides of the sources say which of their types become which of these. This table is tested: each type is loaded with its edges into each \
+                    destination and read back.\n\n|"
+        .to_owned();
+    let sinks: Vec<_> = CONNECTORS.iter().filter(|connector| connector.stores(EVERY[0]).is_some()).collect();
+    for sink in &sinks {
+        put!(page, " | {}", sink.kind());
+    }
+    put!(page, " |\n|---|{}\n", "---|".repeat(sinks.len()));
+    for data_type in EVERY {
+        let name = if matches!(data_type, subak_project::DataType::Decimal { .. }) {
+            "decimal(p,s)".to_owned()
+        } else {
+            data_type.to_string()
+        };
+        put!(page, "| `{name}`");
+        for sink in &sinks {
+            let Some(Stored { word, fate }) = sink.stores(data_type) else { continue };
+            let word = word.replace("38, 10", "p, s").replace("38,10", "p,s");
+            let word = if word.is_empty() { String::new() } else { format!(": `{word}`") };
+            let bounds = if let Fate::Policy(bounds) = fate { format!(", {bounds}") } else { String::new() };
+            put!(page, " | {}{word}{bounds}", fate.word());
+        }
+        put!(page, " |\n");
     }
     page
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use subak_domain::Writes;
+use subak_domain::{DataType, Writes};
+
+use crate::types::Stored;
 
 use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Quarantine, Sink, Source, SqlBackend};
 
@@ -19,6 +21,10 @@ pub trait Connector: Send + Sync {
     fn config(&self) -> ConfigSchema;
     /// What its connections can do.
     fn abilities(&self) -> Abilities;
+    /// What becomes of a logical type in its tables; `None` when it writes none.
+    fn stores(&self, _: DataType) -> Option<Stored> {
+        None
+    }
     /// Opens a connection. Fails when the system cannot be reached, or refuses us.
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError>;
 }

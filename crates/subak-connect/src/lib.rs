@@ -21,6 +21,7 @@ pub mod reject;
 pub mod sink;
 pub mod source;
 pub mod sql;
+pub mod types;
 
 pub use batch::{Batch, Misfit, Origin};
 pub use config::{ConfigSchema, ConnectionConfig, Field, FieldKind};

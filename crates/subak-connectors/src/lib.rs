@@ -31,6 +31,7 @@ mod sslmode;
 mod staging;
 
 use subak_connect::Registry;
+pub use subak_connect::types::{EVERY, Fate, Stored};
 
 #[cfg(feature = "duckdb")]
 pub use duckdb::DuckDbPrograms;

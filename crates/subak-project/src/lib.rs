@@ -24,10 +24,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use subak_diag::{Diagnostic, Sources};
-pub use subak_domain::Writes;
 use subak_domain::config::ConfigSchema;
 pub use subak_domain::config::{Field, FieldKind};
 use subak_domain::{AssetGraph, AssetKey};
+pub use subak_domain::{DataType, Writes};
 
 pub use config::{Config, ConnectionDeclaration};
 pub use lineage::{ColumnRef, OutputColumn, OutputColumns};

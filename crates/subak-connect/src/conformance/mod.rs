@@ -2,6 +2,7 @@
 //!
 //! A sink's tests pass a reader that does not go through the sink, so that a sink cannot vouch for itself.
 
+mod types;
 mod writes;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::{
     SourceItem, Staged, TableName,
 };
 
+pub use types::types;
 pub use writes::{partial_events, writes};
 
 /// The rows of a table as texts, NULL as `None`, sorted.

@@ -22,11 +22,12 @@ mod types;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Quarantine, Sink,
-    Source, SqlBackend,
+    Source, SqlBackend, convert,
 };
-use subak_domain::Writes;
+use subak_domain::{DataType, Writes};
 
 use self::client::Client;
 
@@ -87,6 +88,19 @@ impl Connector for ClickHouse {
 
     fn abilities(&self) -> Abilities {
         Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true }
+    }
+
+    fn stores(&self, data_type: DataType) -> Option<Stored> {
+        const YEARS: &str = "the years 1900 to 2299";
+        let Some(form) = types::form_of(&convert::arrow_type(data_type), true) else {
+            return Some(Stored { word: String::new(), fate: Fate::Refused });
+        };
+        let fate = match data_type {
+            DataType::Date | DataType::DateTime | DataType::Timestamp => Fate::Policy(YEARS),
+            DataType::Bytes | DataType::Json | DataType::Uuid => Fate::Widened,
+            _ => Fate::Exact,
+        };
+        Some(Stored { word: types::word(form, false), fate })
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {

@@ -295,6 +295,7 @@ mod tests {
         conformance::writes(&server, &read).await;
         if version == ClickHouseVersion::New {
             conformance::partial_events(&server, &read).await;
+            conformance::types(&server, &super::super::ClickHouse).await;
         }
         conformance::sql(&server, &read).await;
         engine.sql("create table default.src (id Int64, note String) engine = MergeTree order by tuple()");

@@ -16,11 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use duckdb::{AccessMode, Config};
+use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
-    Quarantine, Sink, Source, SqlBackend, blocking,
+    Quarantine, Sink, Source, SqlBackend, blocking, convert,
 };
-use subak_domain::Writes;
+use subak_domain::{DataType, Writes};
 
 #[cfg(feature = "files")]
 pub(crate) use self::audits::FileAudits;
@@ -92,6 +93,16 @@ impl Connector for DuckDb {
 
     fn abilities(&self) -> Abilities {
         Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true }
+    }
+
+    fn stores(&self, data_type: DataType) -> Option<Stored> {
+        let word = types::sql_type(&convert::arrow_type(data_type))?;
+        let fate = match data_type {
+            // Texts, which the declaration tells apart.
+            DataType::Json | DataType::Uuid => Fate::Widened,
+            _ => Fate::Exact,
+        };
+        Some(Stored { word, fate })
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {

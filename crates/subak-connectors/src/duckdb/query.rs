@@ -193,6 +193,7 @@ mod tests {
         let database = database(folder.path());
         let read = reader(database.clone());
         conformance::sink(&database, &read).await;
+        conformance::types(&database, &super::super::DuckDb).await;
         conformance::writes(&database, &read).await;
         conformance::partial_events(&database, &read).await;
         conformance::sql(&database, &read).await;

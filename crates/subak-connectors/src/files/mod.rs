@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::cursor::Tracker;
+use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, Batch, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Field, FieldKind, FileMark,
     OpenRequest, Origin, ReadRequest, Reject, Source, SourceItem, StreamInfo, TableName, blocking, convert,
@@ -67,6 +68,27 @@ impl Connector for Files {
         // Checks on tables are evaluated by DuckDB.
         let writes = if cfg!(feature = "duckdb") { Writes::WholeTables } else { Writes::Nothing };
         Abilities { source: true, writes, schemas: true, ..Abilities::default() }
+    }
+
+    fn stores(&self, data_type: DataType) -> Option<Stored> {
+        let word = match data_type {
+            DataType::Boolean => "BOOLEAN".to_owned(),
+            DataType::SmallInt => "INT(16)".to_owned(),
+            DataType::Integer => "INT32".to_owned(),
+            DataType::BigInt => "INT64".to_owned(),
+            DataType::UnsignedBigInt => "UINT(64)".to_owned(),
+            DataType::Real => "FLOAT".to_owned(),
+            DataType::Double => "DOUBLE".to_owned(),
+            DataType::Decimal { precision, scale } => format!("DECIMAL({precision},{scale})"),
+            DataType::Text | DataType::Json | DataType::Uuid => "STRING".to_owned(),
+            DataType::Bytes => "BYTE_ARRAY".to_owned(),
+            DataType::Date => "DATE".to_owned(),
+            DataType::Time => "TIME(MICROS)".to_owned(),
+            DataType::DateTime => "TIMESTAMP(MICROS)".to_owned(),
+            DataType::Timestamp => "TIMESTAMP(MICROS, UTC)".to_owned(),
+        };
+        let fate = if matches!(data_type, DataType::Json | DataType::Uuid) { Fate::Widened } else { Fate::Exact };
+        (self.abilities().writes != Writes::Nothing).then_some(Stored { word, fate })
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {

@@ -594,6 +594,7 @@ mod tests {
             crate::read_parquet(&path)
         };
         conformance::whole_tables(&folder, &read).await;
+        conformance::types(&folder, &super::super::Files).await;
         let staged = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(STAGE_PREFIX));
         let left: Vec<_> = fs::read_dir(folder.root.join("conformance")).expect("a folder").flatten().map(|e| e.path()).collect();
         assert!(!left.iter().any(|path| staged(path)), "{left:?}");

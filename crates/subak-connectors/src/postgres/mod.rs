@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
-    Quarantine, Sink, Source, SqlBackend, blocking,
+    Quarantine, Sink, Source, SqlBackend, blocking, convert,
 };
-use subak_domain::Writes;
+use subak_domain::{DataType, Writes};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Config};
@@ -93,6 +94,15 @@ impl Connector for Postgres {
 
     fn abilities(&self) -> Abilities {
         Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true }
+    }
+
+    fn stores(&self, data_type: DataType) -> Option<Stored> {
+        let word = types::sql_type(&convert::arrow_type(data_type))?;
+        let fate = match data_type {
+            DataType::UnsignedBigInt | DataType::Json | DataType::Uuid => Fate::Widened,
+            _ => Fate::Exact,
+        };
+        Some(Stored { word, fate })
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {

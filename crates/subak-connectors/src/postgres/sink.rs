@@ -155,6 +155,7 @@ mod tests {
             Some(rows)
         };
         conformance::sink(&database, &read).await;
+        conformance::types(&database, &super::super::Postgres).await;
         conformance::writes(&database, &read).await;
         conformance::partial_events(&database, &read).await;
         conformance::sql(&database, &read).await;

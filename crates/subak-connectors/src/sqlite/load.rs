@@ -321,6 +321,7 @@ mod tests {
             Some(rows)
         };
         conformance::sink(&database, &read).await;
+        conformance::types(&database, &super::super::Sqlite).await;
         conformance::writes(&database, &read).await;
         conformance::partial_events(&database, &read).await;
 

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection as Driver, OpenFlags};
+use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
-    Quarantine, Sink, Source, blocking,
+    Quarantine, Sink, Source, blocking, convert,
 };
-use subak_domain::Writes;
+use subak_domain::{DataType, Writes};
 
 /// How SQLite writes SQL.
 pub static DIALECT: Dialect = Dialect {
@@ -63,6 +64,17 @@ impl Connector for Sqlite {
 
     fn abilities(&self) -> Abilities {
         Abilities { source: true, writes: Writes::Rows, sql: None, schemas: false }
+    }
+
+    fn stores(&self, data_type: DataType) -> Option<Stored> {
+        let word = values::sql_type(&convert::arrow_type(data_type))?;
+        let fate = match data_type {
+            DataType::SmallInt | DataType::Integer | DataType::Real | DataType::Time | DataType::Json | DataType::Uuid => {
+                Fate::Widened
+            }
+            _ => Fate::Exact,
+        };
+        Some(Stored { word, fate })
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {

@@ -32,7 +32,7 @@ pub(super) fn declared_type(declared: &str) -> DataType {
         ("date" | "date_text", _) => DataType::Date,
         ("datetime" | "timestamp" | "datetime_text", _) => DataType::DateTime,
         ("timestamp_text", _) => DataType::Timestamp,
-        ("ubigint_text", _) => DataType::UnsignedBigInt,
+        ("unsigned_text", _) => DataType::UnsignedBigInt,
         (name, _) if name.contains("int") => DataType::BigInt,
         (name, _) if ["char", "clob", "text", "json", "uuid"].iter().any(|word| name.contains(word)) => DataType::Text,
         (name, _) if name.contains("blob") => DataType::Bytes,
@@ -172,8 +172,8 @@ pub(super) fn sql_type(data_type: &ArrowType) -> Option<String> {
     Some(match convert::logical_type(data_type) {
         DataType::Boolean => "boolean".into(),
         DataType::SmallInt | DataType::Integer | DataType::BigInt => "bigint".into(),
-        // Beyond 2^63 SQLite would turn a number into floating point; text keeps it.
-        DataType::UnsignedBigInt => "ubigint_text".into(),
+        // Beyond 2^63 SQLite would turn a number into floating point; text keeps it. The word has no `int` in it: that would be integer affinity.
+        DataType::UnsignedBigInt => "unsigned_text".into(),
         DataType::Text | DataType::Json | DataType::Uuid | DataType::Time => "text".into(),
         DataType::Real | DataType::Double => "double".into(),
         // NUMERIC affinity would turn digits into floating point; text affinity keeps them.
@@ -222,6 +222,7 @@ pub(super) fn cell(array: &dyn Array, row: usize) -> Option<Value> {
                 if zone.is_some() { convert::format_timestamp(microseconds) } else { convert::format_datetime(microseconds) };
             Value::Text(text?)
         }
+        ArrowType::Time64(TimeUnit::Microsecond) => Value::Text(arrow::util::display::array_value_to_string(array, row).ok()?),
         _ => return None,
     })
 }

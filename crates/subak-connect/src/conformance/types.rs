@@ -1,0 +1,91 @@
+//! What a destination says of the types is what it does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int64Array, StringArray};
+use arrow::datatypes::{Field, Schema};
+use arrow::record_batch::RecordBatch;
+use subak_domain::{DataType, WriteMode};
+
+use super::{load_id, read_all, table};
+use crate::types::{EVERY, Fate};
+use crate::{Batch, ConnectError, Connection, Connector, LoadRequest, ReadRequest, convert};
+
+/// Values of a type with its edges, as its texts.
+fn edges(data_type: DataType) -> &'static [&'static str] {
+    match data_type {
+        DataType::Boolean => &["true", "false"],
+        DataType::SmallInt => &["-32768", "32767"],
+        DataType::Integer => &["-2147483648", "2147483647"],
+        DataType::BigInt => &["-9223372036854775808", "9223372036854775807"],
+        DataType::UnsignedBigInt => &["0", "18446744073709551615"],
+        DataType::Real => &["0.1", "-3.4028235e38"],
+        DataType::Double => &["0.1", "-1.7976931348623157e308"],
+        DataType::Decimal { .. } => &["9999999999999999999999999999.9999999999", "-0.0000000001"],
+        DataType::Text => &["", "Ünï \u{1f980} '\"\\\n\t"],
+        DataType::Bytes => &["", "ab"],
+        DataType::Date => &["1900-01-01", "2299-12-31"],
+        DataType::Time => &["00:00:00", "23:59:59.999999"],
+        DataType::DateTime => &["1900-01-01T00:00:00", "2299-12-31T23:59:59.999999"],
+        DataType::Timestamp => &["1900-01-01T00:00:00Z", "2299-12-31T23:59:59.999999Z"],
+        DataType::Json => &["{\"a\":[1,2.50,null]}", "\"x\""],
+        DataType::Uuid => &["00010203-0405-0607-0809-0a0b0c0d0e0f"],
+    }
+}
+
+/// Loads every type with its edges, and reads them back through the connection's own source.
+pub async fn types(connection: &dyn Connection, connector: &dyn Connector) {
+    for data_type in EVERY {
+        let stored = connector.stores(data_type).unwrap_or_else(|| panic!("nothing says what becomes of {data_type}"));
+        let texts: StringArray = edges(data_type).iter().map(|text| Some(*text)).chain([None]).collect();
+        let values = convert::parse_texts(&texts, data_type, None).expect("values of the type");
+        assert!(values.misfits.is_empty(), "{data_type}");
+        let ids: ArrayRef = Arc::new((0..texts.len() as i64).map(Some).collect::<Int64Array>());
+        let fields =
+            vec![Field::new("id", ids.data_type().clone(), true), Field::new("v", values.array.data_type().clone(), true)];
+        let records = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![ids, Arc::clone(&values.array)]).expect("rows");
+        let name: String = data_type.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
+        let case = format!("type_{name}");
+        let result = store(connection, &case, records).await;
+        if stored.fate == Fate::Refused {
+            assert!(result.is_err(), "{data_type} is to be refused");
+            continue;
+        }
+        result.unwrap_or_else(|error| panic!("{data_type}: {error}"));
+        let source = connection.source().expect("the connection has a source");
+        let stream = source.stream_of(&table(&case));
+        let declared =
+            |columns: BTreeMap<String, DataType>| ReadRequest { stream: stream.clone(), columns, ..ReadRequest::default() };
+        let (batches, _) =
+            read_all(source, declared(BTreeMap::new())).await.unwrap_or_else(|error| panic!("{data_type}: {error}"));
+        let schema = batches[0].records.schema();
+        let own = convert::logical_type(schema.field_with_name("v").expect("the column").data_type());
+        let is_same = own == data_type;
+        assert_eq!(
+            is_same,
+            stored.fate != Fate::Widened,
+            "{data_type} comes back as {own}, and is said to be {}",
+            stored.fate.word()
+        );
+        let columns = BTreeMap::from([("v".to_owned(), data_type)]);
+        let (batches, _) = read_all(source, declared(columns)).await.unwrap_or_else(|error| panic!("{data_type}: {error}"));
+        let mut found: Vec<(String, Option<String>)> = Vec::new();
+        for batch in &batches {
+            let column = |name: &str| batch.records.column_by_name(name).expect("the column");
+            let text = |array: &ArrayRef, row| (!array.is_null(row)).then(|| convert::text_at(array, row));
+            found.extend((0..batch.row_count()).map(|row| (text(column("id"), row).unwrap_or_default(), text(column("v"), row))));
+        }
+        found.sort();
+        let shown = |row: usize| (!values.array.is_null(row)).then(|| convert::text_at(&values.array, row));
+        let expect: Vec<(String, Option<String>)> = (0..values.array.len()).map(|row| (row.to_string(), shown(row))).collect();
+        assert_eq!(found, expect, "{data_type}");
+    }
+}
+
+async fn store(connection: &dyn Connection, case: &str, records: RecordBatch) -> Result<(), ConnectError> {
+    let sink = connection.sink().expect("the connection has a sink");
+    let mut load = sink.begin(LoadRequest::new(load_id(case), table(case), records.schema(), WriteMode::Replace)).await?;
+    load.write(Batch::new(records)).await?;
+    load.stage().await?.publish(None.into()).await.map(drop)
+}
