@@ -16,7 +16,7 @@ use subak_domain::{
 
 use crate::config::{Config, Settings, connection_ref};
 use crate::decode::{self, Context, Fields, text};
-use crate::found::{self, FoundStream, StreamPattern};
+use crate::found::{self, FoundAt, FoundStream, StreamPattern};
 use crate::reference::Template;
 use crate::yaml::{self, Name, Node, Value};
 use crate::{checks, keys, shaping};
@@ -244,7 +244,8 @@ fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut
         found.streams.extend(reader.read(name, node, None, context));
     }
     // A stream that is declared by its name is not declared by a pattern as well.
-    let mut known: BTreeSet<String> = found.streams.iter().map(|stream| stream.stream.clone()).collect();
+    let own = found.streams.iter().filter(|stream| stream.from == reader.from);
+    let mut known: BTreeSet<String> = own.map(|stream| stream.stream.clone()).collect();
     for (name, node) in patterns {
         reader.expand(name, node, &mut known, context, found);
     }
@@ -283,37 +284,29 @@ impl StreamReader<'_> {
         let empty = Node { span: node.span.clone(), value: Value::Map(Vec::new()) };
         let own = if node.value == Value::Null { &empty } else { node };
         let Some(fields) = Fields::of(own, keys::STREAM, self.extra, &format!("stream `{}`", name.text), context) else { return };
+        // What is said for all holds where the pattern says nothing.
+        let layers: Vec<Fields<'_>> = [Some(fields), self.defaults].into_iter().flatten().collect();
+        let said = |key: &str| layers.iter().find(|fields| fields.get(key).is_some()).copied();
+        let exclude = said("exclude").map(|fields| fields.texts("exclude", context)).unwrap_or_default();
         let pattern = StreamPattern {
             path: self.scope.path.to_string(),
             from: self.from.clone(),
             include: name.text.clone(),
-            exclude: fields.texts("exclude", context).into_iter().map(|(text, _)| text.to_owned()).collect(),
+            exclude: exclude.into_iter().map(|(text, _)| text.to_owned()).collect(),
         };
-        let template = fields.text("asset", context).unwrap_or("{table}").to_owned();
-        if let Some(stream) = fields.name("stream") {
+        let template = said("asset").and_then(|fields| fields.text("asset", context)).unwrap_or("{table}").to_owned();
+        if let Some(stream) = said("stream").and_then(|fields| fields.name("stream")) {
             let problem = Diagnostic::error(codes::INVALID_VALUE, "a pattern names streams, and `stream` would name one");
-            context.report(problem.help("remove one of them"), &stream.span.clone(), "");
+            return context.report(problem.help("remove one of them"), &stream.span.clone(), "");
+        }
+        if self.scope.config.connections.get(&self.from).is_some_and(|from| from.kind == "files") {
+            let problem = Diagnostic::error(codes::INVALID_VALUE, "files are named by `path:`, which may be a pattern");
+            return context.report(problem.help("give the stream a name, and the pattern as its `path:`"), &name.span, "");
         }
         declarations.patterns.push(pattern.clone());
-        let streams = match self.scope.found.map(found::read_lock) {
-            Some(Ok(streams)) => streams,
-            Some(Err(error)) => {
-                let message = format!("`{}` cannot be read", found::lock_path(self.scope.path));
-                let problem = Diagnostic::error(codes::NO_STREAMS, message).caused_by(error.to_string());
-                return context.report(problem.help("run `subak discover --save` to write it anew"), &name.span, "");
-            }
-            None => {
-                let message = format!("`{}` is a pattern, and nobody has looked yet which streams there are", name.text);
-                let problem = Diagnostic::error(codes::NO_STREAMS, message);
-                let help = format!(
-                    "run `subak discover --save`, and keep `{}` under version control",
-                    found::lock_path(self.scope.path)
-                );
-                return context.report(problem.help(help), &name.span, "");
-            }
-        };
+        let Some(found) = self.found(&pattern, name, context) else { return };
         let mut is_used = false;
-        for stream in streams.iter().filter(|stream| pattern.names(&stream.name)) {
+        for stream in found.streams.iter().filter(|stream| pattern.names(&stream.name)) {
             is_used = true;
             if known.insert(stream.name.clone()) {
                 let asset = Name { text: asset_name(&template, &stream.name), span: name.span.clone() };
@@ -328,6 +321,32 @@ impl StreamReader<'_> {
                 "",
             );
         }
+    }
+
+    /// What was found at the source, when it was looked for this very pattern.
+    fn found(&self, pattern: &StreamPattern, name: &Name, context: &mut Context<'_>) -> Option<FoundAt> {
+        let path = found::lock_path(self.scope.path);
+        let (message, cause) = match self.scope.found.map(found::read_lock) {
+            Some(Ok(lock)) => match lock.get(self.from.as_str()) {
+                Some(found) if found.knows(pattern) => return Some(found.clone()),
+                _ => (
+                    format!("`{path}` does not say which streams `{}` of `{}` names as it stands here", name.text, self.from),
+                    None,
+                ),
+            },
+            Some(Err(error)) => (format!("`{path}` cannot be read"), Some(error.to_string())),
+            None => (format!("`{}` is a pattern, and nobody has looked yet which streams there are", name.text), None),
+        };
+        let mut problem = Diagnostic::error(codes::NO_STREAMS, message);
+        if let Some(cause) = cause {
+            problem = problem.caused_by(cause);
+        }
+        context.report(
+            problem.help(format!("run `subak discover --save`, and keep `{path}` under version control")),
+            &name.span,
+            "",
+        );
+        None
     }
 
     /// The declaration of a stream; `found` when a pattern names it.
@@ -459,15 +478,20 @@ fn complete_found(
     context: &mut Context<'_>,
 ) {
     let needs_key = mode.map_or(declaration.cursor.is_some(), WriteMode::needs_key);
+    let naming = declaration.shape.naming;
     if declaration.primary_key.is_empty() && needs_key {
-        declaration.primary_key.clone_from(&found.primary_key);
+        declaration.primary_key = found.primary_key.iter().map(|column| naming.apply(column)).collect();
     }
-    let cursor = declaration.cursor.as_ref().map(|cursor| cursor.column.clone());
-    let named = cursor.iter().chain(&declaration.primary_key);
-    let missing = named.filter(|column| !found.columns.is_empty() && !found.columns.iter().any(|(known, _)| known == *column));
-    for column in missing {
-        let message = format!("the stream `{}` has no column `{column}`", found.name);
-        let problem = Diagnostic::error(codes::NO_STREAMS, message);
+    // A column may come from another one.
+    let is_known = |column: &str| {
+        let is_declared = declaration.shape.columns.iter().any(|rule| rule.name == column && !rule.from.is_empty());
+        is_declared || found.columns.iter().any(|(known, _)| known == column || naming.apply(known) == column)
+    };
+    if let Some(cursor) = declaration.cursor.as_ref().map(|cursor| cursor.column.clone())
+        && !found.columns.is_empty()
+        && !is_known(&cursor)
+    {
+        let problem = Diagnostic::error(codes::NO_STREAMS, format!("the stream `{}` has no column `{cursor}`", found.name));
         context.report(
             problem.help(format!("leave it out with `exclude: {}`, and declare it on its own", found.name)),
             &name.span,

@@ -3,6 +3,7 @@
 //! `assets/bronze/app.yml` has its streams in `assets/bronze/app.lock`. The file belongs under version control: a project means the same
 //! wherever it is loaded, and a table that is new at the source changes nothing until somebody says so.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Value, json};
@@ -98,29 +99,59 @@ fn is_match(pattern: &str, stream: &str) -> bool {
     pattern[at..].iter().all(|letter| *letter == '*')
 }
 
-/// The text of a file of found streams, in the order of their names.
-pub fn write_lock(streams: &[FoundStream]) -> String {
-    let mut sorted: Vec<&FoundStream> = streams.iter().collect();
-    sorted.sort_by(|a, b| a.name.cmp(&b.name));
-    let stream = |stream: &&FoundStream| {
+/// What was found at one source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundAt {
+    /// The patterns that were looked for: what they name, and what they leave out.
+    pub patterns: Vec<(String, Vec<String>)>,
+    /// The streams, in the order of their names.
+    pub streams: Vec<FoundStream>,
+}
+
+impl FoundAt {
+    /// Whether a pattern is one that was looked for.
+    pub(crate) fn knows(&self, pattern: &StreamPattern) -> bool {
+        self.patterns.iter().any(|(include, exclude)| *include == pattern.include && *exclude == pattern.exclude)
+    }
+}
+
+/// What was found, by source.
+pub type Lock = BTreeMap<String, FoundAt>;
+
+/// The text of a file of found streams.
+pub fn write_lock(lock: &Lock) -> String {
+    let stream = |stream: &FoundStream| {
         let columns: serde_json::Map<String, Value> =
             stream.columns.iter().map(|(name, data_type)| (name.clone(), json!(data_type))).collect();
         json!({ "name": stream.name, "primary_key": stream.primary_key, "columns": columns })
     };
-    let streams: Vec<Value> = sorted.iter().map(stream).collect();
-    format!("{:#}\n", json!({ "version": VERSION, "streams": streams }))
+    let source = |(name, found): (&String, &FoundAt)| {
+        let patterns: Vec<Value> =
+            found.patterns.iter().map(|(include, exclude)| json!({ "include": include, "exclude": exclude })).collect();
+        let streams: Vec<Value> = found.streams.iter().map(stream).collect();
+        (name.clone(), json!({ "patterns": patterns, "streams": streams }))
+    };
+    let sources: serde_json::Map<String, Value> = lock.iter().map(source).collect();
+    format!("{:#}\n", json!({ "version": VERSION, "sources": sources }))
 }
 
 /// Reads a file of found streams.
-pub fn read_lock(text: &str) -> Result<Vec<FoundStream>, InvalidLock> {
+pub fn read_lock(text: &str) -> Result<Lock, InvalidLock> {
     let wrong = |what: &str| InvalidLock(what.to_owned());
     let value: Value = serde_json::from_str(text).map_err(|error| InvalidLock(error.to_string()))?;
     if value["version"] != json!(VERSION) {
         return Err(wrong("it was written by another version of Subak"));
     }
+    let sources = value["sources"].as_object().ok_or_else(|| wrong("it has no mapping `sources`"))?;
+    let source = |(name, value): (&String, &Value)| Some((name.clone(), found_at(value)?));
+    sources.iter().map(|entry| source(entry).ok_or_else(|| wrong("one of its sources is not complete"))).collect()
+}
+
+fn found_at(value: &Value) -> Option<FoundAt> {
     let texts = |value: &Value| -> Option<Vec<String>> {
         value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
     };
+    let pattern = |value: &Value| Some((value["include"].as_str()?.to_owned(), texts(&value["exclude"])?));
     let stream = |value: &Value| -> Option<FoundStream> {
         let columns = value["columns"].as_object()?.iter();
         Some(FoundStream {
@@ -131,8 +162,10 @@ pub fn read_lock(text: &str) -> Result<Vec<FoundStream>, InvalidLock> {
                 .collect::<Option<_>>()?,
         })
     };
-    let streams = value["streams"].as_array().ok_or_else(|| wrong("it has no list `streams`"))?;
-    streams.iter().map(|value| stream(value).ok_or_else(|| wrong("one of its streams is not complete"))).collect()
+    Some(FoundAt {
+        patterns: value["patterns"].as_array()?.iter().map(pattern).collect::<Option<_>>()?,
+        streams: value["streams"].as_array()?.iter().map(stream).collect::<Option<_>>()?,
+    })
 }
 
 #[cfg(test)]
@@ -163,9 +196,10 @@ mod tests {
             primary_key: vec!["b".to_owned(), "a".to_owned()],
             columns: vec![("b".to_owned(), "bigint".to_owned()), ("a".to_owned(), "text".to_owned())],
         };
-        let text = write_lock(&[stream("y"), stream("x")]);
-        assert_eq!(read_lock(&text), Ok(vec![stream("x"), stream("y")]));
+        let found = FoundAt { patterns: vec![("*".to_owned(), vec!["x_*".to_owned()])], streams: vec![stream("x"), stream("y")] };
+        let lock = Lock::from([("app".to_owned(), found)]);
+        assert_eq!(read_lock(&write_lock(&lock)), Ok(lock));
         assert!(read_lock("{\"version\": 2}").is_err());
-        assert!(read_lock("{\"version\": 1, \"streams\": [{}]}").is_err());
+        assert!(read_lock("{\"version\": 1, \"sources\": {\"app\": {}}}").is_err());
     }
 }

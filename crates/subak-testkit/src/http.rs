@@ -113,7 +113,9 @@ fn serve(stream: &TcpStream, log: &Mutex<Vec<HttpRequest>>, handler: &Handler) -
             out.write_all(&reply.body[..reply.body.len() / 2])?;
             return stream.shutdown(std::net::Shutdown::Both);
         }
-        out.write_all(&reply.body)?;
+        if request.method != "HEAD" {
+            out.write_all(&reply.body)?;
+        }
     }
     Ok(())
 }

@@ -47,6 +47,11 @@ fn patterns_are_resolved_when_somebody_looks() {
     );
     sandbox.run(&["discover", "--check"]).expect(0);
 
+    // A pattern that changed is looked for again: nothing is left out unseen.
+    sandbox.write("assets/bronze/app.yml", &INGEST.replace("exclude: '*_tmp', ", ""));
+    let stale = sandbox.run(&["validate"]);
+    assert!(stale.code == Some(2) && stale.err.contains("does not say which streams `orders_*` of `app` names"), "{}", stale.err);
+
     // The cursor is text in SQLite, and its type is declared for all.
     sandbox.write(
         "assets/bronze/app.yml",
@@ -71,16 +76,23 @@ fn patterns_are_resolved_when_somebody_looks() {
         lacking.err
     );
     assert!(lacking.err.contains("leave it out with `exclude: orders_2027`"), "{}", lacking.err);
+}
 
+#[test]
+fn patterns_that_cannot_be_are_refused() {
+    let sandbox = project(&[]);
+    rusqlite::Connection::open(sandbox.path().join("app.db")).expect("a database");
     for (streams, words) in [
         ("orders_2023: { exclude: x }", "`exclude` goes with a pattern, and `orders_2023` is the name of one stream"),
         ("'orders_*': { stream: x }", "a pattern names streams, and `stream` would name one"),
+        ("'orders_?':\n  defaults: { stream: x }", "a pattern names streams, and `stream` would name one"),
     ] {
         sandbox.write("assets/bronze/app.yml", &format!("ingest:\n  from: app\n  streams:\n    {streams}\n"));
         let ran = sandbox.run(&["validate"]);
         assert!(ran.code == Some(2) && ran.err.contains(words), "{words}: {}", ran.err);
     }
     sandbox.write("assets/bronze/app.yml", "ingest:\n  from: app\n  streams:\n    'nothing_*':\n");
+    sandbox.run(&["discover", "--save"]).expect(0);
     assert!(sandbox.run(&["validate"]).expect(0).err.contains("names no stream that was found"));
     sandbox.write("assets/bronze/app.lock", "{");
     assert!(sandbox.run(&["validate"]).err.contains("`assets/bronze/app.lock` cannot be read"));

@@ -100,7 +100,11 @@ impl Input {
 
     /// Whether a mark is of this very file, without looking into it.
     pub(super) fn is_marked(&self, mark: &FileMark, folder: &Path) -> bool {
-        mark.path == self.relative(folder) && mark.bytes == self.length && mark.modified_at == self.modified_micros()
+        // A server that does not say when an object was changed says nothing about its content.
+        self.modified_at != Modified::Object(0)
+            && mark.path == self.relative(folder)
+            && mark.bytes == self.length
+            && mark.modified_at == self.modified_micros()
     }
 
     /// The path below the connection's folder.

@@ -54,6 +54,9 @@ const fn field(name: &'static str, kind: FieldKind, doc: &'static str) -> Field 
 const RETRY_COUNT: usize = 4;
 const RETRY_TIME: Duration = Duration::from_secs(60);
 
+/// How long a store may be silent while an object comes.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// An open store.
 #[derive(Debug, Clone)]
 pub(super) struct Store {
@@ -148,14 +151,26 @@ impl Store {
         let kept = |error| ConnectError::io(ConnectErrorKind::Resource, format!("{message} into a temporary file"), error);
         let path = folder.map_err(kept)?.join(object.key.rsplit('/').next().unwrap_or("object"));
         let mut file = std::fs::File::create(&path).map_err(kept)?;
-        let options = object_store::GetOptions { if_match: object.meta.e_tag.clone(), ..object_store::GetOptions::default() };
+        // A weak tag never matches.
+        let tag = object.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
+        let options = object_store::GetOptions { if_match: tag, ..object_store::GetOptions::default() };
         Handle::current().block_on(async {
             let answer =
                 self.objects.get_opts(&object.meta.location, options).await.map_err(|error| self.failed(&message, error))?;
+            let (listed, now) = (&object.meta, &answer.meta);
+            if (listed.size, listed.last_modified, &listed.e_tag) != (now.size, now.last_modified, &now.e_tag) {
+                let error = ConnectError::new(ConnectErrorKind::Unavailable, message.as_str());
+                return Err(error.because("the object was replaced after it was listed").help("run again"));
+            }
             let expected = answer.meta.size;
             let mut length = 0;
             let mut parts = answer.into_stream();
-            while let Some(part) = parts.next().await {
+            loop {
+                let silent = |_| {
+                    let error = ConnectError::new(ConnectErrorKind::Unavailable, message.as_str());
+                    error.because(format!("nothing came for {} seconds", SILENCE.as_secs()))
+                };
+                let Some(part) = tokio::time::timeout(SILENCE, parts.next()).await.map_err(silent)? else { break };
                 let part = part.map_err(|error| self.failed(&message, error))?;
                 length += part.len() as u64;
                 file.write_all(&part).map_err(kept)?;
@@ -206,6 +221,8 @@ fn build(request: &OpenRequest, scheme: &ObjectStoreScheme, url: &reqwest::Url) 
     let secret = config.secrets.get("secret_key").map(Secret::expose).map(str::to_owned).filter(|secret| !secret.is_empty());
     let retry = RetryConfig { max_retries: RETRY_COUNT, retry_timeout: RETRY_TIME, ..RetryConfig::default() };
     let is_plain = text("endpoint").is_some_and(|endpoint| endpoint.starts_with("http://"));
+    // A large object takes its time; what must not happen is silence.
+    let client = ClientOptions::new().with_timeout_disabled().with_allow_http(is_plain);
     let extra = config.values.iter().filter_map(|(key, value)| Some((key.strip_prefix("options.")?, value.clone())));
     let said = |error: object_store::Error| error.to_string();
     let named = |names: [(&'static str, Option<String>); 4]| names.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -218,7 +235,7 @@ fn build(request: &OpenRequest, scheme: &ObjectStoreScheme, url: &reqwest::Url) 
                 ("aws_access_key_id", text("key_id")),
                 ("aws_secret_access_key", secret),
             ]);
-            let mut builder = AmazonS3Builder::new().with_url(url.as_str()).with_retry(retry).with_allow_http(is_plain);
+            let mut builder = AmazonS3Builder::new().with_url(url.as_str()).with_retry(retry).with_client_options(client);
             for (key, value) in own.chain(extra) {
                 builder = builder.with_config(key.parse::<AmazonS3ConfigKey>().map_err(said)?, value);
             }
@@ -227,7 +244,8 @@ fn build(request: &OpenRequest, scheme: &ObjectStoreScheme, url: &reqwest::Url) 
         ObjectStoreScheme::GoogleCloudStorage => {
             let own =
                 named([("google_service_account_key", secret), ("google_base_url", text("endpoint")), ("", None), ("", None)]);
-            let mut builder = GoogleCloudStorageBuilder::new().with_url(url.as_str()).with_retry(retry);
+            let mut builder =
+                GoogleCloudStorageBuilder::new().with_url(url.as_str()).with_retry(retry).with_client_options(client);
             for (key, value) in own.chain(extra) {
                 builder = builder.with_config(key.parse::<GoogleConfigKey>().map_err(said)?, value);
             }
@@ -240,7 +258,7 @@ fn build(request: &OpenRequest, scheme: &ObjectStoreScheme, url: &reqwest::Url) 
                 ("azure_storage_endpoint", text("endpoint")),
                 ("azure_allow_http", plain),
             ]);
-            let mut builder = MicrosoftAzureBuilder::new().with_url(url.as_str()).with_retry(retry);
+            let mut builder = MicrosoftAzureBuilder::new().with_url(url.as_str()).with_retry(retry).with_client_options(client);
             for (key, value) in own.chain(extra) {
                 builder = builder.with_config(key.parse::<AzureConfigKey>().map_err(said)?, value);
             }
@@ -249,7 +267,7 @@ fn build(request: &OpenRequest, scheme: &ObjectStoreScheme, url: &reqwest::Url) 
         ObjectStoreScheme::Http => {
             let mut base = url.clone();
             base.set_path("");
-            let options = ClientOptions::new().with_allow_http(true);
+            let options = client.with_allow_http(true);
             Arc::new(
                 HttpBuilder::new()
                     .with_url(base.as_str())

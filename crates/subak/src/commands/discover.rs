@@ -8,7 +8,7 @@ use subak_diag::{Diagnostic, codes};
 use subak_domain::ConnectionName;
 use subak_engine::Connections;
 use subak_project::Config;
-use subak_project::found::{self, FoundStream, StreamPattern};
+use subak_project::found::{self, FoundAt, FoundStream, Lock, StreamPattern};
 
 use super::Context;
 use crate::args::{DiscoverArgs, Format};
@@ -106,23 +106,32 @@ async fn save(
     }
     let mut is_other = false;
     for (path, patterns) in files {
-        // All patterns of a file have one source.
-        let Some(from) = patterns.first().map(|pattern| pattern.from.clone()) else { continue };
-        let all = streams(connections, &from).await?;
-        let wanted = all.iter().filter(|stream| patterns.iter().any(|pattern| pattern.names(&stream.name)));
-        let now: Vec<FoundStream> = wanted.map(found_stream).collect();
+        let mut sources: BTreeMap<ConnectionName, Vec<StreamPattern>> = BTreeMap::new();
+        for pattern in patterns {
+            sources.entry(pattern.from.clone()).or_default().push(pattern);
+        }
+        let mut now = Lock::new();
+        for (from, patterns) in sources {
+            let all = streams(connections, &from).await?;
+            let wanted = all.iter().filter(|stream| patterns.iter().any(|pattern| pattern.names(&stream.name)));
+            let mut found: Vec<FoundStream> = wanted.map(found_stream).collect();
+            found.sort_by(|a, b| a.name.cmp(&b.name));
+            let looked_for = patterns.into_iter().map(|pattern| (pattern.include, pattern.exclude)).collect();
+            now.insert(from.to_string(), FoundAt { patterns: looked_for, streams: found });
+        }
         let file = root.join(&path);
-        let before = std::fs::read_to_string(&file).ok().and_then(|text| found::read_lock(&text).ok()).unwrap_or_default();
+        let known = std::fs::read_to_string(&file).unwrap_or_default();
         let text = found::write_lock(&now);
-        let is_same = std::fs::read_to_string(&file).is_ok_and(|known| known == text);
-        is_other |= !is_same;
-        if !is_same && !is_check {
+        is_other |= known != text;
+        if known != text && !is_check {
             write(&file, &text).map_err(|error| {
                 let problem = Diagnostic::error(codes::RESOURCE, format!("`{path}` cannot be written"));
                 CliError::new(problem.caused_by(error.to_string()), Exit::Failed)
             })?;
         }
-        context.printer.say(&format!("{path}: {}", difference(&before, &now)));
+        let all = |lock: Lock| lock.into_values().flat_map(|found| found.streams).collect::<Vec<_>>();
+        let before = found::read_lock(&known).map(all).unwrap_or_default();
+        context.printer.say(&format!("{path}: {}", difference(&before, &all(now))));
     }
     Ok(if is_check && is_other { Exit::Changes } else { Exit::Ok })
 }

@@ -46,7 +46,8 @@ fn import_sling(context: &Context<'_>, args: &ImportSlingArgs) -> Result<Exit, C
     let replication = read_yaml(&args.file)?;
     let environment = args.env.as_deref().map(read_yaml).transpose()?.unwrap_or(Value::Null);
     let stem = args.file.file_stem().map_or_else(|| "replication".to_owned(), |stem| stem.to_string_lossy().into_owned());
-    let imported = sling::import(&replication, &environment, &stem).map_err(|what| {
+    let folder = args.file.canonicalize().ok().and_then(|file| file.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let imported = sling::import(&replication, &environment, &stem, &folder).map_err(|what| {
         let problem =
             Diagnostic::error(codes::INVALID_VALUE, format!("`{}` is no replication of Sling: {what}", args.file.display()));
         CliError::new(problem.help("name a file with `source:`, `target:` and `streams:`"), Exit::Invalid)

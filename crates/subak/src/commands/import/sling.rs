@@ -1,19 +1,24 @@
 //! A replication file of Sling (<https://docs.slingdata.io/concepts/replication/structure>) as a project.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use subak_project::found::StreamPattern;
 
 use super::Imported;
 use super::write::yaml;
 
 /// A connection: its name and kind here, and its keys.
+#[derive(Clone)]
 struct Connection {
     name: String,
     kind: String,
     keys: Map<String, Value>,
     /// The schema that `{target_schema}` stands for.
     schema: String,
+    /// The folder from which relative paths count.
+    base: PathBuf,
 }
 
 /// Keys of a stream that mean the same here or are read below.
@@ -36,28 +41,49 @@ const KNOWN: [&str; 16] = [
     "schedule",
 ];
 
-pub(super) fn import(replication: &Value, environment: &Value, stem: &str) -> Result<Imported, String> {
+/// `base` is the folder from which relative paths count.
+pub(super) fn import(replication: &Value, environment: &Value, stem: &str, base: &Path) -> Result<Imported, String> {
     let text = |key: &str| replication[key].as_str().filter(|text| !text.is_empty()).ok_or(format!("`{key}` is missing"));
     let (source, target) = (text("source")?, text("target")?);
     let streams = replication["streams"].as_object().ok_or("`streams` is missing")?;
     let mut imported = Imported::default();
-    let from = connection(source, environment, &mut imported);
-    let to = connection(target, environment, &mut imported);
+    let from = connection(source, "source", environment, base, &mut imported);
+    let is_one = source.eq_ignore_ascii_case(target);
+    let mut to = if is_one { from.clone() } else { connection(target, "target", environment, base, &mut imported) };
+    if to.name == from.name && !is_one {
+        to.name.push_str("_target");
+    }
+    if to.kind == "files" {
+        return Err("its target is files, and only databases are taken over".to_owned());
+    }
     for (key, value) in replication.as_object().into_iter().flatten() {
         if !matches!(key.as_str(), "source" | "target" | "defaults" | "streams") {
-            imported.notes.push(format!("`{key}: {}` of the replication has no counterpart", short(value)));
+            // Values may be secrets.
+            let names: Vec<&str> = value.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+            let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+            imported.notes.push(format!("`{key}`{names} of the replication has no counterpart"));
         }
     }
     let defaults = replication["defaults"].clone();
     // Streams by the schema of their tables: each is a folder below `assets/`.
     let mut schemas: BTreeMap<String, Vec<(String, Value)>> = BTreeMap::new();
+    let single: Vec<String> = streams.keys().filter(|name| !is_pattern(name)).map(|name| name.replace('"', "")).collect();
     for (name, own) in streams {
         let merged = merge(&defaults, own);
-        if let Some((schema, key, value)) = stream(name, &merged, &from, &to, target, &mut imported) {
-            imported.has_patterns |= from.kind != "files" && key.contains(['*', '?']);
-            imported.stream_count += 1;
-            schemas.entry(schema).or_default().push((key, value));
+        let Some((schema, key, mut value)) = stream(name, &merged, &from, &to, target, &mut imported) else { continue };
+        let known = schemas.entry(schema).or_default();
+        if known.iter().any(|(known, _)| *known == key) {
+            imported
+                .notes
+                .push(format!("`{name}` is left out: its table is that of another stream; give it an `object` of its own"));
+            continue;
         }
+        if from.kind != "files" && is_pattern(&key) {
+            imported.has_patterns = true;
+            leave_out(&key, &single, &from.name, &mut value);
+        }
+        imported.stream_count += 1;
+        known.push((key, value));
     }
     for (schema, streams) in schemas {
         let folder = if schema.is_empty() { "assets".to_owned() } else { format!("assets/{schema}") };
@@ -74,6 +100,7 @@ pub(super) fn import(replication: &Value, environment: &Value, stem: &str) -> Re
         (connection.name.clone(), Value::Object(keys))
     };
     let connections: Map<String, Value> = [connection(&from), connection(&to)].into_iter().collect();
+    imported.files.push((".gitignore".to_owned(), ".subak/\n*.duckdb\n*.duckdb.wal\n".to_owned()));
     let project = [
         ("project".to_owned(), json!(plain(stem))),
         ("warehouse".to_owned(), json!(to.name)),
@@ -81,6 +108,20 @@ pub(super) fn import(replication: &Value, environment: &Value, stem: &str) -> Re
     ];
     imported.files.insert(0, ("subak.yml".to_owned(), yaml(&project, 0)));
     Ok(imported)
+}
+
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?'])
+}
+
+/// A pattern does not name the streams that are declared on their own, those that are disabled among them.
+fn leave_out(include: &str, single: &[String], from: &str, value: &mut Value) {
+    let Ok(from) = from.parse() else { return };
+    let pattern = StreamPattern { path: String::new(), from, include: include.to_owned(), exclude: Vec::new() };
+    let named: Vec<&String> = single.iter().filter(|name| pattern.names(name)).collect();
+    if !named.is_empty() {
+        value["exclude"] = json!(named);
+    }
 }
 
 /// What a stream says over what all say; mappings in it key by key.
@@ -136,9 +177,13 @@ fn stream(
         notes.push(format!("`{name}` is disabled and left out"));
         return None;
     }
-    let is_pattern = name.contains(['*', '?']) && !is_file;
+    let is_pattern = is_pattern(name) && !is_file;
     let get = |key: &str| merged.get(key).unwrap_or(&Value::Null);
     let object = get("object").as_str().unwrap_or("{target_schema}.{stream_schema}_{stream_table}");
+    if is_file && name.contains(['*', '?']) && object.contains("{stream_file") {
+        notes.push(format!("`{name}` is left out: each of its files would be a table of its own"));
+        return None;
+    }
     let Some((schema, asset)) = table_of(object, name, is_pattern, is_file, to, target) else {
         notes.push(format!("`{name}` is left out: its object `{object}` has parts that are known only when it runs"));
         return None;
@@ -148,10 +193,7 @@ fn stream(
     if is_pattern && asset != "{table}" {
         out.insert("asset".to_owned(), json!(asset));
     } else if is_file {
-        out.insert(
-            "path".to_owned(),
-            json!(escaped(name.trim_start_matches("file://").trim_start_matches("s3://").trim_start_matches('/'))),
-        );
+        out.insert("path".to_owned(), json!(escaped(&file_path(name, &from.base))));
     } else if key != name && !is_pattern {
         out.insert("stream".to_owned(), json!(escaped(&name.replace('"', ""))));
     }
@@ -159,7 +201,8 @@ fn stream(
     for (theirs, ours) in [("where", "where"), ("sql", "sql")] {
         match get(theirs).as_str() {
             Some(text) if text.starts_with("file://") || text.contains("{incremental") => {
-                notes.push(format!("`{theirs}` of `{name}` ({}) has parts of Sling's own and is left out", short(&json!(text))));
+                notes.push(format!("`{name}` is left out: its `{theirs}` ({}) has parts of Sling's own", short(&json!(text))));
+                return None;
             }
             Some(text) => drop(out.insert(ours.to_owned(), json!(escaped(text)))),
             None => {}
@@ -171,18 +214,19 @@ fn stream(
         out.insert("select".to_owned(), json!(wanted));
     }
     if !excluded.is_empty() || wanted.iter().any(|column| column.contains('*')) {
-        notes.push(format!("`select` of `{name}` leaves columns out ({}): list those that stay", short(get("select"))));
+        notes.push(format!(
+            "`{name}` is left out: its `select` ({}) leaves columns out; list those that stay",
+            short(get("select"))
+        ));
+        return None;
     }
     columns(name, get("columns"), &mut out, notes);
-    for key in ["description", "tags"] {
-        if !get(key).is_null() {
-            out.insert(key.to_owned(), get(key).clone());
-        }
-    }
+    let same = ["description", "tags"].into_iter().filter(|key| !get(key).is_null());
+    out.extend(same.map(|key| (key.to_owned(), get(key).clone())));
     options(name, merged, is_file, &mut out, notes);
-    for (key, value) in merged {
+    for key in merged.keys() {
         if !KNOWN.contains(&key.as_str()) || matches!(key.as_str(), "hooks" | "transforms" | "schedule") {
-            notes.push(format!("`{key}: {}` of `{name}` has no counterpart", short(value)));
+            notes.push(format!("`{key}` of `{name}` has no counterpart"));
         }
     }
     Some((schema, key, Value::Object(out)))
@@ -323,7 +367,7 @@ fn options(name: &str, merged: &Map<String, Value>, is_file: bool, out: &mut Map
             "delimiter" | "header" | "encoding" | "sheet" | "range" | "format" if is_file => key.as_str(),
             "null_if" if is_file => "null",
             _ => {
-                notes.push(format!("`source_options.{key}: {text}` of `{name}` has no counterpart"));
+                notes.push(format!("`source_options.{key}` of `{name}` has no counterpart"));
                 continue;
             }
         };
@@ -336,7 +380,7 @@ fn options(name: &str, merged: &Map<String, Value>, is_file: bool, out: &mut Map
             ("column_casing", "lower") => drop(out.insert("naming".to_owned(), json!("lower"))),
             ("column_casing", "source") | ("add_new_columns" | "adjust_column_type", "true") => {}
             ("add_new_columns", "false") => drop(out.insert("contract".to_owned(), json!("freeze"))),
-            _ => notes.push(format!("`target_options.{key}: {text}` of `{name}` has no counterpart")),
+            _ => notes.push(format!("`target_options.{key}` of `{name}` has no counterpart")),
         }
     }
 }
@@ -383,12 +427,21 @@ fn kind_of(theirs: &str) -> &'static str {
 }
 
 /// A connection by the name that the replication uses; what is known of it stands in Sling's `env.yaml`.
-fn connection(theirs: &str, environment: &Value, imported: &mut Imported) -> Connection {
-    let (name, given) = (plain(theirs), Given::of(theirs, environment));
+fn connection(theirs: &str, role: &str, environment: &Value, base: &Path, imported: &mut Imported) -> Connection {
+    let given = Given::of(theirs, environment);
+    // An address may have a password in it.
+    let theirs = if theirs.contains("://") { role } else { theirs };
+    let name = plain(theirs);
     let local = || theirs.eq_ignore_ascii_case("local").then(|| "file".to_owned());
     let kind = given.get(&["type"]).or_else(local).unwrap_or_default();
     let ours = kind_of(&kind);
-    let mut keys = keys_of(ours, &kind, &given);
+    let mut keys = keys_of(ours, &kind, &given, base);
+    for key in given.0.keys().filter(|key| !KNOWN_OF_CONNECTIONS.contains(&key.as_str())) {
+        imported.notes.push(format!("`{key}` of the connection `{theirs}` has no counterpart"));
+    }
+    if given.get(&["sslmode"]).is_some_and(|mode| mode.starts_with("verify-ca") || mode == "allow") {
+        imported.notes.push(format!("the `sslmode` of the connection `{theirs}` is not known: choose one in `subak.yml`"));
+    }
     match (ours, kind.as_str()) {
         ("", "") => {
             let what = "nothing says what it is; name Sling's `env.yaml` with `--env`";
@@ -405,8 +458,13 @@ fn connection(theirs: &str, environment: &Value, imported: &mut Imported) -> Con
     if let Some(password) = given.get(&["password", "secret_access_key"]) {
         let secret = format!("{name}_password");
         let key = if kind == "s3" { "secret_key" } else { "password" };
-        keys.insert(key.to_owned(), json!(format!("${{secret:{secret}}}")));
-        imported.secrets.push((secret, password));
+        match variable(&password) {
+            Some(variable) => drop(keys.insert(key.to_owned(), json!(variable))),
+            None => {
+                keys.insert(key.to_owned(), json!(format!("${{secret:{secret}}}")));
+                imported.secrets.push((secret, password));
+            }
+        }
     }
     let schema_usual = if ours == "postgres" { "public" } else { "main" };
     let schema = given.get(&["schema"]).unwrap_or_else(|| schema_usual.to_owned());
@@ -415,11 +473,52 @@ fn connection(theirs: &str, environment: &Value, imported: &mut Imported) -> Con
         ("", _) => kind,
         _ => ours.to_owned(),
     };
-    Connection { name, kind, keys, schema }
+    Connection { name, kind, keys, schema, base: base.to_path_buf() }
 }
 
+/// A value that is a variable of the environment and nothing else, as it is written here.
+fn variable(text: &str) -> Option<String> {
+    let name = text.strip_prefix('$')?;
+    let name = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_name.then(|| format!("${{{name}}}"))
+}
+
+/// The path of a file below the connection: behind the bucket of a store, or below `/`.
+fn file_path(stream: &str, base: &Path) -> String {
+    if let Some(place) = stream.strip_prefix("s3://") {
+        return place.split_once('/').map_or(place, |(_, key)| key).to_owned();
+    }
+    let path = base.join(stream.strip_prefix("file://").unwrap_or(stream));
+    path.display().to_string().trim_start_matches('/').to_owned()
+}
+
+/// Keys of connections that are read, and such as say nothing more.
+const KNOWN_OF_CONNECTIONS: [&str; 20] = [
+    "type",
+    "url",
+    "host",
+    "port",
+    "database",
+    "user",
+    "username",
+    "password",
+    "schema",
+    "sslmode",
+    "instance",
+    "path",
+    "http_url",
+    "bucket",
+    "region",
+    "endpoint",
+    "access_key_id",
+    "secret_access_key",
+    "name",
+    "role",
+];
+
 /// The keys of a connection here, but for its password.
-fn keys_of(ours: &str, kind: &str, given: &Given) -> Map<String, Value> {
+fn keys_of(ours: &str, kind: &str, given: &Given, base: &Path) -> Map<String, Value> {
     let mode = given.get(&["sslmode"]).filter(|mode| matches!(mode.as_str(), "disable" | "prefer" | "require" | "verify-full"));
     let user = given.get(&["user", "username"]);
     let pairs = match ours {
@@ -431,11 +530,14 @@ fn keys_of(ours: &str, kind: &str, given: &Given) -> Map<String, Value> {
             ("sslmode", mode),
         ],
         "clickhouse" => vec![
-            ("url", given.get(&["http_url"]).or_else(|| Some(format!("http://{}:8123", given.get(&["host"])?)))),
+            ("url", given.get(&["host"]).map(|host| format!("http://{host}:8123"))),
             ("database", given.get(&["database"])),
             ("user", user),
         ],
-        "duckdb" | "sqlite" => vec![("path", given.get(&["instance", "path", "database"]))],
+        "duckdb" | "sqlite" => {
+            let path = given.get(&["instance", "path", "database"]);
+            vec![("path", path.map(|path| base.join(path).display().to_string()))]
+        }
         "files" if kind == "s3" => vec![
             ("url", given.get(&["bucket"]).map(|bucket| format!("s3://{bucket}"))),
             ("region", given.get(&["region"])),
@@ -445,7 +547,15 @@ fn keys_of(ours: &str, kind: &str, given: &Given) -> Map<String, Value> {
         "files" => vec![("path", Some("/".to_owned()))],
         _ => Vec::new(),
     };
-    pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(escaped(&value?))))).collect()
+    pairs
+        .into_iter()
+        .filter_map(|(key, value)| {
+            Some((key.to_owned(), {
+                let value = value?;
+                json!(variable(&value).unwrap_or_else(|| escaped(&value)))
+            }))
+        })
+        .collect()
 }
 
 /// The parts of an address such as `postgres://user:word@host:5432/db?sslmode=require`.
@@ -506,7 +616,8 @@ mod tests {
 
     #[test]
     fn objects_name_tables() {
-        let to = Connection { name: "t".into(), kind: "duckdb".into(), keys: Map::new(), schema: "main".into() };
+        let to =
+            Connection { name: "t".into(), kind: "duckdb".into(), keys: Map::new(), schema: "main".into(), base: PathBuf::new() };
         let table = |object: &str, stream: &str, is_pattern| table_of(object, stream, is_pattern, false, &to, "T");
         for (object, stream, is_pattern, expect) in [
             ("{target_schema}.{stream_schema}_{stream_table}", "public.orders", false, Some(("main", "public_orders"))),

@@ -27,7 +27,7 @@ pub(super) fn project(dir: &Path, imported: &Imported) -> Result<(), CliError> {
         let path = folder.join(name);
         let write = || {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-            std::fs::File::options().write(true).create_new(true).mode(0o600).open(&path)?.write_all(value.as_bytes())
+            std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?.write_all(value.as_bytes())
         };
         write().map_err(|error| failed(&path, error))?;
     }
@@ -47,7 +47,8 @@ pub(super) fn yaml(entries: &[(String, Value)], indent: usize) -> String {
                 out.push_str(&format!("{blank}{key}:\n{}", yaml(&inner, indent + 2)));
             }
             Value::Array(items) => {
-                let items: Vec<String> = items.iter().map(|item| scalar(item.as_str().unwrap_or_default())).collect();
+                let items: Vec<String> =
+                    items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), scalar)).collect();
                 out.push_str(&format!("{blank}{key}: [{}]\n", items.join(", ")));
             }
             Value::String(text) => out.push_str(&format!("{blank}{key}: {}\n", scalar(text))),
