@@ -1,34 +1,19 @@
 //! The e-wallet cases: documents, a relational source in steps, change events. Expected tables come from other tools (see
 //! `parity/README.md`); tables are read back with DuckDB's own library, not through Subak.
 
+#[path = "support/expected.rs"]
+mod expected;
 #[path = "support/secret.rs"]
 mod secret;
 #[path = "support/table.rs"]
 mod table;
 
-use std::path::{Path, PathBuf};
-
+use expected::{assert_equals, parity};
 use secret::set_secret;
 use subak_testkit::{MARIADB_PASSWORD, MARIADB_USER, MariaDb, Sandbox, Table};
 use table::read_table;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_subak");
-
-fn parity(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(name)
-}
-
-/// Compares a query with an expected file, by the columns that the file has.
-#[track_caller]
-fn assert_equals(sandbox: &Sandbox, table: &str, expected: &str) {
-    let expected_table = Table::read(&parity(expected));
-    let columns = expected_table.header.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
-    let mut found = read_table(sandbox, &format!("select {columns} from {table}"));
-    found.header.clone_from(&expected_table.header);
-    if let Err(difference) = found.compare(&expected_table) {
-        panic!("{table} is not {expected}: {difference}");
-    }
-}
 
 /// The accounting holds in every step of the last run.
 #[track_caller]

@@ -1,16 +1,16 @@
 //! MongoDB as source, through a double that speaks its wire protocol to the official driver: no real server can be installed from the
 //! registries that the tests use. Results are read back with DuckDB's own library, not through Subak.
 
+#[path = "support/expected.rs"]
+mod expected;
 #[path = "support/table.rs"]
 mod table;
 #[path = "support/warehouse.rs"]
 mod warehouse;
 
-use std::path::{Path, PathBuf};
-
 use bson::{Binary, Bson, DateTime, Decimal128, Document, Regex, Timestamp, doc, oid::ObjectId, spec::BinarySubtype};
-use subak_testkit::{MongoDouble, Sandbox, Table};
-use table::read_table;
+use expected::{assert_equals, parity};
+use subak_testkit::{MongoDouble, Sandbox};
 use warehouse::{project, read};
 
 /// A project with a DuckDB warehouse and the double as `app`.
@@ -19,21 +19,6 @@ fn with_server(server: &MongoDouble, files: &[(&str, &str)]) -> Sandbox {
     let config = "project: documents\nconnections:\n  warehouse: { type: duckdb, path: warehouse.duckdb }\n  files: { type: files, path: input }\n";
     sandbox.write("subak.yml", &format!("{config}  app: {{ type: mongodb, uri: \"{}\", database: shop }}\n", server.uri()));
     sandbox
-}
-
-fn parity(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity").join(name)
-}
-
-#[track_caller]
-fn assert_equals(sandbox: &Sandbox, table: &str, expected: &str) {
-    let expected_table = Table::read(&parity(expected));
-    let columns = expected_table.header.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
-    let mut found = read_table(sandbox, &format!("select {columns} from {table}"));
-    found.header.clone_from(&expected_table.header);
-    if let Err(difference) = found.compare(&expected_table) {
-        panic!("{table} is not {expected}: {difference}");
-    }
 }
 
 /// A document of a file as a driver would have written it: whole numbers and doubles.
