@@ -305,7 +305,7 @@ impl StreamReader<'_> {
         }
         declarations.patterns.push(pattern.clone());
         let Some(found) = self.found(&pattern, name, context) else { return };
-        let mut is_used = false;
+        let (mut is_used, before) = (false, context.problems.len());
         for stream in found.streams.iter().filter(|stream| pattern.names(&stream.name)) {
             is_used = true;
             if known.insert(stream.name.clone()) {
@@ -313,6 +313,14 @@ impl StreamReader<'_> {
                 declarations.streams.extend(self.read(&asset, own, Some(stream), context));
             }
         }
+        // Every stream says the same of what is wrong with the pattern's own keys.
+        let mut told: Vec<Diagnostic> = Vec::new();
+        for problem in context.problems.drain(before..) {
+            if !told.contains(&problem) {
+                told.push(problem);
+            }
+        }
+        context.problems.extend(told);
         if !is_used {
             let problem = Diagnostic::warning(codes::NO_STREAMS, format!("`{}` names no stream that was found", name.text));
             context.report(

@@ -47,6 +47,11 @@ fn patterns_are_resolved_when_somebody_looks() {
     );
     sandbox.run(&["discover", "--check"]).expect(0);
 
+    // What is wrong with a pattern is said once, not for every stream.
+    sandbox.write("assets/bronze/app.yml", &INGEST.replace("mode: merge", "mode: murge"));
+    let wrong = sandbox.run(&["validate"]);
+    assert_eq!(wrong.err.matches("`murge`").count(), 1, "{}", wrong.err);
+
     // A pattern that changed is looked for again: nothing is left out unseen.
     sandbox.write("assets/bronze/app.yml", &INGEST.replace("exclude: '*_tmp', ", ""));
     let stale = sandbox.run(&["validate"]);
