@@ -116,7 +116,8 @@ pub fn convert(array: &ArrayRef, data_type: DataType, format: Option<&str>, colu
     if data_type == DataType::Text && logical_type(array.data_type()) == DataType::Json {
         return Err(misfit_type(column, data_type));
     }
-    if is_number(array.data_type()) && is_time(&target) || is_time(array.data_type()) && is_number(&target) {
+    let own = array.data_type();
+    if own.is_numeric() && target.is_temporal() || own.is_temporal() && target.is_numeric() {
         // What a number counts, and from when, is nowhere said.
         let help = "declare it as a number, or as text with a `format:` such as `%s` for seconds";
         return Err(misfit_type(column, data_type).help(help));
@@ -138,14 +139,6 @@ pub fn convert(array: &ArrayRef, data_type: DataType, format: Option<&str>, colu
     let misfits: Vec<usize> = (0..array.len()).filter(is_misfit).collect();
     let array = without(&converted, &misfits)?;
     Ok(Converted { array, misfits })
-}
-
-fn is_number(data_type: &ArrowType) -> bool {
-    data_type.is_numeric()
-}
-
-fn is_time(data_type: &ArrowType) -> bool {
-    data_type.is_temporal()
 }
 
 /// The column with NULL in some rows.

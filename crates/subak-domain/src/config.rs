@@ -22,6 +22,18 @@ pub struct Field {
     pub doc: &'static str,
 }
 
+impl Field {
+    /// A key.
+    pub const fn new(name: &'static str, kind: FieldKind, is_required: bool, doc: &'static str) -> Self {
+        Self { name, kind, is_required, doc }
+    }
+
+    /// A key that may be left out.
+    pub const fn optional(name: &'static str, kind: FieldKind, doc: &'static str) -> Self {
+        Self::new(name, kind, false, doc)
+    }
+}
+
 /// What values a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldKind {

@@ -244,13 +244,7 @@ fn connection(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Co
         context.report(problem.help(format!("{near}known types are {}", list(&kinds))), &kind_node.span, "");
         return None;
     };
-    let keys: Vec<keys::Key> = connector
-        .config
-        .connection
-        .iter()
-        .map(|field| keys::Key { name: field.name, shape: keys::Shape::Text, is_required: field.is_required, doc: field.doc })
-        .collect();
-    let fields = Fields::of(node, &keys, &["type"], &format!("connection `{name}`"), context)?;
+    let fields = Fields::of(node, &keys_of(connector.config.connection), &["type"], &format!("connection `{name}`"), context)?;
     let mut values = BTreeMap::new();
     for field in connector.config.connection {
         if let Some(node) = fields.get(field.name) {
@@ -263,6 +257,13 @@ fn connection(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Co
     Some(ConnectionDeclaration { kind: kind.to_owned(), values, span: context.place(&node.span) })
 }
 
+/// The fields as keys, whose values are read one by one.
+fn keys_of(fields: &[Field]) -> Vec<keys::Key> {
+    let key =
+        |field: &Field| keys::Key { name: field.name, shape: keys::Shape::Text, is_required: field.is_required, doc: field.doc };
+    fields.iter().map(key).collect()
+}
+
 /// What takes the values of a field: its whole name, its place, what it is.
 type TakeValue<'t> = dyn FnMut(String, &Node, Template, &mut Context<'_>) + 't;
 
@@ -271,16 +272,7 @@ pub(crate) fn each_value(node: &Node, field: &Field, prefix: &str, context: &mut
     let name = format!("{prefix}{}", field.name);
     match field.kind {
         FieldKind::Map(inner) => {
-            let keys: Vec<keys::Key> = inner
-                .iter()
-                .map(|field| keys::Key {
-                    name: field.name,
-                    shape: keys::Shape::Text,
-                    is_required: field.is_required,
-                    doc: field.doc,
-                })
-                .collect();
-            let Some(fields) = Fields::of(node, &keys, &[], &format!("`{name}`"), context) else { return };
+            let Some(fields) = Fields::of(node, &keys_of(inner), &[], &format!("`{name}`"), context) else { return };
             for field in inner {
                 if let Some(node) = fields.get(field.name) {
                     each_value(node, field, &format!("{name}."), context, take);

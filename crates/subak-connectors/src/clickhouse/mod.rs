@@ -63,20 +63,17 @@ impl Connector for ClickHouse {
     }
 
     fn config(&self) -> ConfigSchema {
-        const fn field(name: &'static str, kind: FieldKind, is_required: bool, doc: &'static str) -> Field {
-            Field { name, kind, is_required, doc }
-        }
         const CONNECTION: &[Field] = &[
-            field(
+            Field::new(
                 "url",
                 FieldKind::Text,
                 true,
                 "The HTTP interface of the server, for example `http://localhost:8123` or `https://ch.internal:8443`.",
             ),
-            field("database", FieldKind::Text, false, "The database of tables that name none. By default `default`."),
-            field("user", FieldKind::Text, false, "Who connects. By default `default`."),
-            field("password", FieldKind::Secret, false, "The password, where the server asks for one."),
-            field(
+            Field::new("database", FieldKind::Text, false, "The database of tables that name none. By default `default`."),
+            Field::new("user", FieldKind::Text, false, "Who connects. By default `default`."),
+            Field::new("password", FieldKind::Secret, false, "The password, where the server asks for one."),
+            Field::new(
                 "sslrootcert",
                 FieldKind::Path,
                 false,

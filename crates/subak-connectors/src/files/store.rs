@@ -22,33 +22,29 @@ use super::input::Input;
 
 /// The keys of a connection to a store.
 pub(super) const FIELDS: [Field; 6] = [
-    field(
+    Field::optional(
         "url",
         FieldKind::Text,
         "Instead of `path`, where objects are: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, or `https://host/folder` of a web server. Objects are read; tables are not written there.",
     ),
-    field("region", FieldKind::Text, "S3: the region of the bucket."),
-    field("endpoint", FieldKind::Text, "S3 and Azure: the address of a server of one's own, such as MinIO."),
-    field(
+    Field::optional("region", FieldKind::Text, "S3: the region of the bucket."),
+    Field::optional("endpoint", FieldKind::Text, "S3 and Azure: the address of a server of one's own, such as MinIO."),
+    Field::optional(
         "key_id",
         FieldKind::Text,
         "S3: the access key's id. Azure: the name of the account. Without, what the machine's own role may do counts.",
     ),
-    field(
+    Field::optional(
         "secret_key",
         FieldKind::Secret,
         "S3: the secret access key. Azure: the account's key. Google: the key of a service account, as its JSON.",
     ),
-    field(
+    Field::optional(
         "options",
         FieldKind::Texts,
         "More settings by their usual names: `aws_session_token`, `aws_skip_signature: true` for public buckets, `azure_storage_sas_key`, `google_skip_signature` and so on.",
     ),
 ];
-
-const fn field(name: &'static str, kind: FieldKind, doc: &'static str) -> Field {
-    Field { name, kind, is_required: false, doc }
-}
 
 /// Tries after the first one, and how long all may take.
 const RETRY_COUNT: usize = 4;

@@ -12,8 +12,6 @@ use subak_connect::{ConnectError, ConnectErrorKind, Field, FieldKind, OpenReques
 use subak_domain::Secret;
 use tokio::time::Instant;
 
-use super::field;
-
 /// The keys of `auth`.
 pub(super) const FIELDS: &[Field] = &[
     Field {
@@ -22,21 +20,25 @@ pub(super) const FIELDS: &[Field] = &[
         is_required: true,
         doc: "`basic`: `user` and `password`. `bearer`: `token`. `header` and `query`: `token` in the header or parameter `name`. `oauth2`: a token from `token_url`, by client credentials, or by `refresh_token`.",
     },
-    field("user", FieldKind::Text, "Who signs in."),
-    field("password", FieldKind::Secret, "The password of the user."),
-    field("token", FieldKind::Secret, "The token or key."),
-    field("name", FieldKind::Text, "Name of the header or parameter that takes the token."),
-    field("token_url", FieldKind::Text, "OAuth 2: where tokens come from."),
-    field("client_id", FieldKind::Text, "OAuth 2: who asks."),
-    field("client_secret", FieldKind::Secret, "OAuth 2: the secret of the client."),
-    field(
+    Field::optional("user", FieldKind::Text, "Who signs in."),
+    Field::optional("password", FieldKind::Secret, "The password of the user."),
+    Field::optional("token", FieldKind::Secret, "The token or key."),
+    Field::optional("name", FieldKind::Text, "Name of the header or parameter that takes the token."),
+    Field::optional("token_url", FieldKind::Text, "OAuth 2: where tokens come from."),
+    Field::optional("client_id", FieldKind::Text, "OAuth 2: who asks."),
+    Field::optional("client_secret", FieldKind::Secret, "OAuth 2: the secret of the client."),
+    Field::optional(
         "client_auth",
         FieldKind::Word(&["header", "body"]),
         "OAuth 2: where client and secret stand when a token is asked for. By default in a header, as the standard has it.",
     ),
-    field("refresh_token", FieldKind::Secret, "OAuth 2: asks with this token. One that replaces it is kept below `.subak/`."),
-    field("scope", FieldKind::Text, "OAuth 2: what is asked for, with blanks between."),
-    field("audience", FieldKind::Text, "OAuth 2: whom the token is for, where the server wants to know."),
+    Field::optional(
+        "refresh_token",
+        FieldKind::Secret,
+        "OAuth 2: asks with this token. One that replaces it is kept below `.subak/`.",
+    ),
+    Field::optional("scope", FieldKind::Text, "OAuth 2: what is asked for, with blanks between."),
+    Field::optional("audience", FieldKind::Text, "OAuth 2: whom the token is for, where the server wants to know."),
 ];
 
 /// How long before its end a token counts as ended.
@@ -298,5 +300,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    std::fs::rename(&temporary, path)?;
+    // The name as well: after a power cut the old token would be a used-up one.
+    std::fs::File::open(folder)?.sync_all()
 }

@@ -28,10 +28,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Http;
 
-const fn field(name: &'static str, kind: FieldKind, doc: &'static str) -> Field {
-    Field { name, kind, is_required: false, doc }
-}
-
 const CONNECTION: &[Field] = &[
     Field {
         name: "url",
@@ -39,21 +35,21 @@ const CONNECTION: &[Field] = &[
         is_required: true,
         doc: "Where the API begins: `https://api.example.com/v2`. Requests never leave this host, whatever an answer says.",
     },
-    field("headers", FieldKind::Texts, "Headers of every request."),
-    field("params", FieldKind::Texts, "Parameters of every request."),
-    field("auth", FieldKind::Map(auth::FIELDS), "How requests are signed in."),
-    field(
+    Field::optional("headers", FieldKind::Texts, "Headers of every request."),
+    Field::optional("params", FieldKind::Texts, "Parameters of every request."),
+    Field::optional("auth", FieldKind::Map(auth::FIELDS), "How requests are signed in."),
+    Field::optional(
         "requests_per_minute",
         FieldKind::Integer,
         "How many requests are begun in a minute at most, by all streams of a run together. By default there is no limit.",
     ),
-    field(
+    Field::optional(
         "retries",
         FieldKind::Integer,
         "How often a request is tried again that failed for a reason that passes: no connection, an answer that ends too early, the status 408, 425, 429, 500, 502, 503 or 504. `Retry-After` is waited for. By default 5.",
     ),
-    field("timeout", FieldKind::Integer, "Seconds that a server may take for an answer. By default 60."),
-    field(
+    Field::optional("timeout", FieldKind::Integer, "Seconds that a server may take for an answer. By default 60."),
+    Field::optional(
         "sslrootcert",
         FieldKind::Path,
         "File with the certificates (PEM) that the server's must lead to. By default those of the system.",

@@ -7,7 +7,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value as Json;
 use subak_connect::{ConnectError, ConnectErrorKind, Field, FieldKind};
 
-use super::{field, headers, texts};
+use super::{headers, texts};
 
 /// The keys of `pagination`.
 const PAGINATION: &[Field] = &[
@@ -17,27 +17,31 @@ const PAGINATION: &[Field] = &[
         is_required: true,
         doc: "`offset` counts records, `page` counts pages, `cursor` hands on what the answer has at `next`, `link` follows the header `Link`, `next_url` follows the address at `next`. Reading ends at an empty page, or when nothing comes next.",
     },
-    field("param", FieldKind::Text, "The parameter that says where the page begins. By default `offset`, `page` or `cursor`."),
-    field(
+    Field::optional(
+        "param",
+        FieldKind::Text,
+        "The parameter that says where the page begins. By default `offset`, `page` or `cursor`.",
+    ),
+    Field::optional(
         "param_in",
         FieldKind::Word(&["query", "body"]),
         "Where that parameter and `size_param` stand; in the body as paths such as `variables.after`. By default in the query.",
     ),
-    field(
+    Field::optional(
         "size_param",
         FieldKind::Text,
         "The parameter that says how many records a page may have. By default `limit`, where `size` is given.",
     ),
-    field("size", FieldKind::Integer, "How many records a page may have."),
-    field("start", FieldKind::Integer, "The first page, or the first offset. By default `1` and `0`."),
-    field("next", FieldKind::Text, "Path in the answer to what comes next."),
-    field(
+    Field::optional("size", FieldKind::Integer, "How many records a page may have."),
+    Field::optional("start", FieldKind::Integer, "The first page, or the first offset. By default `1` and `0`."),
+    Field::optional("next", FieldKind::Text, "Path in the answer to what comes next."),
+    Field::optional(
         "more",
         FieldKind::Text,
         "Path in the answer to whether more follows: `false` ends the reading. An answer without it is an error.",
     ),
-    field("total", FieldKind::Text, "Path in the answer to the number of all records. Fewer than that are an error."),
-    field("page_count_max", FieldKind::Integer, "How many pages may come. More are an error. By default 100000."),
+    Field::optional("total", FieldKind::Text, "Path in the answer to the number of all records. Fewer than that are an error."),
+    Field::optional("page_count_max", FieldKind::Integer, "How many pages may come. More are an error. By default 100000."),
 ];
 
 /// The keys of `incremental`.
@@ -48,18 +52,18 @@ const INCREMENTAL: &[Field] = &[
         is_required: true,
         doc: "The parameter that takes the last value of the stream's `cursor`.",
     },
-    field(
+    Field::optional(
         "end_param",
         FieldKind::Text,
         "The parameter that takes the end of the read, where the cursor has one (`until: run`, `--until`).",
     ),
-    field(
+    Field::optional(
         "format",
         FieldKind::Text,
         "How times are written: `iso` (the default, in UTC), `date`, `unix`, `unix_ms`, or in `strftime` letters.",
     ),
-    field("start", FieldKind::Text, "What the parameter is before there is a last value. By default it is left out."),
-    field(
+    Field::optional("start", FieldKind::Text, "What the parameter is before there is a last value. By default it is left out."),
+    Field::optional(
         "exclusive",
         FieldKind::Boolean,
         "Whether the API leaves out records at the value itself. Then it is asked for one step earlier, so that none is missed.",
@@ -69,10 +73,10 @@ const INCREMENTAL: &[Field] = &[
 /// The keys of `parent`.
 const PARENT: &[Field] = &[
     Field { name: "path", kind: FieldKind::Text, is_required: true, doc: "Where the parents are." },
-    field("params", FieldKind::Texts, "Parameters of the requests for parents."),
-    field("records", FieldKind::Text, "Path in the answer to the list of parents."),
-    field("pagination", FieldKind::Map(PAGINATION), "How pages of parents follow each other."),
-    field(
+    Field::optional("params", FieldKind::Texts, "Parameters of the requests for parents."),
+    Field::optional("records", FieldKind::Text, "Path in the answer to the list of parents."),
+    Field::optional("pagination", FieldKind::Map(PAGINATION), "How pages of parents follow each other."),
+    Field::optional(
         "prefix",
         FieldKind::Text,
         "What stands before the names of the columns that take the parent's fields. By default `parent_`.",
@@ -81,34 +85,34 @@ const PARENT: &[Field] = &[
 
 /// The keys that a stream knows.
 pub(super) const FIELDS: &[Field] = &[
-    field(
+    Field::optional(
         "path",
         FieldKind::Text,
         "What follows the connection's `url`. By default the stream's name. `{id}` stands for the field `id` of a `parent`.",
     ),
-    field("method", FieldKind::Word(&["get", "post"]), "By default `get`."),
-    field("params", FieldKind::Texts, "Parameters of the requests; `{id}` stands for a field of a `parent`."),
-    field("headers", FieldKind::Texts, "Headers of the requests."),
-    field("body", FieldKind::Text, "The body of the requests, as JSON."),
-    field(
+    Field::optional("method", FieldKind::Word(&["get", "post"]), "By default `get`."),
+    Field::optional("params", FieldKind::Texts, "Parameters of the requests; `{id}` stands for a field of a `parent`."),
+    Field::optional("headers", FieldKind::Texts, "Headers of the requests."),
+    Field::optional("body", FieldKind::Text, "The body of the requests, as JSON."),
+    Field::optional(
         "records",
         FieldKind::Text,
         "Dotted path in the answer to the list of records, for example `data.items`; `.` is the answer itself. By default the answer is the list.",
     ),
-    field("format", FieldKind::Word(&["json", "ndjson"]), "What answers are. By default `json`."),
-    field("pagination", FieldKind::Map(PAGINATION), "How pages follow each other. By default there is one."),
-    field("incremental", FieldKind::Map(INCREMENTAL), "How the API is asked for what is new; goes with `cursor`."),
-    field(
+    Field::optional("format", FieldKind::Word(&["json", "ndjson"]), "What answers are. By default `json`."),
+    Field::optional("pagination", FieldKind::Map(PAGINATION), "How pages follow each other. By default there is one."),
+    Field::optional("incremental", FieldKind::Map(INCREMENTAL), "How the API is asked for what is new; goes with `cursor`."),
+    Field::optional(
         "parent",
         FieldKind::Map(PARENT),
         "Requests for each record of another list. Fields of it that the `path` or a parameter names become columns, as `parent_id`; a record with such a key of its own is an error.",
     ),
-    field(
+    Field::optional(
         "error",
         FieldKind::Text,
         "Path in the answer to an error, for APIs that report one with the status 200. Anything there but nothing, `false`, zero and an empty text, list or object fails the read.",
     ),
-    field(
+    Field::optional(
         "if_missing",
         FieldKind::Word(&["error", "skip"]),
         "What happens when there is nothing at the path (status 404 or 410). By default it is an error; `skip` goes on and says how many there were.",

@@ -24,10 +24,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct MongoDb;
 
-const fn field(name: &'static str, kind: FieldKind, is_required: bool, doc: &'static str) -> Field {
-    Field { name, kind, is_required, doc }
-}
-
 #[async_trait]
 impl Connector for MongoDb {
     fn kind(&self) -> &'static str {
@@ -40,17 +36,17 @@ impl Connector for MongoDb {
 
     fn config(&self) -> ConfigSchema {
         const CONNECTION: &[Field] = &[
-            field(
+            Field::new(
                 "uri",
                 FieldKind::Text,
                 true,
                 "Where the servers are, without a password: `mongodb://host:27017/?replicaSet=rs0`, `mongodb+srv://cluster.example`. Options such as `tls=true` and `tlsCAFile` stand in it.",
             ),
-            field("database", FieldKind::Text, true, "The database."),
-            field("user", FieldKind::Text, false, "Who connects, where the server asks for it."),
-            field("password", FieldKind::Secret, false, "The password of the user."),
-            field("auth_database", FieldKind::Text, false, "The database that knows the user. By default `admin`."),
-            field(
+            Field::new("database", FieldKind::Text, true, "The database."),
+            Field::new("user", FieldKind::Text, false, "Who connects, where the server asks for it."),
+            Field::new("password", FieldKind::Secret, false, "The password of the user."),
+            Field::new("auth_database", FieldKind::Text, false, "The database that knows the user. By default `admin`."),
+            Field::new(
                 "read_concern",
                 FieldKind::Word(&["snapshot", "majority", "local"]),
                 false,

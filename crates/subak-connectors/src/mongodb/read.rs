@@ -13,19 +13,19 @@ use mongodb::options::{Collation, ReadConcern as Level};
 use subak_connect::{ConnectError, ConnectErrorKind, Field, FieldKind, ReadRequest, Source, SourceItem, StreamInfo, blocking};
 
 use super::error::failed;
-use super::{ReadConcern, Server, field, filter, values};
+use super::{ReadConcern, Server, filter, values};
 use crate::records::Record;
 use crate::spool::{Refused, Spool};
 
 /// The keys that a stream knows.
 pub(super) const FIELDS: &[Field] = &[
-    field(
+    Field::new(
         "where",
         FieldKind::Text,
         false,
         "A filter as MongoDB's Extended JSON, which the server evaluates: `{\"status\": \"PAID\", \"at\": {\"$gte\": {\"$date\": \"2025-01-01T00:00:00Z\"}}}`.",
     ),
-    field(
+    Field::new(
         "limit",
         FieldKind::Integer,
         false,

@@ -72,20 +72,17 @@ impl Connector for Postgres {
     }
 
     fn config(&self) -> ConfigSchema {
-        const fn field(name: &'static str, kind: FieldKind, is_required: bool, doc: &'static str) -> Field {
-            Field { name, kind, is_required, doc }
-        }
         const CONNECTION: &[Field] = &[
-            field(
+            Field::new(
                 "host",
                 FieldKind::Text,
                 false,
                 "Name or address of the server, or the folder of its socket. By default `localhost`.",
             ),
-            field("port", FieldKind::Integer, false, "Its port. By default `5432`."),
-            field("database", FieldKind::Text, true, "The database."),
-            field("user", FieldKind::Text, true, "Who connects."),
-            field("password", FieldKind::Secret, false, "The password, where the server asks for one."),
+            Field::new("port", FieldKind::Integer, false, "Its port. By default `5432`."),
+            Field::new("database", FieldKind::Text, true, "The database."),
+            Field::new("user", FieldKind::Text, true, "Who connects."),
+            Field::new("password", FieldKind::Secret, false, "The password, where the server asks for one."),
             sslmode::FIELDS[0],
             sslmode::FIELDS[1],
         ];
