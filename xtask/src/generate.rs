@@ -89,6 +89,7 @@ fn infos() -> Vec<ConnectorInfo> {
             writes: connector.abilities().writes,
             dialect: connector.abilities().sql.map(|dialect| dialect.name),
             has_schemas: connector.abilities().schemas,
+            runs_statements: connector.abilities().statements,
         })
         .collect()
 }

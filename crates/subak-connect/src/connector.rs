@@ -8,7 +8,7 @@ use subak_domain::{DataType, Writes};
 
 use crate::types::Stored;
 
-use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Quarantine, Sink, Source, SqlBackend};
+use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Quarantine, Sink, Source, SqlBackend, Statements};
 
 /// A kind of outside system.
 #[async_trait]
@@ -40,6 +40,8 @@ pub struct Abilities {
     pub sql: Option<&'static Dialect>,
     /// Tables have a schema as well as a name; without, the schema becomes part of the name.
     pub schemas: bool,
+    /// Statements of the user's own can be run.
+    pub statements: bool,
 }
 
 /// How to open a connection.
@@ -73,6 +75,10 @@ pub trait Connection: Send + Sync {
     }
     /// Building and querying with SQL.
     fn sql(&self) -> Option<&dyn SqlBackend> {
+        None
+    }
+    /// Running statements of the user's own.
+    fn statements(&self) -> Option<&dyn Statements> {
         None
     }
 }

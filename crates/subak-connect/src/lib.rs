@@ -34,4 +34,4 @@ pub use sink::{
     Audit, AuditResult, ChildRequest, Commit, Committed, Load, LoadRequest, Sink, Staged, StagedRows, TableInfo, TableName,
 };
 pub use source::{CursorBound, FileMark, KnownFiles, ReadRequest, Source, SourceItem, StreamInfo};
-pub use sql::{BuildRequest, SqlBackend};
+pub use sql::{BuildRequest, SqlBackend, Statements};

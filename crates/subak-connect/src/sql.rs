@@ -22,6 +22,16 @@ pub trait SqlBackend: Send + Sync {
     fn query(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>>;
 }
 
+/// Runs statements of the user's own: hooks.
+#[async_trait]
+pub trait Statements: Send + Sync {
+    /// How it writes SQL.
+    fn dialect(&self) -> &'static Dialect;
+    /// Runs one statement to its end, outside any load, and commits it. What it returns is not looked at. Dropping the result may leave it
+    /// done or undone.
+    async fn execute(&self, sql: &str) -> Result<(), ConnectError>;
+}
+
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {

@@ -35,6 +35,8 @@ pub struct Asset {
     pub retry: Retry,
     /// Upper bound for one attempt.
     pub timeout: Duration,
+    /// Statements around each time that it is brought up to date.
+    pub hooks: Hooks,
 }
 
 impl Asset {
@@ -255,6 +257,24 @@ impl StoredAs {
             Self::Snapshot => "snapshot",
         }
     }
+}
+
+/// Statements that run around a step, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before anything is read or written.
+    pub before: Vec<Hook>,
+    /// After the rows are published, whether or not that changed anything.
+    pub after: Vec<Hook>,
+}
+
+/// A statement of the user's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// The connection that runs it.
+    pub on: ConnectionName,
+    /// The statement; `{{ this }}` stands for the asset's table.
+    pub sql: String,
 }
 
 /// How often a failed step is tried again, and how long it waits in between.

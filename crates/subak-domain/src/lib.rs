@@ -24,7 +24,7 @@ pub mod write;
 
 pub use account::{RowAccount, ValueChange};
 pub use action::{Action, CursorRange, Reason, Work};
-pub use asset::{Asset, CursorRule, Definition, Ingest, Lag, NullCursor, Retry, SchemaChange, SqlAsset, StoredAs};
+pub use asset::{Asset, CursorRule, Definition, Hook, Hooks, Ingest, Lag, NullCursor, Retry, SchemaChange, SqlAsset, StoredAs};
 pub use check::{Check, CheckOutcome, CheckRule, Severity, StandaloneCheck};
 pub use cursor::{Cursor, compare_decimals};
 pub use event::{Event, Failure, FailureClass, RunEvent, StepOutcome};

@@ -11,11 +11,11 @@ use subak_connect::{
 };
 use subak_domain::{
     Action, Asset, AssetGraph, AssetKey, Check, CheckOutcome, CheckRule, Column, ConnectionName, CursorRange, Definition,
-    Failure, FailureClass, LoadId, Reason, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome, StoredAs,
-    Work,
+    Failure, FailureClass, Hook, LoadId, Reason, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome,
+    StoredAs, Work,
 };
 
-use crate::failure::{self, DATA_NOT_BEGUN, DATA_UNTOUCHED};
+use crate::failure::{self, DATA_NOT_BEGUN, DATA_PUBLISHED, DATA_UNTOUCHED};
 use crate::load::RunContext;
 use crate::{StepExecutor, StopSignal, load, replay};
 
@@ -80,7 +80,9 @@ impl StepExecutor for DataExecutor {
                 let asset = self.asset(asset)?;
                 let attempt = self.attempt(run, action, asset, stop);
                 let how = How { full_refresh: *full_refresh, range: range.as_ref() };
+                self.run_hooks(asset, &asset.hooks.before, "before", &attempt, DATA_UNTOUCHED).await?;
                 let mut outcome = self.materialize(asset, &how, &attempt).await?;
+                self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED).await?;
                 // A part of the stream says nothing about the rest of the table.
                 outcome.version = range.is_none().then(|| asset.version.clone());
                 Ok(outcome)
@@ -102,8 +104,11 @@ impl StepExecutor for DataExecutor {
         let (Work::Materialize { asset, .. } | Work::Replay { asset, .. }) = &action.work else { return None };
         let asset = self.graph.get(asset)?;
         let connection = self.connections.open(asset.stored_in()?).await.ok()?;
-        let load = LoadId::new(run, &action.step, asset.version.as_str());
-        let committed = connection.sink()?.committed(&load).await.ok()??;
+        let stop = StopSignal::default();
+        let attempt = self.attempt(run, action, asset, &stop);
+        let committed = connection.sink()?.committed(&attempt.load).await.ok()??;
+        // Nobody knows how far the statements after it came.
+        self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED).await.ok()?;
         let note = Some("the process died after this was published".to_owned());
         let is_whole = matches!(action.work, Work::Materialize { range: None, .. });
         Some(StepOutcome {
@@ -196,6 +201,34 @@ impl DataExecutor {
             }
             Definition::External => Err(moved_on(&format!("external asset `{}`", asset.key))),
         }
+    }
+
+    /// Runs statements of the user's own, one after the other. `word` is the list that they stand in; `data` says what is true when one fails.
+    async fn run_hooks(
+        &self,
+        asset: &Asset,
+        hooks: &[Hook],
+        word: &str,
+        attempt: &Attempt<'_>,
+        data: &str,
+    ) -> Result<(), Box<Failure>> {
+        for (at, hook) in hooks.iter().enumerate() {
+            let run = async {
+                let connection = self.open(&hook.on, attempt.stop).await?;
+                let statements = ability(connection.statements(), &hook.on, "place for statements")?;
+                let is_home = asset.stored_in() == Some(&hook.on);
+                let table = TableName::of(&asset.key);
+                // Where the asset is not, its name is all that there is of it.
+                let this = if is_home { statements.dialect().table(&table) } else { table.to_string() };
+                guarded(attempt.stop, statements.execute(&hook.sql.replace("{{ this }}", &this))).await
+            };
+            run.await.map_err(|mut failure| {
+                failure.message = format!("`hooks.{word}` number {} on `{}`: {}", at + 1, hook.on, failure.message);
+                data.clone_into(&mut failure.data);
+                failure
+            })?;
+        }
+        Ok(())
     }
 
     async fn replay(

@@ -8,6 +8,9 @@ use crate::StopReason;
 /// What is true of the table when nothing was published.
 pub const DATA_UNTOUCHED: &str = "nothing of this step was published; readers see the table as it was";
 
+/// What is true when something failed after the publication.
+pub const DATA_PUBLISHED: &str = "the rows of this step are published; the statements after it have not all run";
+
 /// What is true when the connection failed before the table was looked at.
 pub const DATA_NOT_BEGUN: &str = "nothing was read or written";
 

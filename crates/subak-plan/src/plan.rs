@@ -212,6 +212,7 @@ pub(crate) mod tests {
             columns: BTreeMap::new(),
             retry: Retry::default(),
             timeout: subak_domain::asset::TIMEOUT_DEFAULT,
+            hooks: subak_domain::Hooks::default(),
         }
     }
 

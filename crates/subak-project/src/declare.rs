@@ -10,7 +10,7 @@ use subak_diag::{Diagnostic, codes};
 use subak_domain::shape::{Contract, OnReject};
 use subak_domain::write::Tie;
 use subak_domain::{
-    AssetKey, Check, ConnectionName, CursorRule, DataType, History, Lag, Latest, Layout, NullCursor, Retry, SchemaChange,
+    AssetKey, Check, ConnectionName, CursorRule, DataType, History, Hooks, Lag, Latest, Layout, NullCursor, Retry, SchemaChange,
     Severity, Shape, StoredAs, SurrogateKey, WriteMode, Writes,
 };
 
@@ -19,7 +19,7 @@ use crate::decode::{self, Context, Fields, text};
 use crate::found::{self, FoundAt, FoundStream, StreamPattern};
 use crate::reference::Template;
 use crate::yaml::{self, Name, Node, Value};
-use crate::{checks, keys, shaping};
+use crate::{checks, hooks, keys, shaping};
 
 /// What one file declares.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +47,7 @@ pub(crate) struct Common {
     pub(crate) columns: BTreeMap<String, String>,
     pub(crate) retry: Retry,
     pub(crate) timeout: Duration,
+    pub(crate) hooks: Hooks,
 }
 
 /// A stream that becomes an asset.
@@ -138,6 +139,7 @@ impl Common {
             columns: BTreeMap::new(),
             retry: config.retry,
             timeout: config.timeout,
+            hooks: Hooks::default(),
         }
     }
 
@@ -377,6 +379,7 @@ impl StreamReader<'_> {
         let layers: Vec<Fields<'_>> = self.defaults.into_iter().chain([own]).collect();
         for fields in &layers {
             common.read(fields, context);
+            hooks::read(fields, &mut common.hooks, &self.to, self.scope, context);
         }
         let mut declaration = StreamDeclaration {
             common,
@@ -787,6 +790,9 @@ fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Optio
             && let Some(name) = connection_ref(text, node, &scope.config.connections, &mut context)
         {
             declaration.on = name;
+        }
+        if !is_check {
+            hooks::read(&fields, &mut common.hooks, &declaration.on, scope, &mut context);
         }
         if fields.get("depends_on").is_some() {
             let texts = fields.texts("depends_on", &mut context);

@@ -112,6 +112,26 @@ pub static RETRY: &[Key] = &[
     key("jitter", Shape::Share, "Share of the wait that varies, from 0 to 1. By default 0.2."),
 ];
 
+/// `hooks`.
+pub static HOOKS: &[Key] = &[
+    key(
+        "before",
+        Shape::List(&Shape::TextOr(HOOK)),
+        "Statements that run before anything is read or written, in order. When one fails, nothing else happens.",
+    ),
+    key(
+        "after",
+        Shape::List(&Shape::TextOr(HOOK)),
+        "Statements that run after the rows are published, in order, each time the step runs. When one fails, the step has failed and its rows are published.",
+    ),
+];
+
+/// One statement of `hooks`.
+pub static HOOK: &[Key] = &[
+    required("sql", Shape::Text, "One statement. `{{ this }}` stands for the table of the asset."),
+    key("on", Shape::Text, "The connection that runs it. By default the one that holds the asset."),
+];
+
 /// A file with `ingest:`.
 pub static INGEST_FILE: &[Key] = &[
     key("ingest", Shape::Map(INGEST), "Loads streams of a source into tables; each stream is an asset."),
@@ -218,6 +238,7 @@ pub static STREAM: &[Key] = &[
     key("owner", Shape::Text, "Who answers for it."),
     key("group", Shape::Text, "Its group. By default the first part of its key."),
     key("tags", Shape::Texts, "Free labels."),
+    key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one attempt."),
 ];
@@ -432,6 +453,7 @@ pub static SQL_HEADER: &[Key] = &[
     key("owner", Shape::Text, "Who answers for it."),
     key("group", Shape::Text, "Its group. By default the first part of its key."),
     key("tags", Shape::Texts, "Free labels."),
+    key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one attempt."),
 ];

@@ -9,6 +9,7 @@ mod config;
 mod declare;
 mod decode;
 pub mod found;
+mod hooks;
 pub mod keys;
 pub mod lineage;
 mod reference;
@@ -53,6 +54,8 @@ pub struct ConnectorInfo {
     pub dialect: Option<&'static str>,
     /// Whether its tables have schemas; without, `a.b` and `a_b` are one table.
     pub has_schemas: bool,
+    /// Whether it runs statements of the user's own.
+    pub runs_statements: bool,
 }
 
 /// The contents of a file.

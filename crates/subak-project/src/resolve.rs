@@ -542,6 +542,7 @@ impl<'a> Resolver<'a> {
             description: common.description.clone(),
             retry: common.retry,
             timeout: common.timeout,
+            hooks: common.hooks.clone(),
         }
     }
 
@@ -560,6 +561,7 @@ impl<'a> Resolver<'a> {
             description: None,
             retry: self.config.retry,
             timeout: self.config.timeout,
+            hooks: subak_domain::Hooks::default(),
         }
     }
 
@@ -639,6 +641,7 @@ impl<'a> Resolver<'a> {
             columns: BTreeMap::new(),
             retry: self.config.retry,
             timeout: self.config.timeout,
+            hooks: subak_domain::Hooks::default(),
         };
         let common = description.map_or(&plain, |seed| &seed.common);
         Some(Self::asset(common, path, Definition::Seed(ingest), Vec::new(), version))

@@ -28,6 +28,7 @@ const CONNECTORS: &[ConnectorInfo] = &[
         writes: Writes::Rows,
         dialect: Some("duckdb"),
         has_schemas: true,
+        runs_statements: true,
     },
     ConnectorInfo {
         kind: "files",
@@ -44,6 +45,7 @@ const CONNECTORS: &[ConnectorInfo] = &[
         writes: Writes::Nothing,
         dialect: None,
         has_schemas: false,
+        runs_statements: false,
     },
     ConnectorInfo {
         kind: "api",
@@ -56,6 +58,7 @@ const CONNECTORS: &[ConnectorInfo] = &[
         writes: Writes::WholeTables,
         dialect: None,
         has_schemas: false,
+        runs_statements: false,
     },
 ];
 

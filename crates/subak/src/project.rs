@@ -72,6 +72,7 @@ pub(crate) fn connectors() -> Vec<ConnectorInfo> {
                 writes: abilities.writes,
                 dialect: abilities.sql.map(|dialect| dialect.name),
                 has_schemas: abilities.schemas,
+                runs_statements: abilities.statements,
             }
         })
         .collect()

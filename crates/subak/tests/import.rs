@@ -48,7 +48,9 @@ streams:
   shop.history:
     mode: snapshot
     object: bronze.history
-    hooks: { post: [{ type: query, query: vacuum }] }
+    hooks:
+      pre: [{ type: query, connection: my_pg, query: 'insert into shop.seen values (1)' }]
+      post: [{ type: query, query: 'create table if not exists bronze.mark as select 1 as n' }, { type: http, url: 'http://x' }]
 env:
   SLING_THREADS: 3
 "#;
@@ -99,7 +101,7 @@ fn a_replication_of_sling_runs_unchanged() {
         "the constraint `value > 0` of `shop.\"Users\".balance` is no check yet",
         "`shop.old` is disabled and left out",
         "`shop.late` is left out: its object `bronze.{run_timestamp}` has parts that are known only when it runs",
-        "`hooks` of `shop.history` has no counterpart",
+        "a hook `http` of `shop.history` (post) has no counterpart",
         "discover --save",
     ] {
         assert!(made.out.contains(words), "{words}: {}", made.out);
@@ -129,6 +131,8 @@ fn a_replication_of_sling_runs_unchanged() {
     );
     assert!(std::fs::read_to_string(folder.join("project/.gitignore")).expect("a file").contains(".subak/"));
     assert_eq!(read(&sandbox, "select count(*), count(_sling_loaded_at) from bronze.history"), ["2,2"]);
+    assert_eq!(server.sql("select count(*) from shop.seen"), [[Some("2".to_owned())]]);
+    assert_eq!(read(&sandbox, "select n from bronze.mark"), ["1"]);
 }
 
 #[test]

@@ -174,6 +174,7 @@ impl Loader {
             description: None,
             retry: Retry::default(),
             timeout: Duration::from_secs(60),
+            hooks: subak_domain::Hooks::default(),
         };
         let database = database().await;
         let source = Arc::new(Cutting { memory: memory.clone(), dice: dice.clone(), fails });

@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Quarantine, Sink,
-    Source, SqlBackend, convert,
+    Source, SqlBackend, Statements, convert,
 };
 use subak_domain::{DataType, Writes};
 
@@ -84,7 +84,7 @@ impl Connector for ClickHouse {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true }
+        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {
@@ -142,5 +142,19 @@ impl Connection for Server {
     }
     fn sql(&self) -> Option<&dyn SqlBackend> {
         Some(self)
+    }
+    fn statements(&self) -> Option<&dyn Statements> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Statements for Server {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), ConnectError> {
+        self.client.execute(sql).await
     }
 }

@@ -19,7 +19,7 @@ use duckdb::{AccessMode, Config};
 use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
-    Quarantine, Sink, Source, SqlBackend, blocking, convert,
+    Quarantine, Sink, Source, SqlBackend, Statements, blocking, convert,
 };
 use subak_domain::{DataType, Writes};
 
@@ -92,7 +92,7 @@ impl Connector for DuckDb {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true }
+        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {
@@ -256,5 +256,21 @@ impl Connection for Database {
     }
     fn sql(&self) -> Option<&dyn SqlBackend> {
         Some(self)
+    }
+    fn statements(&self) -> Option<&dyn Statements> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Statements for Database {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), ConnectError> {
+        let sql = sql.to_owned();
+        self.with(move |connection| connection.execute_batch(&sql).map_err(|error| error::failed("the statement failed", error)))
+            .await
     }
 }

@@ -14,7 +14,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
-    Source,
+    Source, Statements,
 };
 use subak_domain::Writes;
 
@@ -76,7 +76,7 @@ impl Connector for MySql {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Nothing, sql: None, schemas: true }
+        Abilities { source: true, writes: Writes::Nothing, sql: None, schemas: true, statements: true }
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
@@ -179,5 +179,20 @@ fn encryption(word: &str, root: Option<&str>) -> SslOpts {
 impl Connection for Database {
     fn source(&self) -> Option<&dyn Source> {
         Some(self)
+    }
+    fn statements(&self) -> Option<&dyn Statements> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Statements for Database {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), ConnectError> {
+        let mut client = self.client().await?;
+        client.query_drop(sql).await.map_err(|error| error::failed("the statement failed", &error))
     }
 }

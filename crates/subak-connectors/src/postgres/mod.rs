@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
-    Quarantine, Sink, Source, SqlBackend, blocking, convert,
+    Quarantine, Sink, Source, SqlBackend, Statements, blocking, convert,
 };
 use subak_domain::{DataType, Writes};
 use tokio::runtime::Handle;
@@ -90,7 +90,7 @@ impl Connector for Postgres {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true }
+        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {
@@ -222,5 +222,20 @@ impl Connection for Database {
     }
     fn sql(&self) -> Option<&dyn SqlBackend> {
         Some(self)
+    }
+    fn statements(&self) -> Option<&dyn Statements> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Statements for Database {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), ConnectError> {
+        let client = self.client().await?;
+        client.batch_execute(sql).await.map_err(|error| error::failed("the statement failed", &error))
     }
 }

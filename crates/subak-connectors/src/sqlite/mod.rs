@@ -14,7 +14,7 @@ use rusqlite::{Connection as Driver, OpenFlags};
 use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
-    Quarantine, Sink, Source, blocking, convert,
+    Quarantine, Sink, Source, Statements, blocking, convert,
 };
 use subak_domain::{DataType, Writes};
 
@@ -63,7 +63,7 @@ impl Connector for Sqlite {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: None, schemas: false }
+        Abilities { source: true, writes: Writes::Rows, sql: None, schemas: false, statements: true }
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {
@@ -152,5 +152,23 @@ impl Connection for Database {
     }
     fn quarantine(&self) -> Option<&dyn Quarantine> {
         Some(self)
+    }
+    fn statements(&self) -> Option<&dyn Statements> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Statements for Database {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), ConnectError> {
+        let sql = sql.to_owned();
+        self.with(true, move |driver| {
+            driver.execute_batch(&sql).map_err(|error| failed(ConnectErrorKind::Sql, "the statement failed", error))
+        })
+        .await
     }
 }

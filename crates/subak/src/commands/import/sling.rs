@@ -224,8 +224,9 @@ fn stream(
     let same = ["description", "tags"].into_iter().filter(|key| !get(key).is_null());
     out.extend(same.map(|key| (key.to_owned(), get(key).clone())));
     options(name, merged, is_file, &mut out, notes);
+    hooks(name, merged, [from, to], &mut out, notes);
     for key in merged.keys() {
-        if !KNOWN.contains(&key.as_str()) || matches!(key.as_str(), "hooks" | "transforms" | "schedule") {
+        if !KNOWN.contains(&key.as_str()) || matches!(key.as_str(), "transforms" | "schedule") {
             notes.push(format!("`{key}` of `{name}` has no counterpart"));
         }
     }
@@ -379,9 +380,60 @@ fn options(name: &str, merged: &Map<String, Value>, is_file: bool, out: &mut Map
             ("column_casing", "snake" | "normalize") => drop(out.insert("naming".to_owned(), json!("snake_case"))),
             ("column_casing", "lower") => drop(out.insert("naming".to_owned(), json!("lower"))),
             ("column_casing", "source") | ("add_new_columns" | "adjust_column_type", "true") => {}
+            ("pre_sql" | "post_sql", _) => {}
             ("add_new_columns", "false") => drop(out.insert("contract".to_owned(), json!("freeze"))),
             _ => notes.push(format!("`target_options.{key}` of `{name}` has no counterpart")),
         }
+    }
+}
+
+/// Statements around a stream. `between` are its source and its target.
+fn hooks(
+    name: &str,
+    merged: &Map<String, Value>,
+    between: [&Connection; 2],
+    out: &mut Map<String, Value>,
+    notes: &mut Vec<String>,
+) {
+    let [source, target] = between;
+    let mut taken = Map::new();
+    for (ours, option, place) in [("before", "pre_sql", "pre"), ("after", "post_sql", "post")] {
+        let own = merged.get("target_options").and_then(|options| options.get(option)).and_then(Value::as_str);
+        let mut list: Vec<Value> = own.map(|sql| json!(escaped(sql))).into_iter().collect();
+        let items = merged.get("hooks").and_then(|hooks| hooks.get(place)).and_then(Value::as_array).into_iter().flatten();
+        for item in items {
+            let text = |key: &str| item[key].as_str().unwrap_or_default();
+            let on = match text("connection") {
+                "" | "{target.name}" => Some(target),
+                "{source.name}" => Some(source),
+                named => between.into_iter().find(|known| known.name == plain(named)),
+            };
+            let extra = item.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+            let is_plain = extra.clone().all(|key| matches!(key, "type" | "connection" | "query" | "id"));
+            match on {
+                Some(on) if text("type") == "query" && is_plain => {
+                    list.push(json!({ "sql": escaped(text("query")), "on": on.name }));
+                }
+                _ => notes.push(format!("a hook `{}` of `{name}` ({place}) has no counterpart", text("type"))),
+            }
+        }
+        let statement = |item: &Value| item.as_str().or_else(|| item["sql"].as_str()).unwrap_or_default().to_owned();
+        let (kept, templated): (Vec<Value>, Vec<Value>) =
+            list.into_iter().partition(|item| !statement(item).contains('{') && !statement(item).trim().is_empty());
+        if !templated.is_empty() {
+            notes.push(format!("a statement of `{name}` ({place}) has parts that only Sling knows, and is left out"));
+        }
+        if !kept.is_empty() {
+            taken.insert(ours.to_owned(), Value::Array(kept));
+        }
+    }
+    for place in merged.get("hooks").and_then(Value::as_object).into_iter().flatten().map(|(place, _)| place) {
+        if !matches!(place.as_str(), "pre" | "post") {
+            notes.push(format!("`hooks.{place}` of `{name}` has no counterpart"));
+        }
+    }
+    if !taken.is_empty() {
+        out.insert("hooks".to_owned(), Value::Object(taken));
     }
 }
 
