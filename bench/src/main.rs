@@ -79,7 +79,7 @@ fn steps(case: &str, actions: Vec<Action>) {
         holder: "bench".into(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    let limits = Limits { slots_max: 16, ..Limits::default() };
+    let limits = Limits { slots: 16.into(), ..Limits::default() };
     measure(case, actions.len(), || {
         runtime.block_on(async {
             let run = RunId::from_parts(1, 1);
@@ -120,6 +120,7 @@ fn load() {
         writes: subak_project::Writes::Rows,
         dialect: Some("duckdb"),
         has_schemas: true,
+        runs_statements: true,
     }];
     let environment = BTreeMap::new();
     let options = LoadOptions {

@@ -112,7 +112,8 @@ fn writes(writes: Writes) -> &'static str {
 }
 
 fn connectors() -> String {
-    let mut page = "# Connectors\n\nWhat each type of connection can do and be configured with.\n".to_owned();
+    let mut page = "# Connectors\n\nWhat each type of connection can do and be configured with. Every connection also knows `parallel`: how many steps of a run use it \
+                    at a time; without it `--parallel` is the only bound.\n".to_owned();
     for info in infos() {
         let yes = |is: bool| if is { "yes" } else { "no" };
         put!(

@@ -48,6 +48,16 @@ impl Asset {
             Definition::External => None,
         }
     }
+
+    /// The connections that its step uses.
+    pub fn connections(&self) -> BTreeSet<&ConnectionName> {
+        let from = match &self.definition {
+            Definition::Ingest(ingest) | Definition::Seed(ingest) => Some(&ingest.from),
+            Definition::Sql(_) | Definition::External => None,
+        };
+        let hooks = self.hooks.before.iter().chain(&self.hooks.after).map(|hook| &hook.on);
+        self.stored_in().into_iter().chain(from).chain(hooks).collect()
+    }
 }
 
 /// How an asset is made.

@@ -15,6 +15,6 @@ pub mod verify;
 
 pub use clock::{Clock, SystemClock};
 pub use execute::{Connections, DataExecutor, Progress, Reporter};
-pub use machine::{Effect, Input, Machine};
+pub use machine::{Effect, Input, Machine, Slots};
 pub use shell::{Engine, EngineError, Limits, StepExecutor};
 pub use stop::{StopReason, StopSignal};

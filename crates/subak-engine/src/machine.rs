@@ -50,11 +50,38 @@ pub enum Effect {
     Finish(RunStatus),
 }
 
+/// How many steps may run at a time: in all, and of those that use one thing.
+#[derive(Debug, Clone, Default)]
+pub struct Slots {
+    /// In all; at least one.
+    pub count_max: usize,
+    /// By the name of a thing, such as a connection; others have no bound of their own.
+    pub pools: BTreeMap<String, usize>,
+    /// What each step uses.
+    pub uses: BTreeMap<StepId, BTreeSet<String>>,
+}
+
+impl From<usize> for Slots {
+    fn from(count_max: usize) -> Self {
+        Self { count_max, ..Self::default() }
+    }
+}
+
+impl Slots {
+    /// The pools of a step.
+    fn of(&self, step: &StepId) -> impl Iterator<Item = (&String, usize)> {
+        let used = self.uses.get(step).into_iter().flatten();
+        used.filter_map(|name| Some((name, (*self.pools.get(name)?).max(1))))
+    }
+}
+
 /// One run in motion.
 #[derive(Debug)]
 pub struct Machine {
     state: RunState,
-    slots_max: usize,
+    slots: Slots,
+    /// How many running steps use each pool.
+    pool_counts: BTreeMap<String, usize>,
     retries: BTreeMap<StepId, Retry>,
     /// Steps that need this one.
     readers: BTreeMap<StepId, Vec<StepId>>,
@@ -69,12 +96,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Takes a run up in whatever state its events left it. Steps may run at most `slots_max` at a time.
+    /// Takes a run up in whatever state its events left it. Steps run at a time as far as `slots` have room.
     ///
     /// The state has no running step: a process that died is recorded as lost first.
-    pub fn new(state: RunState, slots_max: usize, retries: BTreeMap<StepId, Retry>) -> Self {
+    pub fn new(state: RunState, slots: impl Into<Slots>, retries: BTreeMap<StepId, Retry>) -> Self {
+        let mut slots = slots.into();
+        slots.count_max = slots.count_max.max(1);
         let mut machine = Self {
-            slots_max: slots_max.max(1),
+            slots,
+            pool_counts: BTreeMap::new(),
             retries,
             readers: BTreeMap::new(),
             actions: BTreeMap::new(),
@@ -133,7 +163,13 @@ impl Machine {
     }
 
     fn ended(&mut self, turn: &mut Turn, step: &StepId, result: Result<StepOutcome, Box<Failure>>) -> Result<(), IllegalEvent> {
-        self.running.remove(step);
+        if self.running.remove(step) {
+            for (name, _) in self.slots.of(step) {
+                if let Some(count) = self.pool_counts.get_mut(name) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+        }
         match result {
             Ok(outcome) => self.record(turn, RunEvent::StepSucceeded { step: step.clone(), outcome })?,
             Err(failure) => {
@@ -189,11 +225,14 @@ impl Machine {
     /// Starts steps while there is room, or finishes when nothing is left.
     fn fill(&mut self, turn: &mut Turn) -> Result<(), IllegalEvent> {
         if self.state.status == RunStatus::Running {
-            while self.running.len() < self.slots_max {
-                if let Some((_, step)) = self.waiting.first().filter(|(due, _)| *due <= turn.now).cloned() {
-                    self.waiting.pop_first();
-                    self.start(turn, step)?;
-                } else if let Some((_, step)) = self.ready.pop_first() {
+            while self.running.len() < self.slots.count_max {
+                let due = self.waiting.iter().take_while(|(due, _)| *due <= turn.now).find(|(_, step)| self.has_room(step));
+                if let Some(waiting) = due.cloned() {
+                    self.waiting.remove(&waiting);
+                    self.start(turn, waiting.1)?;
+                } else if let Some(ready) = self.next_ready() {
+                    self.ready.remove(&ready);
+                    let step = ready.1;
                     match self.skip_reason(&step) {
                         Some(reason) => {
                             self.record(turn, RunEvent::StepSkipped { step: step.clone(), reason })?;
@@ -206,8 +245,9 @@ impl Machine {
                 }
             }
             // With every slot taken the next end of a step looks again anyway.
-            if self.running.len() < self.slots_max
-                && let Some((due, _)) = self.waiting.first()
+            // A step that is due already waits for room, which the end of another one makes.
+            if self.running.len() < self.slots.count_max
+                && let Some((due, _)) = self.waiting.iter().find(|(due, _)| *due > turn.now)
             {
                 turn.effects.push(Effect::WakeAt(*due));
             }
@@ -222,12 +262,28 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether every pool of a step has room.
+    fn has_room(&self, step: &StepId) -> bool {
+        self.slots.of(step).all(|(name, size)| self.pool_counts.get(name).copied().unwrap_or(0) < size)
+    }
+
+    /// The first ready step that can be settled now: one that runs where there is room, or one that is skipped.
+    fn next_ready(&self) -> Option<(usize, StepId)> {
+        if self.slots.pools.is_empty() {
+            return self.ready.first().cloned();
+        }
+        self.ready.iter().find(|(_, step)| self.has_room(step) || self.skip_reason(step).is_some()).cloned()
+    }
+
     fn start(&mut self, turn: &mut Turn, step: StepId) -> Result<(), IllegalEvent> {
         let attempt = match self.state.steps[&step].status {
             StepStatus::Waiting { attempt } => attempt + 1,
             _ => 1,
         };
         self.record(turn, RunEvent::StepStarted { step: step.clone(), attempt })?;
+        for (name, _) in self.slots.of(&step) {
+            *self.pool_counts.entry(name.clone()).or_default() += 1;
+        }
         self.running.insert(step.clone());
         turn.effects.push(Effect::Start { step, attempt });
         Ok(())

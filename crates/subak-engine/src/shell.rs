@@ -14,7 +14,7 @@ use subak_store::{Append, EventLog, Lease, Leases, StoreError};
 use tokio::task::JoinSet;
 
 use crate::failure::{self, DATA_UNTOUCHED};
-use crate::machine::{Effect, Input, Machine};
+use crate::machine::{Effect, Input, Machine, Slots};
 use crate::{Clock, Reporter, StopReason, StopSignal};
 
 /// How often a lease is renewed: three times before it runs out.
@@ -32,8 +32,8 @@ pub trait StepExecutor: Send + Sync {
 /// Bounds of one run.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
-    /// Steps that run at a time.
-    pub slots_max: usize,
+    /// Which steps may run at a time.
+    pub slots: Slots,
     /// Retry rules by step; others have the default.
     pub retries: BTreeMap<StepId, Retry>,
     /// Upper bound for one attempt, by step.
@@ -146,7 +146,7 @@ impl Engine {
         let events = self.log.read_run(run).await?;
         let state = fold(run, &events)?;
         let hand = Hand { engine: self, run, sequence: events.len() as u64 };
-        let machine = Machine::new(state, limits.slots_max, limits.retries.clone());
+        let machine = Machine::new(state, limits.slots.clone(), limits.retries.clone());
         Loop {
             hand,
             machine,

@@ -1,6 +1,7 @@
 //! `subak.yml`: connections, profiles, defaults.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,9 +58,14 @@ pub struct ConnectionDeclaration {
     pub kind: String,
     /// Its values by key, as written.
     pub values: BTreeMap<String, Template>,
+    /// How many steps of a run use it at a time, where that is bounded.
+    pub parallel: Option<NonZeroUsize>,
     /// Where it is declared.
     pub span: Range<usize>,
 }
+
+/// The key of a connection that bounds how many steps use it at a time.
+pub(crate) const PARALLEL: &str = "parallel";
 
 /// What a value of a connection is checked against.
 pub(crate) struct Settings<'a> {
@@ -244,7 +250,8 @@ fn connection(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Co
         context.report(problem.help(format!("{near}known types are {}", list(&kinds))), &kind_node.span, "");
         return None;
     };
-    let fields = Fields::of(node, &keys_of(connector.config.connection), &["type"], &format!("connection `{name}`"), context)?;
+    let fields =
+        Fields::of(node, &keys_of(connector.config.connection), &["type", PARALLEL], &format!("connection `{name}`"), context)?;
     let mut values = BTreeMap::new();
     for field in connector.config.connection {
         if let Some(node) = fields.get(field.name) {
@@ -254,7 +261,15 @@ fn connection(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Co
             });
         }
     }
-    Some(ConnectionDeclaration { kind: kind.to_owned(), values, span: context.place(&node.span) })
+    let parallel = fields.get(PARALLEL).and_then(|node| {
+        let text = text(node, "`parallel`", context)?;
+        let count = text.parse::<NonZeroUsize>();
+        if count.is_err() {
+            context.invalid(node, format!("`parallel` must be a whole number above zero, and this is `{text}`"));
+        }
+        count.ok()
+    });
+    Some(ConnectionDeclaration { kind: kind.to_owned(), values, parallel, span: context.place(&node.span) })
 }
 
 /// The fields as keys, whose values are read one by one.

@@ -93,6 +93,10 @@ fn connection(info: &ConnectorInfo) -> Value {
     let mut properties = Map::new();
     properties.insert("type".into(), json!({ "const": info.kind }));
     properties.extend(info.config.connection.iter().map(|field| (field.name.to_owned(), self::field(field))));
+    properties.insert(
+        crate::config::PARALLEL.into(),
+        json!({ "type": "integer", "minimum": 1, "description": "How many steps of a run use it at a time." }),
+    );
     let required: Vec<&str> = std::iter::once("type")
         .chain(info.config.connection.iter().filter(|field| field.is_required).map(|field| field.name))
         .collect();

@@ -228,7 +228,7 @@ struct World {
     now: i64,
     wake_at: Option<Timestamp>,
     committed: BTreeMap<StepId, u32>,
-    slots_max: usize,
+    slots: Slots,
     is_finished: bool,
     cancels_left: u32,
     crashes_left: u32,
@@ -238,21 +238,24 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let plan = random_plan(&mut random);
-        let slots_max = 1 + random.below(3);
+        let is_pooled = random.below(2) == 0;
+        let used = plan.iter().filter(|_| is_pooled && random.below(2) == 0);
+        let uses = used.map(|action| (action.step.clone(), BTreeSet::from(["app".to_owned()]))).collect();
+        let slots = Slots { uses, pools: [("app".to_owned(), 1)].into(), ..Slots::from(1 + random.below(3)) };
         let log = vec![(
             at(0),
             RunEvent::Planned { actions: plan.clone(), selection: String::new(), trigger: String::new(), as_of: String::new() },
         )];
         let (cancels_left, crashes_left) = (u32::from(random.below(3) == 0), random.below(4) as u32);
         Self {
-            machine: Machine::new(RunState::planned(plan), slots_max, BTreeMap::new()),
+            machine: Machine::new(RunState::planned(plan), slots.clone(), BTreeMap::new()),
             random,
             log,
             running: BTreeSet::new(),
             now: 0,
             wake_at: None,
             committed: BTreeMap::new(),
-            slots_max,
+            slots,
             is_finished: false,
             cancels_left,
             crashes_left,
@@ -306,7 +309,7 @@ impl World {
             self.is_finished = true;
         } else {
             record(&mut state, RunEvent::Resumed { by: "test".into() });
-            self.machine = Machine::new(state, self.slots_max, BTreeMap::new());
+            self.machine = Machine::new(state, self.slots.clone(), BTreeMap::new());
             self.wake_at = None;
             self.step(Input::Begin { holder: "next".into() });
         }
@@ -315,7 +318,9 @@ impl World {
     fn assert_invariants(&self) {
         let state = self.state();
         assert_eq!(&state, self.machine.state(), "live state is the fold of the log");
-        assert!(self.running.len() <= self.slots_max, "more steps run than there are slots");
+        assert!(self.running.len() <= self.slots.count_max, "more steps run than there are slots");
+        let pooled = self.running.iter().filter(|step| self.slots.uses.contains_key(*step)).count();
+        assert!(pooled <= 1, "more steps use a connection than it allows");
         for action in &state.actions {
             let is_begun = state.steps[&action.step].attempt_count > 0;
             for need in action.needs.iter().filter(|_| is_begun) {
@@ -375,4 +380,22 @@ fn simulation() {
         });
         assert!(outcome.is_ok(), "seed {seed} fails");
     }
+}
+
+#[test]
+fn a_pool_bounds_the_steps_that_use_it() {
+    let uses = ["a", "b", "c"].map(|name| (StepId::asset(&key(name)), BTreeSet::from(["app".to_owned()])));
+    let slots = Slots { count_max: 3, pools: [("app".to_owned(), 2)].into(), uses: uses.into() };
+    let mut machine = Machine::new(RunState::planned(actions("a\nb\nc\nd")), slots, BTreeMap::new());
+    let (_, effects) = machine.handle(at(0), Input::Begin { holder: "test".into() }).expect("legal");
+    assert_eq!(show(&effects), "start a#1, start b#1, start d#1", "what has no room lets others pass");
+    let ended = |name: &str, result| Input::Ended { step: StepId::asset(&key(name)), result };
+    let (_, effects) = machine.handle(at(1), ended("d", Ok(outcome(true)))).expect("legal");
+    assert_eq!(show(&effects), "");
+    let (_, effects) = machine.handle(at(2), ended("a", Err(failure(FailureClass::Unavailable)))).expect("legal");
+    assert_eq!(show(&effects), "start c#1, wake at 3");
+    let (_, effects) = machine.handle(at(9), Input::Woke).expect("legal");
+    assert_eq!(show(&effects), "", "it is due, and its pool is full: whatever ends next looks again");
+    let (_, effects) = machine.handle(at(10), ended("b", Ok(outcome(true)))).expect("legal");
+    assert_eq!(show(&effects), "start a#2");
 }

@@ -105,6 +105,7 @@ fn asset(name: &str, mode: WriteMode, cursor: bool, checks: Vec<Check>) -> Asset
         description: None,
         retry: Retry::default(),
         timeout: Duration::from_secs(3600),
+        hooks: subak_domain::Hooks::default(),
     }
 }
 
@@ -162,7 +163,7 @@ fn world(faults: &Faults, checks: &[Check]) -> World {
 
 impl World {
     fn limits() -> Limits {
-        Limits { slots_max: 2, ..Limits::default() }
+        Limits { slots: 2.into(), ..Limits::default() }
     }
 
     async fn plan(&self) -> RunId {

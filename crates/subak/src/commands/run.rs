@@ -11,7 +11,7 @@ use subak_diag::{Diagnostic, codes};
 use subak_domain::{
     Action, AssetKey, ConnectionName, CursorRange, Failure, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus,
 };
-use subak_engine::{Clock, Connections, DataExecutor, Engine, Limits, Reporter, StopReason, StopSignal, SystemClock};
+use subak_engine::{Clock, Connections, DataExecutor, Engine, Limits, Reporter, Slots, StopReason, StopSignal, SystemClock};
 use subak_store::{Acquired, Holder, Lease, Leases, SqliteStore};
 
 use super::{Context, plan, runs};
@@ -263,8 +263,14 @@ fn expected(snapshot: &Snapshot) -> BTreeMap<StepId, u64> {
 
 fn limits(opened: &Opened, how: &HowToRun) -> Limits {
     let assets = opened.graph().assets();
+    let connections = &opened.project.config.connections;
+    let pools = connections.iter().filter_map(|(name, connection)| Some((name.to_string(), connection.parallel?.get())));
+    let uses = assets.iter().map(|asset| {
+        let used = asset.connections().into_iter().map(ToString::to_string).collect();
+        (StepId::asset(&asset.key), used)
+    });
     Limits {
-        slots_max: usize::from(how.parallel),
+        slots: Slots { count_max: usize::from(how.parallel), pools: pools.collect(), uses: uses.collect() },
         retries: assets.iter().map(|asset| (StepId::asset(&asset.key), asset.retry)).collect(),
         timeouts: assets.iter().map(|asset| (StepId::asset(&asset.key), asset.timeout)).collect(),
     }
