@@ -119,6 +119,7 @@ fn load() {
         is_source: true,
         writes: subak_project::Writes::Rows,
         dialect: Some("duckdb"),
+        stores_as: subak_domain::StoredAs::USUAL,
         has_schemas: true,
         runs_statements: true,
     }];

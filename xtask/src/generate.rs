@@ -88,6 +88,7 @@ fn infos() -> Vec<ConnectorInfo> {
             is_source: connector.abilities().source,
             writes: connector.abilities().writes,
             dialect: connector.abilities().sql.map(|dialect| dialect.name),
+            stores_as: connector.abilities().sql.map_or(&[], |dialect| dialect.stores_as),
             has_schemas: connector.abilities().schemas,
             runs_statements: connector.abilities().statements,
         })

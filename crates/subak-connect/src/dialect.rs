@@ -1,7 +1,7 @@
 //! How one SQL system writes things: data and small pure functions.
 
 use arrow::datatypes::DataType;
-use subak_domain::{AssetKey, CheckRule};
+use subak_domain::{AssetKey, CheckRule, StoredAs};
 
 use crate::{Audit, TableName};
 
@@ -46,6 +46,8 @@ pub struct Dialect {
     pub has_schemas: bool,
     /// The schema of tables that name none; empty where the connection says it.
     pub schema_default: &'static str,
+    /// As what it keeps the results of queries; empty where it builds none.
+    pub stores_as: &'static [StoredAs],
 }
 
 impl Dialect {
@@ -263,6 +265,7 @@ mod tests {
         position: "instr",
         has_schemas: true,
         schema_default: "main",
+        stores_as: StoredAs::USUAL,
     };
 
     #[test]

@@ -251,6 +251,8 @@ pub enum StoredAs {
     View,
     /// As rows that are made anew each time.
     Table,
+    /// As a query and the rows that it returned, which the system makes anew in place.
+    MaterializedView,
     /// As rows that stay, to which each run adds what its query returns.
     Incremental,
     /// As every version that a row of the result ever had.
@@ -258,11 +260,15 @@ pub enum StoredAs {
 }
 
 impl StoredAs {
+    /// What every SQL backend has.
+    pub const USUAL: &[Self] = &[Self::View, Self::Table, Self::Incremental, Self::Snapshot];
+
     /// The word in YAML.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::View => "view",
             Self::Table => "table",
+            Self::MaterializedView => "materialized_view",
             Self::Incremental => "incremental",
             Self::Snapshot => "snapshot",
         }

@@ -636,6 +636,7 @@ fn storing(fields: &Fields<'_>, declaration: &mut QueryDeclaration, context: &mu
     let words = [
         ("view", StoredAs::View),
         ("table", StoredAs::Table),
+        ("materialized_view", StoredAs::MaterializedView),
         ("incremental", StoredAs::Incremental),
         ("snapshot", StoredAs::Snapshot),
     ];
@@ -657,7 +658,7 @@ fn storing(fields: &Fields<'_>, declaration: &mut QueryDeclaration, context: &mu
         (StoredAs::Incremental, Some(mode)) => mode,
         (StoredAs::Incremental, None) if declaration.unique_key.is_empty() => WriteMode::Append,
         (StoredAs::Incremental, None) => WriteMode::Merge,
-        (StoredAs::View | StoredAs::Table, _) => WriteMode::Replace,
+        (StoredAs::View | StoredAs::Table | StoredAs::MaterializedView, _) => WriteMode::Replace,
     };
     declaration.surrogate_key = surrogate_key(fields, context);
     declaration.layout = shaping::layout(fields, context).unwrap_or_default();
@@ -686,6 +687,19 @@ fn storing(fields: &Fields<'_>, declaration: &mut QueryDeclaration, context: &mu
     if declaration.surrogate_key.is_some() && declaration.stored_as != StoredAs::Table {
         refuse("surrogate_key", "a surrogate key needs `stored_as: table`".to_owned(), "set `stored_as: table`");
     }
+}
+
+/// Refuses a way of keeping the result that the connection does not have.
+fn refuse_storing(fields: &Fields<'_>, declaration: &QueryDeclaration, scope: &Scope<'_>, context: &mut Context<'_>) {
+    let kind = scope.config.connections.get(&declaration.on).map(|connection| connection.kind.as_str());
+    let info = scope.settings.connectors.iter().find(|info| Some(info.kind) == kind && info.dialect.is_some());
+    let Some(info) = info.filter(|info| !info.stores_as.contains(&declaration.stored_as)) else { return };
+    let span = fields.get("stored_as").map_or(0..0, |node| node.span.clone());
+    let words: Vec<&str> = info.stores_as.iter().map(|known| known.as_str()).collect();
+    let word = declaration.stored_as.as_str();
+    let message = format!("connection `{}` (type `{}`) does not keep results as `{word}`", declaration.on, info.kind);
+    let problem = Diagnostic::error(codes::LACKS_ABILITY, message).help(format!("it keeps them as {}", decode::list(&words)));
+    context.report(problem, &span, "");
 }
 
 fn surrogate_key(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<SurrogateKey> {
@@ -737,6 +751,48 @@ fn header_nodes(scope: &Scope<'_>, text: &str, range: Range<usize>, problems: &m
     nodes
 }
 
+/// Takes what the header says. Returns how bad it is when a check fails.
+fn read_header(
+    fields: &Fields<'_>,
+    is_check: bool,
+    scope: &Scope<'_>,
+    common: &mut Common,
+    declaration: &mut QueryDeclaration,
+    context: &mut Context<'_>,
+) -> Severity {
+    let mut severity = Severity::Error;
+    if is_check {
+        severity = fields.word("severity", &[("error", Severity::Error), ("warn", Severity::Warn)], context).unwrap_or(severity);
+    } else {
+        common.read(fields, context);
+        for (name, node) in fields.named("columns", context) {
+            if let Some(meaning) = text(node, &format!("the meaning of `{}`", name.text), context) {
+                common.columns.insert(name.text.clone(), meaning.to_owned());
+            }
+        }
+        storing(fields, declaration, context);
+    }
+    if let Some(node) = fields.get("on")
+        && let Some(text) = text(node, "`on`", context)
+        && let Some(name) = connection_ref(text, node, &scope.config.connections, context)
+    {
+        declaration.on = name;
+    }
+    if !is_check {
+        refuse_storing(fields, &declaration, scope, context);
+        hooks::read(fields, &mut common.hooks, &declaration.on, scope, context);
+    }
+    if fields.get("depends_on").is_some() {
+        let texts = fields.texts("depends_on", context);
+        let keys = texts.into_iter().filter_map(|(text, node)| {
+            let key = decode::asset_key(text, node, context)?;
+            Some((key, context.place(&node.span)))
+        });
+        declaration.depends_on = Some(keys.collect());
+    }
+    severity
+}
+
 fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Option<QueryDeclaration> {
     let (header, body_start) = match split_header(text) {
         Ok(split) => split,
@@ -770,39 +826,8 @@ fn query(scope: &Scope<'_>, text: &str, problems: &mut Vec<Diagnostic>) -> Optio
         body: text[body_start..].to_owned(),
         body_start,
     };
-    let mut severity = Severity::Error;
-    if let Some(fields) = fields {
-        if is_check {
-            severity = fields
-                .word("severity", &[("error", Severity::Error), ("warn", Severity::Warn)], &mut context)
-                .unwrap_or(severity);
-        } else {
-            common.read(&fields, &mut context);
-            for (name, node) in fields.named("columns", &mut context) {
-                if let Some(meaning) = decode::text(node, &format!("the meaning of `{}`", name.text), &mut context) {
-                    common.columns.insert(name.text.clone(), meaning.to_owned());
-                }
-            }
-            storing(&fields, &mut declaration, &mut context);
-        }
-        if let Some(node) = fields.get("on")
-            && let Some(text) = decode::text(node, "`on`", &mut context)
-            && let Some(name) = connection_ref(text, node, &scope.config.connections, &mut context)
-        {
-            declaration.on = name;
-        }
-        if !is_check {
-            hooks::read(&fields, &mut common.hooks, &declaration.on, scope, &mut context);
-        }
-        if fields.get("depends_on").is_some() {
-            let texts = fields.texts("depends_on", &mut context);
-            let keys = texts.into_iter().filter_map(|(text, node)| {
-                let key = decode::asset_key(text, node, &mut context)?;
-                Some((key, context.place(&node.span)))
-            });
-            declaration.depends_on = Some(keys.collect());
-        }
-    }
+    let severity = fields
+        .map_or(Severity::Error, |fields| read_header(&fields, is_check, scope, &mut common, &mut declaration, &mut context));
     if is_check {
         let name = scope.path.strip_prefix("checks/").unwrap_or(scope.path);
         declaration.check = Some((name.strip_suffix(".sql").unwrap_or(name).replace('/', "."), severity));

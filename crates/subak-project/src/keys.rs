@@ -415,8 +415,8 @@ pub static SEED: &[Key] = &[
 pub static SQL_HEADER: &[Key] = &[
     key(
         "stored_as",
-        Shape::Word(&["view", "table", "incremental", "snapshot"]),
-        "How the result is kept: as a query, as rows made anew each time, as rows to which each run adds, or as every version that a row ever had. By default `view`.",
+        Shape::Word(&["view", "table", "materialized_view", "incremental", "snapshot"]),
+        "How the result is kept: as a query, as rows made anew each time, as a query whose rows the system makes anew in place (PostgreSQL), as rows to which each run adds, or as every version that a row ever had. By default `view`.",
     ),
     key(
         "mode",

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use subak_diag::{Diagnostic, Sources};
 use subak_domain::config::ConfigSchema;
 pub use subak_domain::config::{Field, FieldKind};
-use subak_domain::{AssetGraph, AssetKey};
+use subak_domain::{AssetGraph, AssetKey, StoredAs};
 pub use subak_domain::{DataType, Writes};
 
 pub use config::{Config, ConnectionDeclaration};
@@ -52,6 +52,8 @@ pub struct ConnectorInfo {
     pub writes: Writes,
     /// The dialect of its SQL, if it runs SQL.
     pub dialect: Option<&'static str>,
+    /// As what it keeps the results of queries.
+    pub stores_as: &'static [StoredAs],
     /// Whether its tables have schemas; without, `a.b` and `a_b` are one table.
     pub has_schemas: bool,
     /// Whether it runs statements of the user's own.

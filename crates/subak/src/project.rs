@@ -71,6 +71,7 @@ pub(crate) fn connectors() -> Vec<ConnectorInfo> {
                 is_source: abilities.source,
                 writes: abilities.writes,
                 dialect: abilities.sql.map(|dialect| dialect.name),
+                stores_as: abilities.sql.map_or(&[], |dialect| dialect.stores_as),
                 has_schemas: abilities.schemas,
                 runs_statements: abilities.statements,
             }

@@ -605,3 +605,76 @@ fn tables_that_foreign_keys_refer_to_are_left_alone() {
     let refused = sandbox.run(&["run"]).expect(1);
     assert!(refused.err.contains("has 52 bytes, and 51 are the most here"), "{}", refused.err);
 }
+
+const STATS: &str = "/* subak
+on: pg
+stored_as: materialized_view
+checks: [{ unique: grp }, { range: { column: total, min: 0 } }]
+*/
+select grp, sum(v) as total from public.facts group by grp
+";
+
+/// How the view came to its rows: its number changes when it is made anew.
+fn number_of(server: &Postgres) -> String {
+    lines(server.sql("select oid from pg_class where relname = 'stats'")).concat()
+}
+
+#[test]
+fn materialized_views_are_refreshed_in_place() {
+    let server = Postgres::start();
+    server.sql("create table facts (grp int, v int); insert into facts values (1, 10), (1, 5), (2, 7)");
+    let sandbox = with_server(&server, &[("assets/gold/stats.sql", STATS)]);
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    sandbox.write("subak.yml", &format!("{config}warehouse: pg\nexternal: [public.facts]\n"));
+    let rows = || lines(server.sql("select grp, total from gold.stats order by 1"));
+
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(rows(), ["1,15", "2,7"]);
+    let first = number_of(&server);
+    server.sql(
+        "create unique index stats_grp on gold.stats (grp); comment on materialized view gold.stats is 'mine'; \
+                create view gold.reader as select * from gold.stats; insert into facts values (3, 1)",
+    );
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!((rows(), number_of(&server)), (vec!["1,15".to_owned(), "2,7".to_owned(), "3,1".to_owned()], first.clone()));
+
+    // A check sees the rows before readers do, and what it refuses is not there.
+    server.sql("insert into facts values (4, -5)");
+    let refused = sandbox.run(&["run"]);
+    assert!(refused.code == Some(1) && refused.err.contains("readers see it as it was"), "{}", refused.err);
+    assert_eq!(rows(), ["1,15", "2,7", "3,1"]);
+    server.sql("delete from facts where grp = 4");
+    sandbox.run(&["run"]).expect(0);
+
+    // Another query makes it anew; what reads it is in the way, and is not dropped along.
+    sandbox.write(
+        "assets/gold/stats.sql",
+        &STATS.replace("select grp, sum(v) as total", "select grp, sum(v) as total, count(*) as n"),
+    );
+    let blocked = sandbox.run(&["run"]);
+    assert!(blocked.code == Some(1) && blocked.err.contains("build what depends on it as assets too"), "{}", blocked.err);
+    assert_eq!(rows(), ["1,15", "2,7", "3,1"]);
+    server.sql("drop view gold.reader");
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(lines(server.sql("select grp, total, n from gold.stats order by 1")), ["1,15,2", "2,7,1", "3,1,1"]);
+    assert_ne!(number_of(&server), first);
+    assert_eq!(
+        lines(server.sql("select indexname from pg_indexes where tablename = 'stats'")),
+        ["stats_grp"],
+        "its index came along"
+    );
+    assert_eq!(lines(server.sql("select obj_description('gold.stats'::regclass)")), ["mine"]);
+
+    // A view becomes a table and comes back.
+    for kind in ["table", "materialized_view", "view", "materialized_view"] {
+        sandbox.write("assets/gold/stats.sql", &STATS.replace("materialized_view", kind));
+        sandbox.run(&["run"]).expect(0);
+        assert_eq!(rows(), ["1,15", "2,7", "3,1"], "{kind}");
+    }
+    let leftovers = "select count(*) from pg_class where relname like '\\_\\_subak%'";
+    assert_eq!(lines(server.sql(leftovers)), ["0"]);
+
+    sandbox.write("assets/gold/stats.sql", &STATS.replace("on: pg", "on: warehouse"));
+    let lacking = sandbox.run(&["validate"]);
+    assert!(lacking.code == Some(2) && lacking.err.contains("does not keep results as `materialized_view`"), "{}", lacking.err);
+}

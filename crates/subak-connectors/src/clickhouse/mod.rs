@@ -46,6 +46,7 @@ pub static DIALECT: Dialect = Dialect {
     position: "position",
     has_schemas: true,
     schema_default: "",
+    stores_as: subak_domain::StoredAs::USUAL,
 };
 
 /// The connector.

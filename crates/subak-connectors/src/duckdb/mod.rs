@@ -44,6 +44,7 @@ pub static DIALECT: Dialect = Dialect {
     position: "instr",
     has_schemas: true,
     schema_default: "main",
+    stores_as: subak_domain::StoredAs::USUAL,
 };
 
 /// Memory for checks on files; beyond it, DuckDB spills to disk.

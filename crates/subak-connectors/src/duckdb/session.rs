@@ -8,7 +8,7 @@ use subak_connect::{ConnectError, Dialect, TableName};
 
 use super::error::failed;
 use super::{DIALECT, types};
-use crate::staging::{Relation, Session, TextRow};
+use crate::staging::{Relation, RelationKind, Session, TextRow};
 
 /// One connection, and what it is doing, for messages.
 pub(super) struct DuckDbSession<'a> {
@@ -71,7 +71,10 @@ impl Session for DuckDbSession<'_> {
             let mut statement = self.connection.prepare(sql)?;
             statement.query_map(params![schema_of(table), table.name], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         };
-        Ok(Some(Relation { is_view, columns: read().map_err(|error| failed("cannot read the catalog", error))? }))
+        Ok(Some(Relation {
+            kind: RelationKind::view(is_view),
+            columns: read().map_err(|error| failed("cannot read the catalog", error))?,
+        }))
     }
 
     fn sql_type(&self, data_type: &ArrowType) -> Option<String> {

@@ -35,6 +35,7 @@ pub static DIALECT: Dialect = Dialect {
     position: "instr",
     has_schemas: true,
     schema_default: "",
+    stores_as: &[],
 };
 
 /// How long a server may take to answer a new connection.

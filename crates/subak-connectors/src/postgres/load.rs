@@ -27,7 +27,7 @@ pub(super) fn lock_of(stage: &str) -> String {
 }
 
 /// The rows as they will be after publication, for checks.
-const PREVIEW: &str = "pg_temp.__subak_preview";
+pub(super) const PREVIEW: &str = "pg_temp.__subak_preview";
 
 /// Bytes of a name; PostgreSQL cuts longer ones without a word.
 const NAME_LENGTH_MAX: usize = 63;
@@ -45,13 +45,13 @@ fn refuse_long_name(name: &str, length_max: usize) -> Result<(), ConnectError> {
 }
 
 /// Two publications and two beginnings take turns: making one schema twice at once fails.
-const TURN: &str = "hashtext('subak turn'), 0";
+pub(super) const TURN: &str = "hashtext('subak turn'), 0";
 
 /// The stage tables of a load and the connection that fills them. Dropped with the value unless they were published.
-struct Staging {
-    client: Arc<Link>,
-    stage: Stage,
-    is_done: bool,
+pub(super) struct Staging {
+    pub(super) client: Arc<Link>,
+    pub(super) stage: Stage,
+    pub(super) is_done: bool,
 }
 
 impl Drop for Staging {
@@ -74,7 +74,7 @@ impl Drop for Staging {
 
 impl Staging {
     /// Connects, takes the lock of the stage and clears its place.
-    async fn new(database: &Database, stage: Stage, table: &TableName) -> Result<Self, ConnectError> {
+    pub(super) async fn new(database: &Database, stage: Stage, table: &TableName) -> Result<Self, ConnectError> {
         refuse_long_name(&table.name, NAME_LENGTH_MAX - SUFFIX_LENGTH_MAX)?;
         let client = Arc::new(database.client().await?);
         let staging = Self { client, stage: stage.clone(), is_done: false };
@@ -92,7 +92,7 @@ impl Staging {
         Ok(staging)
     }
 
-    async fn with<T, F>(&self, message: String, work: F) -> Result<T, ConnectError>
+    pub(super) async fn with<T, F>(&self, message: String, work: F) -> Result<T, ConnectError>
     where
         T: Send + 'static,
         F: FnOnce(&PostgresSession<'_>) -> Result<T, ConnectError> + Send + 'static,

@@ -4,6 +4,7 @@ mod decode;
 mod encode;
 mod error;
 mod load;
+mod materialized;
 mod read;
 mod session;
 mod sink;
@@ -20,7 +21,7 @@ use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, SqlBackend, Statements, blocking, convert,
 };
-use subak_domain::{DataType, Writes};
+use subak_domain::{DataType, StoredAs, Writes};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Config};
@@ -45,6 +46,7 @@ pub static DIALECT: Dialect = Dialect {
     position: "strpos",
     has_schemas: true,
     schema_default: "public",
+    stores_as: &[StoredAs::View, StoredAs::Table, StoredAs::MaterializedView, StoredAs::Incremental, StoredAs::Snapshot],
 };
 
 /// How long a server may take to answer a new connection.

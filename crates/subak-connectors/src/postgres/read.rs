@@ -11,12 +11,13 @@ use subak_connect::{
     Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem,
     SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
 };
-use subak_domain::{Column, Cursor, DataType};
+use subak_domain::{Column, Cursor, DataType, StoredAs};
 use tokio_postgres::Client;
 
 use super::decode::Decoder;
 use super::error::failed;
 use super::load::PostgresStaged;
+use super::materialized::MaterializedStaged;
 use super::types::{ReadColumn, schema_of};
 use super::{DIALECT, Database};
 use crate::staging::{self, Session};
@@ -167,6 +168,9 @@ impl SqlBackend for Database {
     }
 
     async fn build(&self, request: BuildRequest) -> Result<Box<dyn Staged>, ConnectError> {
+        if request.stored_as == StoredAs::MaterializedView {
+            return Ok(Box::new(MaterializedStaged::build(self, request).await?));
+        }
         Ok(Box::new(PostgresStaged::build(self, request).await?))
     }
 

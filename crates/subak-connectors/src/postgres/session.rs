@@ -8,7 +8,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::error::failed;
 use super::{DIALECT, types};
 use crate::plain::plain_type;
-use crate::staging::{Relation, Session, TextRow};
+use crate::staging::{Relation, RelationKind, Session, TextRow};
 
 /// One connection, used from a thread that may block.
 pub(super) struct PostgresSession<'a> {
@@ -77,18 +77,22 @@ impl Session for PostgresSession<'_> {
 
     fn relation(&self, table: &TableName) -> Result<Option<Relation>, ConnectError> {
         let columns = self.catalog(&format!(
-            "select c.relkind in ('v', 'm'), a.attname, format_type(a.atttypid, a.atttypmod) from pg_class as c \
+            "select c.relkind, a.attname, format_type(a.atttypid, a.atttypmod) from pg_class as c \
              join pg_namespace as n on n.oid = c.relnamespace left join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
              where {} and c.relkind in ('r', 'p', 'v', 'm', 'f') order by a.attnum",
             is_table(table)
         ))?;
         let Some(first) = columns.first() else { return Ok(None) };
-        let is_view = first.first().is_some_and(|word| word == "t");
+        let kind = match first.first().map(String::as_str) {
+            Some("v") => RelationKind::View,
+            Some("m") => RelationKind::MaterializedView,
+            _ => RelationKind::Table,
+        };
         let column = |row: Vec<String>| match <[String; 3]>::try_from(row) {
             Ok([_, name, kind]) if !kind.is_empty() => Some((name, kind)),
             _ => None,
         };
-        Ok(Some(Relation { is_view, columns: columns.into_iter().filter_map(column).collect() }))
+        Ok(Some(Relation { kind, columns: columns.into_iter().filter_map(column).collect() }))
     }
 
     fn sql_type(&self, data_type: &ArrowType) -> Option<String> {
@@ -104,10 +108,11 @@ impl Session for PostgresSession<'_> {
         self.execute(&format!("create schema if not exists {}", DIALECT.identifier(name))).map(drop)
     }
 
-    /// Owner's grants, comments and indexes. What else hangs on a table keeps it from being swapped: see [`Session::is_bound`].
+    /// Owner's grants, comments and indexes, for a materialized view too. What else hangs on a table keeps it from being swapped: see [`Session::is_bound`].
     fn keepsakes(&self, table: &TableName) -> Result<Vec<String>, ConnectError> {
         let (name, own) = (DIALECT.table(table), is_table(table));
         let from = "from pg_class as c join pg_namespace as n on n.oid = c.relnamespace";
+        let kind = self.relation(table)?.map_or("table", |held| held.kind.word());
         let mut statements = Vec::new();
         let grants = format!(
             "select a.privilege_type, case when a.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end, a.is_grantable \
@@ -126,7 +131,7 @@ impl Session for PostgresSession<'_> {
         for row in self.catalog(&comments)? {
             if let [column, text] = row.as_slice() {
                 let of = if column.is_empty() {
-                    format!("table {name}")
+                    format!("{kind} {name}")
                 } else {
                     format!("column {name}.{}", DIALECT.identifier(column))
                 };

@@ -67,20 +67,19 @@ impl Sink for Database {
     async fn clean_up(&self) -> Result<u64, ConnectError> {
         self.with("cannot remove stage tables".to_owned(), |session| {
             let sql = format!(
-                "select n.nspname, c.relname, c.relkind = 'v' from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
-                 where c.relkind in ('r', 'v') and starts_with(c.relname, {})",
+                "select n.nspname, c.relname, case c.relkind when 'v' then 'view' when 'm' then 'materialized view' else 'table' end from pg_class as c join pg_namespace as n on n.oid = c.relnamespace \
+                 where c.relkind in ('r', 'v', 'm') and starts_with(c.relname, {})",
                 DIALECT.literal(STAGE_PREFIX)
             );
             let mut count = 0;
             for row in session.rows(&sql, usize::MAX)? {
-                let [(_, Some(schema)), (_, Some(name)), (_, Some(is_view))] = row.as_slice() else { continue };
+                let [(_, Some(schema)), (_, Some(name)), (_, Some(word))] = row.as_slice() else { continue };
                 let lock = super::load::lock_of(name);
                 let is_free = session.rows(&format!("select pg_try_advisory_lock({lock})"), usize::MAX)?;
                 if is_free.first().and_then(|row| row.first()).and_then(|(_, value)| value.as_deref()) != Some("t") {
                     continue;
                 }
                 let table = TableName { schema: Some(schema.clone()), name: name.clone() };
-                let word = if is_view == "t" { "view" } else { "table" };
                 let dropped = session.execute(&format!("drop {word} if exists {}", DIALECT.table(&table)));
                 session.execute(&format!("select pg_advisory_unlock({lock})"))?;
                 match dropped {

@@ -33,6 +33,7 @@ pub static DIALECT: Dialect = Dialect {
     position: "instr",
     has_schemas: false,
     schema_default: "",
+    stores_as: &[],
 };
 
 /// How long a statement waits for a lock that another process holds.

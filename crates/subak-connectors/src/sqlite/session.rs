@@ -8,7 +8,7 @@ use rusqlite::{Connection as Driver, OptionalExtension};
 use subak_connect::{ConnectError, ConnectErrorKind, Dialect, TableName};
 
 use super::{DIALECT, failed, values};
-use crate::staging::{Relation, Session, TextRow};
+use crate::staging::{Relation, RelationKind, Session, TextRow};
 
 /// One connection, and what it is doing, for messages.
 pub(super) struct SqliteSession<'a> {
@@ -101,7 +101,7 @@ impl Session for SqliteSession<'_> {
             let Some(kind) = kind else { return Ok(None) };
             let mut statement = self.driver.prepare("select name, type from pragma_table_xinfo(?) where hidden <> 1")?;
             let columns = statement.query_map([&name], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-            Ok(Some(Relation { is_view: kind == "view", columns }))
+            Ok(Some(Relation { kind: RelationKind::view(kind == "view"), columns }))
         };
         read().map_err(|error| failed(ConnectErrorKind::Write, "cannot read the schema", error))
     }

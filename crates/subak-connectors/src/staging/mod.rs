@@ -26,13 +26,47 @@ pub(crate) const STAGE_PREFIX: &str = "__subak_stage_";
 /// One row as pairs of column name and text; NULL is `None`.
 pub(crate) type TextRow = Vec<(String, Option<String>)>;
 
+/// What stands under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RelationKind {
+    /// Rows.
+    Table,
+    /// A query.
+    View,
+    /// A query and the rows that it returned when it was run last.
+    MaterializedView,
+}
+
+impl RelationKind {
+    /// The word behind `drop`.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::View => "view",
+            Self::MaterializedView => "materialized view",
+        }
+    }
+
+    /// A view or not.
+    pub(crate) fn view(is_view: bool) -> Self {
+        if is_view { Self::View } else { Self::Table }
+    }
+}
+
 /// A table or view that is there.
 #[derive(Debug, Clone)]
 pub(crate) struct Relation {
-    /// Whether it is a view.
-    pub(crate) is_view: bool,
+    /// What it is.
+    pub(crate) kind: RelationKind,
     /// Its columns with their types in the system's own words, in order.
     pub(crate) columns: Vec<(String, String)>,
+}
+
+impl Relation {
+    /// Whether it is a query, so that rows cannot be loaded into it.
+    pub(crate) fn is_view(&self) -> bool {
+        self.kind != RelationKind::Table
+    }
 }
 
 /// One connection to a SQL system, as far as staging needs it.
@@ -107,7 +141,7 @@ impl Stage {
     pub(crate) fn drop_all(&self, session: &dyn Session) -> Result<(), ConnectError> {
         for table in self.tables() {
             if let Some(relation) = session.relation(table)? {
-                let word = if relation.is_view { "view" } else { "table" };
+                let word = relation.kind.word();
                 session.execute(&format!("drop {word} {}", session.dialect().table(table)))?;
             }
         }

@@ -137,7 +137,7 @@ pub(crate) fn prepare(session: &dyn Session, stage: &Stage, request: &LoadReques
 fn compare(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Result<Prepared, ConnectError> {
     let dialect = session.dialect();
     let held = session.relation(&request.table)?;
-    if held.as_ref().is_some_and(|held| held.is_view) && request.mode != WriteMode::Replace {
+    if held.as_ref().is_some_and(Relation::is_view) && request.mode != WriteMode::Replace {
         let message = format!("`{}` is a view, and rows cannot be loaded into it", request.table);
         return Err(ConnectError::new(ConnectErrorKind::SchemaChanged, message).help("drop the view, or rename the asset"));
     }
@@ -152,10 +152,10 @@ fn compare(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Resul
         let names = held.columns.iter().map(|(name, _)| name.clone());
         names.filter(|name| !contains(&added_by_history, name)).collect()
     });
-    if held.as_ref().is_some_and(|held| !held.is_view) && !matches!(request.mode, WriteMode::Append | WriteMode::Snapshot) {
+    if held.as_ref().is_some_and(|held| !held.is_view()) && !matches!(request.mode, WriteMode::Append | WriteMode::Snapshot) {
         session.refuse_referenced(&request.table)?;
     }
-    let is_replaced = request.mode == WriteMode::Replace && held.as_ref().is_some_and(|held| !held.is_view);
+    let is_replaced = request.mode == WriteMode::Replace && held.as_ref().is_some_and(|held| !held.is_view());
     let is_bound = is_replaced && session.is_bound(&request.table)?;
     Ok(Prepared {
         stage: dialect.table(&stage.rows),
@@ -241,7 +241,7 @@ fn will_change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prep
                 }
                 columns
             };
-            let is_same_shape = !held.is_view && shape(&held.columns) == shape(&staged);
+            let is_same_shape = !held.is_view() && shape(&held.columns) == shape(&staged);
             Ok(!is_same_shape || differs(session, request, prepared, &prepared.target)? || lists_differ(session, stage, request)?)
         }
         WriteMode::DeleteInsert => {

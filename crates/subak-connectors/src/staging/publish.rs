@@ -65,7 +65,7 @@ pub(crate) fn publish_view(
     let dialect = session.dialect();
     let target = dialect.table(&request.table);
     if let Some(held) = session.relation(&request.table)? {
-        let word = if held.is_view { "view" } else { "table" };
+        let word = held.kind.word();
         session.execute(&format!("drop {word} {target}"))?;
     }
     session.execute(&format!("create view {target} as\n{sql}\n"))?;
@@ -100,10 +100,10 @@ fn statements(
         }
         let mut keepsakes = Vec::new();
         if let Some(held) = &prepared.held {
-            if !held.is_view {
+            if !held.is_view() {
                 keepsakes = session.keepsakes(&request.table)?;
             }
-            statements.push(format!("drop {} {target}", if held.is_view { "view" } else { "table" }));
+            statements.push(format!("drop {} {target}", held.kind.word()));
         }
         let name = if dialect.has_schemas { request.table.name.clone() } else { dialect.plain_name(&request.table) };
         statements.push(format!("alter table {staged} rename to {}", dialect.identifier(&name)));

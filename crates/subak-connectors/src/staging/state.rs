@@ -104,7 +104,7 @@ pub(crate) fn files(session: &dyn Session, of: &TableName) -> Result<Vec<FileMar
 
 /// Writes cursor, files and ledger entry inside the transaction that publishes the rows. A table that was made anew loses the cursor
 /// and the files that it had.
-pub(super) fn write(
+pub(crate) fn write(
     session: &dyn Session,
     load: &LoadId,
     of: &TableName,

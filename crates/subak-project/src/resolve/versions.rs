@@ -6,7 +6,9 @@ use crate::declare::{Common, QueryDeclaration};
 
 /// What decides the data of a result beside its query.
 pub(super) fn storing_fields(declaration: &QueryDeclaration, incremental: &str) -> Vec<(String, String)> {
-    if matches!(declaration.stored_as, StoredAs::View | StoredAs::Table) && declaration.surrogate_key.is_none() {
+    if matches!(declaration.stored_as, StoredAs::View | StoredAs::Table | StoredAs::MaterializedView)
+        && declaration.surrogate_key.is_none()
+    {
         return Vec::new();
     }
     let rows = format!(
