@@ -779,7 +779,7 @@ fn read_header(
         declaration.on = name;
     }
     if !is_check {
-        refuse_storing(fields, &declaration, scope, context);
+        refuse_storing(fields, declaration, scope, context);
         hooks::read(fields, &mut common.hooks, &declaration.on, scope, context);
     }
     if fields.get("depends_on").is_some() {
