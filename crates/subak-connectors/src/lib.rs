@@ -29,6 +29,8 @@ pub mod sqlite;
 mod sslmode;
 #[cfg(any(feature = "duckdb", feature = "postgres", feature = "sqlite"))]
 mod staging;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod tls;
 
 use subak_connect::Registry;
 pub use subak_connect::types::{EVERY, Fate, Stored};

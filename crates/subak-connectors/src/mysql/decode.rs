@@ -2,7 +2,6 @@
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use mysql_async::{Row, Value};
 use subak_connect::batch::{BATCH_BYTES_MAX, BATCH_ROW_COUNT_MAX, Misfit};
 use subak_connect::{Batch, ConnectError, ConnectErrorKind};
 
@@ -36,22 +35,15 @@ impl Decoder {
         Self { columns, schema, builders, misfits: Vec::new(), row_count: 0, row_count_before: 0, bytes: 0 }
     }
 
-    /// Takes a row. A batch comes back when one is full.
-    pub(super) fn take(&mut self, row: Row) -> Result<Option<Batch>, ConnectError> {
-        let values = row.unwrap_raw();
-        for (at, value) in values.into_iter().enumerate() {
-            let (Some(builder), Some(column)) = (self.builders.get_mut(at), self.columns.get(at)) else { break };
-            let taken = match value {
-                None | Some(Value::NULL) => {
-                    builder.append_null();
-                    continue;
-                }
-                Some(value) => {
-                    self.bytes += if let Value::Bytes(bytes) = &value { bytes.len() + 8 } else { 8 };
-                    append(builder, column.form, &value)
-                }
-            };
-            match taken {
+    /// Takes a row of the binary protocol. A batch comes back when one is full.
+    pub(super) fn take(&mut self, row: &[u8]) -> Result<Option<Batch>, ConnectError> {
+        let mut values = Values::new(row, self.columns.len()).ok_or_else(|| broken_row(self.row_number()))?;
+        for (at, (builder, column)) in self.builders.iter_mut().zip(&self.columns).enumerate() {
+            if values.is_null(at) {
+                builder.append_null();
+                continue;
+            }
+            match append(builder, column, &mut values) {
                 Ok(Taken::Value) => {}
                 Ok(Taken::Misfit(text, problem)) => {
                     builder.append_null();
@@ -65,11 +57,19 @@ impl Decoder {
                 }
             }
         }
+        if !values.rest.is_empty() {
+            return Err(broken_row(self.row_number()));
+        }
+        self.bytes += row.len();
         self.row_count += 1;
         if self.row_count >= BATCH_ROW_COUNT_MAX || self.bytes >= BATCH_BYTES_MAX {
             return self.finish().map(Some);
         }
         Ok(None)
+    }
+
+    fn row_number(&self) -> u64 {
+        self.row_count_before + self.row_count as u64 + 1
     }
 
     /// The rows that wait; none when there are none and there were some before.
@@ -88,91 +88,154 @@ impl Decoder {
     }
 }
 
-fn unexpected(value: &Value) -> String {
-    let kind = match value {
-        Value::NULL => "nothing",
-        Value::Bytes(_) => "bytes",
-        Value::Int(_) | Value::UInt(_) => "a whole number",
-        Value::Float(_) | Value::Double(_) => "a number",
-        Value::Date(..) => "a date",
-        Value::Time(..) => "a time",
-    };
-    format!("the server sent {kind} for a value of another type")
+fn broken_row(row: u64) -> ConnectError {
+    let message = format!("row {row} does not have the form that the server said before");
+    ConnectError::new(ConnectErrorKind::Internal, message)
 }
 
-/// A whole number of the width that the column has.
-fn integer<T: TryFrom<i64> + TryFrom<u64>>(value: &Value) -> Result<T, String> {
-    let narrowed = match value {
-        Value::Int(number) => T::try_from(*number).ok(),
-        Value::UInt(number) => T::try_from(*number).ok(),
-        _ => None,
-    };
-    narrowed.ok_or_else(|| unexpected(value))
+/// The values of one row that have not been taken yet.
+struct Values<'a> {
+    nulls: &'a [u8],
+    rest: &'a [u8],
 }
 
-fn bytes_of(value: &Value) -> Result<&[u8], String> {
-    match value {
-        Value::Bytes(bytes) => Ok(bytes),
-        _ => Err(unexpected(value)),
+/// A date, or a date and time: year, month, day, hour, minute, second, microsecond.
+type Moment = (u16, u8, u8, u8, u8, u8, u32);
+
+impl<'a> Values<'a> {
+    /// A header of one byte, a bit for each column with an offset of two, and the values that are there.
+    fn new(row: &'a [u8], column_count: usize) -> Option<Self> {
+        let (nulls, rest) = row.get(1..)?.split_at_checked((column_count + 9) / 8)?;
+        Some(Self { nulls, rest })
+    }
+
+    fn is_null(&self, at: usize) -> bool {
+        self.nulls[(at + 2) / 8] & 1 << ((at + 2) % 8) != 0
+    }
+
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let (value, rest) = self.rest.split_first_chunk::<N>().ok_or_else(cut_off)?;
+        self.rest = rest;
+        Ok(*value)
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
+        let (value, rest) = self.rest.split_at_checked(count).ok_or_else(cut_off)?;
+        self.rest = rest;
+        Ok(value)
+    }
+
+    /// Bytes behind their length.
+    fn bytes(&mut self) -> Result<&'a [u8], String> {
+        let [first] = self.fixed::<1>()?;
+        let length = match first {
+            0..=0xfa => u64::from(first),
+            0xfc => u64::from(u16::from_le_bytes(self.fixed()?)),
+            0xfd => {
+                let [a, b, c] = self.fixed::<3>()?;
+                u64::from(u32::from_le_bytes([a, b, c, 0]))
+            }
+            0xfe => u64::from_le_bytes(self.fixed()?),
+            _ => return Err(cut_off()),
+        };
+        self.take(usize::try_from(length).map_err(|_| cut_off())?)
+    }
+
+    fn text(&mut self) -> Result<&'a str, String> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| "a text is not UTF-8".to_owned())
+    }
+
+    /// Parts that are zero at the end are left out.
+    fn moment(&mut self) -> Result<Moment, String> {
+        let [length] = self.fixed::<1>()?;
+        let mut moment: Moment = (0, 0, 0, 0, 0, 0, 0);
+        if !matches!(length, 0 | 4 | 7 | 11) {
+            return Err(cut_off());
+        }
+        if length >= 4 {
+            (moment.0, [moment.1, moment.2]) = (u16::from_le_bytes(self.fixed()?), self.fixed()?);
+        }
+        if length >= 7 {
+            [moment.3, moment.4, moment.5] = self.fixed()?;
+        }
+        if length == 11 {
+            moment.6 = u32::from_le_bytes(self.fixed()?);
+        }
+        Ok(moment)
+    }
+
+    /// A span of time as the server writes it.
+    fn span(&mut self, digits: u8) -> Result<String, String> {
+        let [length] = self.fixed::<1>()?;
+        let (mut is_negative, mut days, mut clock, mut micros) = (0, 0, [0; 3], 0);
+        match length {
+            0 => {}
+            8 | 12 => {
+                [is_negative] = self.fixed::<1>()?;
+                days = u32::from_le_bytes(self.fixed()?);
+                clock = self.fixed()?;
+                if length == 12 {
+                    micros = u32::from_le_bytes(self.fixed()?);
+                }
+            }
+            _ => return Err(cut_off()),
+        }
+        Ok(span_text(is_negative != 0, days, clock, micros, digits))
     }
 }
 
-fn append(builder: &mut Builder, form: Form, value: &Value) -> Result<Taken, String> {
-    match (form, builder) {
-        (Form::Int8, Builder::Int8(builder)) => builder.append_value(integer(value)?),
-        (Form::Int16, Builder::Int16(builder)) => builder.append_value(integer(value)?),
-        (Form::Int32, Builder::Int32(builder)) => builder.append_value(integer(value)?),
-        (Form::Int64, Builder::Int64(builder)) => builder.append_value(integer(value)?),
-        (Form::UInt8, Builder::UInt8(builder)) => builder.append_value(integer(value)?),
-        (Form::UInt16, Builder::UInt16(builder)) => builder.append_value(integer(value)?),
-        (Form::UInt32, Builder::UInt32(builder)) => builder.append_value(integer(value)?),
-        (Form::UInt64, Builder::UInt64(builder)) => builder.append_value(integer(value)?),
-        (Form::Float, Builder::Float32(builder)) => match value {
-            Value::Float(number) => builder.append_value(*number),
-            _ => return Err(unexpected(value)),
-        },
-        (Form::Double, Builder::Float64(builder)) => match value {
-            Value::Double(number) => builder.append_value(*number),
-            _ => return Err(unexpected(value)),
-        },
-        (Form::Decimal { scale, .. }, Builder::Decimal(builder, _)) => {
-            builder.append_value(decimal(bytes_of(value)?, scale)?);
-        }
+fn cut_off() -> String {
+    "the value does not have the form that the server said before".to_owned()
+}
+
+/// Takes the next value of a row.
+fn append(builder: &mut Builder, column: &ReadColumn, values: &mut Values<'_>) -> Result<Taken, String> {
+    match (column.form, builder) {
+        (Form::Int8, Builder::Int8(builder)) => builder.append_value(i8::from_le_bytes(values.fixed()?)),
+        (Form::Int16, Builder::Int16(builder)) => builder.append_value(i16::from_le_bytes(values.fixed()?)),
+        (Form::Int32, Builder::Int32(builder)) => builder.append_value(i32::from_le_bytes(values.fixed()?)),
+        (Form::Int64, Builder::Int64(builder)) => builder.append_value(i64::from_le_bytes(values.fixed()?)),
+        (Form::UInt8, Builder::UInt8(builder)) => builder.append_value(u8::from_le_bytes(values.fixed()?)),
+        (Form::UInt16, Builder::UInt16(builder)) => builder.append_value(u16::from_le_bytes(values.fixed()?)),
+        (Form::UInt32, Builder::UInt32(builder)) => builder.append_value(u32::from_le_bytes(values.fixed()?)),
+        (Form::UInt64, Builder::UInt64(builder)) => builder.append_value(u64::from_le_bytes(values.fixed()?)),
+        (Form::Float, Builder::Float32(builder)) => builder.append_value(f32::from_le_bytes(values.fixed()?)),
+        (Form::Double, Builder::Float64(builder)) => builder.append_value(f64::from_le_bytes(values.fixed()?)),
+        (Form::Decimal { scale, .. }, Builder::Decimal(builder, _)) => builder.append_value(decimal(values.bytes()?, scale)?),
         (Form::Bits, Builder::UInt64(builder)) => {
-            let bits = bytes_of(value)?;
+            let bits = values.bytes()?;
             if bits.len() > 8 {
                 return Err("more than 64 bits".to_owned());
             }
             builder.append_value(bits.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
         }
-        (Form::Text, Builder::Text(builder)) => {
-            builder.append_value(std::str::from_utf8(bytes_of(value)?).map_err(|_| "a text is not UTF-8".to_owned())?);
-        }
-        (Form::Bytes, Builder::Bytes(builder)) => builder.append_value(bytes_of(value)?),
-        (Form::Geometry, Builder::Bytes(builder)) => builder.append_value(geometry(bytes_of(value)?)?),
-        (Form::Vector, Builder::Text(builder)) => builder.append_value(vector(bytes_of(value)?)),
+        (Form::Text, Builder::Text(builder)) => builder.append_value(values.text()?),
+        (Form::Bytes, Builder::Bytes(builder)) => builder.append_value(values.bytes()?),
+        (Form::Geometry, Builder::Bytes(builder)) => builder.append_value(geometry(values.bytes()?)?),
+        (Form::Vector, Builder::Text(builder)) => builder.append_value(vector(values.bytes()?)),
         (Form::TimeText { has_time, digits }, Builder::Text(builder)) => {
-            builder.append_value(date_text(value, has_time, digits)?);
+            builder.append_value(date_text(values.moment()?, has_time, digits));
         }
-        (Form::SpanText { digits }, Builder::Text(builder)) => builder.append_value(span_text(value, digits)?),
+        (Form::SpanText { digits }, Builder::Text(builder)) => builder.append_value(values.span(digits)?),
         (Form::Date, Builder::Date(builder)) => {
-            let &Value::Date(year, month, day, ..) = value else { return Err(unexpected(value)) };
-            match days_of(year.into(), month.into(), day.into()).filter(|_| year > 0) {
+            let moment = values.moment()?;
+            match days_of(moment.0.into(), moment.1.into(), moment.2.into()).filter(|_| moment.0 > 0) {
                 Some(days) => builder.append_value(days),
-                None => return Ok(Taken::Misfit(date_text(value, false, 0)?, "not a date")),
+                None => return Ok(Taken::Misfit(date_text(moment, false, 0), "not a date")),
             }
         }
         (Form::DateTime | Form::Timestamp, Builder::Timestamp(builder, _)) => {
-            let &Value::Date(year, month, day, hour, minute, second, micros) = value else { return Err(unexpected(value)) };
+            let moment = values.moment()?;
+            let (year, month, day, hour, minute, second, micros) = moment;
             match days_of(year.into(), month.into(), day.into()).filter(|_| year > 0) {
                 Some(days) => {
                     let seconds = i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
                     builder.append_value((i64::from(days) * 86_400 + seconds) * 1_000_000 + i64::from(micros));
                 }
-                None => return Ok(Taken::Misfit(date_text(value, true, if micros > 0 { 6 } else { 0 })?, "not a date")),
+                None => return Ok(Taken::Misfit(date_text(moment, true, if micros > 0 { 6 } else { 0 }), "not a date")),
             }
         }
-        _ => return Err(unexpected(value)),
+        _ => return Err(cut_off()),
     }
     Ok(Taken::Value)
 }
@@ -247,23 +310,22 @@ fn vector(bytes: &[u8]) -> String {
 }
 
 /// `2024-00-10 00:00:00.000000`, as the server writes it.
-fn date_text(value: &Value, has_time: bool, digits: u8) -> Result<String, String> {
-    let &Value::Date(year, month, day, hour, minute, second, micros) = value else { return Err(unexpected(value)) };
+fn date_text((year, month, day, hour, minute, second, micros): Moment, has_time: bool, digits: u8) -> String {
     let mut text = format!("{year:04}-{month:02}-{day:02}");
     if has_time {
         text.push_str(&format!(" {hour:02}:{minute:02}:{second:02}"));
         push_fraction(&mut text, micros, digits);
     }
-    Ok(text)
+    text
 }
 
 /// `-838:59:59.000000`, as the server writes it.
-fn span_text(value: &Value, digits: u8) -> Result<String, String> {
-    let &Value::Time(is_negative, days, hours, minutes, seconds, micros) = value else { return Err(unexpected(value)) };
+fn span_text(is_negative: bool, days: u32, [hours, minutes, seconds]: [u8; 3], micros: u32, digits: u8) -> String {
     let sign = if is_negative { "-" } else { "" };
-    let mut text = format!("{sign}{:02}:{minutes:02}:{seconds:02}", days * 24 + u32::from(hours));
+    let hours = u64::from(days) * 24 + u64::from(hours);
+    let mut text = format!("{sign}{hours:02}:{minutes:02}:{seconds:02}");
     push_fraction(&mut text, micros, digits);
-    Ok(text)
+    text
 }
 
 fn push_fraction(text: &mut String, micros: u32, digits: u8) {
@@ -305,7 +367,7 @@ mod tests {
 
     #[test]
     fn spans_keep_sign_and_hours() {
-        assert_eq!(span_text(&Value::Time(true, 34, 22, 59, 59, 0), 0).expect("a span"), "-838:59:59");
-        assert_eq!(span_text(&Value::Time(false, 0, 1, 2, 3, 45_000), 3).expect("a span"), "01:02:03.045");
+        assert_eq!(span_text(true, 34, [22, 59, 59], 0, 0), "-838:59:59");
+        assert_eq!(span_text(false, 0, [1, 2, 3], 45_000, 3), "01:02:03.045");
     }
 }

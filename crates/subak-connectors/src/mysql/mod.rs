@@ -4,6 +4,7 @@ mod decode;
 mod error;
 mod read;
 mod types;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +13,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
+use rustls::ClientConfig;
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Source, Statements,
 };
 use subak_domain::Writes;
 
-use crate::sslmode;
+use self::wire::{Target, Wire};
+use crate::{sslmode, tls};
 
 /// How MySQL writes SQL.
 pub static DIALECT: Dialect = Dialect {
@@ -93,6 +96,8 @@ pub(crate) struct Database {
     options: Opts,
     /// How it connects where encryption is only preferred and the server has none.
     plain: Option<Opts>,
+    /// What encrypts the connections that rows are read on; `None` where encryption is not wanted.
+    tls: Option<Arc<ClientConfig>>,
     setup: Arc<[String]>,
     name: Arc<str>,
 }
@@ -120,6 +125,7 @@ impl Database {
             .tcp_keepalive(Some(Duration::from_mins(1)));
         options = if host.starts_with('/') { options.socket(Some(host)) } else { options.ip_or_hostname(host) };
         let encryption = (word != "disable" && !host.starts_with('/')).then(|| encryption(word, root));
+        let tls = encryption.is_some().then(|| tls::config(&request.name, word, root)).transpose()?;
         let plain = (word == "prefer" && encryption.is_some()).then(|| Opts::from(options.clone()));
         let mut setup = vec![format!(
             "set session time_zone = '+00:00', net_write_timeout = {SLOW_READER_SECONDS}, net_read_timeout = {SLOW_READER_SECONDS}"
@@ -128,7 +134,7 @@ impl Database {
             setup.push("set session transaction read only".to_owned());
         }
         let options = Opts::from(options.ssl_opts(encryption));
-        Ok(Self { options, plain, setup: setup.into(), name: request.name.as_str().into() })
+        Ok(Self { options, plain, tls, setup: setup.into(), name: request.name.as_str().into() })
     }
 
     /// Where it connects to, for people.
@@ -153,12 +159,26 @@ impl Database {
         Ok(client)
     }
 
+    /// A connection of its own on which rows are read.
+    async fn wire(&self) -> Result<Wire, ConnectError> {
+        let target = Target { options: &self.options, tls: self.tls.as_ref(), may_be_plain: self.plain.is_some() };
+        let opening = |error: mysql_async::Error| error::opening(&self.name, &self.place(), &error);
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, Wire::connect(&target)).await.map_err(|_| self.silent())?;
+        let mut wire = connected.map_err(opening)?;
+        for sql in &*self.setup {
+            wire.execute(sql).await.map_err(opening)?;
+        }
+        Ok(wire)
+    }
+
+    fn silent(&self) -> ConnectError {
+        let message = format!("connection `{}`: {} does not answer", self.name, self.place());
+        ConnectError::new(ConnectErrorKind::Unavailable, message)
+            .help("is the server running, and are `host:` and `port:` right?")
+    }
+
     async fn connect(&self, options: &Opts) -> Result<Result<Conn, mysql_async::Error>, ConnectError> {
-        tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options.clone())).await.map_err(|_| {
-            let message = format!("connection `{}`: {} does not answer", self.name, self.place());
-            ConnectError::new(ConnectErrorKind::Unavailable, message)
-                .help("is the server running, and are `host:` and `port:` right?")
-        })
+        tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options.clone())).await.map_err(|_| self.silent())
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
+use mysql_async::prelude::Queryable;
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::cursor::Tracker;
 use subak_connect::{
@@ -16,33 +16,21 @@ use subak_domain::{Column, Cursor, DataType};
 use super::decode::Decoder;
 use super::error::failed;
 use super::types::{Form, ReadColumn, catalog_type, schema_of};
+use super::wire::Wire;
 use super::{DIALECT, Database};
 
-/// What a query returns, by the declared types.
-async fn columns_of(
-    client: &mut Conn,
-    sql: &str,
-    declared: impl Fn(&str) -> Option<DataType>,
-    message: &str,
-) -> Result<Vec<ReadColumn>, ConnectError> {
-    let statement = client.prep(sql).await.map_err(|error| failed(message, &error))?;
-    let columns = statement.columns().iter().map(|column| ReadColumn::new(column, declared(&column.name_str()))).collect();
-    drop(client.close(statement).await);
-    Ok(columns)
-}
-
-/// Runs a query and hands over batches; at least one, which may be empty.
+/// Runs a prepared query and hands over batches; at least one, which may be empty.
 async fn select<T>(
-    client: &mut Conn,
+    wire: &mut Wire,
     columns: Vec<ReadColumn>,
-    sql: &str,
+    statement: u32,
     message: &str,
     producer: &Producer<T>,
     mut item: impl FnMut(Batch) -> Result<T, ConnectError>,
 ) -> Result<(), Stopped> {
-    let mut result = client.exec_iter(sql, ()).await.map_err(|error| failed(message, &error))?;
+    wire.run(statement).await.map_err(|error| failed(message, &error))?;
     let mut decoder = Decoder::new(columns);
-    while let Some(row) = result.next().await.map_err(|error| failed(message, &error))? {
+    while let Some(row) = wire.row().await.map_err(|error| failed(message, &error))? {
         if let Some(batch) = decoder.take(row)? {
             producer.send_async(item(batch)?).await?;
         }
@@ -116,36 +104,43 @@ fn condition(bound: &CursorBound, column: &ReadColumn, declared: Option<DataType
 }
 
 async fn read_stream(database: Database, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
-    let mut client = database.client().await?;
     let message = format!("cannot read `{}`", request.stream);
+    let list = if request.has_query() {
+        "*".to_owned()
+    } else {
+        everything(&mut database.client().await?, &request.stream, &message).await?
+    };
+    let mut wire = database.wire().await?;
     // What is read is one state of the stream, and nothing is changed by reading it.
     for sql in [
         "set session sql_mode = ''",
         "set session transaction isolation level repeatable read",
         "start transaction with consistent snapshot, read only",
     ] {
-        client.query_drop(sql).await.map_err(|error| failed(&message, &error))?;
+        wire.execute(sql).await.map_err(|error| failed(&message, &error))?;
     }
-    let declared = |name: &str| request.columns.get(name).copied();
-    let list = if request.has_query() { "*".to_owned() } else { everything(&mut client, &request.stream, &message).await? };
     let sql = format!("select t.* from {} as t", request.relation(&DIALECT, &list)?);
-    let columns = columns_of(&mut client, &sql, declared, &message).await.map_err(|mut error| {
+    let (statement, columns) = wire.prepare(&sql).await.map_err(|error| {
+        let mut error = failed(&message, &error);
         if error.kind == ConnectErrorKind::NotFound {
             error.message = format!("there is no stream `{}`", request.stream);
         }
         error
     })?;
+    let declared = |name: &str| request.columns.get(name).copied();
+    let columns: Vec<ReadColumn> = columns.iter().map(|column| ReadColumn::new(column, declared(&column.name_str()))).collect();
     let Some(bound) = &request.cursor else {
-        select(&mut client, columns, &sql, &message, &producer, |batch| Ok(SourceItem::Batch(batch))).await?;
+        select(&mut wire, columns, statement, &message, &producer, |batch| Ok(SourceItem::Batch(batch))).await?;
         return Ok(());
     };
     let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
         return Err(convert::missing_column(&bound.column, &schema_of(&columns)).into());
     };
-    let declared = request.columns.get(&bound.column).copied();
-    let sql = format!("{sql}{}", condition(bound, column, declared));
+    let condition = condition(bound, column, declared(&bound.column));
+    let bounded = format!("{sql}{condition}");
+    let (statement, _) = wire.prepare(&bounded).await.map_err(|error| failed(&message, &error))?;
     let mut tracker = Tracker::new(bound.clone());
-    select(&mut client, columns, &sql, &message, &producer, |mut batch| {
+    select(&mut wire, columns, statement, &message, &producer, |mut batch| {
         tracker.keep(&mut batch, &request.columns)?;
         Ok(SourceItem::Batch(batch))
     })

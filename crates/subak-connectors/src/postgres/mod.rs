@@ -8,7 +8,6 @@ mod materialized;
 mod read;
 mod session;
 mod sink;
-mod tls;
 mod types;
 
 use std::ops::Deref;
@@ -24,11 +23,12 @@ use subak_connect::{
 use subak_domain::{DataType, StoredAs, Writes};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::session::PostgresSession;
-use crate::sslmode;
+use crate::{sslmode, tls};
 
 /// How PostgreSQL writes SQL.
 pub static DIALECT: Dialect = Dialect {
@@ -146,7 +146,13 @@ impl Database {
         let values = &request.config;
         let text = |key: &str| values.get(key).filter(|text| !text.is_empty());
         let word = text("sslmode").unwrap_or("prefer");
-        let tls = tls::connector(&request.name, word, text("sslrootcert"))?;
+        let tls = tls::config(&request.name, word, text("sslrootcert"))?;
+        let tls = MakeRustlsConnect::new(Arc::unwrap_or_clone(tls));
+        let mode = match word {
+            "disable" => SslMode::Disable,
+            "require" | "verify-full" => SslMode::Require,
+            _ => SslMode::Prefer,
+        };
         let mut config = Config::new();
         let port = text("port").unwrap_or("5432").parse::<u16>().map_err(|error| {
             let message = format!("connection `{}`: `port` must be a number up to 65535", request.name);
@@ -158,7 +164,7 @@ impl Database {
             .dbname(text("database").unwrap_or_default())
             .user(text("user").unwrap_or_default())
             .application_name("subak")
-            .ssl_mode(tls::mode(word))
+            .ssl_mode(mode)
             .options(if request.is_read_only { format!("{SESSION} {READ_ONLY}") } else { SESSION.to_owned() })
             .connect_timeout(CONNECT_TIMEOUT);
         if let Some(password) = values.secrets.get("password") {

@@ -1,4 +1,4 @@
-//! Encryption, by the words of PostgreSQL's own clients.
+//! Encrypted connections, by the words of `sslmode`.
 
 use std::sync::Arc;
 
@@ -8,23 +8,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use subak_connect::{ConnectError, ConnectErrorKind};
-use tokio_postgres::config::SslMode;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::sslmode::refuse_unused_root;
 
-/// The driver's mode.
-pub(super) fn mode(word: &str) -> SslMode {
-    match word {
-        "disable" => SslMode::Disable,
-        "require" | "verify-full" => SslMode::Require,
-        _ => SslMode::Prefer,
-    }
-}
-
 /// What encrypts connections. With `verify-full` the server must prove its name by a certificate that leads to `root_file`, or to one that
 /// the system trusts; the other modes encrypt without asking who answers.
-pub(super) fn connector(name: &str, word: &str, root_file: Option<&str>) -> Result<MakeRustlsConnect, ConnectError> {
+pub(crate) fn config(name: &str, word: &str, root_file: Option<&str>) -> Result<Arc<ClientConfig>, ConnectError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let refused = |message: String| ConnectError::new(ConnectErrorKind::Config, format!("connection `{name}`: {message}"));
     refuse_unused_root(name, word, root_file)?;
@@ -36,7 +25,7 @@ pub(super) fn connector(name: &str, word: &str, root_file: Option<&str>) -> Resu
     } else {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))).with_no_client_auth()
     };
-    Ok(MakeRustlsConnect::new(config))
+    Ok(Arc::new(config))
 }
 
 fn roots(file: Option<&str>) -> Result<RootCertStore, String> {

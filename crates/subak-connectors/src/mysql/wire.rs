@@ -1,0 +1,383 @@
+//! A connection that hands over rows as the server sends them. The driver makes a value of each cell and waits for each packet, which costs
+//! more than all of the decoding; here packets are found in one large buffer, and rows are read out of it in place.
+//!
+//! Protocol: MySQL's client/server protocol, version 10, as MySQL 8 and MariaDB 10.6 and newer speak it. Packets of more than 16 MiB are put
+//! together in the buffer. Passwords go as the driver sends them: scrambled, or for `caching_sha2_password` inside TLS or encrypted with
+//! the server's key.
+
+use std::io::{Error as IoError, ErrorKind};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::consts::{CapabilityFlags, Command};
+use mysql_async::{Column, DriverError, Error, Opts, ServerError};
+use mysql_common::io::ParseBuf;
+use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse, SslRequest};
+use mysql_common::proto::MySerialize;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+/// Bytes that are asked for at a time.
+const BUFFER_LENGTH: usize = 256 * 1024;
+
+/// The length that says that a packet goes on in the next one.
+const PIECE_LENGTH: usize = 0xff_ffff;
+
+/// `utf8mb4_general_ci`, which both families know.
+const CHARACTER_SET: u8 = 45;
+
+/// How long a silent server is believed before it is asked whether it is there, and how often and how long it is asked.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(10), 6);
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// How it connects.
+pub(super) struct Target<'a> {
+    pub(super) options: &'a Opts,
+    /// What encrypts; `None` where it is not wanted.
+    pub(super) tls: Option<&'a Arc<ClientConfig>>,
+    /// Whether a server without encryption is spoken to all the same.
+    pub(super) may_be_plain: bool,
+}
+
+/// An open connection.
+pub(super) struct Wire {
+    stream: Box<dyn Stream>,
+    buffer: Vec<u8>,
+    /// What has been received and not taken: from here …
+    start: usize,
+    /// … to here.
+    end: usize,
+    /// The number of the next packet of an exchange.
+    sequence: u8,
+    is_private: bool,
+}
+
+fn unexpected(what: &str) -> Error {
+    Error::Io(IoError::new(ErrorKind::InvalidData, format!("the server sent {what}")).into())
+}
+
+fn of_io(error: IoError) -> Error {
+    Error::Io(error.into())
+}
+
+/// The error that a packet is.
+fn refusal(packet: &[u8]) -> Error {
+    let code = packet.get(1..3).map_or(0, |code| u16::from_le_bytes([code[0], code[1]]));
+    let (state, message) = match packet.get(3) {
+        Some(b'#') => (packet.get(4..9).unwrap_or_default(), packet.get(9..).unwrap_or_default()),
+        _ => (&b"HY000"[..], packet.get(3..).unwrap_or_default()),
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Error::Server(ServerError { code, state: text(state), message: text(message) })
+}
+
+/// Whether a packet ends a list of columns or rows.
+fn is_end(packet: &[u8]) -> bool {
+    packet.first() == Some(&0xfe) && packet.len() < 9
+}
+
+impl Wire {
+    /// Connects and signs in.
+    pub(super) async fn connect(target: &Target<'_>) -> Result<Self, Error> {
+        let options = target.options;
+        let stream: Box<dyn Stream> = match options.socket() {
+            Some(path) => Box::new(UnixStream::connect(path).await.map_err(of_io)?),
+            None => {
+                let tcp = TcpStream::connect((options.ip_or_hostname(), options.tcp_port())).await.map_err(of_io)?;
+                tcp.set_nodelay(true).map_err(of_io)?;
+                let (idle, between, count) = KEEPALIVE;
+                let keepalive = TcpKeepalive::new().with_time(idle).with_interval(between).with_retries(count);
+                SockRef::from(&tcp).set_tcp_keepalive(&keepalive).map_err(of_io)?;
+                Box::new(tcp)
+            }
+        };
+        let is_private = options.socket().is_some();
+        let mut wire = Self { stream, buffer: vec![0; BUFFER_LENGTH], start: 0, end: 0, sequence: 0, is_private };
+        wire.sign_in(target).await?;
+        Ok(wire)
+    }
+
+    async fn sign_in(&mut self, target: &Target<'_>) -> Result<(), Error> {
+        let place = self.packet().await?;
+        let greeting = ParseBuf(&self.buffer[place]).parse::<HandshakePacket<'_>>(()).map_err(of_io)?.into_owned();
+        let offered = greeting.capabilities();
+        let mut wanted = CapabilityFlags::CLIENT_PROTOCOL_41
+            | CapabilityFlags::CLIENT_LONG_PASSWORD
+            | CapabilityFlags::CLIENT_SECURE_CONNECTION
+            | CapabilityFlags::CLIENT_TRANSACTIONS
+            | CapabilityFlags::CLIENT_PLUGIN_AUTH
+            | CapabilityFlags::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA;
+        // The request for encryption says all of them already.
+        if target.options.db_name().is_some() {
+            wanted |= CapabilityFlags::CLIENT_CONNECT_WITH_DB;
+        }
+        if let Some(tls) = target.tls {
+            if offered.contains(CapabilityFlags::CLIENT_SSL) {
+                wanted |= CapabilityFlags::CLIENT_SSL;
+                let request = SslRequest::new(wanted & offered, PIECE_LENGTH as u32, CHARACTER_SET);
+                self.send_struct(&request).await?;
+                self.encrypt(tls, target.options.ip_or_hostname()).await?;
+            } else if !target.may_be_plain {
+                return Err(DriverError::NoClientSslFlagFromServer.into());
+            }
+        }
+        let plugin = match greeting.auth_plugin() {
+            Some(AuthPlugin::CachingSha2Password) => AuthPlugin::CachingSha2Password,
+            _ => AuthPlugin::MysqlNativePassword,
+        };
+        let nonce = greeting.nonce();
+        let proof = plugin.gen_data(target.options.pass(), &nonce);
+        let version = greeting.maria_db_server_version_parsed().or_else(|| greeting.server_version_parsed());
+        let response = HandshakeResponse::new(
+            proof.as_deref(),
+            version.unwrap_or((8, 0, 0)),
+            target.options.user().map(str::as_bytes),
+            target.options.db_name().map(str::as_bytes),
+            Some(plugin.clone()),
+            wanted & offered,
+            None,
+            PIECE_LENGTH as u32,
+        );
+        self.send_struct(&response).await?;
+        self.prove(plugin, nonce, target.options.pass()).await
+    }
+
+    /// Answers what the server asks until it lets us in.
+    async fn prove(&mut self, mut plugin: AuthPlugin<'_>, mut nonce: Vec<u8>, password: Option<&str>) -> Result<(), Error> {
+        for _ in 0..8 {
+            let place = self.packet().await?;
+            let packet = self.buffer[place].to_vec();
+            match packet.as_slice() {
+                [0x00, ..] => return Ok(()),
+                [0xff, ..] => return Err(refusal(&packet)),
+                [0xfe, ..] => {
+                    let switch = ParseBuf(&packet).parse::<AuthSwitchRequest<'_>>(()).map_err(of_io)?;
+                    plugin = switch.auth_plugin().clone().into_owned();
+                    nonce = switch.plugin_data().to_vec();
+                    let proof = match plugin {
+                        AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword => plugin.gen_data(password, &nonce),
+                        ref other => {
+                            let name = String::from_utf8_lossy(other.as_bytes()).into_owned();
+                            return Err(DriverError::UnknownAuthPlugin { name }.into());
+                        }
+                    };
+                    self.send(proof.as_deref().unwrap_or_default()).await?;
+                }
+                // The server knows the password already, …
+                [0x01, 0x03] => {}
+                // … or wants to see it …
+                [0x01, 0x04] if matches!(plugin, AuthPlugin::CachingSha2Password) => {
+                    let mut secret = password.unwrap_or_default().as_bytes().to_vec();
+                    secret.push(0);
+                    if self.is_private {
+                        self.send(&secret).await?;
+                    } else {
+                        self.send(&[0x02]).await?;
+                        let place = self.packet().await?;
+                        let Some((0x01, key)) = self.buffer[place].split_first().map(|(first, key)| (*first, key.to_vec()))
+                        else {
+                            return Err(unexpected("no key"));
+                        };
+                        for (at, byte) in secret.iter_mut().enumerate() {
+                            *byte ^= nonce.get(at % nonce.len().max(1)).copied().unwrap_or_default();
+                        }
+                        // … sealed with its key.
+                        self.send(&mysql_common::crypto::encrypt(&secret, &key)).await?;
+                    }
+                }
+                _ => return Err(unexpected("something else than an answer to the sign-in")),
+            }
+        }
+        Err(unexpected("questions without end"))
+    }
+
+    async fn encrypt(&mut self, tls: &Arc<ClientConfig>, host: &str) -> Result<(), Error> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| of_io(IoError::new(ErrorKind::InvalidInput, error)))?;
+        let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        let connected = TlsConnector::from(Arc::clone(tls)).connect(name, plain).await;
+        let stream = connected.map_err(|error| {
+            // It is told apart from a server that went away by what it is made of.
+            of_io(IoError::new(ErrorKind::InvalidData, format!("certificate or encryption refused: {error}")))
+        })?;
+        self.stream = Box::new(stream);
+        self.is_private = true;
+        Ok(())
+    }
+
+    async fn send_struct(&mut self, packet: &impl MySerialize) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        packet.serialize(&mut bytes);
+        self.send(&bytes).await
+    }
+
+    async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        let mut packet = Vec::with_capacity(payload.len() + 4);
+        let mut rest = payload;
+        loop {
+            let (piece, after) = rest.split_at(rest.len().min(PIECE_LENGTH));
+            let length = u32::try_from(piece.len()).unwrap_or_default().to_le_bytes();
+            packet.extend_from_slice(&[length[0], length[1], length[2], self.sequence]);
+            packet.extend_from_slice(piece);
+            self.sequence = self.sequence.wrapping_add(1);
+            if piece.len() < PIECE_LENGTH {
+                break;
+            }
+            rest = after;
+        }
+        self.stream.write_all(&packet).await.map_err(of_io)?;
+        self.stream.flush().await.map_err(of_io)
+    }
+
+    async fn command(&mut self, command: Command, argument: &[u8]) -> Result<(), Error> {
+        self.sequence = 0;
+        self.send(&[&[command as u8], argument].concat()).await
+    }
+
+    /// Receives until so many bytes wait.
+    async fn receive(&mut self, count: usize) -> Result<(), Error> {
+        if self.start > 0 && self.start + count > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.start + count > self.buffer.len() {
+            self.buffer.resize(self.start + count, 0);
+        }
+        while self.end - self.start < count {
+            let received = self.stream.read(&mut self.buffer[self.end..]).await.map_err(of_io)?;
+            if received == 0 {
+                return Err(of_io(IoError::new(ErrorKind::UnexpectedEof, "the server closed the connection")));
+            }
+            self.end += received;
+        }
+        Ok(())
+    }
+
+    /// The length of a piece whose head is at `at`, which has been received.
+    fn length_at(&self, at: usize) -> usize {
+        let head = &self.buffer[at..at + 3];
+        usize::from(head[0]) | usize::from(head[1]) << 8 | usize::from(head[2]) << 16
+    }
+
+    /// Where the payload of the next packet stands, if it has been received as a whole and is one piece.
+    fn received(&mut self) -> Option<Range<usize>> {
+        let waiting = self.end - self.start;
+        if waiting < 4 {
+            return None;
+        }
+        let length = self.length_at(self.start);
+        if length == PIECE_LENGTH || waiting < 4 + length {
+            return None;
+        }
+        let begin = self.start + 4;
+        self.sequence = self.buffer[self.start + 3].wrapping_add(1);
+        self.start = begin + length;
+        Some(begin..begin + length)
+    }
+
+    /// Where the payload of the next packet stands, until the next call.
+    async fn packet(&mut self) -> Result<Range<usize>, Error> {
+        if let Some(place) = self.received() {
+            return Ok(place);
+        }
+        // Bytes of the payload so far; they stand together behind the first head.
+        let mut total = 0;
+        let mut offset = 0;
+        loop {
+            self.receive(offset + 4).await?;
+            let length = self.length_at(self.start + offset);
+            self.receive(offset + 4 + length).await?;
+            let head = self.start + offset;
+            self.sequence = self.buffer[head + 3].wrapping_add(1);
+            if offset > 0 {
+                self.buffer.copy_within(head + 4..self.end, head);
+                self.end -= 4;
+            }
+            total += length;
+            offset = 4 + total;
+            if length < PIECE_LENGTH {
+                break;
+            }
+        }
+        let begin = self.start + 4;
+        self.start = begin + total;
+        Ok(begin..begin + total)
+    }
+
+    /// Runs a statement that returns no rows.
+    pub(super) async fn execute(&mut self, sql: &str) -> Result<(), Error> {
+        self.command(Command::COM_QUERY, sql.as_bytes()).await?;
+        let place = self.packet().await?;
+        match &self.buffer[place] {
+            [0x00, ..] => Ok(()),
+            packet @ [0xff, ..] => Err(refusal(packet)),
+            _ => Err(unexpected("rows for a statement that has none")),
+        }
+    }
+
+    /// Prepares a query without parameters. Returns its number and what it returns.
+    pub(super) async fn prepare(&mut self, sql: &str) -> Result<(u32, Vec<Column>), Error> {
+        self.command(Command::COM_STMT_PREPARE, sql.as_bytes()).await?;
+        let place = self.packet().await?;
+        let (number, column_count, parameter_count) = match &self.buffer[place] {
+            [0x00, a, b, c, d, e, f, g, h, ..] => {
+                (u32::from_le_bytes([*a, *b, *c, *d]), u16::from_le_bytes([*e, *f]), u16::from_le_bytes([*g, *h]))
+            }
+            packet => return Err(if packet.first() == Some(&0xff) { refusal(packet) } else { unexpected("no statement") }),
+        };
+        self.columns(parameter_count.into()).await?;
+        Ok((number, self.columns(column_count.into()).await?))
+    }
+
+    /// Descriptions of columns and the packet that ends them.
+    async fn columns(&mut self, count: usize) -> Result<Vec<Column>, Error> {
+        let mut columns = Vec::with_capacity(count);
+        for _ in 0..count {
+            let place = self.packet().await?;
+            columns.push(ParseBuf(&self.buffer[place]).parse::<Column>(()).map_err(of_io)?);
+        }
+        if count > 0 {
+            let place = self.packet().await?;
+            if !is_end(&self.buffer[place]) {
+                return Err(unexpected("more columns than it said"));
+            }
+        }
+        Ok(columns)
+    }
+
+    /// Runs a prepared query; [`Self::row`] hands over what it returns.
+    pub(super) async fn run(&mut self, statement: u32) -> Result<(), Error> {
+        let mut argument = statement.to_le_bytes().to_vec();
+        // No cursor, one iteration.
+        argument.extend_from_slice(&[0, 1, 0, 0, 0]);
+        self.command(Command::COM_STMT_EXECUTE, &argument).await?;
+        let place = self.packet().await?;
+        let count = match &self.buffer[place] {
+            packet @ [0xff, ..] => return Err(refusal(packet)),
+            [0x00, ..] => return Err(unexpected("no rows for a query")),
+            packet => ParseBuf(packet).checked_eat_lenenc_int().ok_or_else(|| unexpected("no number of columns"))?,
+        };
+        self.columns(usize::try_from(count).unwrap_or_default()).await.map(drop)
+    }
+
+    /// The next row in the form of the binary protocol; `None` after the last one.
+    pub(super) async fn row(&mut self) -> Result<Option<&[u8]>, Error> {
+        let place = match self.received() {
+            Some(place) => place,
+            None => self.packet().await?,
+        };
+        match &self.buffer[place.clone()] {
+            [0x00, ..] => Ok(Some(&self.buffer[place])),
+            packet @ [0xff, ..] => Err(refusal(packet)),
+            packet if is_end(packet) => Ok(None),
+            _ => Err(unexpected("something else than a row")),
+        }
+    }
+}
