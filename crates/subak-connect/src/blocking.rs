@@ -14,10 +14,30 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T, ConnectError> + Send + 'static,
 {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(ConnectError::new(ConnectErrorKind::Internal, "a blocking task ended abnormally").because(error)),
+    start(work).wait().await
+}
+
+/// Blocking work under way on its own thread.
+#[derive(Debug)]
+pub struct Started<T>(tokio::task::JoinHandle<Result<T, ConnectError>>);
+
+impl<T> Started<T> {
+    /// Waits for its end. A panic inside becomes an internal error.
+    pub async fn wait(self) -> Result<T, ConnectError> {
+        match self.0.await {
+            Ok(result) => result,
+            Err(error) => Err(ConnectError::new(ConnectErrorKind::Internal, "a blocking task ended abnormally").because(error)),
+        }
     }
+}
+
+/// Starts blocking work on its own thread. It goes on when the result is dropped.
+pub fn start<T, F>(work: F) -> Started<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ConnectError> + Send + 'static,
+{
+    Started(tokio::task::spawn_blocking(work))
 }
 
 /// The consuming end is gone: stop producing.

@@ -21,6 +21,8 @@ mod plain;
 pub mod postgres;
 #[cfg(any(feature = "files", feature = "http", feature = "mongodb"))]
 mod records;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod socket;
 #[cfg(any(feature = "http", feature = "mongodb"))]
 mod spool;
 #[cfg(feature = "sqlite")]

@@ -13,6 +13,7 @@ use subak_connect::{
 use subak_domain::{Column, StoredAs};
 
 use super::error::failed;
+use super::insert::Insert;
 use super::session::{DuckDbSession, schema_of};
 use super::sink::Shared;
 use super::{DIALECT, Database, query};
@@ -21,6 +22,8 @@ use crate::staging::{self, Prepared, RejectRows, Session, Stage, state};
 
 /// Stage tables that are being filled.
 pub(super) struct DuckDbLoad {
+    /// What fills the stage, from the first rows on. It is dropped first: a stage cannot be dropped while it is filled.
+    insert: Option<Insert>,
     staging: Staging,
     request: LoadRequest,
     reject_rows: RejectRows,
@@ -112,14 +115,29 @@ impl DuckDbLoad {
         staging::make(&session, &staging.stage, &request)?;
         staging.begin_writing(&request.table)?;
         crash::point("load_begun");
-        Ok(Self { staging, request, reject_rows: RejectRows::default() })
+        Ok(Self { insert: None, staging, request, reject_rows: RejectRows::default() })
     }
 }
 
 #[async_trait]
 impl Load for DuckDbLoad {
     async fn write(&mut self, batch: Batch) -> Result<(), ConnectError> {
-        self.staging.append(self.staging.stage.rows.clone(), batch.records, &self.request.table).await
+        if batch.row_count() == 0 {
+            return Ok(());
+        }
+        let records = blocking::run(move || plain(&batch.records)).await?;
+        let insert = match &mut self.insert {
+            Some(insert) => insert,
+            None => {
+                let rows = &self.staging.stage.rows;
+                let message = format!("cannot stage rows for `{}`", self.request.table);
+                let (table, view) = (DIALECT.table(rows), rows.name.clone());
+                self.insert.insert(Insert::begin(&self.staging.database, table, view, records.schema(), message)?)
+            }
+        };
+        insert.write(records).await?;
+        crash::point("batch_staged");
+        Ok(())
     }
 
     async fn write_child(&mut self, child: usize, batch: Batch) -> Result<(), ConnectError> {
@@ -132,7 +150,10 @@ impl Load for DuckDbLoad {
     }
 
     async fn stage(self: Box<Self>) -> Result<Box<dyn Staged>, ConnectError> {
-        let Self { staging, request, .. } = *self;
+        let Self { staging, request, insert, .. } = *self;
+        if let Some(insert) = insert {
+            insert.end().await?;
+        }
         staging.end_writing(&request.table).await?;
         DuckDbStaged::of(staging, request, None).await.map(|staged| Box::new(staged) as Box<dyn Staged>)
     }

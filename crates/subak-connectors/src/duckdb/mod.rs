@@ -3,9 +3,11 @@
 #[cfg(feature = "files")]
 mod audits;
 mod error;
+mod insert;
 mod load;
 mod program;
 mod query;
+mod raw;
 mod session;
 mod sink;
 mod types;
@@ -15,13 +17,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use duckdb::{AccessMode, Config};
+use duckdb::Config;
 use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, SqlBackend, Statements, blocking, convert,
 };
 use subak_domain::{DataType, Writes};
+
+use self::raw::{Instance, Streaming};
 
 #[cfg(feature = "files")]
 pub(crate) use self::audits::FileAudits;
@@ -137,11 +141,18 @@ impl SpillFolder {
 
 impl SpillFolder {
     /// Settings of an instance that spills here and fetches nothing.
+    fn settings(&self) -> Vec<(String, String)> {
+        let never = |name: &str| (name.to_owned(), "false".to_owned());
+        vec![
+            never("autoload_known_extensions"),
+            never("autoinstall_known_extensions"),
+            ("temp_directory".to_owned(), self.0.display().to_string()),
+        ]
+    }
+
+    /// The same for an instance of the driver's.
     fn config(&self) -> duckdb::Result<Config> {
-        Config::default()
-            .enable_autoload_extension(false)?
-            .with("autoinstall_known_extensions", "false")?
-            .with("temp_directory", self.0.display().to_string())
+        self.settings().into_iter().try_fold(Config::default(), |config, (name, value)| config.with(name, value))
     }
 }
 
@@ -155,6 +166,7 @@ impl Drop for SpillFolder {
 #[derive(Clone)]
 pub(crate) struct Database {
     root: Arc<Mutex<duckdb::Connection>>,
+    instance: Arc<Instance>,
     _spill: Arc<SpillFolder>,
     /// DuckDB aborts one of two transactions that write the same table; publications are short, so they take turns.
     publishing: Arc<Mutex<()>>,
@@ -176,11 +188,12 @@ impl Database {
             })?;
         }
         let spill = SpillFolder::new(&request.temporary);
-        let connection = Self::config(request, &spill)
-            .and_then(|config| duckdb::Connection::open_with_flags(&path, config))
-            .map_err(|error| error::opening(&request.name, &path, &error))?;
+        let opening = |error: duckdb::Error| error::opening(&request.name, &path, &error);
+        let instance = Instance::open(&path, &Self::settings(request, &spill)).map_err(opening)?;
+        let connection = instance.connect().map_err(opening)?;
         let database = Self {
             root: Arc::new(Mutex::new(connection)),
+            instance,
             _spill: Arc::new(spill),
             publishing: Arc::default(),
             name: request.name.as_str().into(),
@@ -192,16 +205,30 @@ impl Database {
         Ok(database)
     }
 
-    fn config(request: &OpenRequest, spill: &SpillFolder) -> duckdb::Result<Config> {
-        let mode = if request.is_read_only { AccessMode::ReadOnly } else { AccessMode::ReadWrite };
-        let mut config = spill.config()?.access_mode(mode)?;
-        if let Some(limit) = request.config.get("memory_limit") {
-            config = config.max_memory(limit)?;
-        }
-        if let Some(threads) = request.config.get("threads") {
-            config = config.with("threads", threads)?;
-        }
-        Ok(config)
+    fn settings(request: &OpenRequest, spill: &SpillFolder) -> Vec<(String, String)> {
+        let mut settings = spill.settings();
+        let mode = if request.is_read_only { "READ_ONLY" } else { "READ_WRITE" };
+        settings.push(("access_mode".to_owned(), mode.to_owned()));
+        let named = [("memory_limit", "max_memory"), ("threads", "threads")];
+        let said = named.into_iter().filter_map(|(key, name)| Some((name.to_owned(), request.config.get(key)?.to_owned())));
+        settings.extend(said);
+        settings
+    }
+
+    /// A connection that inserts a stream.
+    fn streaming(&self) -> Result<Streaming, ConnectError> {
+        let connection = self.instance.streaming().and_then(|connection| {
+            connection.execute("set TimeZone = 'UTC'")?;
+            Ok(connection)
+        });
+        connection.map_err(|error| error::failed(&format!("connection `{}` cannot be shared", self.name), error))
+    }
+
+    /// The name that DuckDB gave to the database.
+    fn catalog(&self) -> Result<String, ConnectError> {
+        let root = self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = root.query_row("select current_database()", [], |row| row.get(0));
+        name.map_err(|error| error::failed("the database does not say its name", error))
     }
 
     /// A connection of its own to the same database.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use mysql_async::{Conn, Row};
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::cursor::Tracker;
 use subak_connect::{

@@ -8,7 +8,6 @@
 use std::io::{Error as IoError, ErrorKind};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mysql_async::consts::{CapabilityFlags, Command};
 use mysql_async::{Column, DriverError, Error, Opts, ServerError};
@@ -17,26 +16,15 @@ use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, Hand
 use mysql_common::proto::MySerialize;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-/// Bytes that are asked for at a time.
-const BUFFER_LENGTH: usize = 256 * 1024;
+use crate::socket::{self, Socket};
 
 /// The length that says that a packet goes on in the next one.
 const PIECE_LENGTH: usize = 0xff_ffff;
 
 /// `utf8mb4_general_ci`, which both families know.
 const CHARACTER_SET: u8 = 45;
-
-/// How long a silent server is believed before it is asked whether it is there, and how often and how long it is asked.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(10), 6);
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// How it connects.
 pub(super) struct Target<'a> {
@@ -49,12 +37,7 @@ pub(super) struct Target<'a> {
 
 /// An open connection.
 pub(super) struct Wire {
-    stream: Box<dyn Stream>,
-    buffer: Vec<u8>,
-    /// What has been received and not taken: from here …
-    start: usize,
-    /// … to here.
-    end: usize,
+    socket: Socket,
     /// The number of the next packet of an exchange.
     sequence: u8,
     is_private: bool,
@@ -88,26 +71,19 @@ impl Wire {
     /// Connects and signs in.
     pub(super) async fn connect(target: &Target<'_>) -> Result<Self, Error> {
         let options = target.options;
-        let stream: Box<dyn Stream> = match options.socket() {
-            Some(path) => Box::new(UnixStream::connect(path).await.map_err(of_io)?),
-            None => {
-                let tcp = TcpStream::connect((options.ip_or_hostname(), options.tcp_port())).await.map_err(of_io)?;
-                tcp.set_nodelay(true).map_err(of_io)?;
-                let (idle, between, count) = KEEPALIVE;
-                let keepalive = TcpKeepalive::new().with_time(idle).with_interval(between).with_retries(count);
-                SockRef::from(&tcp).set_tcp_keepalive(&keepalive).map_err(of_io)?;
-                Box::new(tcp)
-            }
+        let stream = match options.socket() {
+            Some(path) => socket::connect_path(path).await,
+            None => socket::connect(options.ip_or_hostname(), options.tcp_port()).await,
         };
         let is_private = options.socket().is_some();
-        let mut wire = Self { stream, buffer: vec![0; BUFFER_LENGTH], start: 0, end: 0, sequence: 0, is_private };
+        let mut wire = Self { socket: Socket::new(stream.map_err(of_io)?), sequence: 0, is_private };
         wire.sign_in(target).await?;
         Ok(wire)
     }
 
     async fn sign_in(&mut self, target: &Target<'_>) -> Result<(), Error> {
         let place = self.packet().await?;
-        let greeting = ParseBuf(&self.buffer[place]).parse::<HandshakePacket<'_>>(()).map_err(of_io)?.into_owned();
+        let greeting = ParseBuf(self.socket.bytes(place)).parse::<HandshakePacket<'_>>(()).map_err(of_io)?.into_owned();
         let offered = greeting.capabilities();
         let mut wanted = CapabilityFlags::CLIENT_PROTOCOL_41
             | CapabilityFlags::CLIENT_LONG_PASSWORD
@@ -154,7 +130,7 @@ impl Wire {
     async fn prove(&mut self, mut plugin: AuthPlugin<'_>, mut nonce: Vec<u8>, password: Option<&str>) -> Result<(), Error> {
         for _ in 0..8 {
             let place = self.packet().await?;
-            let packet = self.buffer[place].to_vec();
+            let packet = self.socket.bytes(place).to_vec();
             match packet.as_slice() {
                 [0x00, ..] => return Ok(()),
                 [0xff, ..] => return Err(refusal(&packet)),
@@ -182,7 +158,7 @@ impl Wire {
                     } else {
                         self.send(&[0x02]).await?;
                         let place = self.packet().await?;
-                        let Some((0x01, key)) = self.buffer[place].split_first().map(|(first, key)| (*first, key.to_vec()))
+                        let Some((0x01, key)) = self.socket.bytes(place).split_first().map(|(first, key)| (*first, key.to_vec()))
                         else {
                             return Err(unexpected("no key"));
                         };
@@ -201,13 +177,13 @@ impl Wire {
 
     async fn encrypt(&mut self, tls: &Arc<ClientConfig>, host: &str) -> Result<(), Error> {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| of_io(IoError::new(ErrorKind::InvalidInput, error)))?;
-        let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        let plain = self.socket.replace(Box::new(tokio::io::empty()));
         let connected = TlsConnector::from(Arc::clone(tls)).connect(name, plain).await;
         let stream = connected.map_err(|error| {
             // It is told apart from a server that went away by what it is made of.
             of_io(IoError::new(ErrorKind::InvalidData, format!("certificate or encryption refused: {error}")))
         })?;
-        self.stream = Box::new(stream);
+        self.socket.replace(Box::new(stream));
         self.is_private = true;
         Ok(())
     }
@@ -232,8 +208,7 @@ impl Wire {
             }
             rest = after;
         }
-        self.stream.write_all(&packet).await.map_err(of_io)?;
-        self.stream.flush().await.map_err(of_io)
+        self.socket.send(&packet).await.map_err(of_io)
     }
 
     async fn command(&mut self, command: Command, argument: &[u8]) -> Result<(), Error> {
@@ -241,45 +216,26 @@ impl Wire {
         self.send(&[&[command as u8], argument].concat()).await
     }
 
-    /// Receives until so many bytes wait.
-    async fn receive(&mut self, count: usize) -> Result<(), Error> {
-        if self.start > 0 && self.start + count > self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        if self.start + count > self.buffer.len() {
-            self.buffer.resize(self.start + count, 0);
-        }
-        while self.end - self.start < count {
-            let received = self.stream.read(&mut self.buffer[self.end..]).await.map_err(of_io)?;
-            if received == 0 {
-                return Err(of_io(IoError::new(ErrorKind::UnexpectedEof, "the server closed the connection")));
-            }
-            self.end += received;
-        }
-        Ok(())
-    }
-
-    /// The length of a piece whose head is at `at`, which has been received.
-    fn length_at(&self, at: usize) -> usize {
-        let head = &self.buffer[at..at + 3];
-        usize::from(head[0]) | usize::from(head[1]) << 8 | usize::from(head[2]) << 16
+    /// Length and number of the piece whose head stands `at` bytes behind the first one that waits.
+    fn head(&self, at: usize) -> Option<(usize, u8)> {
+        let head = self.socket.waiting().get(at..)?.first_chunk::<4>()?;
+        let length = usize::from(head[0]) | usize::from(head[1]) << 8 | usize::from(head[2]) << 16;
+        Some((length, head[3]))
     }
 
     /// Where the payload of the next packet stands, if it has been received as a whole and is one piece.
     fn received(&mut self) -> Option<Range<usize>> {
-        let waiting = self.end - self.start;
-        if waiting < 4 {
+        let (length, number) = self.head(0)?;
+        if length == PIECE_LENGTH || self.socket.waiting().len() < 4 + length {
             return None;
         }
-        let length = self.length_at(self.start);
-        if length == PIECE_LENGTH || waiting < 4 + length {
-            return None;
-        }
-        let begin = self.start + 4;
-        self.sequence = self.buffer[self.start + 3].wrapping_add(1);
-        self.start = begin + length;
-        Some(begin..begin + length)
+        Some(self.payload(length, number))
+    }
+
+    fn payload(&mut self, length: usize, number: u8) -> Range<usize> {
+        self.sequence = number.wrapping_add(1);
+        self.socket.take(4);
+        self.socket.take(length)
     }
 
     /// Where the payload of the next packet stands, until the next call.
@@ -288,34 +244,27 @@ impl Wire {
             return Ok(place);
         }
         // Bytes of the payload so far; they stand together behind the first head.
-        let mut total = 0;
-        let mut offset = 0;
+        let (mut total, mut offset) = (0, 0);
         loop {
-            self.receive(offset + 4).await?;
-            let length = self.length_at(self.start + offset);
-            self.receive(offset + 4 + length).await?;
-            let head = self.start + offset;
-            self.sequence = self.buffer[head + 3].wrapping_add(1);
+            self.socket.receive(offset + 4).await.map_err(of_io)?;
+            let (length, number) = self.head(offset).ok_or_else(|| unexpected("no packet"))?;
+            self.socket.receive(offset + 4 + length).await.map_err(of_io)?;
             if offset > 0 {
-                self.buffer.copy_within(head + 4..self.end, head);
-                self.end -= 4;
+                self.socket.cut_out(offset, 4);
             }
             total += length;
             offset = 4 + total;
             if length < PIECE_LENGTH {
-                break;
+                return Ok(self.payload(total, number));
             }
         }
-        let begin = self.start + 4;
-        self.start = begin + total;
-        Ok(begin..begin + total)
     }
 
     /// Runs a statement that returns no rows.
     pub(super) async fn execute(&mut self, sql: &str) -> Result<(), Error> {
         self.command(Command::COM_QUERY, sql.as_bytes()).await?;
         let place = self.packet().await?;
-        match &self.buffer[place] {
+        match self.socket.bytes(place) {
             [0x00, ..] => Ok(()),
             packet @ [0xff, ..] => Err(refusal(packet)),
             _ => Err(unexpected("rows for a statement that has none")),
@@ -326,7 +275,7 @@ impl Wire {
     pub(super) async fn prepare(&mut self, sql: &str) -> Result<(u32, Vec<Column>), Error> {
         self.command(Command::COM_STMT_PREPARE, sql.as_bytes()).await?;
         let place = self.packet().await?;
-        let (number, column_count, parameter_count) = match &self.buffer[place] {
+        let (number, column_count, parameter_count) = match self.socket.bytes(place) {
             [0x00, a, b, c, d, e, f, g, h, ..] => {
                 (u32::from_le_bytes([*a, *b, *c, *d]), u16::from_le_bytes([*e, *f]), u16::from_le_bytes([*g, *h]))
             }
@@ -341,11 +290,11 @@ impl Wire {
         let mut columns = Vec::with_capacity(count);
         for _ in 0..count {
             let place = self.packet().await?;
-            columns.push(ParseBuf(&self.buffer[place]).parse::<Column>(()).map_err(of_io)?);
+            columns.push(ParseBuf(self.socket.bytes(place)).parse::<Column>(()).map_err(of_io)?);
         }
         if count > 0 {
             let place = self.packet().await?;
-            if !is_end(&self.buffer[place]) {
+            if !is_end(self.socket.bytes(place)) {
                 return Err(unexpected("more columns than it said"));
             }
         }
@@ -359,7 +308,7 @@ impl Wire {
         argument.extend_from_slice(&[0, 1, 0, 0, 0]);
         self.command(Command::COM_STMT_EXECUTE, &argument).await?;
         let place = self.packet().await?;
-        let count = match &self.buffer[place] {
+        let count = match self.socket.bytes(place) {
             packet @ [0xff, ..] => return Err(refusal(packet)),
             [0x00, ..] => return Err(unexpected("no rows for a query")),
             packet => ParseBuf(packet).checked_eat_lenenc_int().ok_or_else(|| unexpected("no number of columns"))?,
@@ -373,8 +322,8 @@ impl Wire {
             Some(place) => place,
             None => self.packet().await?,
         };
-        match &self.buffer[place.clone()] {
-            [0x00, ..] => Ok(Some(&self.buffer[place])),
+        match self.socket.bytes(place.clone()) {
+            [0x00, ..] => Ok(Some(self.socket.bytes(place))),
             packet @ [0xff, ..] => Err(refusal(packet)),
             packet if is_end(packet) => Ok(None),
             _ => Err(unexpected("something else than a row")),

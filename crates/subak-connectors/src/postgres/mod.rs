@@ -1,5 +1,6 @@
 //! PostgreSQL: source by binary `COPY`, sink by binary `COPY` into stage tables, and SQL backend.
 
+mod copy;
 mod decode;
 mod encode;
 mod error;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustls::ClientConfig;
 use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
@@ -138,6 +140,8 @@ impl Deref for Link {
 pub(crate) struct Database {
     config: Arc<Config>,
     tls: MakeRustlsConnect,
+    /// The same, for connections on which rows are read.
+    encryption: Arc<ClientConfig>,
     name: Arc<str>,
 }
 
@@ -146,8 +150,8 @@ impl Database {
         let values = &request.config;
         let text = |key: &str| values.get(key).filter(|text| !text.is_empty());
         let word = text("sslmode").unwrap_or("prefer");
-        let tls = tls::config(&request.name, word, text("sslrootcert"))?;
-        let tls = MakeRustlsConnect::new(Arc::unwrap_or_clone(tls));
+        let encryption = tls::config(&request.name, word, text("sslrootcert"))?;
+        let tls = MakeRustlsConnect::new((*encryption).clone());
         let mode = match word {
             "disable" => SslMode::Disable,
             "require" | "verify-full" => SslMode::Require,
@@ -172,7 +176,7 @@ impl Database {
         } else if let Some(password) = text("password") {
             config.password(password);
         }
-        Ok(Self { config: Arc::new(config), tls, name: request.name.as_str().into() })
+        Ok(Self { config: Arc::new(config), tls, encryption, name: request.name.as_str().into() })
     }
 
     /// Where it connects to, for people.

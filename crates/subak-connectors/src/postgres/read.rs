@@ -2,7 +2,6 @@
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::cursor::Tracker;
@@ -14,6 +13,7 @@ use subak_connect::{
 use subak_domain::{Column, Cursor, DataType, StoredAs};
 use tokio_postgres::Client;
 
+use super::copy::Reader;
 use super::decode::Decoder;
 use super::error::failed;
 use super::load::PostgresStaged;
@@ -35,7 +35,7 @@ async fn columns_of(
 
 /// Copies the rows of `from`, which can stand behind `from`, and hands over batches; at least one, which may be empty.
 async fn copy<T>(
-    client: &Client,
+    reader: Reader,
     columns: Vec<ReadColumn>,
     from: &str,
     message: &str,
@@ -44,13 +44,11 @@ async fn copy<T>(
 ) -> Result<(), Stopped> {
     let list = columns.iter().map(|column| column.expression.as_str()).collect::<Vec<_>>().join(", ");
     let sql = format!("copy (select {list} from {from}) to stdout (format binary)");
-    let stream = client.copy_out(&sql).await.map_err(|error| failed(message, &error))?;
-    futures::pin_mut!(stream);
+    let mut pieces = reader.copy_out(&sql, message).await?;
     let mut decoder = Decoder::new(columns);
     let mut is_empty = true;
-    while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|error| failed(message, &error))?;
-        if let Some(batch) = decoder.take(&piece)? {
+    while let Some(piece) = pieces.next().await? {
+        if let Some(batch) = decoder.take(piece)? {
             is_empty = false;
             producer.send_async(item(batch)?).await?;
         }
@@ -63,7 +61,7 @@ async fn copy<T>(
 }
 
 async fn read_stream(database: Database, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
-    let client = database.client().await?;
+    let client = database.reader().await?;
     let message = format!("cannot read `{}`", request.stream);
     // What is read is one state of the stream, and nothing is changed by reading it.
     client
@@ -80,7 +78,7 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
             error
         })?;
     let Some(bound) = &request.cursor else {
-        copy(&client, columns, &format!("{table} as t"), &message, &producer, |batch| Ok(SourceItem::Batch(batch))).await?;
+        copy(client, columns, &format!("{table} as t"), &message, &producer, |batch| Ok(SourceItem::Batch(batch))).await?;
         return Ok(());
     };
     let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
@@ -102,7 +100,7 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
     let condition = if is_pushed { bound.condition(&quoted, test) } else { String::new() };
     let from = format!("{table} as t{condition}");
     let mut tracker = Tracker::new(bound.clone());
-    copy(&client, columns, &from, &message, &producer, |mut batch| {
+    copy(client, columns, &from, &message, &producer, |mut batch| {
         tracker.keep(&mut batch, &request.columns)?;
         Ok(SourceItem::Batch(batch))
     })
@@ -185,10 +183,10 @@ impl SqlBackend for Database {
     fn query(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
         let (database, sql) = (self.clone(), sql.to_owned());
         blocking::produce_async(move |producer: Producer<RecordBatch>| async move {
-            let client = database.client().await?;
+            let client = database.reader().await?;
             let message = "the query failed";
             let columns = columns_of(&client, &sql, |_| None, message).await?;
-            copy(&client, columns, &format!("(\n{sql}\n) as q"), message, &producer, |batch| Ok(batch.records)).await
+            copy(client, columns, &format!("(\n{sql}\n) as q"), message, &producer, |batch| Ok(batch.records)).await
         })
     }
 }
