@@ -2,6 +2,8 @@
 //!
 //! Deliberately not here: runs, retries, projects. A connector sees the seams of `subak-connect` and its own driver.
 
+#[cfg(feature = "adbc")]
+pub mod adbc;
 #[cfg(any(feature = "clickhouse", feature = "files", feature = "http", feature = "mongodb", feature = "mysql"))]
 mod builder;
 #[cfg(feature = "clickhouse")]
@@ -46,6 +48,8 @@ use duckdb::read_parquet;
 
 /// Every connector in this build, sorted by kind. Docs, the editor schema and validation read it too.
 pub static CONNECTORS: Registry = &[
+    #[cfg(feature = "adbc")]
+    &adbc::Adbc,
     #[cfg(feature = "clickhouse")]
     &clickhouse::ClickHouse,
     #[cfg(feature = "duckdb")]

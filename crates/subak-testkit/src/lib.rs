@@ -168,6 +168,20 @@ fn filter_word(word: &str) -> String {
     }
 }
 
+/// Where ADBC drivers are; `make setup` says it.
+const ADBC: Option<&str> = option_env!("SUBAK_TEST_ADBC");
+
+/// The whole path of an ADBC driver's library.
+///
+/// # Panics
+/// When the driver is not installed.
+pub fn adbc_driver(name: &str) -> String {
+    let folder = ADBC.unwrap_or_else(|| panic!("ADBC drivers are not installed; `make setup` does it"));
+    let path = format!("{folder}/libadbc_driver_{name}.so");
+    assert!(Path::new(&path).exists(), "`{path}` is missing; `make setup` installs it");
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -275,12 +275,15 @@ impl Wire {
     pub(super) async fn prepare(&mut self, sql: &str) -> Result<(u32, Vec<Column>), Error> {
         self.command(Command::COM_STMT_PREPARE, sql.as_bytes()).await?;
         let place = self.packet().await?;
-        let (number, column_count, parameter_count) = match self.socket.bytes(place) {
-            [0x00, a, b, c, d, e, f, g, h, ..] => {
-                (u32::from_le_bytes([*a, *b, *c, *d]), u16::from_le_bytes([*e, *f]), u16::from_le_bytes([*g, *h]))
-            }
-            packet => return Err(if packet.first() == Some(&0xff) { refusal(packet) } else { unexpected("no statement") }),
+        let packet = self.socket.bytes(place);
+        let counts = packet.get(5..9).and_then(|counts| counts.first_chunk::<4>());
+        let (number, counts) = match (packet.first(), packet.get(1..5).and_then(|number| number.first_chunk()), counts) {
+            (Some(0x00), Some(number), Some(counts)) => (u32::from_le_bytes(*number), *counts),
+            (Some(0xff), ..) => return Err(refusal(packet)),
+            _ => return Err(unexpected("no statement")),
         };
+        let column_count = u16::from_le_bytes([counts[0], counts[1]]);
+        let parameter_count = u16::from_le_bytes([counts[2], counts[3]]);
         self.columns(parameter_count.into()).await?;
         Ok((number, self.columns(column_count.into()).await?))
     }

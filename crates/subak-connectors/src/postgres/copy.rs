@@ -140,7 +140,7 @@ impl Reader {
         let none = || ConnectError::new(ConnectErrorKind::Internal, "the connection is gone");
         let mut copy = CopyOut { socket: Socket::new(stream.ok_or_else(none)?), message: message.to_owned() };
         let length = u32::try_from(sql.len() + 5).map_err(|_| none())?;
-        let query = [&[b'Q'], &length.to_be_bytes()[..], sql.as_bytes(), &[0]].concat();
+        let query = [&b"Q"[..], &length.to_be_bytes(), sql.as_bytes(), &[0]].concat();
         copy.socket.send(&query).await.map_err(|error| copy.lost(&error))?;
         Ok(copy)
     }
