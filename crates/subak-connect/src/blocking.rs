@@ -48,6 +48,12 @@ pub struct Closed;
 #[derive(Debug)]
 pub struct Producer<T>(mpsc::Sender<Result<T, ConnectError>>);
 
+impl<T> Clone for Producer<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
 impl<T> Producer<T> {
     /// Waits for room and hands over one item. `Err` when nobody listens any more.
     pub fn send(&self, item: T) -> Result<(), Closed> {

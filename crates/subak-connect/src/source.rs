@@ -79,10 +79,49 @@ pub const SQL_OPTIONS: &[Field] = &[
     },
 ];
 
+/// Options of the streams of SQL systems that can read a table in several ranges at once.
+pub const RANGED_OPTIONS: &[Field] = &[
+    SQL_OPTIONS[0],
+    SQL_OPTIONS[1],
+    SQL_OPTIONS[2],
+    Field {
+        name: "ranges",
+        kind: FieldKind::Integer,
+        is_required: false,
+        doc: "How many parts of the table are read at once, all of one state of it, each on a connection of its own. By default 1, which keeps the table's order.",
+    },
+];
+
+/// Parts of a table that are read at once, at most.
+const RANGE_COUNT_MAX: usize = 64;
+
 impl ReadRequest {
+    /// How many parts of the table are read at once.
+    pub fn range_count(&self) -> Result<usize, ConnectError> {
+        let option = |name: &str| self.options.get(name).map(String::as_str).filter(|text| !text.trim().is_empty());
+        let Some(text) = option("ranges") else { return Ok(1) };
+        let refused = |what: &str| {
+            Err(ConnectError::new(ConnectErrorKind::Config, format!("stream `{}`: {what}", self.stream))
+                .help("correct or remove `ranges:`"))
+        };
+        match text.trim().parse::<usize>() {
+            Ok(count) if (1..=RANGE_COUNT_MAX).contains(&count) => match () {
+                () if count > 1 && self.has_query() => refused("`ranges` are parts of a table, and `sql` reads none"),
+                () if count > 1 && option("limit").is_some() => refused("`limit` would hold for each of the `ranges`"),
+                () => Ok(count),
+            },
+            _ => refused(&format!("`ranges` must be a number from 1 to {RANGE_COUNT_MAX}")),
+        }
+    }
+
     /// What is read, as something that can stand behind `from`: the table, or a subquery where the options ask for one. `columns` are selected
     /// from the table.
     pub fn relation(&self, dialect: &Dialect, columns: &str) -> Result<String, ConnectError> {
+        self.part(dialect, columns, None)
+    }
+
+    /// The same for the part of a table for which `range` holds, a condition on its columns by the alias `t`.
+    pub fn part(&self, dialect: &Dialect, columns: &str, range: Option<&str>) -> Result<String, ConnectError> {
         let option = |name: &str| self.options.get(name).map(String::as_str).filter(|text| !text.trim().is_empty());
         let limit = option("limit").map(str::parse::<u64>).transpose().map_err(|error| {
             let message = format!("stream `{}`: `limit` must be a number of rows", self.stream);
@@ -96,10 +135,11 @@ impl ReadRequest {
             Some(sql) => format!("(\n{}\n) as subak_query", sql.trim().trim_end_matches(';')),
             None => format!("{} as t", dialect.stream(&self.stream)),
         };
-        if columns == "*" && option("sql").is_none() && option("where").is_none() && limit.is_none() {
+        if columns == "*" && option("sql").is_none() && option("where").is_none() && limit.is_none() && range.is_none() {
             return Ok(dialect.stream(&self.stream));
         }
-        let condition = option("where").map_or_else(String::new, |condition| format!(" where ({condition})"));
+        let tests: Vec<String> = [option("where"), range].into_iter().flatten().map(|test| format!("({test})")).collect();
+        let condition = if tests.is_empty() { String::new() } else { format!(" where {}", tests.join(" and ")) };
         let limit = limit.map_or_else(String::new, |limit| format!(" limit {limit}"));
         Ok(format!("(select {columns} from {from}{condition}{limit})"))
     }

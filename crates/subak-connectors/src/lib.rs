@@ -18,6 +18,8 @@ pub mod http;
 pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod parts;
 mod plain;
 #[cfg(feature = "postgres")]
 pub mod postgres;

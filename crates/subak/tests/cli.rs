@@ -455,6 +455,10 @@ fn json_is_versioned_and_errors_are_json_too() {
     assert_eq!(value["steps"][0]["read"].as_u64(), Some(2));
     let decimals = sandbox.run(&["query", "select 12345678901234567890.10::decimal(38,2) as d", "-o", "jsonl"]).expect(0);
     assert_out(&decimals, &expect![[r#"{"d":12345678901234567890.10}"#]]);
+    let times =
+        "select timestamptz '2025-01-01 12:00:00.5+02' as t, timestamp '2025-01-01 00:00:00' as d, date '2025-01-01' as day";
+    let times = sandbox.run(&["query", times, "-o", "csv"]).expect(0);
+    assert!(times.out.contains("\n[AT],2025-01-01 00:00:00,2025-01-01"), "a time with a zone shows: {}", times.out);
     sandbox.write("assets/gold/x.sql", "selec");
     let broken = sandbox.run(&["list", "-o", "json"]).expect(2);
     let problem: serde_json::Value = serde_json::from_str(broken.err.lines().next().expect("a line")).expect("json");

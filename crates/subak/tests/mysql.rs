@@ -372,3 +372,54 @@ fn a_server_that_dies_in_the_middle_leaves_the_table_as_it_was() {
         ["300000,300000,45000000"]
     );
 }
+
+#[test]
+fn ranges_of_a_table_are_of_one_state() {
+    let server = MariaDb::start();
+    server.sql(
+        "create table accounts (id bigint not null, part int not null, amount int, note text, primary key (id, part)); \
+         insert into accounts select cast(seq as signed) * 3 - 30000, seq % 5, 100, repeat('x', 200) from seq_1_to_20000; \
+         create table named (name varchar(20) primary key); create table none (id int unsigned primary key); \
+         create user few identified by 'few'; grant select on subak.* to few",
+    );
+    let ingest = "ingest:\n  from: shop\n  defaults: { ranges: 4, mode: replace }\n  streams:\n    accounts: {}\n    none: {}\n    \
+                  ones: { stream: accounts, where: 'part = 2', primary_key: [id, part], cursor: id, mode: merge }\n";
+    let sandbox = with_server(&server, &[("assets/raw.yml", ingest)]);
+    // Every state of the table has the same sum.
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut at = 0;
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                at = (at * 7919 + 13) % 20_000;
+                let (one, other) = ((at + 1) * 3 - 30_000, (20_000 - at) * 3 - 30_000);
+                server.sql(&format!("begin; update accounts set amount = amount - 5 where id = {one}; update accounts set amount = amount + 5 where id = {other}; commit"));
+            }
+        });
+        for _ in 0..4 {
+            sandbox.run(&["run"]).expect(0);
+            assert_eq!(read(&sandbox, "select count(*), count(distinct id), sum(amount) from accounts"), ["20000,20000,2000000"]);
+        }
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(read(&sandbox, "select count(*), max(id) from ones"), ["4000,29991"]);
+    assert_eq!(read(&sandbox, "select count(*) from none"), ["0"]);
+    server.sql("insert into accounts values (99999, 2, 1, null), (-99999, 2, 1, null)");
+    let again = sandbox.run(&["run", "ones"]).expect(0);
+    assert!(again.err.contains("written 1"), "the bound of the cursor holds in every range: {}", again.err);
+
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    for (stream, user, words) in [
+        ("named", MARIADB_USER, "a primary key that begins with a whole number, and there is none"),
+        ("accounts", "few", "`ranges` needs the right `lock tables`"),
+    ] {
+        set_secret(&sandbox, "shop_password", if user == "few" { "few" } else { MARIADB_PASSWORD });
+        sandbox.write("subak.yml", &config.replace(&format!("user: {MARIADB_USER}"), &format!("user: {user}")));
+        sandbox.write(
+            "assets/raw.yml",
+            &format!("ingest:\n  from: shop\n  streams:\n    {stream}: {{ ranges: 4, mode: replace }}\n"),
+        );
+        let refused = sandbox.run(&["run"]);
+        assert!(refused.code != Some(0) && refused.err.contains(words), "{words}: {}", refused.err);
+    }
+}

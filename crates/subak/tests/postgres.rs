@@ -678,3 +678,73 @@ fn materialized_views_are_refreshed_in_place() {
     let lacking = sandbox.run(&["validate"]);
     assert!(lacking.code == Some(2) && lacking.err.contains("does not keep results as `materialized_view`"), "{}", lacking.err);
 }
+
+#[test]
+fn ranges_of_a_table_are_of_one_state() {
+    let server = Postgres::start();
+    server.sql(
+        "create table big as select n as id, repeat(md5(n::text), 8) as note, n % 7 as grp from generate_series(1, 60000) as n; delete from big where id % 3 = 0; \
+         create table parts (id int, at date) partition by range (at); create table parts_a partition of parts for values from ('2024-01-01') to ('2025-01-01'); \
+         create table parts_b partition of parts for values from ('2025-01-01') to ('2026-01-01'); \
+         insert into parts select n, date '2024-01-01' + n % 700 from generate_series(1, 30000) as n; create table parent (id int); create table child () inherits (parent); \
+         insert into parent values (1), (2); insert into child select n from generate_series(3, 20000) as n; create view seen as select * from big; create table none (id int)",
+    );
+    let ingest = "ingest:\n  from: pg\n  defaults: { ranges: 4, mode: replace }\n  streams:\n    big: { stream: public.big }\n    parts: { stream: public.parts }\n    \
+                  parent: { stream: public.parent }\n    seen: { stream: public.seen }\n    none: { stream: public.none }\n    \
+                  ones: { stream: public.big, where: grp = 1, primary_key: id, cursor: id, mode: merge }\n";
+    let sandbox = with_server(&server, &[("assets/raw.yml", ingest)]);
+    sandbox.run(&["run"]).expect(0);
+    let digest = "count(*), count(distinct id), sum(id)";
+    for (table, from) in [("big", "big"), ("parts", "parts"), ("parent", "parent"), ("seen", "big"), ("none", "none")] {
+        assert_eq!(
+            read(&sandbox, &format!("select {digest} from {table}")),
+            lines(server.sql(&format!("select {digest} from {from}"))),
+            "{table}"
+        );
+    }
+    assert_eq!(read(&sandbox, "select max(length(note)), count(distinct note) from big"), ["256,40000"]);
+    server.sql("insert into big values (70000, 'late', 1), (3, 'early', 1)");
+    let again = sandbox.run(&["run", "ones"]).expect(0);
+    assert!(again.err.contains("read 2, written 1"), "the bound of the cursor holds in every range: {}", again.err);
+    assert_eq!(read(&sandbox, "select max(id) from ones"), ["70000"]);
+
+    for (options, words) in [
+        ("{ sql: 'select 1 as id' }", "`ranges` are parts of a table, and `sql` reads none"),
+        ("{ stream: public.big, limit: 5 }", "`limit` would hold for each of the `ranges`"),
+        ("{ stream: public.big, ranges: 0 }", "`ranges` must be a number from 1 to 64"),
+    ] {
+        sandbox.write(
+            "assets/raw.yml",
+            &format!("ingest:\n  from: pg\n  defaults: {{ ranges: 4, mode: replace }}\n  streams:\n    wrong: {options}\n"),
+        );
+        let refused = sandbox.run(&["run"]);
+        assert!(refused.code == Some(1) && refused.err.contains(words), "{words}: {}", refused.err);
+    }
+}
+
+/// A table to which one transaction after the other moves amounts from row to row: every state of it has the same sum.
+#[test]
+fn ranges_see_no_half_of_a_transaction() {
+    let server = Postgres::start();
+    server.sql(
+        "create table accounts as select n as id, 100 as amount, repeat('x', 200) as note from generate_series(1, 20000) as n",
+    );
+    let ingest = "ingest:\n  from: pg\n  streams:\n    accounts: { stream: public.accounts, ranges: 5, mode: replace }\n";
+    let sandbox = with_server(&server, &[("assets/raw.yml", ingest)]);
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut at = 0;
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                at = (at * 7919 + 13) % 20_000;
+                let other = 20_000 - at;
+                server.sql(&format!("begin; update accounts set amount = amount - 5 where id = {}; update accounts set amount = amount + 5 where id = {other}; commit", at + 1));
+            }
+        });
+        for _ in 0..4 {
+            sandbox.run(&["run"]).expect(0);
+            assert_eq!(read(&sandbox, "select count(*), count(distinct id), sum(amount) from accounts"), ["20000,20000,2000000"]);
+        }
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

@@ -2,9 +2,8 @@
 
 use arrow::array::Array;
 use arrow::datatypes::DataType as ArrowType;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use duckdb::{Connection, OptionalExt, params};
-use subak_connect::{ConnectError, Dialect, TableName};
+use subak_connect::{ConnectError, Dialect, TableName, convert};
 
 use super::error::failed;
 use super::{DIALECT, types};
@@ -113,11 +112,9 @@ impl Session for DuckDbSession<'_> {
 /// The rows of a batch as texts.
 pub(super) fn batch_texts(batch: &arrow::record_batch::RecordBatch) -> Vec<TextRow> {
     let schema = batch.schema();
-    let options = FormatOptions::default().with_null("NULL");
     let text = |at: usize, row: usize| {
         let array = batch.column(at);
-        let formatter = ArrayFormatter::try_new(array, &options).ok()?;
-        array.is_valid(row).then(|| formatter.value(row).to_string())
+        array.is_valid(row).then(|| convert::text_at(array, row))
     };
     let name = |at: usize| schema.field(at).name().clone();
     (0..batch.num_rows()).map(|row| (0..batch.num_columns()).map(|at| (name(at), text(at, row))).collect()).collect()

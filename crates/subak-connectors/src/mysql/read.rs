@@ -7,7 +7,6 @@ use futures::stream::BoxStream;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use subak_connect::blocking::{Producer, Stopped};
-use subak_connect::cursor::Tracker;
 use subak_connect::{
     Batch, ConnectError, ConnectErrorKind, CursorBound, ReadRequest, Source, SourceItem, StreamInfo, blocking, convert,
 };
@@ -18,6 +17,7 @@ use super::error::failed;
 use super::types::{Form, ReadColumn, catalog_type, schema_of};
 use super::wire::Wire;
 use super::{DIALECT, Database};
+use crate::parts::{self, Keeping};
 
 /// Runs a prepared query and hands over batches; at least one, which may be empty.
 async fn select<T>(
@@ -26,7 +26,7 @@ async fn select<T>(
     statement: u32,
     message: &str,
     producer: &Producer<T>,
-    mut item: impl FnMut(Batch) -> Result<T, ConnectError>,
+    item: impl Fn(Batch) -> Result<T, ConnectError>,
 ) -> Result<(), Stopped> {
     wire.run(statement).await.map_err(|error| failed(message, &error))?;
     let mut decoder = Decoder::new(columns);
@@ -103,49 +103,124 @@ fn condition(bound: &CursorBound, column: &ReadColumn, declared: Option<DataType
     condition
 }
 
-async fn read_stream(database: Database, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
-    let message = format!("cannot read `{}`", request.stream);
-    let list = if request.has_query() {
-        "*".to_owned()
-    } else {
-        everything(&mut database.client().await?, &request.stream, &message).await?
+/// The whole numbers between which a table is taken apart, and the column of its key that has them.
+async fn key_range(client: &mut Conn, stream: &str, message: &str) -> Result<Option<(String, i128, i128)>, ConnectError> {
+    let (schema, table) = stream.split_once('.').map_or((None, stream), |(schema, table)| (Some(schema), table));
+    let schema = schema.map_or_else(|| "database()".to_owned(), |schema| DIALECT.literal(schema));
+    let sql = format!(
+        "select k.column_name from information_schema.key_column_usage as k join information_schema.columns as c on c.table_schema = k.table_schema \
+         and c.table_name = k.table_name and c.column_name = k.column_name where k.table_schema = {schema} and k.table_name = {} \
+         and k.constraint_name = 'PRIMARY' and k.ordinal_position = 1 and c.data_type in ('tinyint', 'smallint', 'mediumint', 'int', 'bigint')",
+        DIALECT.literal(table)
+    );
+    let key: Option<String> = client.query_first(sql).await.map_err(|error| failed(message, &error))?;
+    let Some(key) = key else {
+        let text = format!("{message}: `ranges` are parts of a primary key that begins with a whole number, and there is none");
+        return Err(ConnectError::new(ConnectErrorKind::Config, text).help("remove `ranges:`"));
     };
+    let quoted = DIALECT.identifier(&key);
+    let sql = format!("select cast(min({quoted}) as char), cast(max({quoted}) as char) from {}", DIALECT.stream(stream));
+    let bounds: Option<(Option<String>, Option<String>)> =
+        client.query_first(sql).await.map_err(|error| failed(message, &error))?;
+    let parsed = bounds.and_then(|(low, high)| Some((low?.parse().ok()?, high?.parse().ok()?)));
+    Ok(parsed.map(|(low, high)| (key, low, high)))
+}
+
+/// Conditions that each row of a table meets one of.
+fn ranges(key: &str, low: i128, high: i128, count: usize) -> Vec<String> {
+    let count = i128::try_from(count).unwrap_or(1).min(high - low + 1);
+    let quoted = format!("t.{}", DIALECT.identifier(key));
+    let bound = |at: i128| low + (high - low + 1) * at / count;
+    let range = |at: i128| match (at == 0, at + 1 == count) {
+        (true, true) => String::new(),
+        // Rows may have come since: the first and the last part are open.
+        (true, false) => format!("{quoted} < {}", bound(at + 1)),
+        (false, true) => format!("{quoted} >= {}", bound(at)),
+        (false, false) => format!("{quoted} >= {} and {quoted} < {}", bound(at), bound(at + 1)),
+    };
+    (0..count).map(range).collect()
+}
+
+/// A connection on which nothing is changed, in a state of its own.
+async fn reader(database: &Database, message: &str) -> Result<Wire, ConnectError> {
     let mut wire = database.wire().await?;
-    // What is read is one state of the stream, and nothing is changed by reading it.
     for sql in [
         "set session sql_mode = ''",
         "set session transaction isolation level repeatable read",
         "start transaction with consistent snapshot, read only",
     ] {
-        wire.execute(sql).await.map_err(|error| failed(&message, &error))?;
+        wire.execute(sql).await.map_err(|error| failed(message, &error))?;
     }
-    let sql = format!("select t.* from {} as t", request.relation(&DIALECT, &list)?);
-    let (statement, columns) = wire.prepare(&sql).await.map_err(|error| {
-        let mut error = failed(&message, &error);
-        if error.kind == ConnectErrorKind::NotFound {
-            error.message = format!("there is no stream `{}`", request.stream);
-        }
-        error
+    Ok(wire)
+}
+
+/// Connections that see the same state of a table: nobody writes to it while they begin.
+async fn sharing(database: &Database, stream: &str, count: usize, message: &str) -> Result<Vec<Wire>, ConnectError> {
+    if count < 2 {
+        return Ok(vec![reader(database, message).await?]);
+    }
+    let mut lock = database.wire().await?;
+    let sql = format!("lock tables {} read", DIALECT.stream(stream));
+    lock.execute(&sql).await.map_err(|error| {
+        failed(message, &error)
+            .help("`ranges` needs the right `lock tables`, so that all parts are of one state; grant it, or remove `ranges:`")
     })?;
-    let declared = |name: &str| request.columns.get(name).copied();
-    let columns: Vec<ReadColumn> = columns.iter().map(|column| ReadColumn::new(column, declared(&column.name_str()))).collect();
-    let Some(bound) = &request.cursor else {
-        select(&mut wire, columns, statement, &message, &producer, |batch| Ok(SourceItem::Batch(batch))).await?;
-        return Ok(());
-    };
+    let mut wires = Vec::with_capacity(count);
+    for _ in 0..count {
+        wires.push(reader(database, message).await?);
+    }
+    lock.execute("unlock tables").await.map_err(|error| failed(message, &error))?;
+    Ok(wires)
+}
+
+/// The clause for the bounds of a cursor.
+fn bounded(request: &ReadRequest, columns: &[ReadColumn]) -> Result<String, ConnectError> {
+    let Some(bound) = &request.cursor else { return Ok(String::new()) };
     let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
-        return Err(convert::missing_column(&bound.column, &schema_of(&columns)).into());
+        return Err(convert::missing_column(&bound.column, &schema_of(columns)));
     };
-    let condition = condition(bound, column, declared(&bound.column));
-    let bounded = format!("{sql}{condition}");
-    let (statement, _) = wire.prepare(&bounded).await.map_err(|error| failed(&message, &error))?;
-    let mut tracker = Tracker::new(bound.clone());
-    select(&mut wire, columns, statement, &message, &producer, |mut batch| {
-        tracker.keep(&mut batch, &request.columns)?;
-        Ok(SourceItem::Batch(batch))
-    })
-    .await?;
-    for item in tracker.items() {
+    Ok(condition(bound, column, request.columns.get(&bound.column).copied()))
+}
+
+async fn read_stream(database: Database, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
+    let message = format!("cannot read `{}`", request.stream);
+    let count = request.range_count()?;
+    let (mut list, mut parts_of) = ("*".to_owned(), vec![String::new()]);
+    if !request.has_query() {
+        let mut client = database.client().await?;
+        list = everything(&mut client, &request.stream, &message).await?;
+        if count > 1
+            && let Some((key, low, high)) = key_range(&mut client, &request.stream, &message).await?
+        {
+            parts_of = ranges(&key, low, high, count);
+        }
+    }
+    let wires = sharing(&database, &request.stream, parts_of.len(), &message).await?;
+    let keeping = Keeping::new(request.clone());
+    let mut parts = Vec::with_capacity(parts_of.len());
+    for (mut wire, range) in wires.into_iter().zip(&parts_of) {
+        let range = Some(range.as_str()).filter(|range| !range.is_empty());
+        let sql = format!("select t.* from {} as t", request.part(&DIALECT, &list, range)?);
+        let (mut statement, columns) = wire.prepare(&sql).await.map_err(|error| {
+            let mut error = failed(&message, &error);
+            if error.kind == ConnectErrorKind::NotFound {
+                error.message = format!("there is no stream `{}`", request.stream);
+            }
+            error
+        })?;
+        let declared = |name: &str| request.columns.get(name).copied();
+        let columns: Vec<ReadColumn> =
+            columns.iter().map(|column| ReadColumn::new(column, declared(&column.name_str()))).collect();
+        let condition = bounded(&request, &columns)?;
+        if !condition.is_empty() {
+            let prepared = wire.prepare(&format!("{sql}{condition}")).await;
+            (statement, _) = prepared.map_err(|error| failed(&message, &error))?;
+        }
+        let (keeping, message, producer) = (keeping.clone(), message.clone(), producer.clone());
+        parts.push(async move { select(&mut wire, columns, statement, &message, &producer, |batch| keeping.item(batch)).await });
+    }
+    parts::all(parts).await?;
+    for item in keeping.items() {
         producer.send_async(item).await?;
     }
     Ok(())

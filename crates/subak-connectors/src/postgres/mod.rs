@@ -90,7 +90,7 @@ impl Connector for Postgres {
             sslmode::FIELDS[0],
             sslmode::FIELDS[1],
         ];
-        ConfigSchema { connection: CONNECTION, stream: subak_connect::source::SQL_OPTIONS }
+        ConfigSchema { connection: CONNECTION, stream: subak_connect::source::RANGED_OPTIONS }
     }
 
     fn abilities(&self) -> Abilities {

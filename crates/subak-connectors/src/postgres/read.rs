@@ -4,11 +4,10 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
-use subak_connect::cursor::Tracker;
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem,
-    SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
+    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, CursorBound, Dialect, ReadRequest, Source,
+    SourceItem, SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
 };
 use subak_domain::{Column, Cursor, DataType, StoredAs};
 use tokio_postgres::Client;
@@ -20,6 +19,7 @@ use super::load::PostgresStaged;
 use super::materialized::MaterializedStaged;
 use super::types::{ReadColumn, schema_of};
 use super::{DIALECT, Database};
+use crate::parts::{self, Keeping};
 use crate::staging::{self, Session};
 
 /// What a query returns, by the declared types.
@@ -40,7 +40,7 @@ async fn copy<T>(
     from: &str,
     message: &str,
     producer: &Producer<T>,
-    mut item: impl FnMut(Batch) -> Result<T, ConnectError>,
+    item: impl Fn(Batch) -> Result<T, ConnectError>,
 ) -> Result<(), Stopped> {
     let list = columns.iter().map(|column| column.expression.as_str()).collect::<Vec<_>>().join(", ");
     let sql = format!("copy (select {list} from {from}) to stdout (format binary)");
@@ -60,14 +60,83 @@ async fn copy<T>(
     Ok(())
 }
 
+/// What a transaction begins with that reads one state of the stream and changes nothing.
+const BEGIN: &str = "begin isolation level repeatable read read only";
+
+/// Without this a role that row-level security shows only some rows would read a quiet subset.
+const EVERY_ROW: &str = "set local row_security = off";
+
+/// Conditions that each row of a table meets one of, by where it lies. One without a condition where the table has no place for its rows, or
+/// where the server would look through the whole of it for each.
+async fn ranges(client: &Client, request: &ReadRequest, count: usize, message: &str) -> Result<Vec<String>, ConnectError> {
+    let sql = format!(
+        "select case when current_setting('server_version_num')::int >= 140000 and c.relkind in ('r', 'm', 'p') then \
+         (select coalesce(max(pg_relation_size(p.relid)), 0) / current_setting('block_size')::bigint from pg_partition_tree(c.oid) as p) end \
+         from pg_class as c where c.oid = {}::regclass",
+        DIALECT.literal(&DIALECT.stream(&request.stream))
+    );
+    let row = client.query_opt(&sql, &[]).await.map_err(|error| failed(message, &error))?;
+    // The tree of a table that is no partition is the table itself, of a materialized view nothing.
+    let page_count: i64 = row.and_then(|row| row.try_get::<_, Option<i64>>(0).ok().flatten()).unwrap_or(0);
+    let count = i64::try_from(count).unwrap_or(1).min(page_count.max(1));
+    let bound = |at: i64| format!("'({},0)'::tid", page_count * at / count);
+    let range = |at: i64| match (at == 0, at + 1 == count) {
+        (true, true) => String::new(),
+        (true, false) => format!("t.ctid < {}", bound(at + 1)),
+        (false, true) => format!("t.ctid >= {}", bound(at)),
+        (false, false) => format!("t.ctid >= {} and t.ctid < {}", bound(at), bound(at + 1)),
+    };
+    Ok((0..count).map(range).collect())
+}
+
+/// Connections that see the same state as `first`, itself among them.
+async fn sharing(database: &Database, first: Reader, count: usize, message: &str) -> Result<Vec<Reader>, ConnectError> {
+    if count < 2 {
+        return Ok(vec![first]);
+    }
+    let row = first.query_one("select pg_export_snapshot()", &[]).await.map_err(|error| failed(message, &error))?;
+    let snapshot: String = row.try_get(0).map_err(|error| failed(message, &error))?;
+    let mut readers = Vec::with_capacity(count);
+    for _ in 1..count {
+        let reader = database.reader().await?;
+        let begin = format!("{BEGIN}; set transaction snapshot {}; {EVERY_ROW}", DIALECT.literal(&snapshot));
+        reader.batch_execute(&begin).await.map_err(|error| failed(message, &error))?;
+        readers.push(reader);
+    }
+    readers.push(first);
+    Ok(readers)
+}
+
+/// The bounds as a `where` clause, where the server's order is ours; else they are tested here, over the whole table.
+fn condition(bound: &CursorBound, column: &ReadColumn, declared: Option<DataType>) -> String {
+    let own = convert::logical_type(schema_of(std::slice::from_ref(column)).field(0).data_type());
+    let is_pushed = own != DataType::Text && !column.is_cast && declared.is_none_or(|declared| declared == own);
+    let quoted = DIALECT.identifier(&bound.column);
+    // A literal takes the type of the column that it is compared with.
+    let test = |value: &Cursor, word: &str| format!("{quoted} {word} {}", DIALECT.literal(&value.value));
+    if is_pushed { bound.condition(&quoted, test) } else { String::new() }
+}
+
+/// The column of a cursor, and the clause for its bounds.
+fn bounded(request: &ReadRequest, columns: &[ReadColumn]) -> Result<String, ConnectError> {
+    let Some(bound) = &request.cursor else { return Ok(String::new()) };
+    let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
+        return Err(convert::missing_column(&bound.column, &schema_of(columns)));
+    };
+    let declared = request.columns.get(&bound.column).copied();
+    if column.is_cast && !declared.is_some_and(|data_type| !matches!(data_type, DataType::Text | DataType::Json)) {
+        let text =
+            format!("the cursor column `{}` has values that travel as texts, which do not compare as they do", bound.column);
+        let error = ConnectError::new(ConnectErrorKind::Config, text);
+        return Err(error.help(format!("declare its type, for example `{}: decimal(38,10)`", bound.column)));
+    }
+    Ok(condition(bound, column, declared))
+}
+
 async fn read_stream(database: Database, request: ReadRequest, producer: Producer<SourceItem>) -> Result<(), Stopped> {
     let client = database.reader().await?;
     let message = format!("cannot read `{}`", request.stream);
-    // What is read is one state of the stream, and nothing is changed by reading it.
-    client
-        .batch_execute("begin isolation level repeatable read read only; set local row_security = off")
-        .await
-        .map_err(|error| failed(&message, &error))?;
+    client.batch_execute(&format!("{BEGIN}; {EVERY_ROW}")).await.map_err(|error| failed(&message, &error))?;
     let table = request.relation(&DIALECT, "*")?;
     let declared = |name: &str| request.columns.get(name).copied();
     let columns =
@@ -77,35 +146,20 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
             }
             error
         })?;
-    let Some(bound) = &request.cursor else {
-        copy(client, columns, &format!("{table} as t"), &message, &producer, |batch| Ok(SourceItem::Batch(batch))).await?;
-        return Ok(());
-    };
-    let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
-        return Err(convert::missing_column(&bound.column, &schema_of(&columns)).into());
-    };
-    let declared = request.columns.get(&bound.column).copied();
-    if column.is_cast && !declared.is_some_and(|data_type| !matches!(data_type, DataType::Text | DataType::Json)) {
-        let text =
-            format!("the cursor column `{}` has values that travel as texts, which do not compare as they do", bound.column);
-        let error = ConnectError::new(ConnectErrorKind::Config, text);
-        return Err(error.help(format!("declare its type, for example `{}: decimal(38,10)`", bound.column)).into());
+    let condition = bounded(&request, &columns)?;
+    let count = request.range_count()?;
+    let ranges = if count > 1 { ranges(&client, &request, count, &message).await? } else { vec![String::new()] };
+    let readers = sharing(&database, client, ranges.len(), &message).await?;
+    let keeping = Keeping::new(request.clone());
+    let mut parts = Vec::with_capacity(ranges.len());
+    for (reader, range) in readers.into_iter().zip(&ranges) {
+        let table = request.part(&DIALECT, "*", Some(range.as_str()).filter(|range| !range.is_empty()))?;
+        let (columns, keeping, message, producer) = (columns.clone(), keeping.clone(), message.clone(), producer.clone());
+        let from = format!("{table} as t{condition}");
+        parts.push(async move { copy(reader, columns, &from, &message, &producer, |batch| keeping.item(batch)).await });
     }
-    // The server tests the bounds where its order is ours; else they are tested here, over the whole table.
-    let own = convert::logical_type(schema_of(std::slice::from_ref(column)).field(0).data_type());
-    let is_pushed = own != DataType::Text && !column.is_cast && declared.is_none_or(|declared| declared == own);
-    let quoted = DIALECT.identifier(&bound.column);
-    // A literal takes the type of the column that it is compared with.
-    let test = |value: &Cursor, word: &str| format!("{quoted} {word} {}", DIALECT.literal(&value.value));
-    let condition = if is_pushed { bound.condition(&quoted, test) } else { String::new() };
-    let from = format!("{table} as t{condition}");
-    let mut tracker = Tracker::new(bound.clone());
-    copy(client, columns, &from, &message, &producer, |mut batch| {
-        tracker.keep(&mut batch, &request.columns)?;
-        Ok(SourceItem::Batch(batch))
-    })
-    .await?;
-    for item in tracker.items() {
+    parts::all(parts).await?;
+    for item in keeping.items() {
         producer.send_async(item).await?;
     }
     Ok(())

@@ -5,9 +5,9 @@ use std::io::Read;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use serde_json::{Value, json};
+use subak_connect::convert;
 use subak_diag::{Diagnostic, codes};
 use subak_engine::Connections;
 
@@ -86,9 +86,7 @@ fn cell(batch: &RecordBatch, at: usize, row: usize) -> Value {
     if array.is_null(row) {
         return Value::Null;
     }
-    let text = ArrayFormatter::try_new(array, &FormatOptions::default())
-        .map(|formatter| formatter.value(row).to_string())
-        .unwrap_or_default();
+    let text = convert::text_at(array, row);
     match array.data_type() {
         DataType::Boolean => json!(array.as_boolean().value(row)),
         // Every digit of a decimal counts, so it does not become a floating point number on the way to JSON.
