@@ -1,7 +1,7 @@
 """Moving 5 million rows out of PostgreSQL and MariaDB, on a server of the run's own. What servers cost is not counted; what the client process costs is."""
-import contextlib, json, os, pathlib, pwd, shutil, socket, subprocess, sys, tempfile, time
+import contextlib, json, os, pathlib, pwd, socket, subprocess, sys, tempfile, time, urllib.request
 
-from common import ROOT, cost, paired, peer
+from common import CACHE, ROOT, cost, paired, peer
 from moving import cold, data, project, run
 
 def programs():
@@ -142,3 +142,121 @@ def mariadb():
             return run(parquet, "run")
         paired("MariaDB to Parquet (zstd)", {"subak": to_parquet, "ConnectorX, stream": lambda: tool("parquet", parquet / "peer.parquet")})
         proved(parquet / "lake/moved.parquet")
+
+WIDE = ["id bigint primary key", *[f"{column}" for n in range(1, 12) for column in (f"i{n} int", f"d{n} decimal(14,3)", f"s{n} varchar(60)", f"n{n} varchar(40)", f"t{n} TIME")], "f1 double precision", "f2 double precision", "b1 date", "b2 smallint"]
+
+def wide_rows(number, text, time, value):
+    """A query for the 500,000 rows of `wide` in the words of a server."""
+    columns = [number]
+    for n in range(1, 12):
+        columns += [f"({number} * {n + 3}) % 100003", f"({number} * {n}) % 1000000007 / 1000.0", text(f"({number} * {n}) % 5000"), f"case when {number} % {n + 1} > 0 then {text(number)} end", time(n)]
+    return ", ".join([*columns, f"{number} / 7.0", f"{number} * 0.5", value, f"{number} % 300"])
+
+def wide_facts(length):
+    return "count(*), sum(id), " + ", ".join(f"sum(i{n}), sum(d{n}), sum({length}(s{n})), count(n{n}), max(t{n})" for n in range(1, 12))
+
+def plain(values):
+    """Times are written with and without digits of a second."""
+    return [str(value).removesuffix(".000000") for value in values]
+
+def wide():
+    """60 columns of mixed types, 500,000 rows, out of both servers."""
+    columns = ", ".join(WIDE)
+    with server() as port:
+        rows = wide_rows("n", lambda number: f"'text ' || ({number})", lambda n: f"timestamp '2024-01-01' + ((n * {n}) % 900000) * interval '1 second'", "date '2024-01-01' + (n % 700)::int")
+        subprocess.run([*psql(port), "-c", f"create table wide ({columns.replace('TIME', 'timestamp')})", "-c", f"insert into wide select {rows} from generate_series(1::bigint, 500000) as n", "-c", "vacuum analyze wide"], check=True, stdout=subprocess.DEVNULL)
+        expected = plain(subprocess.run([*psql(port), "-c", f"select {wide_facts('length')} from wide"], check=True, text=True, stdout=subprocess.PIPE).stdout.strip().split("|"))
+        connection = f"  far: {{ type: postgres, host: 127.0.0.1, port: {port}, database: postgres, user: postgres, sslmode: disable }}\n"
+        floor = {"floor: COPY to nowhere": lambda: cost([*psql(port), "-c", "\\copy wide to '/dev/null' (format binary)"])}
+        wide_cases("PostgreSQL", "postgres", "public.wide", connection, expected, port, {"DuckDB's own extension": "table"}, {"DuckDB's own extension": "parquet"}, floor)
+    with mariadb_server() as (port, sql):
+        rows = wide_rows("cast(seq as signed)", lambda number: f"concat('text ', {number})", lambda n: f"timestamp'2024-01-01 00:00:00' + interval ((seq * {n}) % 900000) second", "date'2024-01-01' + interval (seq % 700) day")
+        subprocess.run([*sql, "-e", f"create table shop.wide ({columns.replace('TIME', 'datetime(6)').replace('double precision', 'double')}); insert into shop.wide select {rows} from shop.seq_1_to_500000; analyze table shop.wide"], check=True, stdout=subprocess.DEVNULL)
+        expected = plain(subprocess.run([*sql, "-e", f"select {wide_facts('char_length')} from shop.wide"], check=True, text=True, stdout=subprocess.PIPE).stdout.strip().split("\t"))
+        connection = f"  far: {{ type: mysql, host: 127.0.0.1, port: {port}, database: shop, user: subak, password: subak, sslmode: disable }}\n"
+        floor = {"floor: mariadb --quick": lambda: cost(["sh", "-c", 'exec "$@" > /dev/null', "sh", *sql, "--quick", "-e", "select * from shop.wide"])}
+        wide_cases("MariaDB", "mariadb", "wide", connection, expected, port, {"ConnectorX, stream": "stream"}, {"ConnectorX, stream": "parquet"}, floor)
+
+def wide_cases(title, kind, stream, connection, expected, port, tables, files, floor):
+    def moved(name, to):
+        folder = project(name, f"ingest:\n  from: far\n  to: {to}\n  streams:\n    moved: {{ stream: {stream}, mode: replace }}\n")
+        with open(folder / "subak.yml", "a") as file:
+            file.write(connection)
+        return folder
+    tool = lambda what, out: cost([peer(kind), ROOT / f"bench/peers/{kind}.py", what, port, out, "wide"])
+    def proved(path):
+        found = plain(json.loads(tool("facts", path)["out"]))
+        if found != expected:
+            sys.exit(f"bench: {found} was moved instead of {expected}")
+    table, parquet = moved(f"wide-{kind}-table", "warehouse"), moved(f"wide-{kind}-parquet", "lake")
+    def to_table():
+        cold(table, "warehouse.duckdb", "warehouse.duckdb.wal")
+        return run(table, "run")
+    def to_parquet():
+        cold(parquet, "lake")
+        return run(parquet, "run")
+    paired(f"{title}, 60 columns, to DuckDB", {"subak": to_table, **{name: (lambda what=what: tool(what, table / "peer.duckdb")) for name, what in tables.items()}, **floor})
+    proved(table / "warehouse.duckdb")
+    paired(f"{title}, 60 columns, to Parquet", {"subak": to_parquet, **{name: (lambda what=what: tool(what, parquet / "peer.parquet")) for name, what in files.items()}})
+    proved(parquet / "lake/moved.parquet")
+
+@contextlib.contextmanager
+def clickhouse_server():
+    """The newest engine behind its HTTP interface; its port and its process."""
+    with tempfile.TemporaryDirectory() as folder:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        process = subprocess.Popen([newest_engine(), ROOT / "crates/subak-testkit/servers/clickhouse_http.py", f"{folder}/data", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while clickhouse_sql(port, "select 1") != "1":
+                time.sleep(0.1)
+            yield port, process
+        finally:
+            process.terminate()
+            process.wait()
+
+def newest_engine():
+    found = sorted(CACHE.glob("chdb-*/bin/python"))
+    if not found:
+        sys.exit("bench: the ClickHouse engine is not installed; `make setup` does it")
+    return found[-1]
+
+def clickhouse_sql(port, sql):
+    with contextlib.suppress(OSError):
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/", data=sql.encode()).read().decode().strip()
+
+def cpu_of(process):
+    """CPU seconds of a process so far."""
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+def clickhouse():
+    """Into a MergeTree. The peer is the engine itself, in process: its figure has the engine's work in it, so ours is given with that of the server as well."""
+    facts = "select count(), sum(id), sum(amount), count(note) from bench.moved format CSV"
+    with clickhouse_server() as (http, process):
+        clickhouse_sql(http, "create database bench engine = Atomic")
+        for title, kind, opened in [("PostgreSQL", "postgres", server), ("MariaDB", "mariadb", mariadb_server)]:
+            with opened() as found:
+                port = found if kind == "postgres" else found[0]
+                where = {"postgres": "database: postgres, user: postgres", "mariadb": "database: shop, user: subak, password: subak"}[kind]
+                stream = {"postgres": "public.tx", "mariadb": "tx"}[kind]
+                folder = project(f"{kind}-clickhouse", f"ingest:\n  from: far\n  to: ch\n  streams:\n    moved: {{ stream: {stream}, mode: replace, primary_key: id }}\n")
+                with open(folder / "subak.yml", "a") as file:
+                    file.write(f"  far: {{ type: {'postgres' if kind == 'postgres' else 'mysql'}, host: 127.0.0.1, port: {port}, {where}, sslmode: disable }}\n  ch: {{ type: clickhouse, url: 'http://127.0.0.1:{http}', database: bench }}\n")
+                whole = []
+                def moved():
+                    for table in clickhouse_sql(http, "select database || '.' || name from system.tables where database in ('bench', '_subak') and engine not like '%View%'").split():
+                        clickhouse_sql(http, f"drop table {table} sync")
+                    cold(folder)
+                    before = cpu_of(process)
+                    found = run(folder, "run")
+                    whole.append({**found, "cpu_s": found["cpu_s"] + cpu_of(process) - before})
+                    return found
+                peers = {"its own table function": lambda: cost([newest_engine(), ROOT / "bench/peers/clickhouse.py", kind, port, folder / "peer"])}
+                best = paired(f"{title} to ClickHouse", {"subak": moved, **peers})
+                cheapest = min(whole, key=lambda found: found["cpu_s"])
+                print(f"{title + ' to ClickHouse':<34} {'subak and the server':<28} {cheapest['cpu_s']:8.2f} s CPU", flush=True)
+                own, theirs = clickhouse_sql(http, facts), best["its own table function"]["out"].strip()
+                if own != theirs:
+                    sys.exit(f"bench: {own} was moved instead of {theirs}")

@@ -116,6 +116,9 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Run a query on a connection and print the rows
     Query(QueryArgs),
+    /// Measure
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Explain an error code
     Explain(ExplainArgs),
     /// Read the documentation
@@ -136,6 +139,36 @@ pub(crate) struct Selection {
     /// Leave these out
     #[arg(long, value_name = "SELECT", add = ArgValueCompleter::new(complete::assets))]
     pub(crate) exclude: Vec<String>,
+}
+
+/// `subak bench`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Read a stream, and load it into each destination, without leaving anything there; print rows, CPU seconds and peak memory
+    Move(BenchMoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchMoveArgs {
+    /// The connection that is read
+    #[arg(value_name = "CONNECTION")]
+    pub(crate) connection: String,
+    /// The stream, by its name at the source
+    #[arg(value_name = "STREAM")]
+    pub(crate) stream: String,
+    /// Load it into this connection too; may be given more than once
+    #[arg(long, value_name = "CONNECTION")]
+    pub(crate) to: Vec<String>,
+    /// A key of the stream, for example `ranges=4`; may be given more than once
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<String>,
+}
+
+fn key_value(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
+        _ => Err("write it as `key=value`".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

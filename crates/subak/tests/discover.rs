@@ -130,3 +130,23 @@ fn schemas_are_part_of_patterns() {
     let twice = sandbox.run(&["validate"]);
     assert!(twice.code == Some(2) && twice.err.contains("bronze.orders"), "{}", twice.err);
 }
+
+#[test]
+fn moving_is_measured_and_leaves_nothing() {
+    let sandbox = project(&[("assets/bronze/app.yml", "ingest: { from: app, streams: { t: { mode: replace } } }\n")]);
+    let source = rusqlite::Connection::open(sandbox.path().join("app.db")).expect("a database");
+    source
+        .execute_batch("create table t (id integer primary key, note text); insert into t values (1, 'a'), (2, 'b')")
+        .expect("rows");
+    let measured =
+        sandbox.run(&["bench", "move", "app", "t", "--to", "warehouse", "--to", "files", "--set", "where=id > 1", "-o", "csv"]);
+    assert_eq!(measured.code, Some(0), "{}", measured.err);
+    let lines: Vec<&str> = measured.out.lines().collect();
+    assert!(lines[0].starts_with("way,rows,mib,cpu_seconds") && lines[1].starts_with("read from app,1,"), "{}", measured.out);
+    assert!(lines[2].starts_with("app to warehouse,1,") && lines[3].starts_with("app to files,1,"), "{}", measured.out);
+    assert_eq!(read(&sandbox, "select count(*) from information_schema.tables where table_schema <> '_subak'"), ["0"]);
+    let wrong = sandbox.run(&["bench", "move", "ap", "t"]);
+    assert!(wrong.code == Some(2) && wrong.err.contains("did you mean `app`?"), "{:?} {}", wrong.code, wrong.err);
+    let wrong = sandbox.run(&["bench", "move", "app", "t", "--set", "where"]);
+    assert!(wrong.code == Some(2) && wrong.err.contains("write it as `key=value`"), "{}", wrong.err);
+}

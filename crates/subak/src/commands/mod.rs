@@ -1,5 +1,6 @@
 //! One module per command. A command takes its arguments and a context, prints results, and returns an exit code.
 
+mod bench;
 mod catalog;
 mod check;
 mod demo;
@@ -121,6 +122,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
         Command::Verify(args) => verify::execute(&context, args),
         Command::Quarantine(command) => quarantine::execute(&context, command),
         Command::Query(args) => query::execute(&context, args),
+        Command::Bench(command) => bench::execute(&context, command),
         Command::Explain(args) => explain::execute(&context, args),
         Command::Docs(args) => docs::execute(&context, args),
         Command::Doctor => doctor::execute(&context),
