@@ -1,6 +1,8 @@
 //! Cases that the libraries are measured by. Prints one JSON object per case: CPU seconds of the process, wall seconds, peak memory.
 //!
 //! `subak-bench steps`: 100 steps in sequence and 1,000 in fan-out that do nothing, recorded durably in a real store.
+//! `subak-bench mongodb FILE`: serves the documents of an NDJSON file as the collection `ewallet.transactions`, by the tests' double of a MongoDB
+//! server; prints its address and stays until its input ends.
 //! `subak-bench load`: a project of 10,000 assets is loaded and resolved, then once more with one changed file.
 
 use std::collections::BTreeMap;
@@ -142,6 +144,22 @@ fn load() {
     measure("column lineage of all assets", ASSET_COUNT, || project.all_columns());
 }
 
+fn mongodb(path: &str) {
+    let text = std::fs::read_to_string(path).expect("the file");
+    let double = subak_testkit::MongoDouble::start();
+    let document = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        match bson::Bson::try_from(value).expect("BSON") {
+            bson::Bson::Document(document) => document,
+            other => panic!("no document: {other}"),
+        }
+    };
+    double.insert("ewallet", "transactions", text.lines().map(document));
+    drop(text);
+    println!("{}", double.uri());
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).expect("the end of the input");
+}
+
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("steps") => {
@@ -155,6 +173,7 @@ fn main() {
             steps("100 steps in sequence", chain.collect());
             steps("1,000 steps in fan-out", (0..1000).map(|at| action(&name(at), Vec::new())).collect());
         }
+        Some("mongodb") => mongodb(&std::env::args().nth(2).expect("a file")),
         _ => load(),
     }
 }

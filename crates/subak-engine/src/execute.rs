@@ -442,8 +442,7 @@ async fn build(
     if let Some(reason) = attempt.stop.reason() {
         return Err(failure::of_stop(reason, DATA_UNTOUCHED));
     }
-    // From here on a stop waits: dropping a publication would leave its outcome unknown.
-    let committed = staged.publish(Commit::default()).await.map_err(|error| failure::of_connect(&error, DATA_UNTOUCHED))?;
+    let committed = load::published(staged, Commit::default(), connection.sink(), attempt).await?;
     let note = (!committed.changed).then(|| "the result is what the table held already".to_owned());
     Ok(StepOutcome { changed: committed.changed, row_count: Some(committed.row_count), checks, note, ..StepOutcome::default() })
 }

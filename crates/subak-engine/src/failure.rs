@@ -8,6 +8,9 @@ use crate::StopReason;
 /// What is true of the table when nothing was published.
 pub const DATA_UNTOUCHED: &str = "nothing of this step was published; readers see the table as it was";
 
+/// What is true when a destination did not answer while it published.
+pub const DATA_UNKNOWN: &str = "the destination did not answer while it published: readers see the table as it was or as it was meant to be; the next run asks its ledger";
+
 /// What is true when something failed after the publication.
 pub const DATA_PUBLISHED: &str = "the rows of this step are published; the statements after it have not all run";
 

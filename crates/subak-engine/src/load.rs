@@ -22,8 +22,9 @@ use subak_domain::{
 
 use self::bounds::Start;
 use crate::execute::{Attempt, Progress, audit_staged, guarded};
-use crate::failure::{self, DATA_UNTOUCHED};
+use crate::failure::{self, DATA_UNKNOWN, DATA_UNTOUCHED};
 use crate::shape::{Setting, Shaped, Shaper};
+use crate::stop::GRACE;
 
 /// Rejects that a failure shows.
 const REJECT_SHOWN_COUNT: usize = 5;
@@ -430,14 +431,7 @@ impl Ingesting<'_> {
         if let Some(reason) = self.attempt.stop.reason() {
             return Err(failure::of_stop(reason, DATA_UNTOUCHED));
         }
-        // From here on a stop waits: dropping a publication would leave its outcome unknown.
-        let committed = match staged.publish(reading.commit.clone()).await {
-            Ok(committed) => committed,
-            Err(error) => match self.sink.committed(&self.attempt.load).await {
-                Ok(Some(committed)) => committed,
-                _ => return Err(untouched(error)),
-            },
-        };
+        let committed = published(staged, reading.commit.clone(), Some(self.sink), self.attempt).await?;
         let note = match (committed.changed, account.read) {
             (true, _) => None,
             (false, 0) => Some("no new rows".to_owned()),
@@ -466,6 +460,26 @@ impl Ingesting<'_> {
                 .map(|reject| format!("still refused: {}", reject.reason)),
         );
         Ok(outcome)
+    }
+}
+
+/// Publishes. A stop waits here: dropping a publication would leave its outcome unknown. When no answer comes, the ledger is asked whether it is
+/// committed.
+pub(crate) async fn published(
+    staged: Box<dyn Staged>,
+    commit: Commit,
+    sink: Option<&dyn Sink>,
+    attempt: &Attempt<'_>,
+) -> Result<Committed, Box<Failure>> {
+    let failure = match attempt.stop.finish(staged.publish(commit)).await {
+        Ok(Ok(committed)) => return Ok(committed),
+        Ok(Err(error)) => untouched(error),
+        Err(reason) => failure::of_stop(reason, DATA_UNKNOWN),
+    };
+    let Some(sink) = sink else { return Err(failure) };
+    match tokio::time::timeout(GRACE, sink.committed(&attempt.load)).await {
+        Ok(Ok(Some(committed))) => Ok(committed),
+        _ => Err(failure),
     }
 }
 

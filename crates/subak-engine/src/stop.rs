@@ -1,5 +1,7 @@
 //! Asking a step to stop.
 
+use std::time::Duration;
+
 use std::future::Future;
 
 use tokio::sync::watch;
@@ -22,6 +24,9 @@ impl Default for StopSignal {
         Self(watch::Sender::new(None))
     }
 }
+
+/// How long a publication may go on after its step was asked to stop: a server that answers is done by then, and one that does not never is.
+pub const GRACE: Duration = Duration::from_secs(10);
 
 impl StopSignal {
     /// Asks. The first reason stays.
@@ -48,6 +53,20 @@ impl StopSignal {
             if receiver.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// Runs `work`, which is not to be dropped in the middle: when somebody asks it has [`GRACE`] left. `Err` when it did not end by then; what it
+    /// did has to be asked for.
+    pub async fn finish<T>(&self, work: impl Future<Output = T>) -> Result<T, StopReason> {
+        tokio::select! {
+            biased;
+            result = work => Ok(result),
+            reason = async {
+                let reason = self.stopped().await;
+                tokio::time::sleep(GRACE).await;
+                reason
+            } => Err(reason),
         }
     }
 

@@ -452,25 +452,25 @@ fn kills_and_cuts_lose_and_double_nothing() {
 }
 
 /// The network is cut behind every message that the product sends, one after the other: what the server did is done, and nobody hears of it.
-#[test]
-fn answers_that_are_lost_lose_and_double_nothing() {
+/// Loads something, then more of it over a network to which something happens behind the n-th message, for every `step`th n; what is there
+/// afterwards is always the same.
+fn survives(step: usize, defaults: &str, happen: impl Fn(&Proxy, usize)) {
     let server = Postgres::start();
     let proxy = Proxy::start(server.port());
     let mut expected: Option<Vec<String>> = None;
-    // Every fifth message; which ones they are moves with whatever a run sends.
-    for piece in (0..).step_by(5) {
+    for piece in (0..).step_by(step) {
         server.sql("drop schema if exists loads cascade; drop schema if exists _subak cascade");
         let sandbox = with_server(&server, &[("assets/loads/all.yml", LOADS)]);
         let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
         let through = config.replace(&format!("port: {}", server.port()), &format!("port: {}", proxy.port()));
-        sandbox.write("subak.yml", &format!("{through}defaults: {{ retry: {{ delay_first: 10ms }} }}\n"));
+        sandbox.write("subak.yml", &format!("{through}defaults: {defaults}\n"));
         sandbox.write("input/rows.csv", "id,note\n1,a\n2,b\n");
         sandbox.run(&["run"]).expect(0);
         sandbox.write("input/rows.csv", "id,note\n1,A\n3,c\n");
         std::fs::rename(sandbox.path().join("input/rows.csv"), sandbox.path().join("input/rows1.csv")).expect("renamed");
         sandbox.write("input/rows2.csv", "id,note\n9,z\nx,bad\n");
         sandbox.write("assets/loads/all.yml", &LOADS.replace("path: rows.csv", "path: rows1.csv"));
-        proxy.cut_after(piece);
+        happen(&proxy, piece);
         let ran = sandbox.run(&["run"]);
         let is_over = proxy.is_waiting();
         proxy.cut_after(0);
@@ -481,15 +481,27 @@ fn answers_that_are_lost_lose_and_double_nothing() {
         let found = loaded(&server);
         match &expected {
             None => expected = Some(found),
-            Some(expected) => assert_eq!(&found, expected, "after a cut behind message {piece}"),
+            Some(expected) => assert_eq!(&found, expected, "behind message {piece}: {}", ran.err),
         }
-        let stages = lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'"));
-        assert_eq!(stages, ["0"], "stages after a cut behind message {piece}");
         if is_over {
             assert!(piece > 30, "a run has many messages: {piece}");
             return;
         }
+        let stages = lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'"));
+        assert_eq!(stages, ["0"], "stages, behind message {piece}");
     }
+}
+
+#[test]
+fn answers_that_are_lost_lose_and_double_nothing() {
+    // Every fifth message; which ones they are moves with whatever a run sends.
+    survives(5, "{ retry: { delay_first: 10ms } }", Proxy::cut_after);
+}
+
+#[test]
+fn a_network_that_goes_silent_loses_and_doubles_nothing() {
+    // A step that hears nothing ends with its time, and so does whatever it held at the server.
+    survives(43, "{ timeout: 3s, retry: { attempts_max: 3, delay_first: 10ms } }", Proxy::hold_after);
 }
 
 #[test]

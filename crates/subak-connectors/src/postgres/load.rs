@@ -1,6 +1,7 @@
 //! One load: stage, compare, check, publish. It keeps one connection, and with it the lock of its stage, from begin to end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use subak_connect::{
     Staged, StagedRows, TableName, blocking, convert, crash,
 };
 use subak_domain::{Column, StoredAs};
+use tokio::runtime::Handle;
 
 use super::error::failed;
 use super::session::schema_of;
@@ -24,6 +26,38 @@ pub(super) fn lock_of(stage: &str) -> String {
     let tag = stage.strip_prefix(STAGE_PREFIX).unwrap_or(stage);
     let tag = tag.split('_').next().unwrap_or(tag);
     format!("hashtext('subak stage'), hashtext({})", DIALECT.literal(tag))
+}
+
+/// How long an attempt that was given up may take to drop its stage. Whoever holds its lock for longer is a session whose client is gone
+/// without a word: loads have names of their own, and one attempt at a time.
+const GIVEN_UP_WAIT: Duration = Duration::from_secs(5);
+
+/// Takes the lock of a stage.
+fn take_lock(session: &PostgresSession<'_>, stage: &str) -> Result<(), ConnectError> {
+    let lock = lock_of(stage);
+    let is_taken = || {
+        let rows = session.rows(&format!("select pg_try_advisory_lock({lock})"), usize::MAX)?;
+        Ok(rows.first().and_then(|row| row.first()).and_then(|(_, value)| value.as_deref()) == Some("t"))
+    };
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut waited = Duration::ZERO;
+    while waited < GIVEN_UP_WAIT {
+        if is_taken()? {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+        waited += PAUSE;
+    }
+    let number = |text: &str| format!("({text}::bigint & 4294967295)");
+    let (class, object) = lock.split_once(", ").unwrap_or((&lock, "0"));
+    session.execute(&format!(
+        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid() \
+         and database = (select oid from pg_database where datname = current_database()) \
+         and classid::bigint = {} and objid::bigint = {}",
+        number(class),
+        number(object)
+    ))?;
+    session.execute(&format!("select pg_advisory_lock({lock})")).map(drop)
 }
 
 /// The rows as they will be after publication, for checks.
@@ -49,6 +83,7 @@ pub(super) const TURN: &str = "hashtext('subak turn'), 0";
 
 /// The stage tables of a load and the connection that fills them. Dropped with the value unless they were published.
 pub(super) struct Staging {
+    database: Database,
     pub(super) client: Arc<Link>,
     pub(super) stage: Stage,
     pub(super) is_done: bool,
@@ -61,14 +96,27 @@ impl Drop for Staging {
         if self.is_done {
             return;
         }
-        if let Ok(handle) = tokio::runtime::Handle::try_current() {
-            let (client, stage) = (Arc::clone(&self.client), self.stage.clone());
-            handle.spawn(async move {
-                client.cancel().await;
-                drop(client.batch_execute("rollback").await);
-                drop(with_client(&client, "cannot drop stage tables".to_owned(), move |session| stage.drop_all(session)).await);
+        let Ok(handle) = Handle::try_current() else { return };
+        let (database, client, stage) = (self.database.clone(), Arc::clone(&self.client), self.stage.clone());
+        handle.spawn(async move {
+            drop(tokio::time::timeout(GIVEN_UP_WAIT, client.cancel()).await);
+            let message = || "cannot drop stage tables".to_owned();
+            let own = stage.clone();
+            let dropped = tokio::time::timeout(GIVEN_UP_WAIT, async {
+                client.batch_execute("rollback").await.map_err(|error| failed(&message(), &error))?;
+                with_client(&client, message(), move |session| own.drop_all(session)).await
             });
-        }
+            if matches!(dropped.await, Ok(Ok(()))) {
+                return;
+            }
+            // The connection is gone or silent, and may hold the lock of the stage at the server.
+            client.end();
+            let work = database.with(message(), move |session| {
+                take_lock(session, &stage.rows.name)?;
+                stage.drop_all(session)
+            });
+            drop(tokio::time::timeout(GIVEN_UP_WAIT * 3, work).await);
+        });
     }
 }
 
@@ -77,11 +125,11 @@ impl Staging {
     pub(super) async fn new(database: &Database, stage: Stage, table: &TableName) -> Result<Self, ConnectError> {
         refuse_long_name(&table.name, NAME_LENGTH_MAX - SUFFIX_LENGTH_MAX)?;
         let client = Arc::new(database.client().await?);
-        let staging = Self { client, stage: stage.clone(), is_done: false };
+        let staging = Self { database: database.clone(), client, stage: stage.clone(), is_done: false };
         let table = table.clone();
         staging
             .with(format!("cannot make a stage for `{table}`"), move |session| {
-                session.execute(&format!("select pg_advisory_lock({})", lock_of(&stage.rows.name)))?;
+                take_lock(session, &stage.rows.name)?;
                 session.execute(&format!("begin; select pg_advisory_xact_lock({TURN})"))?;
                 state::ensure(session)?;
                 session.ensure_schema(schema_of(&table))?;

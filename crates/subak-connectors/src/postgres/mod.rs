@@ -24,7 +24,7 @@ use subak_connect::{
 };
 use subak_domain::{DataType, StoredAs, Writes};
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -55,8 +55,12 @@ pub static DIALECT: Dialect = Dialect {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What every session is told, so that values look the same whatever the server's settings are.
+///
+/// A server whose client is gone without a word finds it out within two minutes, and lets go of the locks of a transaction in which nothing
+/// happens any more within one: ours never pause.
 const SESSION: &str = "-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex \
-                       -c standard_conforming_strings=on";
+                       -c standard_conforming_strings=on -c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10 \
+                       -c tcp_keepalives_count=6 -c idle_in_transaction_session_timeout=60s";
 
 /// What sessions are told in which nothing will be written.
 const READ_ONLY: &str = "-c default_transaction_read_only=on";
@@ -117,10 +121,17 @@ impl Connector for Postgres {
 pub(crate) struct Link {
     client: Client,
     tls: MakeRustlsConnect,
+    /// Held so that the task ends with it.
     _task: JoinSet<()>,
+    end: AbortHandle,
 }
 
 impl Link {
+    /// Ends the connection here, whatever it waits for: whoever waits gets an error.
+    fn end(&self) {
+        self.end.abort();
+    }
+
     /// Asks the server to end what this connection is doing.
     async fn cancel(&self) {
         drop(self.client.cancel_token().cancel_query(self.tls.clone()).await);
@@ -170,6 +181,9 @@ impl Database {
             .application_name("subak")
             .ssl_mode(mode)
             .options(if request.is_read_only { format!("{SESSION} {READ_ONLY}") } else { SESSION.to_owned() })
+            .keepalives_idle(Duration::from_mins(1))
+            .keepalives_interval(Duration::from_secs(10))
+            .keepalives_retries(6)
             .connect_timeout(CONNECT_TIMEOUT);
         if let Some(password) = values.secrets.get("password") {
             config.password(password.expose());
@@ -194,11 +208,11 @@ impl Database {
         let (client, connection) =
             self.config.connect(self.tls.clone()).await.map_err(|error| error::opening(&self.name, &self.place(), &error))?;
         let mut task = JoinSet::new();
-        task.spawn(async move {
+        let end = task.spawn(async move {
             // What goes wrong is told to whoever waits for an answer.
             drop(connection.await);
         });
-        Ok(Link { client, tls: self.tls.clone(), _task: task })
+        Ok(Link { client, tls: self.tls.clone(), _task: task, end })
     }
 
     /// Runs blocking work on a connection of its own.
@@ -212,14 +226,35 @@ impl Database {
     }
 }
 
-/// Runs blocking work on a connection.
+/// Ends a connection when it is dropped, unless disarmed.
+struct EndIfDropped(Option<Arc<Link>>);
+
+impl EndIfDropped {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for EndIfDropped {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.take() {
+            link.end();
+        }
+    }
+}
+
+/// Runs blocking work on a connection. When the result is dropped before, the connection ends.
 async fn with_client<T, F>(client: &Arc<Link>, message: String, work: F) -> Result<T, ConnectError>
 where
     T: Send + 'static,
     F: FnOnce(&PostgresSession<'_>) -> Result<T, ConnectError> + Send + 'static,
 {
+    // Work that nobody waits for any more must not wait itself, for an answer that may never come.
+    let given_up = EndIfDropped(Some(Arc::clone(client)));
     let (client, handle) = (Arc::clone(client), Handle::current());
-    blocking::run(move || work(&PostgresSession::new(&client, &handle, message))).await
+    let result = blocking::run(move || work(&PostgresSession::new(&client, &handle, message))).await;
+    given_up.disarm();
+    result
 }
 
 impl Connection for Database {

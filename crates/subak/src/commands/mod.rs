@@ -24,6 +24,7 @@ mod verify;
 mod why;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use subak_domain::Snapshot;
@@ -34,6 +35,9 @@ use crate::exit::{CliError, Exit};
 use crate::printer::Printer;
 use crate::project::{self, Opened};
 use crate::settings::Settings;
+
+/// How long a command that is done waits for work in the background.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
 /// What every command has at hand.
 pub(crate) struct Context<'a> {
@@ -70,7 +74,10 @@ impl Context<'_> {
             let problem = subak_diag::Diagnostic::error(subak_diag::codes::RESOURCE, "no threads can be started");
             CliError::new(problem.caused_by(error.to_string()), Exit::Unreachable)
         })?;
-        runtime.block_on(work)
+        let result = runtime.block_on(work);
+        // What waits for a server that never answers must not keep the process; what was given up cleans up within this time.
+        runtime.shutdown_timeout(SHUTDOWN_WAIT);
+        result
     }
 }
 
