@@ -144,6 +144,7 @@ fn load() {
     measure("column lineage of all assets", ASSET_COUNT, || project.all_columns());
 }
 
+#[expect(clippy::print_stdout, reason = "whoever started it reads the address")]
 fn mongodb(path: &str) {
     let text = std::fs::read_to_string(path).expect("the file");
     let double = subak_testkit::MongoDouble::start();

@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("subak-connectors", &["subak-connect", "subak-domain"]),
     ("subak-store", &["subak-domain"]),
     ("subak-engine", &["subak-domain", "subak-plan", "subak-connect", "subak-store"]),
-    ("subak-bench", &["subak-domain", "subak-engine", "subak-project", "subak-store"]),
+    ("subak-bench", &["subak-domain", "subak-engine", "subak-project", "subak-store", "subak-testkit"]),
     ("subak-testkit", &[]),
     (
         "subak",

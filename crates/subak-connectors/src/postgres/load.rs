@@ -32,6 +32,9 @@ pub(super) fn lock_of(stage: &str) -> String {
 /// without a word: loads have names of their own, and one attempt at a time.
 const GIVEN_UP_WAIT: Duration = Duration::from_secs(5);
 
+/// How long it waits between two looks at a lock.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Takes the lock of a stage.
 fn take_lock(session: &PostgresSession<'_>, stage: &str) -> Result<(), ConnectError> {
     let lock = lock_of(stage);
@@ -39,7 +42,6 @@ fn take_lock(session: &PostgresSession<'_>, stage: &str) -> Result<(), ConnectEr
         let rows = session.rows(&format!("select pg_try_advisory_lock({lock})"), usize::MAX)?;
         Ok(rows.first().and_then(|row| row.first()).and_then(|(_, value)| value.as_deref()) == Some("t"))
     };
-    const PAUSE: Duration = Duration::from_millis(100);
     let mut waited = Duration::ZERO;
     while waited < GIVEN_UP_WAIT {
         if is_taken()? {
