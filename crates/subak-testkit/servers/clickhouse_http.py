@@ -61,12 +61,13 @@ class Handler(BaseHTTPRequestHandler):
         values = dict(parse_qsl(url.query, keep_blank_values=True))
         settings = ", ".join(f"{name} = {value}" for name, value in values.items() if name not in NO_SETTINGS)
         query, upload = values.get("query", ""), None
+        packed = "compression 'zstd' " if self.headers.get("content-encoding") == "zstd" else ""
         try:
             if insert := INSERT.match(query):
                 descriptor, upload = tempfile.mkstemp(dir=UPLOADS)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(body)
-                query = f"insert into {insert[1]} from infile '{upload}' " + (f"settings {settings} " if settings else "") + f"format {insert[2]}"
+                query = f"insert into {insert[1]} from infile '{upload}' {packed}" + (f"settings {settings} " if settings else "") + f"format {insert[2]}"
                 form = "Null"
             else:
                 query = f"{query}\n{body.decode()}".strip()

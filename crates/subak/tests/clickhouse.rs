@@ -677,3 +677,31 @@ fn answers_that_are_lost_lose_and_double_nothing() {
         }
     }
 }
+
+#[test]
+fn rows_may_be_compressed_on_their_way() {
+    let ingest = "ingest:\n  from: app\n  to: ch\n  streams:\n    t: { primary_key: id }\n";
+    for (version, compression) in
+        [(ClickHouseVersion::Old, "gzip"), (ClickHouseVersion::New, "gzip"), (ClickHouseVersion::New, "zstd")]
+    {
+        let server = ClickHouse::start(version);
+        let sandbox = with_server(&server, &[("assets/loads/app.yml", ingest)]);
+        let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+        sandbox.write("subak.yml", &config.replace("type: clickhouse", &format!("type: clickhouse, compression: {compression}")));
+        let source = rusqlite::Connection::open(sandbox.path().join("app.db")).expect("a database");
+        let rows = "create table t (id integer primary key, note text); with recursive n(i) as (select 1 union all select i + 1 from n where i < 70000) \
+                    insert into t select i, 'note ' || i from n";
+        source.execute_batch(rows).expect("rows");
+        sandbox.run(&["run"]).expect(0);
+        source.execute_batch("update t set note = 'new' where id = 7; insert into t values (70001, 'last')").expect("rows");
+        sandbox.run(&["run"]).expect(0);
+        let found = lines(server.sql("select count(), sum(id), sum(length(note)), countIf(note = 'new') from loads.t"));
+        assert_eq!(found, ["70001,2450105001,688895,1"], "{version:?} {compression}");
+    }
+    let server = ClickHouse::start(ClickHouseVersion::Old);
+    let sandbox = with_server(&server, &[("assets/loads/app.yml", ingest)]);
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    sandbox.write("subak.yml", &config.replace("type: clickhouse", "type: clickhouse, compression: zstd"));
+    let old = sandbox.run(&["run"]);
+    assert!(old.code == Some(1) && old.err.contains("takes no `compression: zstd`"), "{}", old.err);
+}

@@ -1,5 +1,6 @@
 //! ClickHouse over HTTP: statements, small results, blocks of the `Native` format both ways.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use reqwest::{Body, Certificate, Client as Http, Response, Url};
-use subak_connect::{ConnectError, ConnectErrorKind};
+use subak_connect::{ConnectError, ConnectErrorKind, blocking};
 use subak_domain::Secret;
 
 use super::{DIALECT, error};
@@ -30,6 +31,51 @@ pub(super) type ServerVersion = (u32, u32);
 /// One row of texts, NULL as `None`.
 pub(super) type Texts = Vec<Option<String>>;
 
+/// How rows are compressed on their way to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// By its word in the configuration.
+    pub(super) fn of(word: Option<&str>) -> Self {
+        match word {
+            Some("gzip") => Self::Gzip,
+            Some("zstd") => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+
+    /// The word in the header of a request.
+    fn encoding(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Gzip => Some("gzip"),
+            Self::Zstd => Some("zstd"),
+        }
+    }
+
+    /// The blocks as one compressed stream.
+    fn pack(self, blocks: &[Bytes]) -> std::io::Result<Vec<u8>> {
+        match self {
+            Self::None => Ok(blocks.concat()),
+            Self::Gzip => {
+                let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                blocks.iter().try_for_each(|block| packed.write_all(block))?;
+                packed.finish()
+            }
+            Self::Zstd => {
+                let mut packed = zstd::Encoder::new(Vec::new(), 1)?;
+                blocks.iter().try_for_each(|block| packed.write_all(block))?;
+                packed.finish()
+            }
+        }
+    }
+}
+
 /// One configured server.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -41,6 +87,7 @@ pub(super) struct Client {
     name: Arc<str>,
     pub(super) version: ServerVersion,
     is_read_only: bool,
+    compression: Compression,
 }
 
 /// What is configured.
@@ -52,12 +99,13 @@ pub(super) struct Settings<'a> {
     pub(super) database: &'a str,
     pub(super) root_file: Option<&'a str>,
     pub(super) is_read_only: bool,
+    pub(super) compression: Compression,
 }
 
 impl Client {
     /// Connects and asks for the server's version.
     pub(super) async fn connect(settings: Settings<'_>) -> Result<Self, ConnectError> {
-        let Settings { name, url, user, password, database, root_file, is_read_only } = settings;
+        let Settings { name, url, user, password, database, root_file, is_read_only, compression } = settings;
         let refused = |message: String| ConnectError::new(ConnectErrorKind::Config, format!("connection `{name}`: {message}"));
         let url =
             Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()).ok_or_else(|| {
@@ -84,6 +132,7 @@ impl Client {
             name: name.into(),
             version: (0, 0),
             is_read_only,
+            compression,
         };
         let rows = client.rows("select version()").await.map_err(|error| client.opening(error))?;
         let text = rows.first().and_then(|row| row.first()).and_then(Option::as_deref).unwrap_or_default();
@@ -92,6 +141,10 @@ impl Client {
         if client.version.0 == 0 {
             let message = format!("what answers at {} is no ClickHouse server", client.url);
             return Err(refused(message).help("correct `url:`; it is that of the HTTP interface, by default on port 8123"));
+        }
+        if compression == Compression::Zstd && !client.is_modern() {
+            let message = format!("ClickHouse {text} takes no `compression: zstd`");
+            return Err(refused(message).help("set `compression: gzip`, or `none`"));
         }
         let known = format!("select count() from system.databases where name = {}", DIALECT.literal(database));
         if client.count(&known).await? == 0 { Err(client.no_database()) } else { Ok(client) }
@@ -133,6 +186,7 @@ impl Client {
         body: impl Into<Body>,
         settings: &[(&str, &str)],
         is_whole: bool,
+        encoding: Option<&str>,
     ) -> Result<Response, ConnectError> {
         let mut url = self.url.clone();
         {
@@ -166,6 +220,9 @@ impl Client {
             }
         }
         let mut request = self.http.post(url).body(body).header("X-ClickHouse-User", &*self.user);
+        if let Some(encoding) = encoding {
+            request = request.header("Content-Encoding", encoding);
+        }
         if let Some(password) = &self.password {
             request = request.header("X-ClickHouse-Key", password.expose());
         }
@@ -184,7 +241,7 @@ impl Client {
     }
 
     pub(super) async fn execute_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<(), ConnectError> {
-        let response = self.send(None, sql.to_owned(), settings, true).await?;
+        let response = self.send(None, sql.to_owned(), settings, true, None).await?;
         response.bytes().await.map(drop).map_err(|error| error::transport(&error))
     }
 
@@ -194,7 +251,7 @@ impl Client {
     }
 
     pub(super) async fn rows_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Vec<Texts>, ConnectError> {
-        let response = self.send(None, format!("{sql}\nformat TabSeparated"), settings, true).await?;
+        let response = self.send(None, format!("{sql}\nformat TabSeparated"), settings, true, None).await?;
         let text = response.text().await.map_err(|error| error::transport(&error))?;
         Ok(text.lines().map(|line| line.split('\t').map(cell).collect()).collect())
     }
@@ -219,7 +276,7 @@ impl Client {
     /// Names and types of what a query returns.
     pub(super) async fn describe(&self, sql: &str) -> Result<Vec<(String, String)>, ConnectError> {
         let sql = format!("select * from (\n{sql}\n) limit 0\nformat TabSeparatedWithNamesAndTypes");
-        let response = self.send(None, sql, &[], true).await?;
+        let response = self.send(None, sql, &[], true, None).await?;
         let text = response.text().await.map_err(|error| error::transport(&error))?;
         let mut lines = text.lines().map(|line| line.split('\t').map(|part| cell(part).unwrap_or_default()).collect::<Vec<_>>());
         let (names, types) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
@@ -230,15 +287,25 @@ impl Client {
     pub(super) async fn insert(&self, table: &str, columns: &str, blocks: Vec<Bytes>) -> Result<(), ConnectError> {
         let settings: &[(&str, &str)] = if self.is_modern() { &[("async_insert", "0")] } else { &[] };
         let sql = format!("insert into {table} ({columns}) format Native");
-        let pieces = futures::stream::iter(blocks.into_iter().map(Ok::<Bytes, std::convert::Infallible>));
-        let response = self.send(Some(&sql), Body::wrap_stream(pieces), settings, true).await?;
+        let compression = self.compression;
+        let body = if compression == Compression::None {
+            Body::wrap_stream(futures::stream::iter(blocks.into_iter().map(Ok::<Bytes, std::convert::Infallible>)))
+        } else {
+            let packed = blocking::run(move || {
+                compression
+                    .pack(&blocks)
+                    .map_err(|error| ConnectError::io(ConnectErrorKind::Internal, "rows cannot be compressed", error))
+            });
+            Body::from(packed.await?)
+        };
+        let response = self.send(Some(&sql), body, settings, true, compression.encoding()).await?;
         response.bytes().await.map(drop).map_err(|error| error::transport(&error))
     }
 
     /// The bytes of a result in the `Native` format.
     pub(super) async fn stream(&self, sql: &str) -> Result<BoxStream<'static, Result<Bytes, ConnectError>>, ConnectError> {
         let settings = [("max_block_size", "32768")];
-        let response = self.send(None, format!("{sql}\nformat Native"), &settings, false).await?;
+        let response = self.send(None, format!("{sql}\nformat Native"), &settings, false, None).await?;
         Ok(response.bytes_stream().map(|piece| piece.map_err(|error| error::transport(&error))).boxed())
     }
 }
@@ -275,6 +342,17 @@ fn cell(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_become_one_stream() {
+        let blocks = [Bytes::from_static(b"one "), Bytes::from_static(b"two")];
+        let packed = Compression::Zstd.pack(&blocks).expect("packed");
+        assert_eq!(zstd::decode_all(packed.as_slice()).expect("unpacked"), b"one two");
+        let packed = Compression::Gzip.pack(&blocks).expect("packed");
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut text).expect("unpacked");
+        assert_eq!(text, "one two");
+    }
 
     #[test]
     fn cells_are_unescaped() {

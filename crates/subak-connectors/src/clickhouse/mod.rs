@@ -80,6 +80,12 @@ impl Connector for ClickHouse {
                 false,
                 "For `https`: the certificates that are trusted, in PEM. By default those of the system.",
             ),
+            Field::new(
+                "compression",
+                FieldKind::Word(&["none", "gzip", "zstd"]),
+                false,
+                "How rows are compressed on their way to the server: `none` (the default), `zstd` for slow networks, `gzip` for servers before 23.3.",
+            ),
         ];
         ConfigSchema { connection: CONNECTION, stream: subak_connect::source::SQL_OPTIONS }
     }
@@ -125,6 +131,7 @@ impl Server {
             database: text("database").unwrap_or("default"),
             root_file: text("sslrootcert"),
             is_read_only: request.is_read_only,
+            compression: client::Compression::of(text("compression")),
         })
         .await?;
         Ok(Self { client })
