@@ -23,8 +23,13 @@ pub struct Started<T>(tokio::task::JoinHandle<Result<T, ConnectError>>);
 
 impl<T> Started<T> {
     /// Waits for its end. A panic inside becomes an internal error.
-    pub async fn wait(self) -> Result<T, ConnectError> {
-        match self.0.await {
+    pub async fn wait(mut self) -> Result<T, ConnectError> {
+        self.wait_mut().await
+    }
+
+    /// The same; when it is dropped before, the work can be waited for again. Not to be called again after it has returned.
+    pub async fn wait_mut(&mut self) -> Result<T, ConnectError> {
+        match (&mut self.0).await {
             Ok(result) => result,
             Err(error) => Err(ConnectError::new(ConnectErrorKind::Internal, "a blocking task ended abnormally").because(error)),
         }

@@ -78,10 +78,12 @@ impl Socket {
             self.buffer.copy_within(start..end, 0);
             self.waiting = 0..end - start;
         }
-        if self.waiting.start + count > self.buffer.len() {
-            self.buffer.resize(self.waiting.start + count, 0);
-        }
         while self.waiting.len() < count {
+            if self.waiting.end == self.buffer.len() {
+                // As it comes: a length alone, which may be wrong, takes no memory.
+                let wanted = self.waiting.start + count;
+                self.buffer.resize(wanted.min(self.buffer.len() * 2), 0);
+            }
             let received = self.stream.read(&mut self.buffer[self.waiting.end..]).await?;
             if received == 0 {
                 return Err(Error::new(ErrorKind::UnexpectedEof, "the server closed the connection"));

@@ -165,6 +165,9 @@ pub struct Failure {
     /// Milliseconds that the attempt took.
     #[serde(default)]
     pub elapsed_ms: u64,
+    /// What it had published before it failed: readers see that, so what is downstream has to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Box<StepOutcome>>,
 }
 
 /// What kind of failure it is; decides whether another attempt makes sense, and the exit code.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{AssetKey, Event, RowAccount, RunEvent, RunId, Timestamp, Version};
+use crate::{AssetKey, Event, RowAccount, RunEvent, RunId, StepId, StepOutcome, Timestamp, Version};
 
 /// The immutable picture of what was materialized when.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,19 +43,27 @@ impl Snapshot {
     }
 }
 
-/// The asset that an event brings up to date, if it does: the outcome of such a step has a version, and its id is the key.
+/// The asset whose data an event changes or confirms, if it does: the outcome of such a step has a version, and its id is the key.
 pub fn materialized_by(event: &RunEvent) -> Option<AssetKey> {
-    match event {
-        RunEvent::StepSucceeded { step, outcome } if outcome.version.is_some() => step.as_str().parse().ok(),
-        _ => None,
-    }
+    let (step, _) = published_by(event)?;
+    step.as_str().parse().ok()
+}
+
+/// The step whose outcome readers see, and that outcome: a step that failed after it had published has one too.
+fn published_by(event: &RunEvent) -> Option<(&StepId, &StepOutcome)> {
+    let (step, outcome) = match event {
+        RunEvent::StepSucceeded { step, outcome } => (step, outcome),
+        RunEvent::StepErrored { step, failure, .. } => (step, failure.published.as_deref()?),
+        _ => return None,
+    };
+    outcome.version.is_some().then_some((step, outcome))
 }
 
 /// The materialization after a step that brings the asset up to date has succeeded. `None` for any other event.
 ///
 /// A step that changed nothing keeps position, run and time, so that nothing downstream becomes stale.
 pub fn materialization_after(previous: Option<&Materialization>, event: &Event) -> Option<Materialization> {
-    let RunEvent::StepSucceeded { outcome, .. } = &event.event else { return None };
+    let (_, outcome) = published_by(&event.event)?;
     let version = outcome.version.clone()?;
     let row_count = outcome.row_count;
     Some(match previous {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::tz::TimeZone;
@@ -12,12 +13,15 @@ use subak_connect::{
 use subak_domain::{
     Action, Asset, AssetGraph, AssetKey, Check, CheckOutcome, CheckRule, Column, ConnectionName, CursorRange, Definition,
     Failure, FailureClass, Hook, LoadId, Reason, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome,
-    StoredAs, Work,
+    StoredAs, Version, Work,
 };
 
-use crate::failure::{self, DATA_NOT_BEGUN, DATA_PUBLISHED, DATA_UNTOUCHED};
+use crate::failure::{self, DATA_BEFORE, DATA_NOT_BEGUN, DATA_PUBLISHED, DATA_UNTOUCHED};
 use crate::load::RunContext;
 use crate::{StepExecutor, StopSignal, load, replay};
+
+/// How long statements after a publication may take when its process has died before it could say so.
+const RECOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens connections by their names in the project. The binary implements it: it has the registry, the settings and the secrets.
 #[async_trait]
@@ -80,11 +84,21 @@ impl StepExecutor for DataExecutor {
                 let asset = self.asset(asset)?;
                 let attempt = self.attempt(run, action, asset, stop);
                 let how = How { full_refresh: *full_refresh, range: range.as_ref() };
-                self.run_hooks(asset, &asset.hooks.before, "before", &attempt, DATA_UNTOUCHED).await?;
+                if !asset.hooks.before.is_empty() && !self.is_committed(asset, &attempt).await? {
+                    self.run_hooks(asset, &asset.hooks.before, "before", &attempt, DATA_BEFORE).await?;
+                }
                 let mut outcome = self.materialize(asset, &how, &attempt).await?;
-                self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED).await?;
                 // A part of the stream says nothing about the rest of the table.
                 outcome.version = range.is_none().then(|| asset.version.clone());
+                let after = self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED).await;
+                if let Err(mut failure) = after {
+                    // Not the version that is declared: the asset is due until its statements have run. A stream always is.
+                    let is_due = matches!(asset.definition, Definition::Ingest(_));
+                    let version = if is_due { asset.version.clone() } else { Version::of(&[("hooks", "not all have run")]) };
+                    outcome.version = outcome.version.map(|_| version);
+                    failure.published = Some(Box::new(outcome));
+                    return Err(failure);
+                }
                 Ok(outcome)
             }
             Work::Replay { asset, rejects, values } => {
@@ -107,8 +121,11 @@ impl StepExecutor for DataExecutor {
         let stop = StopSignal::default();
         let attempt = self.attempt(run, action, asset, &stop);
         let committed = connection.sink()?.committed(&attempt.load).await.ok()??;
-        // Nobody knows how far the statements after it came.
-        self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED).await.ok()?;
+        if matches!(action.work, Work::Materialize { .. }) {
+            // Nobody knows how far the statements after it came. The lease is not renewed meanwhile, so they have little time.
+            let after = self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED);
+            tokio::time::timeout(RECOVER_TIMEOUT, after).await.ok()?.ok()?;
+        }
         let note = Some("the process died after this was published".to_owned());
         let is_whole = matches!(action.work, Work::Materialize { range: None, .. });
         Some(StepOutcome {
@@ -200,6 +217,16 @@ impl DataExecutor {
                 build(asset, sql, connection.as_ref(), how.full_refresh, attempt).await
             }
             Definition::External => Err(moved_on(&format!("external asset `{}`", asset.key))),
+        }
+    }
+
+    /// Whether an earlier attempt had published this very load.
+    async fn is_committed(&self, asset: &Asset, attempt: &Attempt<'_>) -> Result<bool, Box<Failure>> {
+        let Some(name) = asset.stored_in() else { return Ok(false) };
+        let connection = self.open(name, attempt.stop).await?;
+        match connection.sink() {
+            Some(sink) => Ok(guarded(attempt.stop, sink.committed(&attempt.load)).await?.is_some()),
+            None => Ok(false),
         }
     }
 

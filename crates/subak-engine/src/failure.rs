@@ -9,7 +9,10 @@ use crate::StopReason;
 pub const DATA_UNTOUCHED: &str = "nothing of this step was published; readers see the table as it was";
 
 /// What is true when a destination did not answer while it published.
-pub const DATA_UNKNOWN: &str = "the destination did not answer while it published: readers see the table as it was or as it was meant to be; the next run asks its ledger";
+pub const DATA_UNKNOWN: &str = "the destination did not answer while it published: readers see the table as it was or as it was meant to be, and nothing in between; `subak run resume` asks its ledger";
+
+/// What is true when a statement before a load failed.
+pub const DATA_BEFORE: &str = "nothing of this step was published; statements of `hooks.before` that came earlier have run";
 
 /// What is true when something failed after the publication.
 pub const DATA_PUBLISHED: &str = "the rows of this step are published; the statements after it have not all run";
@@ -87,5 +90,6 @@ pub fn plain(code: &str, message: String, data: &str, class: FailureClass) -> Bo
         class,
         checks: Vec::new(),
         elapsed_ms: 0,
+        published: None,
     })
 }

@@ -471,7 +471,7 @@ pub(crate) async fn published(
     sink: Option<&dyn Sink>,
     attempt: &Attempt<'_>,
 ) -> Result<Committed, Box<Failure>> {
-    let failure = match attempt.stop.finish(staged.publish(commit)).await {
+    let mut failure = match attempt.stop.finish(staged.publish(commit)).await {
         Ok(Ok(committed)) => return Ok(committed),
         Ok(Err(error)) => untouched(error),
         Err(reason) => failure::of_stop(reason, DATA_UNKNOWN),
@@ -479,7 +479,14 @@ pub(crate) async fn published(
     let Some(sink) = sink else { return Err(failure) };
     match tokio::time::timeout(GRACE, sink.committed(&attempt.load)).await {
         Ok(Ok(Some(committed))) => Ok(committed),
-        _ => Err(failure),
+        Ok(Ok(None)) => {
+            DATA_UNTOUCHED.clone_into(&mut failure.data);
+            Err(failure)
+        }
+        _ => {
+            DATA_UNKNOWN.clone_into(&mut failure.data);
+            Err(failure)
+        }
     }
 }
 

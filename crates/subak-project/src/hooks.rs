@@ -41,9 +41,16 @@ fn hook(node: &Node, home: &ConnectionName, scope: &Scope<'_>, context: &mut Con
         context.invalid(sql_node, "the statement is empty".to_owned());
         return None;
     }
-    if sql.replace("{{ this }}", "").contains("{{") {
+    let is_name = |text: &str| text.trim_start().starts_with(|letter: char| letter.is_alphabetic() || letter == '_');
+    if sql.replace("{{ this }}", "").split("{{").skip(1).any(is_name) {
         let problem = Diagnostic::error(codes::TEMPLATE, "a statement of `hooks` knows `{{ this }}` and no other template");
         context.report(problem.help("write names out, or build the asset with SQL"), &sql_node.span, "");
+        return None;
+    }
+    if sql.split("${").skip(1).any(is_name) {
+        let problem = Diagnostic::error(codes::TEMPLATE, "a statement of `hooks` knows no secrets and no variables");
+        let help = "a statement is kept in the clear; give what it needs to the database, for example as a role or a setting";
+        context.report(problem.help(help), &sql_node.span, "");
         return None;
     }
     let kind = scope.config.connections.get(&on).map(|connection| connection.kind.as_str());

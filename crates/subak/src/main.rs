@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(error)) => {
-            printer.problems(&error.problems, &error.sources);
+            let problems: Vec<_> = error.problems.iter().map(redact::redacted).collect();
+            printer.problems(&problems, &error.sources);
             error.exit.into()
         }
         Err(_) => exit::Exit::Bug.into(),

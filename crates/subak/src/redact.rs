@@ -1,11 +1,31 @@
 //! Secrets that were resolved never show: every failure and outcome passes here before it is recorded or printed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use subak_diag::Diagnostic;
 use subak_domain::secret::REDACTED;
 use subak_domain::{Action, CheckOutcome, Failure, RunId, StepOutcome};
 use subak_engine::{StepExecutor, StopSignal};
+
+/// Every value that this process has resolved, for what is printed on a way that knows no connections.
+fn everywhere() -> MutexGuard<'static, Vec<String>> {
+    static VALUES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    VALUES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A problem without any value that this process has resolved.
+pub(crate) fn redacted(problem: &Diagnostic) -> Diagnostic {
+    let values = everywhere();
+    let text = |text: &String| values.iter().fold(text.clone(), |text, value| text.replace(value, REDACTED));
+    Diagnostic {
+        message: text(&problem.message),
+        causes: problem.causes.iter().map(text).collect(),
+        data: problem.data.as_ref().map(text),
+        help: problem.help.iter().map(text).collect(),
+        ..problem.clone()
+    }
+}
 
 /// Values that must not show. Clones share them.
 #[derive(Clone, Default)]
@@ -17,11 +37,13 @@ impl Redactor {
     /// Of an address the password alone must not show either, as it is written and as it is meant.
     pub(crate) fn add(&self, value: &str) {
         let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let password = password_of(value);
-        let meant = password.map(percent_decoded);
-        for value in [Some(value), password, meant.as_deref()].into_iter().flatten() {
-            if value.len() > 2 && !values.iter().any(|known| known == value) {
-                values.push(value.to_owned());
+        let passwords = passwords_of(value);
+        let meant = passwords.iter().map(|password| percent_decoded(password));
+        let own = passwords.iter().map(|password| (*password).to_owned());
+        for value in std::iter::once(value.to_owned()).chain(own).chain(meant) {
+            if value.len() > 2 && !values.contains(&value) {
+                values.push(value.clone());
+                everywhere().push(value);
             }
         }
     }
@@ -45,11 +67,19 @@ impl Redactor {
     }
 }
 
-/// The password in an address such as `scheme://user:password@host`.
-fn password_of(address: &str) -> Option<&str> {
-    let (_, rest) = address.split_once("://")?;
-    let (who, _) = rest.rsplit_once('@')?;
-    who.split_once(':').map(|(_, password)| password)
+/// The passwords in an address such as `scheme://user:password@host?password=…`, with or without a scheme.
+fn passwords_of(address: &str) -> Vec<&str> {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_secret = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        ["password", "passwd", "pwd", "token", "secret", "key"].iter().any(|word| name.contains(word))
+    };
+    let values = query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| is_secret(name));
+    // A password may have any letter but the one behind it; what is written in a path comes later.
+    let who = place.split_once('@').map(|(who, _)| who).filter(|_| !place.starts_with('@'));
+    let password = who.and_then(|who| who.split_once(':')).map(|(_, password)| password);
+    password.into_iter().chain(values.map(|(_, value)| value)).collect()
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -116,5 +146,8 @@ mod tests {
             assert!(!shown.contains("word@") && !shown.contains("p%40") && !shown.contains("p@ss"), "{shown}");
         }
         assert_eq!(percent_decoded("100%"), "100%");
+        assert_eq!(passwords_of("db://u:pw@h/x?x=a@b&access_token=t"), ["pw", "t"]);
+        assert_eq!(passwords_of("me:pw@account/db"), ["pw"]);
+        assert!(passwords_of("postgresql://host:5432/x").is_empty() && passwords_of("plain words").is_empty());
     }
 }

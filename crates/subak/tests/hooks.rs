@@ -79,6 +79,7 @@ fn wrong_hooks_are_found_before_anything_runs() {
         ("on: app", "on: files", "connection `files` (type `files`) runs no statements"),
         ("on: app", "on: ap", "did you mean `app`?"),
         ("{{ this }}", "{{ that }}", "knows `{{ this }}` and no other template"),
+        ("{{ this }}", "${secret:x}", "knows no secrets and no variables"),
         ("before: [{", "during: [{", "does not know the key `during`"),
         ("['insert into log.seen select count(*) from {{ this }}']", "delete", "must be a list of statements"),
     ] {
@@ -86,4 +87,46 @@ fn wrong_hooks_are_found_before_anything_runs() {
         let wrong = sandbox.run(&["validate"]);
         assert!(wrong.code == Some(2) && wrong.err.contains(words), "{words}: {}", wrong.err);
     }
+}
+
+#[test]
+fn what_was_published_is_seen_downstream_and_not_touched_again() {
+    let sandbox = sandbox();
+    let plain = "ingest:\n  from: app\n  streams:\n    users: { primary_key: id, hooks: { before: ['delete from bronze.users where id = 77'], \
+                 after: ['insert into log.seen select count(*) from {{ this }}'] } }\n";
+    sandbox.write("assets/bronze/app.yml", &plain.replace("before: ['delete from bronze.users where id = 77'], ", ""));
+    sandbox.run(&["run"]).expect(0);
+    let source = rusqlite::Connection::open(sandbox.path().join("app.db")).expect("a database");
+    source.execute_batch("insert into users values (77)").expect("a row");
+    sandbox.write("assets/bronze/app.yml", &plain.replace("log.seen", "log.later"));
+    assert_eq!(sandbox.run(&["run"]).code, Some(1));
+    assert_eq!(read(&sandbox, "select count(*) from bronze.users"), ["2"]);
+
+    // Going on repeats what failed, and nothing that would undo what is published.
+    let warehouse = duckdb::Connection::open(sandbox.path().join("warehouse.duckdb")).expect("a database");
+    warehouse.execute_batch("create table log.later (n int)").expect("a table");
+    drop(warehouse);
+    sandbox.run(&["run", "resume"]).expect(0);
+    assert_eq!(read(&sandbox, "select n from log.later"), ["2"]);
+    assert_eq!(read(&sandbox, "select count(*) from bronze.users"), ["2"]);
+    assert_eq!(read(&sandbox, "select count(*) from silver.all"), ["2"]);
+
+    // A run of its own finds nothing new, and what is downstream has still to see what the failed one published.
+    source.execute_batch("insert into users values (78)").expect("a row");
+    let broken = plain.replace("log.seen", "log.nowhere").replace("before: ['delete from bronze.users where id = 77'], ", "");
+    sandbox.write("assets/bronze/app.yml", &broken);
+    assert_eq!(sandbox.run(&["run"]).code, Some(1));
+    assert_eq!(read(&sandbox, "select count(*) from silver.all"), ["2"]);
+    sandbox.write("assets/bronze/app.yml", &broken.replace("log.nowhere", "log.seen"));
+    let ran = sandbox.run(&["run"]).expect(0);
+    assert!(ran.err.contains("done silver.all"), "{}{}", ran.err, ran.out);
+    assert_eq!(read(&sandbox, "select count(*) from silver.all"), ["3"]);
+
+    // The same for a result whose statements did not run: it is due until they have.
+    sandbox.write("assets/silver/all.sql", &QUERY.replace("insert into log.built", "insert into log.nowhere"));
+    assert_eq!(sandbox.run(&["run", "silver.all"]).code, Some(1));
+    sandbox.write("assets/silver/all.sql", QUERY);
+    let before = read(&sandbox, "select count(*) from log.built");
+    sandbox.run(&["run"]).expect(0);
+    assert_ne!(read(&sandbox, "select count(*) from log.built"), before);
 }

@@ -410,7 +410,7 @@ fn ranges_of_a_table_are_of_one_state() {
 
     let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
     for (stream, user, words) in [
-        ("named", MARIADB_USER, "a primary key that begins with a whole number, and there is none"),
+        ("named", MARIADB_USER, "a primary key that begins with a whole number, and this is none"),
         ("accounts", "few", "`ranges` needs the right `lock tables`"),
     ] {
         set_secret(&sandbox, "shop_password", if user == "few" { "few" } else { MARIADB_PASSWORD });

@@ -664,7 +664,7 @@ fn materialized_views_are_refreshed_in_place() {
         &STATS.replace("select grp, sum(v) as total", "select grp, sum(v) as total, count(*) as n"),
     );
     let blocked = sandbox.run(&["run"]);
-    assert!(blocked.code == Some(1) && blocked.err.contains("build what depends on it as assets too"), "{}", blocked.err);
+    assert!(blocked.code == Some(1) && blocked.err.contains("drop what depends on it first"), "{}", blocked.err);
     assert_eq!(rows(), ["1,15", "2,7", "3,1"]);
     server.sql("drop view gold.reader");
     sandbox.run(&["run"]).expect(0);

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use adbc_core::options::ObjectDepth;
-use adbc_core::{Connection as _, Statement as _};
+use adbc_core::options::{ObjectDepth, OptionConnection};
+use adbc_core::{Connection as _, Optionable as _, Statement as _};
 use adbc_driver_manager::{ManagedConnection, ManagedStatement};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchReader};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatchOptions;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -19,15 +20,18 @@ use subak_domain::{Cursor, DataType};
 
 use super::System;
 use super::error::{broken, failed};
+use crate::plain::plain_type;
 
 /// The type in which a column travels, where ours have none that holds its values.
 fn carried(data_type: &ArrowType) -> ArrowType {
     match data_type {
         ArrowType::Decimal256(..) | ArrowType::Interval(_) | ArrowType::Duration(_) | ArrowType::Null => ArrowType::Utf8,
         ArrowType::Decimal128(_, scale) if *scale < 0 => ArrowType::Utf8,
+        // Nanoseconds have no place here; those that are none are told.
+        ArrowType::Timestamp(_, None) => ArrowType::Timestamp(TimeUnit::Microsecond, None),
+        ArrowType::Timestamp(_, Some(_)) => ArrowType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         // Rows are compared by what they hold, and not by how.
-        ArrowType::Dictionary(_, value) => carried(value),
-        other => other.clone(),
+        other => plain_type(other),
     }
 }
 
@@ -41,14 +45,21 @@ fn carry(records: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Conne
         if array.data_type() == field.data_type() {
             return Ok(Arc::clone(array));
         }
-        cast(array, field.data_type()).map_err(|error| {
-            let message = format!("column `{}` is {}, which no table here holds", field.name(), array.data_type());
-            let help = format!(
-                "read it with a query of your own that turns it into a text: `sql: select cast({} as varchar) …`",
-                field.name()
-            );
-            ConnectError::new(ConnectErrorKind::ValueMisfit, message).because(error).help(help)
-        })
+        let is_exact = |narrowed: &ArrayRef| {
+            let is_time = matches!(array.data_type(), ArrowType::Timestamp(TimeUnit::Nanosecond, _));
+            !is_time || cast(narrowed, array.data_type()).is_ok_and(|back| &back == array)
+        };
+        let fine = || ArrowError::CastError("it has times finer than a microsecond".to_owned());
+        cast(array, field.data_type()).and_then(|narrowed| if is_exact(&narrowed) { Ok(narrowed) } else { Err(fine()) }).map_err(
+            |error| {
+                let message = format!("column `{}` is {}, which no table here holds", field.name(), array.data_type());
+                let help = format!(
+                    "read it with a query of your own that turns it into a text: `sql: select cast({} as varchar) …`",
+                    field.name()
+                );
+                ConnectError::new(ConnectErrorKind::ValueMisfit, message).because(error).help(help)
+            },
+        )
     };
     let arrays = records.columns().iter().zip(schema.fields()).map(column).collect::<Result<Vec<_>, ConnectError>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(records.num_rows()));
@@ -179,7 +190,9 @@ const DESCRIBED_COUNT_MAX: usize = 200;
 fn discover(system: &System) -> Result<Vec<StreamInfo>, ConnectError> {
     let message = "cannot list tables";
     let connection = system.connect()?;
-    let objects = connection.get_objects(ObjectDepth::Tables, None, None, None, None, None);
+    // What lies in other catalogs is not reached by the name of a schema and a table.
+    let current = connection.get_option_string(OptionConnection::CurrentCatalog).ok().filter(|catalog| !catalog.is_empty());
+    let objects = connection.get_objects(ObjectDepth::Tables, current.as_deref(), None, None, None, None);
     let mut names = Vec::new();
     for batch in objects.map_err(|error| failed(message, &error))? {
         names.extend(names_of(&batch.map_err(|error| broken(message, &error))?));

@@ -14,7 +14,7 @@ use super::raw::Streaming;
 use super::{DIALECT, Database};
 
 /// Where views of streams stand: in a database in memory, because a view that names a place in this process must not reach a file.
-const STREAMS: &str = "__subak_streams";
+pub(super) const STREAMS: &str = "__subak_streams";
 
 /// The statement that fills a stage.
 pub(super) struct Insert {
@@ -115,7 +115,6 @@ impl Insert {
                 let quoted = DIALECT.identifier(&view);
                 let own = format!("{}.{table}", DIALECT.identifier(&catalog));
                 let insert = || {
-                    connection.execute(&format!("attach if not exists ':memory:' as {STREAMS}"))?;
                     connection.execute(&format!("use {STREAMS}"))?;
                     connection.with_stream(&view, batches, |connection| {
                         let inserted = connection.execute(&format!("insert into {own} select * from {quoted}"));
@@ -135,27 +134,34 @@ impl Insert {
             ConnectError::new(ConnectErrorKind::Internal, format!("{}: a batch has other columns than the first", self.message))
                 .because(error)
         })?;
-        let Some(sender) = &self.sender else { return Ok(()) };
+        let Some(sender) = &self.sender else { return Err(self.gone()) };
         if sender.send(Some(records)).await.is_err() {
-            return self.wait().await;
+            // Nobody listens any more: the statement has ended, and says why.
+            self.sender = None;
+            self.wait().await?;
+            return Err(self.gone());
         }
         Ok(())
     }
 
     /// Says that all rows have come, and waits until they are committed.
     pub(super) async fn end(mut self) -> Result<(), ConnectError> {
-        if let Some(sender) = self.sender.take() {
-            // Where nobody listens any more, the statement has failed and says why.
-            drop(sender.send(None).await);
-        }
+        let Some(sender) = self.sender.take() else { return Err(self.gone()) };
+        // Where nobody listens any more, the statement has failed and says why.
+        drop(sender.send(None).await);
         self.wait().await
     }
 
     async fn wait(&mut self) -> Result<(), ConnectError> {
-        match self.task.take() {
-            Some(task) => task.wait().await,
-            None => Ok(()),
-        }
+        let Some(task) = &mut self.task else { return Err(self.gone()) };
+        // Where this is dropped, the statement goes on, and `drop` has it to end.
+        let result = task.wait_mut().await;
+        self.task = None;
+        result
+    }
+
+    fn gone(&self) -> ConnectError {
+        ConnectError::new(ConnectErrorKind::Internal, format!("{}: the insert has ended before its rows", self.message))
     }
 }
 

@@ -241,6 +241,12 @@ impl Staged for DuckDbStaged {
             let _turn = publishing.lock().unwrap_or_else(PoisonError::into_inner);
             let session = DuckDbSession::new(connection, format!("cannot publish `{}`", request.table));
             session.execute("begin transaction")?;
+            if let Some(committed) = state::committed(&session, &request.load)? {
+                // An attempt that nobody waited for any more had committed it after all.
+                session.execute("rollback")?;
+                stage.drop_all(&session)?;
+                return Ok(committed);
+            }
             let committed = match &view {
                 Some(sql) => staging::publish_view(&session, &stage, &request, sql)?,
                 None => staging::publish(&session, &stage, &request, &prepared, commit)?,

@@ -202,6 +202,11 @@ impl Database {
         // Fails where DuckDB was built without ICU: then time zones would break in the middle of a run.
         let test = "set TimeZone = 'UTC'; select timestamptz '2024-03-10 00:00:00+00' + interval 1 day";
         connection.execute_batch(test).map_err(|error| error::failed("this build of DuckDB fails its self-test", error))?;
+        if !request.is_read_only {
+            // Once: two loads that attach it at the same time would fail one of them.
+            let attach = format!("attach if not exists ':memory:' as {}", insert::STREAMS);
+            connection.execute_batch(&attach).map_err(|error| error::failed("streams cannot be read", error))?;
+        }
         Ok(database)
     }
 

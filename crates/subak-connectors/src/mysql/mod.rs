@@ -44,6 +44,9 @@ pub static DIALECT: Dialect = Dialect {
 /// How long a server may take to answer a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Rows of a query when nobody limits them.
+const NO_LIMIT: u64 = u64::MAX;
+
 /// How long the server waits for a reader that is busy.
 const SLOW_READER_SECONDS: u32 = 3600;
 
@@ -128,8 +131,11 @@ impl Database {
         let tls = encryption.is_some().then(|| tls::config(&request.name, word, root)).transpose()?;
         let plain = (word == "prefer" && encryption.is_some()).then(|| Opts::from(options.clone()));
         let mut setup = vec![format!(
-            "set session time_zone = '+00:00', net_write_timeout = {SLOW_READER_SECONDS}, net_read_timeout = {SLOW_READER_SECONDS}"
+            "set session time_zone = '+00:00', net_write_timeout = {SLOW_READER_SECONDS}, net_read_timeout = {SLOW_READER_SECONDS}, \
+             sql_select_limit = {NO_LIMIT}"
         )];
+        // Whatever the server would take for its own.
+        setup.push("set names utf8mb4".to_owned());
         if request.is_read_only {
             setup.push("set session transaction read only".to_owned());
         }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row};
+use mysql_async::{Column, Conn, Row};
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::{
     Batch, ConnectError, ConnectErrorKind, CursorBound, ReadRequest, Source, SourceItem, StreamInfo, blocking, convert,
 };
-use subak_domain::{Column, Cursor, DataType};
+use subak_domain::{Cursor, DataType};
 
 use super::decode::Decoder;
 use super::error::failed;
@@ -19,16 +19,34 @@ use super::wire::Wire;
 use super::{DIALECT, Database};
 use crate::parts::{self, Keeping};
 
+/// Refuses columns that are not those that were described before: their values would be taken for something else.
+fn refuse_others(described: &[Column], found: &[Column], message: &str) -> Result<(), ConnectError> {
+    // What decides how a value is read; lengths and other flags may differ between a statement and its rows.
+    let read_as = |column: &Column| match ReadColumn::new(column, None).own {
+        Form::Decimal { scale, .. } => Form::Decimal { precision: 0, scale },
+        Form::SpanText { .. } => Form::SpanText { digits: 0 },
+        form => form,
+    };
+    let is_same = |one: &Column, other: &Column| one.name_ref() == other.name_ref() && read_as(one) == read_as(other);
+    if described.len() == found.len() && described.iter().zip(found).all(|(one, other)| is_same(one, other)) {
+        return Ok(());
+    }
+    let text = format!("{message}: its columns changed while it was read");
+    Err(ConnectError::new(ConnectErrorKind::SchemaChanged, text).help("run it again"))
+}
+
 /// Runs a prepared query and hands over batches; at least one, which may be empty.
 async fn select<T>(
     wire: &mut Wire,
     columns: Vec<ReadColumn>,
-    statement: u32,
+    (statement, described): (u32, &[Column]),
     message: &str,
     producer: &Producer<T>,
     item: impl Fn(Batch) -> Result<T, ConnectError>,
 ) -> Result<(), Stopped> {
-    wire.run(statement).await.map_err(|error| failed(message, &error))?;
+    let running = wire.run(statement).await.map_err(|error| failed(message, &error))?;
+    // The server prepares anew when the table has changed since.
+    refuse_others(described, &running, message)?;
     let mut decoder = Decoder::new(columns);
     while let Some(row) = wire.row().await.map_err(|error| failed(message, &error))? {
         if let Some(batch) = decoder.take(row)? {
@@ -38,6 +56,7 @@ async fn select<T>(
     if let Some(batch) = decoder.end()? {
         producer.send_async(item(batch)?).await?;
     }
+    wire.quit().await;
     Ok(())
 }
 
@@ -110,12 +129,15 @@ async fn key_range(client: &mut Conn, stream: &str, message: &str) -> Result<Opt
     let sql = format!(
         "select k.column_name from information_schema.key_column_usage as k join information_schema.columns as c on c.table_schema = k.table_schema \
          and c.table_name = k.table_name and c.column_name = k.column_name where k.table_schema = {schema} and k.table_name = {} \
-         and k.constraint_name = 'PRIMARY' and k.ordinal_position = 1 and c.data_type in ('tinyint', 'smallint', 'mediumint', 'int', 'bigint')",
+         and k.constraint_name = 'PRIMARY' and k.ordinal_position = 1 and c.data_type in ('tinyint', 'smallint', 'mediumint', 'int', 'bigint') \
+         and exists (select 1 from information_schema.tables as b where b.table_schema = k.table_schema and b.table_name = k.table_name and b.engine = 'InnoDB')",
         DIALECT.literal(table)
     );
     let key: Option<String> = client.query_first(sql).await.map_err(|error| failed(message, &error))?;
     let Some(key) = key else {
-        let text = format!("{message}: `ranges` are parts of a primary key that begins with a whole number, and there is none");
+        let text = format!(
+            "{message}: `ranges` are parts of an InnoDB table by a primary key that begins with a whole number, and this is none"
+        );
         return Err(ConnectError::new(ConnectErrorKind::Config, text).help("remove `ranges:`"));
     };
     let quoted = DIALECT.identifier(&key);
@@ -141,33 +163,44 @@ fn ranges(key: &str, low: i128, high: i128, count: usize) -> Vec<String> {
     (0..count).map(range).collect()
 }
 
-/// A connection on which nothing is changed, in a state of its own.
+/// A connection that is set up to read.
 async fn reader(database: &Database, message: &str) -> Result<Wire, ConnectError> {
     let mut wire = database.wire().await?;
-    for sql in [
-        "set session sql_mode = ''",
-        "set session transaction isolation level repeatable read",
-        "start transaction with consistent snapshot, read only",
-    ] {
+    for sql in ["set session sql_mode = ''", "set session transaction isolation level repeatable read"] {
         wire.execute(sql).await.map_err(|error| failed(message, &error))?;
     }
     Ok(wire)
 }
 
+/// What is read is one state of the stream, and nothing is changed by reading it.
+const BEGIN: &str = "start transaction with consistent snapshot, read only";
+
+/// Seconds that writers of a table wait at most while the parts of a read begin, and that those wait for writers.
+const LOCK_SECONDS: u32 = 30;
+
 /// Connections that see the same state of a table: nobody writes to it while they begin.
 async fn sharing(database: &Database, stream: &str, count: usize, message: &str) -> Result<Vec<Wire>, ConnectError> {
+    let mut wires = Vec::with_capacity(count);
+    for _ in 0..count.max(1) {
+        wires.push(reader(database, message).await?);
+    }
     if count < 2 {
-        return Ok(vec![reader(database, message).await?]);
+        for wire in &mut wires {
+            wire.execute(BEGIN).await.map_err(|error| failed(message, &error))?;
+        }
+        return Ok(wires);
     }
     let mut lock = database.wire().await?;
+    // A server that hears nothing more of us lets go by itself.
+    let bounds = format!("set session lock_wait_timeout = {LOCK_SECONDS}, wait_timeout = {LOCK_SECONDS}");
+    lock.execute(&bounds).await.map_err(|error| failed(message, &error))?;
     let sql = format!("lock tables {} read", DIALECT.stream(stream));
     lock.execute(&sql).await.map_err(|error| {
         failed(message, &error)
             .help("`ranges` needs the right `lock tables`, so that all parts are of one state; grant it, or remove `ranges:`")
     })?;
-    let mut wires = Vec::with_capacity(count);
-    for _ in 0..count {
-        wires.push(reader(database, message).await?);
+    for wire in &mut wires {
+        wire.execute(BEGIN).await.map_err(|error| failed(message, &error))?;
     }
     lock.execute("unlock tables").await.map_err(|error| failed(message, &error))?;
     Ok(wires)
@@ -201,7 +234,7 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
     for (mut wire, range) in wires.into_iter().zip(&parts_of) {
         let range = Some(range.as_str()).filter(|range| !range.is_empty());
         let sql = format!("select t.* from {} as t", request.part(&DIALECT, &list, range)?);
-        let (mut statement, columns) = wire.prepare(&sql).await.map_err(|error| {
+        let (mut statement, described) = wire.prepare(&sql).await.map_err(|error| {
             let mut error = failed(&message, &error);
             if error.kind == ConnectErrorKind::NotFound {
                 error.message = format!("there is no stream `{}`", request.stream);
@@ -210,14 +243,18 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
         })?;
         let declared = |name: &str| request.columns.get(name).copied();
         let columns: Vec<ReadColumn> =
-            columns.iter().map(|column| ReadColumn::new(column, declared(&column.name_str()))).collect();
+            described.iter().map(|column| ReadColumn::new(column, declared(&column.name_str()))).collect();
         let condition = bounded(&request, &columns)?;
         if !condition.is_empty() {
             let prepared = wire.prepare(&format!("{sql}{condition}")).await;
-            (statement, _) = prepared.map_err(|error| failed(&message, &error))?;
+            let (bounded, same) = prepared.map_err(|error| failed(&message, &error))?;
+            refuse_others(&described, &same, &message)?;
+            statement = bounded;
         }
         let (keeping, message, producer) = (keeping.clone(), message.clone(), producer.clone());
-        parts.push(async move { select(&mut wire, columns, statement, &message, &producer, |batch| keeping.item(batch)).await });
+        parts.push(async move {
+            select(&mut wire, columns, (statement, &described), &message, &producer, |batch| keeping.item(batch)).await
+        });
     }
     parts::all(parts).await?;
     for item in keeping.items() {
@@ -256,7 +293,7 @@ impl Source for Database {
                 keys.insert(key, column.clone());
                 stream.primary_key = keys.values().cloned().collect();
             }
-            stream.columns.push(Column { name: column, data_type: catalog_type(&word, &whole, precision, scale) });
+            stream.columns.push(subak_domain::Column { name: column, data_type: catalog_type(&word, &whole, precision, scale) });
         }
         Ok(streams)
     }

@@ -23,6 +23,12 @@ use crate::socket::{self, Socket};
 /// The length that says that a packet goes on in the next one.
 const PIECE_LENGTH: usize = 0xff_ffff;
 
+/// Columns of a table, at most.
+const COLUMN_COUNT_MAX: usize = 4096;
+
+/// Bytes of a password that a server's key seals: those of a key of 2,048 bits less what the padding takes.
+const SEALED_LENGTH_MAX: usize = 214;
+
 /// `utf8mb4_general_ci`, which both families know.
 const CHARACTER_SET: u8 = 45;
 
@@ -83,6 +89,10 @@ impl Wire {
 
     async fn sign_in(&mut self, target: &Target<'_>) -> Result<(), Error> {
         let place = self.packet().await?;
+        if self.socket.bytes(place.clone()).first() == Some(&0xff) {
+            // Too many connections, a host that is not let in.
+            return Err(refusal(self.socket.bytes(place)));
+        }
         let greeting = ParseBuf(self.socket.bytes(place)).parse::<HandshakePacket<'_>>(()).map_err(of_io)?.into_owned();
         let offered = greeting.capabilities();
         let mut wanted = CapabilityFlags::CLIENT_PROTOCOL_41
@@ -164,6 +174,9 @@ impl Wire {
                         };
                         for (at, byte) in secret.iter_mut().enumerate() {
                             *byte ^= nonce.get(at % nonce.len().max(1)).copied().unwrap_or_default();
+                        }
+                        if secret.len() > SEALED_LENGTH_MAX {
+                            return Err(unexpected("a key that is too short for the password; use an encrypted connection"));
                         }
                         // … sealed with its key.
                         self.send(&mysql_common::crypto::encrypt(&secret, &key)).await?;
@@ -290,7 +303,7 @@ impl Wire {
 
     /// Descriptions of columns and the packet that ends them.
     async fn columns(&mut self, count: usize) -> Result<Vec<Column>, Error> {
-        let mut columns = Vec::with_capacity(count);
+        let mut columns = Vec::with_capacity(count.min(COLUMN_COUNT_MAX));
         for _ in 0..count {
             let place = self.packet().await?;
             columns.push(ParseBuf(self.socket.bytes(place)).parse::<Column>(()).map_err(of_io)?);
@@ -304,8 +317,8 @@ impl Wire {
         Ok(columns)
     }
 
-    /// Runs a prepared query; [`Self::row`] hands over what it returns.
-    pub(super) async fn run(&mut self, statement: u32) -> Result<(), Error> {
+    /// Runs a prepared query; [`Self::row`] hands over what it returns. Returns what it is.
+    pub(super) async fn run(&mut self, statement: u32) -> Result<Vec<Column>, Error> {
         let mut argument = statement.to_le_bytes().to_vec();
         // No cursor, one iteration.
         argument.extend_from_slice(&[0, 1, 0, 0, 0]);
@@ -316,7 +329,12 @@ impl Wire {
             [0x00, ..] => return Err(unexpected("no rows for a query")),
             packet => ParseBuf(packet).checked_eat_lenenc_int().ok_or_else(|| unexpected("no number of columns"))?,
         };
-        self.columns(usize::try_from(count).unwrap_or_default()).await.map(drop)
+        self.columns(usize::try_from(count).unwrap_or_default()).await
+    }
+
+    /// Says that nothing more comes. Best effort.
+    pub(super) async fn quit(&mut self) {
+        drop(self.command(Command::COM_QUIT, &[]).await);
     }
 
     /// The next row in the form of the binary protocol; `None` after the last one.

@@ -23,6 +23,9 @@ use crate::socket::{self, Socket, Stream};
 /// What asks for encryption: a length and a number that is no version.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
+/// What says that nothing more comes.
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+
 /// A stream that the driver uses until it is taken back.
 #[derive(Clone)]
 struct Lent(Arc<Mutex<Option<Box<dyn Stream>>>>);
@@ -171,7 +174,11 @@ impl CopyOut {
             match kind {
                 b'd' => return Ok(Some(self.socket.bytes(place))),
                 b'E' => return Err(error::said(&self.message, &Said::parse(self.socket.bytes(place)))),
-                b'Z' => return Ok(None),
+                b'Z' => {
+                    // Best effort: the server would note in its log that we are gone.
+                    drop(self.socket.send(&TERMINATE).await);
+                    return Ok(None);
+                }
                 // Its beginning, its end, notices, settings that changed.
                 b'H' | b'c' | b'C' | b'N' | b'S' | b'A' => {}
                 other => {

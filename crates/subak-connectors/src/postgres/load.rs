@@ -35,31 +35,41 @@ const GIVEN_UP_WAIT: Duration = Duration::from_secs(5);
 /// How long it waits between two looks at a lock.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes the lock of a stage.
-fn take_lock(session: &PostgresSession<'_>, stage: &str) -> Result<(), ConnectError> {
-    let lock = lock_of(stage);
-    let is_taken = || {
-        let rows = session.rows(&format!("select pg_try_advisory_lock({lock})"), usize::MAX)?;
-        Ok(rows.first().and_then(|row| row.first()).and_then(|(_, value)| value.as_deref()) == Some("t"))
-    };
+/// Takes the lock of a stage unless somebody holds it for long.
+fn try_lock(session: &PostgresSession<'_>, stage: &str) -> Result<bool, ConnectError> {
+    let sql = format!("select pg_try_advisory_lock({})", lock_of(stage));
     let mut waited = Duration::ZERO;
     while waited < GIVEN_UP_WAIT {
-        if is_taken()? {
-            return Ok(());
+        let rows = session.rows(&sql, usize::MAX)?;
+        if rows.first().and_then(|row| row.first()).and_then(|(_, value)| value.as_deref()) == Some("t") {
+            return Ok(true);
         }
         std::thread::sleep(PAUSE);
         waited += PAUSE;
     }
+    Ok(false)
+}
+
+/// Takes the lock of a stage for a new attempt, from a session whose client is gone if it must be.
+fn take_lock(session: &PostgresSession<'_>, stage: &str) -> Result<(), ConnectError> {
+    if try_lock(session, stage)? {
+        return Ok(());
+    }
+    let lock = lock_of(stage);
     let number = |text: &str| format!("({text}::bigint & 4294967295)");
     let (class, object) = lock.split_once(", ").unwrap_or((&lock, "0"));
     session.execute(&format!(
-        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid() \
+        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted and objsubid = 2 and pid <> pg_backend_pid() \
          and database = (select oid from pg_database where datname = current_database()) \
          and classid::bigint = {} and objid::bigint = {}",
         number(class),
         number(object)
     ))?;
-    session.execute(&format!("select pg_advisory_lock({lock})")).map(drop)
+    if try_lock(session, stage)? {
+        return Ok(());
+    }
+    let message = "another session holds the stage of this load";
+    Err(ConnectError::new(ConnectErrorKind::Held, message).help("end that session, or wait for it"))
 }
 
 /// The rows as they will be after publication, for checks.
@@ -89,6 +99,8 @@ pub(super) struct Staging {
     pub(super) client: Arc<Link>,
     pub(super) stage: Stage,
     pub(super) is_done: bool,
+    /// The number of its session at the server.
+    process: i32,
 }
 
 impl Drop for Staging {
@@ -100,6 +112,7 @@ impl Drop for Staging {
         }
         let Ok(handle) = Handle::try_current() else { return };
         let (database, client, stage) = (self.database.clone(), Arc::clone(&self.client), self.stage.clone());
+        let process = self.process;
         handle.spawn(async move {
             drop(tokio::time::timeout(GIVEN_UP_WAIT, client.cancel()).await);
             let message = || "cannot drop stage tables".to_owned();
@@ -111,11 +124,12 @@ impl Drop for Staging {
             if matches!(dropped.await, Ok(Ok(()))) {
                 return;
             }
-            // The connection is gone or silent, and may hold the lock of the stage at the server.
+            // The connection is gone or silent. Its own session is ended at the server, and never that of another attempt, which may have the
+            // stage by now.
             client.end();
             let work = database.with(message(), move |session| {
-                take_lock(session, &stage.rows.name)?;
-                stage.drop_all(session)
+                session.execute(&format!("select pg_terminate_backend({process})"))?;
+                if try_lock(session, &stage.rows.name)? { stage.drop_all(session) } else { Ok(()) }
             });
             drop(tokio::time::timeout(GIVEN_UP_WAIT * 3, work).await);
         });
@@ -127,7 +141,10 @@ impl Staging {
     pub(super) async fn new(database: &Database, stage: Stage, table: &TableName) -> Result<Self, ConnectError> {
         refuse_long_name(&table.name, NAME_LENGTH_MAX - SUFFIX_LENGTH_MAX)?;
         let client = Arc::new(database.client().await?);
-        let staging = Self { database: database.clone(), client, stage: stage.clone(), is_done: false };
+        let message = format!("cannot make a stage for `{table}`");
+        let row = client.query_one("select pg_backend_pid()", &[]).await.map_err(|error| failed(&message, &error))?;
+        let process = row.try_get(0).map_err(|error| failed(&message, &error))?;
+        let staging = Self { database: database.clone(), client, stage: stage.clone(), is_done: false, process };
         let table = table.clone();
         staging
             .with(format!("cannot make a stage for `{table}`"), move |session| {

@@ -24,6 +24,9 @@ pub(super) struct MaterializedStaged {
     rows: StagedRows,
 }
 
+/// What the server says when a column is not there.
+const UNDEFINED_COLUMN: &str = "SQLSTATE 42703";
+
 /// The query of a view, as the server writes it.
 fn query_of(session: &dyn Session, table: &TableName) -> Result<String, ConnectError> {
     let name = DIALECT.literal(&DIALECT.table(table));
@@ -81,12 +84,15 @@ fn exchange(session: &dyn Session, stage: &Stage, table: &TableName) -> Result<(
     let target = DIALECT.table(table);
     let mut keepsakes = Vec::new();
     if let Some(held) = session.relation(table)? {
-        if held.kind == RelationKind::MaterializedView {
-            keepsakes = session.keepsakes(table)?;
+        keepsakes = session.keepsakes(table)?;
+        if held.kind != RelationKind::MaterializedView {
+            // Of a table or view, what readers may do goes over, and nothing else has a place there.
+            keepsakes.retain(|statement| statement.to_ascii_lowercase().starts_with("grant select"));
         }
         session.execute(&format!("drop {} {target}", held.kind.word())).map_err(|error| match error.kind {
-            ConnectErrorKind::Sql => error
-                .help("its query is another one, so it is made anew; build what depends on it as assets too, or drop that first"),
+            ConnectErrorKind::Sql => error.help(
+                "its query is another one, so it is made anew; drop what depends on it first, and make that again afterwards",
+            ),
             _ => error,
         })?;
     }
@@ -99,7 +105,7 @@ fn exchange(session: &dyn Session, stage: &Stage, table: &TableName) -> Result<(
         // An index or a comment on a column that is gone has nothing to stand on.
         session.execute("savepoint keepsake")?;
         match session.execute(&statement) {
-            Err(error) if matches!(error.kind, ConnectErrorKind::Sql | ConnectErrorKind::NotFound) => {
+            Err(error) if error.causes().iter().any(|cause| cause.contains(UNDEFINED_COLUMN)) => {
                 session.execute("rollback to savepoint keepsake")?;
             }
             result => drop(result?),

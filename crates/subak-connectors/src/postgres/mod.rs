@@ -243,6 +243,23 @@ impl Drop for EndIfDropped {
     }
 }
 
+/// Cancels what a connection does when it is dropped, unless disarmed.
+struct CancelIfDropped(Option<Arc<Link>>);
+
+impl CancelIfDropped {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CancelIfDropped {
+    fn drop(&mut self) {
+        if let (Some(link), Ok(handle)) = (self.0.take(), Handle::try_current()) {
+            handle.spawn(async move { link.cancel().await });
+        }
+    }
+}
+
 /// Runs blocking work on a connection. When the result is dropped before, the connection ends.
 async fn with_client<T, F>(client: &Arc<Link>, message: String, work: F) -> Result<T, ConnectError>
 where
@@ -282,7 +299,10 @@ impl Statements for Database {
     }
 
     async fn execute(&self, sql: &str) -> Result<(), ConnectError> {
-        let client = self.client().await?;
-        client.batch_execute(sql).await.map_err(|error| error::failed("the statement failed", &error))
+        let client = Arc::new(self.client().await?);
+        let given_up = CancelIfDropped(Some(Arc::clone(&client)));
+        let result = client.batch_execute(sql).await.map_err(|error| error::failed("the statement failed", &error));
+        given_up.disarm();
+        result
     }
 }

@@ -69,14 +69,15 @@ const EVERY_ROW: &str = "set local row_security = off";
 /// Conditions that each row of a table meets one of, by where it lies. One without a condition where the table has no place for its rows, or
 /// where the server would look through the whole of it for each.
 async fn ranges(client: &Client, request: &ReadRequest, count: usize, message: &str) -> Result<Vec<String>, ConnectError> {
+    // With partitions and children; a foreign one would show another state to each part.
     let sql = format!(
-        "select case when current_setting('server_version_num')::int >= 140000 and c.relkind in ('r', 'm', 'p') then \
-         (select coalesce(max(pg_relation_size(p.relid)), 0) / current_setting('block_size')::bigint from pg_partition_tree(c.oid) as p) end \
-         from pg_class as c where c.oid = {}::regclass",
+        "with recursive tree as (select {}::regclass::oid as oid union all select i.inhrelid from pg_inherits as i join tree as t on i.inhparent = t.oid), \
+         known as (select c.oid, c.relkind from tree join pg_class as c using (oid)) \
+         select (case when current_setting('server_version_num')::int >= 140000 and not exists (select 1 from known where relkind not in ('r', 'm', 'p')) \
+         then (select max(pg_relation_size(oid)) / current_setting('block_size')::bigint from known where relkind in ('r', 'm')) end)::bigint",
         DIALECT.literal(&DIALECT.stream(&request.stream))
     );
     let row = client.query_opt(&sql, &[]).await.map_err(|error| failed(message, &error))?;
-    // The tree of a table that is no partition is the table itself, of a materialized view nothing.
     let page_count: i64 = row.and_then(|row| row.try_get::<_, Option<i64>>(0).ok().flatten()).unwrap_or(0);
     let count = i64::try_from(count).unwrap_or(1).min(page_count.max(1));
     let bound = |at: i64| format!("'({},0)'::tid", page_count * at / count);
@@ -242,5 +243,42 @@ impl SqlBackend for Database {
             let columns = columns_of(&client, &sql, |_| None, message).await?;
             copy(client, columns, &format!("(\n{sql}\n) as q"), message, &producer, |batch| Ok(batch.records)).await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use subak_connect::{ConnectionConfig, OpenRequest};
+    use subak_domain::Secret;
+    use subak_testkit::{POSTGRES_PASSWORD, POSTGRES_USER, Postgres};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn tables_of_every_kind_have_ranges() {
+        let server = Postgres::start();
+        server.sql(
+            "create table plain as select n as id, repeat('x', 200) as note from generate_series(1, 5000) as n; create view seen as select * from plain; \
+             create materialized view kept as select * from plain; create table none (id int); create table parent (id int); \
+             create table child (note text) inherits (parent); insert into child select n, repeat('x', 200) from generate_series(1, 5000) as n; \
+             create table parts (id int, note text) partition by range (id); create table part_a partition of parts for values from (0) to (9000); \
+             insert into parts select n, repeat('x', 200) from generate_series(1, 5000) as n",
+        );
+        let mut config = ConnectionConfig::default();
+        for (key, value) in [("host", "127.0.0.1"), ("database", "subak"), ("user", POSTGRES_USER)] {
+            config.values.insert(key.to_owned(), value.to_owned());
+        }
+        config.values.insert("port".to_owned(), server.port().to_string());
+        config.secrets.insert("password".to_owned(), Secret::new(POSTGRES_PASSWORD));
+        let database =
+            Database::new(&OpenRequest { name: "pg".to_owned(), config, ..OpenRequest::default() }).expect("a configuration");
+        let reader = database.reader().await.expect("a connection");
+        for (stream, count) in [("plain", 4), ("kept", 4), ("parent", 4), ("parts", 4), ("seen", 1), ("none", 1)] {
+            let request = ReadRequest { stream: format!("public.{stream}"), ..ReadRequest::default() };
+            let found = ranges(&reader, &request, 4, "cannot read").await.expect(stream);
+            assert_eq!(found.len(), count, "{stream}: {found:?}");
+        }
+        let shared = sharing(&database, database.reader().await.expect("a connection"), 1, "x").await.expect("one");
+        assert_eq!(shared.len(), 1);
     }
 }

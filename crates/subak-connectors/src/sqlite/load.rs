@@ -289,7 +289,14 @@ impl Staged for SqliteStaged {
             driver.pragma_update(None, "legacy_alter_table", true).map_err(&failed)?;
             let transaction = driver.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
             let session = SqliteSession::new(&transaction, message.clone());
-            let committed = staging::publish(&session, &stage, &request, &prepared, commit)?;
+            let committed = match state::committed(&session, &request.load)? {
+                // An attempt that nobody waited for any more had committed it after all.
+                Some(committed) => {
+                    stage.drop_all(&session)?;
+                    committed
+                }
+                None => staging::publish(&session, &stage, &request, &prepared, commit)?,
+            };
             transaction.commit().map_err(&failed)?;
             crash::point("after_publish");
             Ok(committed)

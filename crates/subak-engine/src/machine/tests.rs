@@ -39,6 +39,7 @@ fn failure(class: FailureClass) -> Box<Failure> {
         class,
         checks: Vec::new(),
         elapsed_ms: 0,
+        published: None,
     })
 }
 

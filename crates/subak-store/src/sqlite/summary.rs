@@ -50,9 +50,10 @@ pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreE
             execute(connection, sql, params![at, run])
         }
         RunEvent::StepErrored { failure, retry_at: None, .. } => {
+            materialize(connection, event)?;
             execute(connection, "update runs set cause = coalesce(cause, ?) where run = ?", params![failure.message, run])
         }
-        RunEvent::StepSucceeded { .. } => materialize(connection, event),
+        RunEvent::StepSucceeded { .. } | RunEvent::StepErrored { .. } => materialize(connection, event),
         RunEvent::CancelRequested { .. } => status(RunStatus::Stopping),
         RunEvent::Resumed { .. } => {
             execute(connection, "update runs set status = 'queued', ended_at = null, cause = null where run = ?", params![run])
@@ -60,9 +61,7 @@ pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreE
         RunEvent::Finished { status } => {
             execute(connection, "update runs set status = ?, ended_at = ? where run = ?", params![status.as_str(), at, run])
         }
-        RunEvent::StepStarted { .. } | RunEvent::StepErrored { .. } | RunEvent::StepSkipped { .. } | RunEvent::Lost { .. } => {
-            Ok(())
-        }
+        RunEvent::StepStarted { .. } | RunEvent::StepSkipped { .. } | RunEvent::Lost { .. } => Ok(()),
     }
 }
 

@@ -12,10 +12,14 @@ use subak_engine::Connections;
 use subak_project::Config;
 
 use super::Context;
-use crate::args::{BenchCommand, BenchMoveArgs};
+use super::run::Hold;
+use crate::args::{BenchCommand, BenchMoveArgs, HowToRun};
 use crate::exit::{CliError, Exit};
 use crate::open::ProjectConnections;
 use crate::printer::Table;
+
+/// How long a stage may take to be dropped by itself.
+const SWEEP_WAIT: Duration = Duration::from_millis(500);
 
 /// What the process has used so far.
 struct Used {
@@ -87,9 +91,18 @@ pub(super) fn execute(context: &Context<'_>, command: &BenchCommand) -> Result<E
     let config = &opened.project.config;
     let from = named(config, &args.connection)?;
     let to: Vec<ConnectionName> = args.to.iter().map(|name| named(config, name)).collect::<Result<_, _>>()?;
-    // The source is only read; a destination needs to be written.
-    let connections = ProjectConnections::new(&opened.root, config, context.settings, to.is_empty());
-    let measured = context.block_on(measure(&connections, args, &from, &to))?;
+    let measured = context.block_on(async {
+        if to.is_empty() {
+            let connections = ProjectConnections::new(&opened.root, config, context.settings, true);
+            return measure(&connections, args, &from, &to).await;
+        }
+        // Nobody else loads meanwhile: what is left behind is swept away afterwards.
+        let hold = Hold::take(context, &opened, &HowToRun { parallel: 1, wait: 0 }).await?;
+        let connections = ProjectConnections::new(&opened.root, config, context.settings, false);
+        let measured = measure(&connections, args, &from, &to).await;
+        hold.give_back().await?;
+        measured
+    })?;
     let mut table = Table::new("bench", &COLUMNS);
     table.rows.extend(measured.iter().map(Measured::row));
     context.printer.table(&table);
@@ -117,7 +130,13 @@ async fn measure(
     for name in to {
         let destination = connections.open(name).await?;
         let way = format!("{from} to {name}");
-        measured.push(take(source.as_ref(), args, Some(destination.as_ref()), way).await?);
+        let taken = take(source.as_ref(), args, Some(destination.as_ref()), way).await;
+        // Stages are dropped in the background; what that does not reach is swept.
+        tokio::time::sleep(SWEEP_WAIT).await;
+        if let Some(sink) = destination.sink() {
+            sink.clean_up().await?;
+        }
+        measured.push(taken?);
     }
     Ok(measured)
 }

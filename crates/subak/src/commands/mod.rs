@@ -75,7 +75,7 @@ impl Context<'_> {
             CliError::new(problem.caused_by(error.to_string()), Exit::Unreachable)
         })?;
         let result = runtime.block_on(work);
-        // What waits for a server that never answers must not keep the process; what was given up cleans up within this time.
+        // What waits for a server that never answers must not keep the process. Stages that nobody could drop are swept by the next run.
         runtime.shutdown_timeout(SHUTDOWN_WAIT);
         result
     }

@@ -1,6 +1,6 @@
 //! `subak run` and `subak run resume`: plan, then do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -109,7 +109,7 @@ async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot)
                 Some(sink) => sink.existing(&tables).await.ok(),
                 None => None,
             },
-            Err(error) if error.kind == ConnectErrorKind::NotFound => Some(std::collections::BTreeSet::new()),
+            Err(error) if error.kind == ConnectErrorKind::NotFound => Some(BTreeSet::new()),
             Err(_) => None,
         };
         let Some(existing) = existing else { continue };
@@ -265,10 +265,17 @@ fn limits(opened: &Opened, how: &HowToRun) -> Limits {
     let assets = opened.graph().assets();
     let connections = &opened.project.config.connections;
     let pools = connections.iter().filter_map(|(name, connection)| Some((name.to_string(), connection.parallel?.get())));
-    let uses = assets.iter().map(|asset| {
+    let materialized = assets.iter().map(|asset| {
         let used = asset.connections().into_iter().map(ToString::to_string).collect();
         (StepId::asset(&asset.key), used)
     });
+    let audited = assets.iter().filter_map(|asset| {
+        let used = BTreeSet::from([asset.stored_in()?.to_string()]);
+        Some((StepId::audit(&asset.key), used))
+    });
+    let checks = opened.graph().checks().iter();
+    let checked = checks.map(|check| (StepId::check(&check.name), BTreeSet::from([check.on.to_string()])));
+    let uses = materialized.chain(audited).chain(checked);
     Limits {
         slots: Slots { count_max: usize::from(how.parallel), pools: pools.collect(), uses: uses.collect() },
         retries: assets.iter().map(|asset| (StepId::asset(&asset.key), asset.retry)).collect(),

@@ -399,7 +399,7 @@ fn hooks(
     let mut taken = Map::new();
     for (ours, option, place) in [("before", "pre_sql", "pre"), ("after", "post_sql", "post")] {
         let own = merged.get("target_options").and_then(|options| options.get(option)).and_then(Value::as_str);
-        let mut list: Vec<Value> = own.map(|sql| json!(escaped(sql))).into_iter().collect();
+        let mut list: Vec<Value> = Vec::new();
         let items = merged.get("hooks").and_then(|hooks| hooks.get(place)).and_then(Value::as_array).into_iter().flatten();
         for item in items {
             let text = |key: &str| item[key].as_str().unwrap_or_default();
@@ -412,10 +412,17 @@ fn hooks(
             let is_plain = extra.clone().all(|key| matches!(key, "type" | "connection" | "query" | "id"));
             match on {
                 Some(on) if text("type") == "query" && is_plain => {
-                    list.push(json!({ "sql": escaped(text("query")), "on": on.name }));
+                    list.push(json!({ "sql": text("query"), "on": on.name }));
                 }
                 _ => notes.push(format!("a hook `{}` of `{name}` ({place}) has no counterpart", text("type"))),
             }
+        }
+        // Hooks stand around what the load itself does.
+        let own = own.map(|sql| json!(sql));
+        if place == "pre" {
+            list.extend(own);
+        } else {
+            list.splice(0..0, own);
         }
         let statement = |item: &Value| item.as_str().or_else(|| item["sql"].as_str()).unwrap_or_default().to_owned();
         let (kept, templated): (Vec<Value>, Vec<Value>) =
