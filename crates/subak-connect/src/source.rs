@@ -1,6 +1,6 @@
 //! Reading: what a source can do, and nothing about runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -55,6 +55,8 @@ pub struct ReadRequest {
     pub cursor: Option<CursorBound>,
     /// Reads only files that are not among these. `None` reads all. Sources without files take no notice.
     pub known_files: Option<KnownFiles>,
+    /// The columns that whoever reads needs; `None` for all. A source may leave out others, and those that it does not have.
+    pub wanted: Option<BTreeSet<String>>,
 }
 
 /// Options of the streams of every SQL system.
@@ -142,6 +144,15 @@ impl ReadRequest {
         let condition = if tests.is_empty() { String::new() } else { format!(" where {}", tests.join(" and ")) };
         let limit = limit.map_or_else(String::new, |limit| format!(" limit {limit}"));
         Ok(format!("(select {columns} from {from}{condition}{limit})"))
+    }
+
+    /// The columns that are needed, in their order; all of them where none would be left.
+    pub fn needed<T>(&self, columns: Vec<T>, name: impl Fn(&T) -> &str) -> Vec<T> {
+        let Some(wanted) = &self.wanted else { return columns };
+        if !columns.iter().any(|column| wanted.contains(name(column))) {
+            return columns;
+        }
+        columns.into_iter().filter(|column| wanted.contains(name(column))).collect()
     }
 
     /// Whether a query of the stream's own is read instead of a table.

@@ -14,7 +14,7 @@ use subak_connect::{
     Batch, Commit, Committed, ConnectError, ConnectErrorKind, KnownFiles, Load, LoadRequest, ReadRequest, Reject, RowPrograms,
     Sink, Source, SourceItem, Staged, TableInfo, TableName, convert,
 };
-use subak_domain::shape::{Changes, Contract, Deletes, OnReject};
+use subak_domain::shape::{Changes, Contract, Deletes, Naming, OnReject};
 use subak_domain::write::{Latest, Tie};
 use subak_domain::{
     Asset, Cursor, CursorRange, DataType, Failure, FailureClass, Ingest, NullCursor, RowAccount, StepOutcome, WriteMode,
@@ -183,6 +183,7 @@ impl Ingesting<'_> {
             columns: self.ingest.columns.clone(),
             cursor: start.bound.clone(),
             known_files: (is_new_only && self.replayed.is_none()).then_some(KnownFiles { files, refuses_changed }),
+            wanted: wanted(self.ingest),
         }
     }
 
@@ -461,6 +462,27 @@ impl Ingesting<'_> {
         );
         Ok(outcome)
     }
+}
+
+/// The columns of the source that the stream needs; `None` where expressions or names may need any.
+pub(crate) fn wanted(ingest: &Ingest) -> Option<BTreeSet<String>> {
+    let shape = &ingest.shape;
+    let selected = shape.select.as_ref()?;
+    let is_plain = shape.naming == Naming::default()
+        && shape.contract == Contract::default()
+        && shape.derive.is_empty()
+        && shape.filter.is_none()
+        && shape.children.is_empty()
+        && shape.changes.is_none();
+    if !is_plain {
+        return None;
+    }
+    let order = ingest.latest.iter().flat_map(|latest| &latest.order).map(|term| &term.column);
+    let cursor = ingest.cursor.iter().map(|cursor| &cursor.column);
+    let own = selected.iter().chain(&ingest.primary_key).chain(order).chain(&ingest.history.updated_at).chain(cursor);
+    let origins = shape.columns.iter().flat_map(|rule| rule.from.iter().map(|path| &path.column));
+    let rules = shape.columns.iter().map(|rule| &rule.name);
+    Some(own.chain(rules).chain(origins).chain(ingest.columns.keys()).chain(&shape.dropped).cloned().collect())
 }
 
 /// Publishes. A stop waits here: dropping a publication would leave its outcome unknown. When no answer comes, the ledger is asked whether it is

@@ -242,6 +242,7 @@ impl<'a> Comparison<'a> {
             columns: ingest.columns.clone(),
             cursor: bound,
             known_files: None,
+            wanted: crate::load::wanted(ingest),
         };
         let mut items = source.read(request);
         while let Some(item) = items.next().await {

@@ -382,7 +382,7 @@ fn ranges_of_a_table_are_of_one_state() {
          create table named (name varchar(20) primary key); create table none (id int unsigned primary key); \
          create user few identified by 'few'; grant select on subak.* to few",
     );
-    let ingest = "ingest:\n  from: shop\n  defaults: { ranges: 4, mode: replace }\n  streams:\n    accounts: {}\n    none: {}\n    \
+    let ingest = "ingest:\n  from: shop\n  defaults: { ranges: 4, mode: replace }\n  streams:\n    accounts: {}\n    none: {}\n    picked: { stream: accounts, select: [amount, id] }\n    \
                   ones: { stream: accounts, where: 'part = 2', primary_key: [id, part], cursor: id, mode: merge }\n";
     let sandbox = with_server(&server, &[("assets/raw.yml", ingest)]);
     // Every state of the table has the same sum.
@@ -403,6 +403,9 @@ fn ranges_of_a_table_are_of_one_state() {
         is_done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(read(&sandbox, "select count(*), max(id) from ones"), ["4000,29991"]);
+    assert_eq!(read(&sandbox, "select count(*), sum(amount), max(id) from picked"), ["20000,2000000,30000"]);
+    let columns = "select string_agg(column_name, ' ' order by ordinal_position) from information_schema.columns where table_name = 'picked'";
+    assert_eq!(read(&sandbox, columns), ["amount id"]);
     assert_eq!(read(&sandbox, "select count(*) from none"), ["0"]);
     server.sql("insert into accounts values (99999, 2, 1, null), (-99999, 2, 1, null)");
     let again = sandbox.run(&["run", "ones"]).expect(0);

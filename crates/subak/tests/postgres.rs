@@ -760,3 +760,37 @@ fn ranges_see_no_half_of_a_transaction() {
         is_done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+#[test]
+fn only_what_is_selected_is_read() {
+    let server = Postgres::start();
+    server.sql(
+        "create table people (id int primary key, name text, \"secret note\" text, at timestamp); insert into people values (1, 'A', 'x', '2025-01-01'), (2, 'B', 'y', '2025-01-02'); \
+         create role reader login password 'reader'; grant select (id, name, at) on people to reader",
+    );
+    let ingest = "ingest:\n  from: pg\n  streams:\n    people: { stream: public.people, select: [name, id, at], primary_key: id, cursor: at }\n    \
+                  renamed: { stream: public.people, select: [who], columns: { who: { from: name } }, mode: replace }\n";
+    let sandbox = with_server(&server, &[("assets/raw.yml", ingest)]);
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    // A role that may not read the rest proves that nobody does.
+    sandbox.write("subak.yml", &config.replace(&format!("user: {POSTGRES_USER}"), "user: reader"));
+    set_secret(&sandbox, "pg_password", "reader");
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(read(&sandbox, "select * from people order by id"), ["A,1,2025-01-01 00:00:00", "B,2,2025-01-02 00:00:00"]);
+    assert_eq!(read(&sandbox, "select * from renamed order by 1"), ["A", "B"]);
+    sandbox.run(&["verify", "people"]).expect(0);
+    server.sql("insert into people values (3, 'C', 'z', '2025-01-03')");
+    sandbox.run(&["run", "people"]).expect(0);
+    assert_eq!(read(&sandbox, "select count(*), max(name) from people"), ["3,C"]);
+
+    sandbox.write("assets/raw.yml", &ingest.replace("select: [name, id, at]", "select: [name, id, nome]"));
+    let wrong = sandbox.run(&["run", "people"]);
+    assert!(wrong.code == Some(1) && wrong.err.contains("nome"), "{}", wrong.err);
+    // An expression may need any column.
+    sandbox.write(
+        "assets/raw.yml",
+        &ingest.replace("select: [name, id, at]", "select: [name, id, at], derive: { twice: name || name }"),
+    );
+    let refused = sandbox.run(&["run", "people"]);
+    assert!(refused.code != Some(0) && refused.err.contains("permission denied"), "{}", refused.err);
+}

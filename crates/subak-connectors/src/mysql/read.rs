@@ -233,14 +233,23 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
     let mut parts = Vec::with_capacity(parts_of.len());
     for (mut wire, range) in wires.into_iter().zip(&parts_of) {
         let range = Some(range.as_str()).filter(|range| !range.is_empty());
-        let sql = format!("select t.* from {} as t", request.part(&DIALECT, &list, range)?);
-        let (mut statement, described) = wire.prepare(&sql).await.map_err(|error| {
+        let relation = request.part(&DIALECT, &list, range)?;
+        let mut sql = format!("select t.* from {relation} as t");
+        let (mut statement, mut described) = wire.prepare(&sql).await.map_err(|error| {
             let mut error = failed(&message, &error);
             if error.kind == ConnectErrorKind::NotFound {
                 error.message = format!("there is no stream `{}`", request.stream);
             }
             error
         })?;
+        let count = described.len();
+        described = request.needed(described, |column| std::str::from_utf8(column.name_ref()).unwrap_or_default());
+        if described.len() < count {
+            let names =
+                described.iter().map(|column| format!("t.{}", DIALECT.identifier(&column.name_str()))).collect::<Vec<_>>();
+            sql = format!("select {} from {relation} as t", names.join(", "));
+            (statement, described) = wire.prepare(&sql).await.map_err(|error| failed(&message, &error))?;
+        }
         let declared = |name: &str| request.columns.get(name).copied();
         let columns: Vec<ReadColumn> =
             described.iter().map(|column| ReadColumn::new(column, declared(&column.name_str()))).collect();

@@ -147,6 +147,7 @@ async fn read_stream(database: Database, request: ReadRequest, producer: Produce
             }
             error
         })?;
+    let columns = request.needed(columns, |column| &column.name);
     let condition = bounded(&request, &columns)?;
     let count = request.range_count()?;
     let ranges = if count > 1 { ranges(&client, &request, count, &message).await? } else { vec![String::new()] };
