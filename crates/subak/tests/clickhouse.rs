@@ -631,17 +631,15 @@ fn what_cannot_be_finished_yet_is_not_swept_away() {
 
 /// The network is cut behind what the product sends, at one place after the other: what the server did is done, and nobody hears of it.
 /// There are no transactions here, so every step of a load must bear it.
-#[test]
-fn answers_that_are_lost_lose_and_double_nothing() {
+fn survives(step: usize, defaults: &str, happen: impl Fn(&Proxy, usize)) {
     let server = ClickHouse::start(ClickHouseVersion::Old);
     let proxy = Proxy::start(server.port());
     let mut expected: Option<Vec<String>> = None;
-    // Every eleventh piece; which ones they are moves with whatever a run sends.
-    for piece in (0..).step_by(11) {
+    for piece in (0..).step_by(step) {
         let schema = format!("s{piece}");
         let streams = |first: &str| {
             format!(
-                "ingest:\n  from: files\n  to: ch\n  defaults: {{ columns: {{ id: bigint }}, retry: {{ delay_first: 10ms }} }}\n  streams:\n    \
+                "ingest:\n  from: files\n  to: ch\n  defaults: {{ columns: {{ id: bigint }}, {defaults} }}\n  streams:\n    \
                  merged: {{ path: {first}, primary_key: id }}\n    replaced: {{ path: {first}, mode: replace }}\n    \
                  added: {{ path: 'rows*.csv', mode: append, on_reject: quarantine }}\n"
             )
@@ -655,7 +653,7 @@ fn answers_that_are_lost_lose_and_double_nothing() {
         sandbox.write("input/rows1.csv", "id,note\n1,A\n3,c\n");
         sandbox.write("input/rows2.csv", "id,note\n9,z\nx,bad\n");
         sandbox.write(&file, &streams("rows1.csv"));
-        proxy.cut_after(piece);
+        happen(&proxy, piece);
         let ran = sandbox.run(&["run"]);
         let is_over = proxy.is_waiting();
         proxy.cut_after(0);
@@ -669,13 +667,24 @@ fn answers_that_are_lost_lose_and_double_nothing() {
         found.extend(lines(server.sql(&format!("select reason, line from {schema}.added__rejects"))));
         match &expected {
             None => expected = Some(found),
-            Some(expected) => assert_eq!(&found, expected, "after a cut behind piece {piece}"),
+            Some(expected) => assert_eq!(&found, expected, "behind piece {piece}: {}", ran.err),
         }
         if is_over {
             assert!(piece > 60, "a run has many pieces: {piece}");
             return;
         }
     }
+}
+
+#[test]
+fn answers_that_are_lost_lose_and_double_nothing() {
+    // Every eleventh piece; which ones they are moves with whatever a run sends.
+    survives(11, "retry: { delay_first: 10ms }", Proxy::cut_after);
+}
+
+#[test]
+fn a_network_that_goes_silent_loses_and_doubles_nothing() {
+    survives(41, "timeout: 5s, retry: { attempts_max: 3, delay_first: 10ms }", Proxy::hold_after);
 }
 
 #[test]
