@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use subak_domain::{DataType, Writes};
 
 use crate::types::Stored;
-
 use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Quarantine, Sink, Source, SqlBackend, Statements};
 
 /// A kind of outside system.

@@ -36,6 +36,17 @@ impl Keeping {
     }
 }
 
+/// Conditions of which every value of `column` meets one. `bound` writes the first value of a part behind the first; the first and the last
+/// part are open, because values may have come since their ends were looked at.
+pub(crate) fn ranges(column: &str, count: i128, bound: impl Fn(i128) -> String) -> Vec<String> {
+    let range = |at: i128| {
+        let low = (at > 0).then(|| format!("{column} >= {}", bound(at)));
+        let high = (at + 1 < count).then(|| format!("{column} < {}", bound(at + 1)));
+        low.into_iter().chain(high).collect::<Vec<_>>().join(" and ")
+    };
+    (0..count).map(range).collect()
+}
+
 /// Waits until every part has ended. When one fails, the others are given up.
 pub(crate) async fn all<F>(parts: Vec<F>) -> Result<(), Stopped>
 where
@@ -51,4 +62,16 @@ where
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_leave_no_gap() {
+        let three = ranges("c", 3, |at| (at * 10).to_string());
+        assert_eq!(three, ["c < 10", "c >= 10 and c < 20", "c >= 20"]);
+        assert_eq!(ranges("c", 1, |at| at.to_string()), [""]);
+    }
 }

@@ -1,8 +1,7 @@
 //! Asking a step to stop.
 
-use std::time::Duration;
-
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::sync::watch;
 

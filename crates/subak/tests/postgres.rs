@@ -1,6 +1,8 @@
 //! PostgreSQL as source, destination and warehouse, on a server of each test's own. Results are read back with `psql` and DuckDB's own
 //! library, not through Subak.
 
+#[path = "support/network.rs"]
+mod network;
 #[path = "support/secret.rs"]
 mod secret;
 #[path = "support/table.rs"]
@@ -451,14 +453,12 @@ fn kills_and_cuts_lose_and_double_nothing() {
     assert_eq!(lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'")), ["0"]);
 }
 
-/// The network is cut behind every message that the product sends, one after the other: what the server did is done, and nobody hears of it.
-/// Loads something, then more of it over a network to which something happens behind the n-th message, for every `step`th n; what is there
-/// afterwards is always the same.
+/// Loads something, then more of it over a network to which something happens behind the n-th message, for every `step`th n: what the server did
+/// is done, and nobody hears of it.
 fn survives(step: usize, defaults: &str, happen: impl Fn(&Proxy, usize)) {
     let server = Postgres::start();
     let proxy = Proxy::start(server.port());
-    let mut expected: Option<Vec<String>> = None;
-    for piece in (0..).step_by(step) {
+    let prepare = |_| {
         server.sql("drop schema if exists loads cascade; drop schema if exists _subak cascade");
         let sandbox = with_server(&server, &[("assets/loads/all.yml", LOADS)]);
         let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
@@ -470,26 +470,15 @@ fn survives(step: usize, defaults: &str, happen: impl Fn(&Proxy, usize)) {
         std::fs::rename(sandbox.path().join("input/rows.csv"), sandbox.path().join("input/rows1.csv")).expect("renamed");
         sandbox.write("input/rows2.csv", "id,note\n9,z\nx,bad\n");
         sandbox.write("assets/loads/all.yml", &LOADS.replace("path: rows.csv", "path: rows1.csv"));
-        happen(&proxy, piece);
-        let ran = sandbox.run(&["run"]);
-        let is_over = proxy.is_waiting();
-        proxy.cut_after(0);
-        if ran.code != Some(0) {
-            // Whatever it could not say, the next run makes good.
-            sandbox.run(&["run"]).expect(0);
-        }
-        let found = loaded(&server);
-        match &expected {
-            None => expected = Some(found),
-            Some(expected) => assert_eq!(&found, expected, "behind message {piece}: {}", ran.err),
-        }
-        if is_over {
-            assert!(piece > 30, "a run has many messages: {piece}");
-            return;
-        }
+        sandbox
+    };
+    let found = |piece| {
         let stages = lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'"));
         assert_eq!(stages, ["0"], "stages, behind message {piece}");
-    }
+        loaded(&server)
+    };
+    let count = network::survives(&proxy, step, happen, prepare, found);
+    assert!(count > 30, "a run has many messages: {count}");
 }
 
 #[test]

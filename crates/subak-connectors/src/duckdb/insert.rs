@@ -1,5 +1,6 @@
 //! Rows on their way into a stage: one statement reads them as they come, in a transaction of its own.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::compute::concat_batches;
@@ -96,13 +97,10 @@ impl RecordBatchReader for Batches {
 
 impl Insert {
     /// Begins to fill `table`, which is quoted and in the database's own catalog.
-    pub(super) fn begin(
-        database: &Database,
-        table: String,
-        view: String,
-        schema: SchemaRef,
-        message: String,
-    ) -> Result<Self, ConnectError> {
+    pub(super) fn begin(database: &Database, table: String, schema: SchemaRef, message: String) -> Result<Self, ConnectError> {
+        // An insert that was given up may still be on its way out; it has a view of its own.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let view = format!("s{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let connection = Arc::new(database.streaming()?);
         let (sender, receiver) = mpsc::channel(blocking::QUEUE_LENGTH_MAX);
         let running = Arc::new(Mutex::new(()));

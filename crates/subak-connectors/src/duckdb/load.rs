@@ -131,8 +131,7 @@ impl Load for DuckDbLoad {
             None => {
                 let rows = &self.staging.stage.rows;
                 let message = format!("cannot stage rows for `{}`", self.request.table);
-                let (table, view) = (DIALECT.table(rows), rows.name.clone());
-                self.insert.insert(Insert::begin(&self.staging.database, table, view, records.schema(), message)?)
+                self.insert.insert(Insert::begin(&self.staging.database, DIALECT.table(rows), records.schema(), message)?)
             }
         };
         insert.write(records).await?;
@@ -241,10 +240,7 @@ impl Staged for DuckDbStaged {
             let _turn = publishing.lock().unwrap_or_else(PoisonError::into_inner);
             let session = DuckDbSession::new(connection, format!("cannot publish `{}`", request.table));
             session.execute("begin transaction")?;
-            if let Some(committed) = state::committed(&session, &request.load)? {
-                // An attempt that nobody waited for any more had committed it after all.
-                session.execute("rollback")?;
-                stage.drop_all(&session)?;
+            if let Some(committed) = staging::committed_before(&session, &stage, &request.load)? {
                 return Ok(committed);
             }
             let committed = match &view {

@@ -60,14 +60,20 @@ async fn select<T>(
     Ok(())
 }
 
+/// The schema and the table of a stream as the catalog is asked for them.
+fn place_of(stream: &str) -> (String, String) {
+    match stream.split_once('.') {
+        Some((schema, table)) => (DIALECT.literal(schema), DIALECT.literal(table)),
+        None => ("database()".to_owned(), DIALECT.literal(stream)),
+    }
+}
+
 /// What is selected from a table: all columns, those too that `*` leaves out.
 async fn everything(client: &mut Conn, stream: &str, message: &str) -> Result<String, ConnectError> {
-    let (schema, table) = stream.split_once('.').map_or((None, stream), |(schema, table)| (Some(schema), table));
-    let schema = schema.map_or_else(|| "database()".to_owned(), |schema| DIALECT.literal(schema));
+    let (schema, table) = place_of(stream);
     let sql = format!(
-        "select column_name from information_schema.columns where table_schema = {schema} and table_name = {} \
-         and extra like '%INVISIBLE%' order by ordinal_position",
-        DIALECT.literal(table)
+        "select column_name from information_schema.columns where table_schema = {schema} and table_name = {table} \
+         and extra like '%INVISIBLE%' order by ordinal_position"
     );
     let hidden: Vec<String> = client.query(sql).await.map_err(|error| failed(message, &error))?;
     if hidden.is_empty() {
@@ -124,14 +130,12 @@ fn condition(bound: &CursorBound, column: &ReadColumn, declared: Option<DataType
 
 /// The whole numbers between which a table is taken apart, and the column of its key that has them.
 async fn key_range(client: &mut Conn, stream: &str, message: &str) -> Result<Option<(String, i128, i128)>, ConnectError> {
-    let (schema, table) = stream.split_once('.').map_or((None, stream), |(schema, table)| (Some(schema), table));
-    let schema = schema.map_or_else(|| "database()".to_owned(), |schema| DIALECT.literal(schema));
+    let (schema, table) = place_of(stream);
     let sql = format!(
         "select k.column_name from information_schema.key_column_usage as k join information_schema.columns as c on c.table_schema = k.table_schema \
-         and c.table_name = k.table_name and c.column_name = k.column_name where k.table_schema = {schema} and k.table_name = {} \
+         and c.table_name = k.table_name and c.column_name = k.column_name where k.table_schema = {schema} and k.table_name = {table} \
          and k.constraint_name = 'PRIMARY' and k.ordinal_position = 1 and c.data_type in ('tinyint', 'smallint', 'mediumint', 'int', 'bigint') \
-         and exists (select 1 from information_schema.tables as b where b.table_schema = k.table_schema and b.table_name = k.table_name and b.engine = 'InnoDB')",
-        DIALECT.literal(table)
+         and exists (select 1 from information_schema.tables as b where b.table_schema = k.table_schema and b.table_name = k.table_name and b.engine = 'InnoDB')"
     );
     let key: Option<String> = client.query_first(sql).await.map_err(|error| failed(message, &error))?;
     let Some(key) = key else {
@@ -151,16 +155,8 @@ async fn key_range(client: &mut Conn, stream: &str, message: &str) -> Result<Opt
 /// Conditions that each row of a table meets one of.
 fn ranges(key: &str, low: i128, high: i128, count: usize) -> Vec<String> {
     let count = i128::try_from(count).unwrap_or(1).min(high - low + 1);
-    let quoted = format!("t.{}", DIALECT.identifier(key));
-    let bound = |at: i128| low + (high - low + 1) * at / count;
-    let range = |at: i128| match (at == 0, at + 1 == count) {
-        (true, true) => String::new(),
-        // Rows may have come since: the first and the last part are open.
-        (true, false) => format!("{quoted} < {}", bound(at + 1)),
-        (false, true) => format!("{quoted} >= {}", bound(at)),
-        (false, false) => format!("{quoted} >= {} and {quoted} < {}", bound(at), bound(at + 1)),
-    };
-    (0..count).map(range).collect()
+    let column = format!("t.{}", DIALECT.identifier(key));
+    parts::ranges(&column, count, |at| (low + (high - low + 1) * at / count).to_string())
 }
 
 /// A connection that is set up to read.

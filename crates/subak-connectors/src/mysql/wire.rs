@@ -339,10 +339,7 @@ impl Wire {
 
     /// The next row in the form of the binary protocol; `None` after the last one.
     pub(super) async fn row(&mut self) -> Result<Option<&[u8]>, Error> {
-        let place = match self.received() {
-            Some(place) => place,
-            None => self.packet().await?,
-        };
+        let place = self.packet().await?;
         match self.socket.bytes(place.clone()) {
             [0x00, ..] => Ok(Some(self.socket.bytes(place))),
             packet @ [0xff, ..] => Err(refusal(packet)),

@@ -15,8 +15,9 @@ use subak_domain::{Column, StoredAs};
 use tokio::runtime::Handle;
 
 use super::error::failed;
+use super::read::columns_of;
 use super::session::schema_of;
-use super::types::{self, ReadColumn};
+use super::types;
 use super::{DIALECT, Database, Link, PostgresSession, encode, with_client};
 use crate::plain::plain;
 use crate::staging::{self, Prepared, RejectRows, STAGE_PREFIX, Session, Stage, state};
@@ -298,9 +299,7 @@ impl Staged for PostgresStaged {
 
     async fn columns(&mut self) -> Result<Vec<Column>, ConnectError> {
         let sql = format!("select * from {} as t", self.prepared.preview);
-        let statement = self.staging.client.prepare(&sql).await;
-        let statement = statement.map_err(|error| failed("staged rows cannot be described", &error))?;
-        let columns: Vec<ReadColumn> = statement.columns().iter().map(|column| ReadColumn::new(column, None)).collect();
+        let columns = columns_of(&self.staging.client, &sql, |_| None, "staged rows cannot be described").await?;
         Ok(convert::columns_of(&types::schema_of(&columns)))
     }
 
@@ -326,10 +325,7 @@ impl Staged for PostgresStaged {
             .staging
             .with(message, move |session| {
                 session.execute(&format!("begin; select pg_advisory_xact_lock({TURN})"))?;
-                if let Some(committed) = state::committed(session, &request.load)? {
-                    // An attempt whose answer was lost had committed it after all.
-                    session.execute("rollback")?;
-                    stage.drop_all(session)?;
+                if let Some(committed) = staging::committed_before(session, &stage, &request.load)? {
                     return Ok(committed);
                 }
                 let committed = match &view {

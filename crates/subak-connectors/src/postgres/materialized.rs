@@ -9,9 +9,9 @@ use subak_connect::{
 };
 use subak_domain::Column;
 
-use super::error::failed;
 use super::load::{PREVIEW, Staging, TURN};
-use super::types::{self, ReadColumn};
+use super::read::columns_of;
+use super::types;
 use super::{DIALECT, Database};
 use crate::staging::{self, RelationKind, Session, Stage, state};
 
@@ -121,9 +121,8 @@ impl Staged for MaterializedStaged {
     }
 
     async fn columns(&mut self) -> Result<Vec<Column>, ConnectError> {
-        let statement = self.staging.client.prepare(&format!("select * from {}", self.place())).await;
-        let statement = statement.map_err(|error| failed("the view cannot be described", &error))?;
-        let columns: Vec<ReadColumn> = statement.columns().iter().map(|column| ReadColumn::new(column, None)).collect();
+        let sql = format!("select * from {}", self.place());
+        let columns = columns_of(&self.staging.client, &sql, |_| None, "the view cannot be described").await?;
         Ok(convert::columns_of(&types::schema_of(&columns)))
     }
 
@@ -156,10 +155,7 @@ impl Staged for MaterializedStaged {
             .with(message, move |session| {
                 let begin = if is_refreshed { "" } else { "begin; " };
                 session.execute(&format!("{begin}select pg_advisory_xact_lock({TURN})"))?;
-                if let Some(committed) = state::committed(session, &request.load)? {
-                    // An attempt whose answer was lost had committed it after all.
-                    session.execute("rollback")?;
-                    stage.drop_all(session)?;
+                if let Some(committed) = staging::committed_before(session, &stage, &request.load)? {
                     return Ok(committed);
                 }
                 if !is_refreshed {

@@ -23,7 +23,7 @@ use crate::parts::{self, Keeping};
 use crate::staging::{self, Session};
 
 /// What a query returns, by the declared types.
-async fn columns_of(
+pub(super) async fn columns_of(
     client: &Client,
     sql: &str,
     declared: impl Fn(&str) -> Option<DataType>,
@@ -79,15 +79,9 @@ async fn ranges(client: &Client, request: &ReadRequest, count: usize, message: &
     );
     let row = client.query_opt(&sql, &[]).await.map_err(|error| failed(message, &error))?;
     let page_count: i64 = row.and_then(|row| row.try_get::<_, Option<i64>>(0).ok().flatten()).unwrap_or(0);
-    let count = i64::try_from(count).unwrap_or(1).min(page_count.max(1));
-    let bound = |at: i64| format!("'({},0)'::tid", page_count * at / count);
-    let range = |at: i64| match (at == 0, at + 1 == count) {
-        (true, true) => String::new(),
-        (true, false) => format!("t.ctid < {}", bound(at + 1)),
-        (false, true) => format!("t.ctid >= {}", bound(at)),
-        (false, false) => format!("t.ctid >= {} and t.ctid < {}", bound(at), bound(at + 1)),
-    };
-    Ok((0..count).map(range).collect())
+    let page_count = i128::from(page_count);
+    let count = i128::try_from(count).unwrap_or(1).min(page_count.max(1));
+    Ok(parts::ranges("t.ctid", count, |at| format!("'({},0)'::tid", page_count * at / count)))
 }
 
 /// Connections that see the same state as `first`, itself among them.

@@ -10,10 +10,10 @@ use subak_connect::{
 };
 use subak_domain::LoadId;
 
-use super::error::failed;
 use super::load::PostgresLoad;
+use super::read::columns_of;
 use super::session::schema_of;
-use super::types::{self, ReadColumn};
+use super::types;
 use super::{DIALECT, Database, with_client};
 use crate::staging::{self, STAGE_PREFIX, Session, state};
 
@@ -33,8 +33,7 @@ impl Sink for Database {
         .await?;
         let Some((row_count, cursor, row_count_committed, files)) = known else { return Ok(None) };
         let sql = format!("select * from {}", DIALECT.table(table));
-        let statement = client.prepare(&sql).await.map_err(|error| failed(&message, &error))?;
-        let columns: Vec<ReadColumn> = statement.columns().iter().map(|column| ReadColumn::new(column, None)).collect();
+        let columns = columns_of(&client, &sql, |_| None, &message).await?;
         Ok(Some(TableInfo { schema: types::schema_of(&columns), cursor, row_count, row_count_committed, files }))
     }
 

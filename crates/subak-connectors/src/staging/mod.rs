@@ -11,7 +11,7 @@ pub(crate) mod state;
 mod surrogate;
 
 use arrow::datatypes::DataType as ArrowType;
-use subak_connect::{Audit, AuditResult, ConnectError, ConnectErrorKind, Dialect, LoadRequest, TableName};
+use subak_connect::{Audit, AuditResult, Committed, ConnectError, ConnectErrorKind, Dialect, LoadRequest, TableName};
 use subak_domain::LoadId;
 
 pub(crate) use self::build::{load_of, stage_query};
@@ -147,6 +147,15 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// What an earlier attempt had committed of this load, although nobody heard of it or waited for it; then the transaction that is open ends
+/// with nothing done, and the stage goes.
+pub(crate) fn committed_before(session: &dyn Session, stage: &Stage, load: &LoadId) -> Result<Option<Committed>, ConnectError> {
+    let Some(committed) = state::committed(session, load)? else { return Ok(None) };
+    session.execute("rollback")?;
+    stage.drop_all(session)?;
+    Ok(Some(committed))
 }
 
 /// Evaluates a check on `table`, which is quoted or a subquery; `None` for a check that names its tables itself.
