@@ -14,6 +14,7 @@ use subak_domain::{
     Severity, Shape, StoredAs, SurrogateKey, WriteMode, Writes,
 };
 
+use crate::ConnectorInfo;
 use crate::config::{Config, Settings, connection_ref};
 use crate::decode::{self, Context, Fields, text};
 use crate::found::{self, FoundAt, FoundStream, StreamPattern};
@@ -103,6 +104,14 @@ pub(crate) struct Scope<'a> {
     pub(crate) settings: &'a Settings<'a>,
     /// The file of found streams beside an ingest file.
     pub(crate) found: Option<&'a str>,
+}
+
+impl Scope<'_> {
+    /// The connector of a connection, where both are known.
+    pub(crate) fn connector(&self, name: &ConnectionName) -> Option<&ConnectorInfo> {
+        let kind = &self.config.connections.get(name)?.kind;
+        self.settings.connectors.iter().find(|info| info.kind == kind)
+    }
 }
 
 /// The key that a path below `assets/` gives: `assets/gold/x.sql` is `gold.x`.
@@ -208,17 +217,13 @@ fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut
     };
     let from = resolve("from", context);
     let to = if fields.get("to").is_some() { resolve("to", context) } else { Some(scope.config.warehouse.clone()) };
-    let connector = from.as_ref().and_then(|from| connections.get(from)).map(|connection| connection.kind.as_str());
-    let connector = scope.settings.connectors.iter().find(|info| Some(info.kind) == connector);
+    let connector = from.as_ref().and_then(|from| scope.connector(from));
     if let (Some(name), Some(info)) = (&from, connector)
         && !info.is_source
     {
         lacks(context, &fields, "from", format!("connection `{name}` (type `{}`) cannot be read", info.kind));
     }
-    let target = to
-        .as_ref()
-        .and_then(|to| connections.get(to))
-        .and_then(|to| scope.settings.connectors.iter().find(|info| info.kind == to.kind));
+    let target = to.as_ref().and_then(|to| scope.connector(to));
     if let (Some(name), Some(info)) = (&to, target)
         && info.writes == Writes::Nothing
     {
@@ -691,8 +696,7 @@ fn storing(fields: &Fields<'_>, declaration: &mut QueryDeclaration, context: &mu
 
 /// Refuses a way of keeping the result that the connection does not have.
 fn refuse_storing(fields: &Fields<'_>, declaration: &QueryDeclaration, scope: &Scope<'_>, context: &mut Context<'_>) {
-    let kind = scope.config.connections.get(&declaration.on).map(|connection| connection.kind.as_str());
-    let info = scope.settings.connectors.iter().find(|info| Some(info.kind) == kind && info.dialect.is_some());
+    let info = scope.connector(&declaration.on).filter(|info| info.dialect.is_some());
     let Some(info) = info.filter(|info| !info.stores_as.contains(&declaration.stored_as)) else { return };
     let span = fields.get("stored_as").map_or(0..0, |node| node.span.clone());
     let words: Vec<&str> = info.stores_as.iter().map(|known| known.as_str()).collect();

@@ -53,9 +53,7 @@ fn hook(node: &Node, home: &ConnectionName, scope: &Scope<'_>, context: &mut Con
         context.report(problem.help(help), &sql_node.span, "");
         return None;
     }
-    let kind = scope.config.connections.get(&on).map(|connection| connection.kind.as_str());
-    let info = scope.settings.connectors.iter().find(|info| Some(info.kind) == kind);
-    if let Some(info) = info.filter(|info| !info.runs_statements) {
+    if let Some(info) = scope.connector(&on).filter(|info| !info.runs_statements) {
         let message = format!("connection `{on}` (type `{}`) runs no statements", info.kind);
         let help = "name a connection that does with `on:`, for example the warehouse";
         context.report(Diagnostic::error(codes::LACKS_ABILITY, message).help(help), &on_node.span, "");

@@ -14,10 +14,15 @@ fn everywhere() -> MutexGuard<'static, Vec<String>> {
     VALUES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The text without these values.
+fn without(values: &[String], text: &str) -> String {
+    values.iter().fold(text.to_owned(), |text, value| text.replace(value, REDACTED))
+}
+
 /// A problem without any value that this process has resolved.
 pub(crate) fn redacted(problem: &Diagnostic) -> Diagnostic {
     let values = everywhere();
-    let text = |text: &String| values.iter().fold(text.clone(), |text, value| text.replace(value, REDACTED));
+    let text = |text: &String| without(&values, text);
     Diagnostic {
         message: text(&problem.message),
         causes: problem.causes.iter().map(text).collect(),
@@ -51,7 +56,7 @@ impl Redactor {
     /// The text without the values.
     pub(crate) fn redact(&self, text: &str) -> String {
         let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        values.iter().fold(text.to_owned(), |text, value| text.replace(value, REDACTED))
+        without(&values, text)
     }
 
     fn all(&self, texts: &mut [String]) {
@@ -83,15 +88,7 @@ fn passwords_of(address: &str) -> Vec<&str> {
 }
 
 fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let code = text.get(at + 1..at + 3).filter(|_| *byte == b'%').and_then(|code| u8::from_str_radix(code, 16).ok());
-        decoded.push(code.unwrap_or(*byte));
-        at += if code.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// Executes steps, and redacts what they report.

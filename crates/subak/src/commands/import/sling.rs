@@ -408,8 +408,8 @@ fn hooks(
                 "{source.name}" => Some(source),
                 named => between.into_iter().find(|known| known.name == plain(named)),
             };
-            let extra = item.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
-            let is_plain = extra.clone().all(|key| matches!(key, "type" | "connection" | "query" | "id"));
+            let mut keys = item.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+            let is_plain = keys.all(|key| matches!(key, "type" | "connection" | "query" | "id"));
             match on {
                 Some(on) if text("type") == "query" && is_plain => {
                     list.push(json!({ "sql": text("query"), "on": on.name }));
