@@ -16,11 +16,23 @@ pub enum Escapes {
     Everywhere,
 }
 
+/// How statements are written that change rows by other rows, and some others on which systems disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// With subqueries and `update … from`.
+    Standard,
+    /// With joins, because a subquery must not read what the statement changes. Windows tell long texts apart by their first bytes only, and
+    /// NULLs have no place of their own in an order.
+    MySql,
+}
+
 /// The SQL of one system.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dialect {
     /// Its name, as the SQL parser knows it.
     pub name: &'static str,
+    /// How it writes what systems disagree on.
+    pub family: Family,
     /// The character around identifiers.
     pub quote: char,
     /// The comparison that holds for two NULLs too, in the form that the system can look up instead of scanning; empty where there is none.
@@ -65,6 +77,79 @@ impl Dialect {
     pub fn ordered(&self, expression: &str, data_type: &DataType) -> String {
         let is_text = matches!(data_type, DataType::Decimal128(..) | DataType::UInt64 | DataType::Timestamp(_, Some(_)));
         format!("{expression}{}", if is_text { self.exact_order } else { "" })
+    }
+
+    /// A term of an `order by`.
+    pub fn order(&self, expression: &str, is_descending: bool, nulls_first: bool) -> String {
+        let direction = if is_descending { "desc" } else { "asc" };
+        match self.family {
+            Family::Standard => format!("{expression} {direction} nulls {}", if nulls_first { "first" } else { "last" }),
+            Family::MySql => {
+                format!("{expression} is null {}, {expression} {direction}", if nulls_first { "desc" } else { "asc" })
+            }
+        }
+    }
+
+    /// Columns for the `partition by` of a window, with the system's words for their types.
+    pub fn partition(&self, columns: &[(String, String)]) -> String {
+        let is_long = |word: &str| {
+            let word = word.to_ascii_lowercase();
+            self.family == Family::MySql && ["text", "blob", "char", "binary"].iter().any(|part| word.contains(part))
+        };
+        let column = |(name, word): &(String, String)| {
+            let name = self.identifier(name);
+            if is_long(word) { format!("sha2({name}, 256)") } else { name }
+        };
+        columns.iter().map(column).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Deletes the rows of `table` whose `row_id` is among those that `query` returns in a column `__subak_row`; it may read the table.
+    pub fn delete_rows(&self, table: &str, row_id: &str, query: &str) -> String {
+        match self.family {
+            Family::Standard => format!("delete from {table} where {row_id} in ({query})"),
+            Family::MySql => {
+                format!("delete o from {table} as o join ({query}) as __subak_found on o.{row_id} = __subak_found.__subak_row")
+            }
+        }
+    }
+
+    /// Deletes the rows of `table` whose values in `columns` are those of `others` in some row of `other`.
+    pub fn delete_same(&self, table: &str, columns: &[String], other: &str, others: &[String]) -> String {
+        match self.family {
+            Family::Standard => format!(
+                "delete from {table} where ({}) in (select {} from {other})",
+                self.identifiers(columns),
+                self.identifiers(others)
+            ),
+            Family::MySql => {
+                let pairs = columns.iter().zip(others);
+                let same = pairs.map(|(one, other)| format!("o.{} = s.{}", self.identifier(one), self.identifier(other)));
+                format!("delete o from {table} as o join {other} as s on {}", same.collect::<Vec<_>>().join(" and "))
+            }
+        }
+    }
+
+    /// Sets quoted columns of the rows of `table` for which `condition` holds with a row of `from`, which has an alias. Both know the table
+    /// by its name.
+    pub fn update_from(&self, table: &str, assignments: &[(&str, String)], from: &str, condition: &str) -> String {
+        let list = assignments.iter().map(|(column, value)| match self.family {
+            Family::Standard => format!("{column} = {value}"),
+            Family::MySql => format!("{table}.{column} = {value}"),
+        });
+        let list = list.collect::<Vec<_>>().join(", ");
+        match self.family {
+            Family::Standard => format!("update {table} set {list} from {from} where {condition}"),
+            Family::MySql => format!("update {table} join {from} on {condition} set {list}"),
+        }
+    }
+
+    /// Gives a column of a table another type.
+    pub fn change_type(&self, table: &str, column: &str, word: &str) -> String {
+        let column = self.identifier(column);
+        match self.family {
+            Family::Standard => format!("alter table {table} alter column {column} type {word}"),
+            Family::MySql => format!("alter table {table} modify column {column} {word}"),
+        }
     }
 
     /// Quotes a list of identifiers, with commas between them.
@@ -253,6 +338,7 @@ mod tests {
 
     const DIALECT: Dialect = Dialect {
         name: "duckdb",
+        family: Family::Standard,
         quote: '"',
         null_safe_equal: "is not distinct from",
         escapes: Escapes::Nowhere,

@@ -26,7 +26,7 @@ pub mod types;
 pub use batch::{Batch, Misfit, Origin};
 pub use config::{ConfigSchema, ConnectionConfig, Field, FieldKind};
 pub use connector::{Abilities, Connection, Connector, OpenRequest, Registry};
-pub use dialect::{Dialect, Escapes};
+pub use dialect::{Dialect, Escapes, Family};
 pub use error::{ConnectError, ConnectErrorKind};
 pub use program::{RowProgram, RowPrograms};
 pub use reject::{Quarantine, Reject, RejectStatus, StoredReject};

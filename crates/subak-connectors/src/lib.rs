@@ -33,7 +33,7 @@ mod spool;
 pub mod sqlite;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sslmode;
-#[cfg(any(feature = "duckdb", feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "duckdb", feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod staging;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod tls;

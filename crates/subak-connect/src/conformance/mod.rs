@@ -358,7 +358,7 @@ pub async fn sql(connection: &dyn Connection, read: Reader<'_>) {
         at: "1970-01-01 00:00:00".to_owned(),
     };
 
-    let query = "select 1 as id, cast('a' as varchar) as note";
+    let query = &format!("select 1 as id, {} as note", backend.dialect().text_of("'a'"));
     let columns = backend.describe_query(query).await.expect("describe");
     assert_eq!(columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["id", "note"]);
     assert!(backend.describe_query("select * from no_such_table").await.is_err());

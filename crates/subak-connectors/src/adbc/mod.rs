@@ -22,6 +22,7 @@ const fn dialect(quote: char) -> Dialect {
     Dialect {
         quote,
         name: "ansi",
+        family: subak_connect::Family::Standard,
         null_safe_equal: "",
         escapes: Escapes::Nowhere,
         text: "cast({value} as varchar)",

@@ -34,6 +34,7 @@ use self::client::Client;
 /// How ClickHouse writes SQL.
 pub static DIALECT: Dialect = Dialect {
     name: "clickhouse",
+    family: subak_connect::Family::Standard,
     quote: '"',
     null_safe_equal: "",
     escapes: subak_connect::Escapes::Everywhere,

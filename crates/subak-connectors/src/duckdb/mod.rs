@@ -36,6 +36,7 @@ pub use self::program::DuckDbPrograms;
 /// How DuckDB writes SQL.
 pub static DIALECT: Dialect = Dialect {
     name: "duckdb",
+    family: subak_connect::Family::Standard,
     quote: '"',
     null_safe_equal: "is not distinct from",
     escapes: subak_connect::Escapes::Nowhere,

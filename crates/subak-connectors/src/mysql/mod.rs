@@ -1,8 +1,13 @@
-//! MySQL and MariaDB: source by the binary protocol.
+//! MySQL and MariaDB: source by the binary protocol, sink by stage tables, and SQL backend.
 
 mod decode;
+mod encode;
 mod error;
+mod load;
+mod publish;
 mod read;
+mod session;
+mod sink;
 mod types;
 mod wire;
 
@@ -14,18 +19,21 @@ use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use rustls::ClientConfig;
+use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
-    Source, Statements,
+    Quarantine, Sink, Source, SqlBackend, Statements, convert,
 };
-use subak_domain::Writes;
+use subak_domain::{DataType, StoredAs, Writes};
 
+use self::load::Link;
 use self::wire::{Target, Wire};
 use crate::{sslmode, tls};
 
 /// How MySQL writes SQL.
 pub static DIALECT: Dialect = Dialect {
     name: "mysql",
+    family: subak_connect::Family::MySql,
     quote: '`',
     null_safe_equal: "<=>",
     escapes: subak_connect::Escapes::Literals,
@@ -34,11 +42,11 @@ pub static DIALECT: Dialect = Dialect {
     exact_order: "",
     row_ids: &["__subak_row"],
     row_column: Some(("__subak_row", "bigint not null auto_increment primary key")),
-    matches: "({value} regexp concat('^(?:', {pattern}, ')$'))",
+    matches: r"({value} regexp concat('\\A(?:', {pattern}, ')\\z'))",
     position: "instr",
     has_schemas: true,
     schema_default: "",
-    stores_as: &[],
+    stores_as: StoredAs::USUAL,
 };
 
 /// How long a server may take to answer a new connection.
@@ -46,6 +54,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rows of a query when nobody limits them.
 const NO_LIMIT: u64 = u64::MAX;
+
+/// What sessions are told in which loads and builds run: values that do not fit are errors, and what is derived is computed first, so that a
+/// statement may change what it was derived from.
+const SESSION: &str = "set session sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
+                       default_storage_engine = InnoDB, optimizer_switch = 'derived_merge=off', lock_wait_timeout = 60";
+
+/// How texts compare that have no collation of their own, and how tables without indexes are joined.
+fn query_setup(is_maria: bool) -> Vec<String> {
+    let mut setup = vec![format!("set names utf8mb4 collate {}", types::COLLATIONS[usize::from(!is_maria)])];
+    if is_maria {
+        setup.push("set session join_cache_level = 8".to_owned());
+    }
+    setup
+}
 
 /// How long the server waits for a reader that is busy.
 const SLOW_READER_SECONDS: u32 = 3600;
@@ -61,7 +83,7 @@ impl Connector for MySql {
     }
 
     fn summary(&self) -> &'static str {
-        "MySQL 8 and newer, MariaDB 10.6 and newer: tables are read by the binary protocol"
+        "MySQL 8 and newer, MariaDB 10.6 and newer: tables are read by the binary protocol; SQL assets are built in it"
     }
 
     fn config(&self) -> ConfigSchema {
@@ -83,7 +105,17 @@ impl Connector for MySql {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Nothing, sql: None, schemas: true, statements: true }
+        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
+    }
+
+    fn stores(&self, data_type: DataType) -> Option<Stored> {
+        let word = types::sql_type(&convert::arrow_type(data_type), "");
+        let fate = match data_type {
+            _ if word.is_none() => Fate::Refused,
+            DataType::Boolean | DataType::Time | DataType::Timestamp | DataType::Json | DataType::Uuid => Fate::Widened,
+            _ => Fate::Exact,
+        };
+        Some(Stored { word: word.unwrap_or_default(), fate })
     }
 
     async fn open(&self, request: OpenRequest) -> Result<Arc<dyn Connection>, ConnectError> {
@@ -102,6 +134,7 @@ pub(crate) struct Database {
     /// What encrypts the connections that rows are read on; `None` where encryption is not wanted.
     tls: Option<Arc<ClientConfig>>,
     setup: Arc<[String]>,
+    is_read_only: bool,
     name: Arc<str>,
 }
 
@@ -140,7 +173,7 @@ impl Database {
             setup.push("set session transaction read only".to_owned());
         }
         let options = Opts::from(options.ssl_opts(encryption));
-        Ok(Self { options, plain, tls, setup: setup.into(), name: request.name.as_str().into() })
+        Ok(Self { options, plain, tls, setup: setup.into(), is_read_only: request.is_read_only, name: request.name.as_str().into() })
     }
 
     /// Where it connects to, for people.
@@ -165,6 +198,20 @@ impl Database {
         Ok(client)
     }
 
+    /// A connection of its own that runs the SQL of loads and builds.
+    async fn writer(&self) -> Result<Arc<Link>, ConnectError> {
+        let mut client = self.client().await?;
+        let failed = |error: mysql_async::Error| error::opening(&self.name, &self.place(), &error);
+        client.query_drop(SESSION).await.map_err(failed)?;
+        let version: Option<String> = client.query_first("select version()").await.map_err(failed)?;
+        let is_maria = version.is_some_and(|version| version.contains("MariaDB"));
+        let collation = types::COLLATIONS[usize::from(!is_maria)];
+        for sql in query_setup(is_maria) {
+            client.query_drop(sql).await.map_err(failed)?;
+        }
+        Ok(Arc::new(Link::new(client, collation)))
+    }
+
     /// A connection of its own on which rows are read.
     async fn wire(&self) -> Result<Wire, ConnectError> {
         let target = Target { options: &self.options, tls: self.tls.as_ref(), may_be_plain: self.plain.is_some() };
@@ -173,6 +220,17 @@ impl Database {
         let mut wire = connected.map_err(opening)?;
         for sql in &*self.setup {
             wire.execute(sql).await.map_err(opening)?;
+        }
+        Ok(wire)
+    }
+
+    /// A connection of its own on which the rows of a query are read as builds see them.
+    async fn querier(&self) -> Result<Wire, ConnectError> {
+        let collation = self.writer().await?.collation;
+        let mut wire = self.wire().await?;
+        let is_maria = collation == types::COLLATIONS[0];
+        for sql in std::iter::once(SESSION.to_owned()).chain(query_setup(is_maria)) {
+            wire.execute(&sql).await.map_err(|error| error::opening(&self.name, &self.place(), &error))?;
         }
         Ok(wire)
     }
@@ -205,6 +263,15 @@ fn encryption(word: &str, root: Option<&str>) -> SslOpts {
 
 impl Connection for Database {
     fn source(&self) -> Option<&dyn Source> {
+        Some(self)
+    }
+    fn sink(&self) -> Option<&dyn Sink> {
+        Some(self)
+    }
+    fn quarantine(&self) -> Option<&dyn Quarantine> {
+        Some(self)
+    }
+    fn sql(&self) -> Option<&dyn SqlBackend> {
         Some(self)
     }
     fn statements(&self) -> Option<&dyn Statements> {

@@ -2,22 +2,28 @@
 
 use std::collections::BTreeMap;
 
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Column, Conn, Row};
 use subak_connect::blocking::{Producer, Stopped};
+use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    Batch, ConnectError, ConnectErrorKind, CursorBound, ReadRequest, Source, SourceItem, StreamInfo, blocking, convert,
+    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, CursorBound, Dialect, ReadRequest, Source,
+    SourceItem, SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
 };
 use subak_domain::{Cursor, DataType};
 
 use super::decode::Decoder;
 use super::error::failed;
+use super::load::MySqlStaged;
+use super::session::MySqlSession;
 use super::types::{Form, ReadColumn, catalog_type, schema_of};
 use super::wire::Wire;
 use super::{DIALECT, Database};
 use crate::parts::{self, Keeping};
+use crate::staging;
 
 /// Refuses columns that are not those that were described before: their values would be taken for something else.
 fn refuse_others(described: &[Column], found: &[Column], message: &str) -> Result<(), ConnectError> {
@@ -313,6 +319,38 @@ impl Source for Database {
     }
 }
 
+#[async_trait]
+impl SqlBackend for Database {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    async fn describe_query(&self, sql: &str) -> Result<Vec<subak_domain::Column>, ConnectError> {
+        self.writer().await?.columns_of(sql, "the query cannot be described").await
+    }
+
+    async fn build(&self, request: BuildRequest) -> Result<Box<dyn Staged>, ConnectError> {
+        Ok(Box::new(MySqlStaged::build(self, request).await?))
+    }
+
+    async fn audit(&self, table: Option<&TableName>, audit: &Audit) -> Result<AuditResult, ConnectError> {
+        let (table, audit) = (table.map(|table| DIALECT.table(table)), audit.clone());
+        let work = move |session: &MySqlSession<'_>| staging::audit(session, table.as_deref(), &audit, SAMPLE_ROW_COUNT_MAX);
+        self.writer().await?.with("the check cannot be evaluated".to_owned(), work).await
+    }
+
+    fn query(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
+        let (database, sql) = (self.clone(), sql.to_owned());
+        blocking::produce_async(move |producer: Producer<RecordBatch>| async move {
+            let message = "the query failed";
+            let mut wire = database.querier().await?;
+            let (statement, described) = wire.prepare(&sql).await.map_err(|error| failed(message, &error))?;
+            let columns = described.iter().map(|column| ReadColumn::new(column, None)).collect();
+            select(&mut wire, columns, (statement, &described), message, &producer, |batch| Ok(batch.records)).await
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use subak_connect::{ConnectionConfig, OpenRequest, conformance};
@@ -335,6 +373,30 @@ mod tests {
     async fn conforms() {
         let server = MariaDb::start();
         let database = database(&server);
+        // By the server's client, not by our reader.
+        let read = |table: &TableName| {
+            let schema = table.schema.as_deref().unwrap_or("subak");
+            let known = format!(
+                "select 1 from information_schema.tables where table_schema = {} and table_name = {}",
+                DIALECT.literal(schema),
+                DIALECT.literal(&table.name)
+            );
+            if server.sql(&known).is_empty() {
+                return None;
+            }
+            let mut rows = server.sql(&format!("select * from {}", DIALECT.table(table)));
+            // The server shows all six digits of a second.
+            for cell in rows.iter_mut().flatten().flatten() {
+                *cell = cell.trim_end_matches(".000000").to_owned();
+            }
+            rows.sort();
+            Some(rows)
+        };
+        conformance::sink(&database, &read).await;
+        conformance::types(&database, &super::super::MySql).await;
+        conformance::writes(&database, &read).await;
+        conformance::partial_events(&database, &read).await;
+        conformance::sql(&database, &read).await;
         server.sql("create table src (id bigint, note text); insert into src select seq, 'x' from seq_0_to_49999 union all select 49999, 'tie'");
         let highest = Cursor { column: "id".into(), value: "49999".into(), data_type: DataType::BigInt };
         let request = ReadRequest { stream: "subak.src".into(), ..ReadRequest::default() };

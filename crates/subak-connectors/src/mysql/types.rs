@@ -93,6 +93,8 @@ impl ReadColumn {
             // A zero date has a text and no date.
             (Form::Date, Some(DataType::Text)) => Form::TimeText { has_time: false, digits: 0 },
             (Form::DateTime | Form::Timestamp, Some(DataType::Text)) => Form::TimeText { has_time: true, digits },
+            // Whoever says that it is an instant says that its clock shows UTC, as the tables that we write do.
+            (Form::DateTime, Some(DataType::Timestamp)) => Form::Timestamp,
             (form, _) => form,
         };
         Self { name: column.name_str().into_owned(), form, own }
@@ -154,6 +156,74 @@ fn decimal(column: &Column, is_unsigned: bool) -> Form {
         return Form::Text;
     }
     Form::Decimal { precision, scale }
+}
+
+/// Collations that tell all texts apart, those too that differ in case, in accents or in spaces at their end: of MariaDB and of MySQL.
+pub(super) const COLLATIONS: [&str; 2] = ["utf8mb4_nopad_bin", "utf8mb4_0900_bin"];
+
+/// The digits behind the point that the server holds at most.
+const SCALE_MAX: i8 = 30;
+
+/// The word for texts that are told apart exactly.
+pub(super) fn text(collation: &str) -> String {
+    word("longtext", collation)
+}
+
+/// The server's word for a type; `None` when it has none that holds the values exactly.
+pub(super) fn sql_type(data_type: &ArrowType, collation: &str) -> Option<String> {
+    let word = match data_type {
+        ArrowType::Boolean => "tinyint(1)",
+        ArrowType::Int8 => "tinyint",
+        ArrowType::Int16 => "smallint",
+        ArrowType::Int32 => "int",
+        ArrowType::Int64 => "bigint",
+        ArrowType::UInt8 => "tinyint unsigned",
+        ArrowType::UInt16 => "smallint unsigned",
+        ArrowType::UInt32 => "int unsigned",
+        ArrowType::UInt64 => "bigint unsigned",
+        ArrowType::Float32 => "float",
+        ArrowType::Float64 => "double",
+        ArrowType::Decimal128(precision, scale) if (0..=SCALE_MAX).contains(scale) => {
+            return Some(format!("decimal({precision},{scale})"));
+        }
+        ArrowType::Utf8 => return Some(text(collation)),
+        ArrowType::Binary => "longblob",
+        ArrowType::Date32 => "date",
+        ArrowType::Time64(_) => "time(6)",
+        ArrowType::Timestamp(TimeUnit::Microsecond, _) => "datetime(6)",
+        _ => return None,
+    };
+    Some(word.to_owned())
+}
+
+/// The type of a column as it can be given to another one: without widths that mean nothing, with the collation of texts.
+pub(super) fn word(kind: &str, collation: &str) -> String {
+    if !collation.is_empty() {
+        let charset = collation.split('_').next().unwrap_or_default();
+        return format!("{kind} character set {charset} collate {collation}");
+    }
+    let (name, rest) = kind.split_at(kind.find(['(', ' ']).unwrap_or(kind.len()));
+    match name {
+        "tinyint" if kind == "tinyint(1)" => kind.to_owned(),
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "year" => {
+            format!("{name}{}", rest.trim_start_matches(|character: char| matches!(character, '(' | ')' | '0'..='9')))
+        }
+        // It would have a default otherwise.
+        "timestamp" => format!("{kind} null"),
+        _ => kind.to_owned(),
+    }
+}
+
+/// The type in which a column of a query is kept: texts and bytes of any length.
+pub(super) fn kept(word: &str, collation: &str) -> String {
+    let name = word.split(['(', ' ']).next().unwrap_or_default();
+    match name {
+        // What is always NULL.
+        "binary" if word.starts_with("binary(0)") => text(collation),
+        _ if word.contains(" character set ") => text(collation),
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => "longblob".to_owned(),
+        _ => word.to_owned(),
+    }
 }
 
 /// The type of a column by the catalog, for lists of streams.

@@ -35,6 +35,7 @@ use crate::{sslmode, tls};
 /// How PostgreSQL writes SQL.
 pub static DIALECT: Dialect = Dialect {
     name: "postgres",
+    family: subak_connect::Family::Standard,
     quote: '"',
     null_safe_equal: "is not distinct from",
     escapes: subak_connect::Escapes::Nowhere,

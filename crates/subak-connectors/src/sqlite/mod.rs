@@ -21,6 +21,7 @@ use subak_domain::{DataType, Writes};
 /// How SQLite writes SQL.
 pub static DIALECT: Dialect = Dialect {
     name: "sqlite",
+    family: subak_connect::Family::Standard,
     quote: '"',
     null_safe_equal: "is",
     escapes: subak_connect::Escapes::Nowhere,

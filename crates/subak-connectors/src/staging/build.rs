@@ -33,6 +33,7 @@ impl Prepared {
             is_bound: false,
             row_column: None,
             columns: Vec::new(),
+            words: Vec::new(),
             held_columns: None,
             has_marks: false,
             rows: StagedRows::default(),

@@ -4,6 +4,7 @@ use subak_connect::{ConnectError, LoadRequest};
 use subak_domain::WriteMode;
 
 use super::prepare::Prepared;
+use super::publish::Script;
 use super::{Session, Stage, all_of, contains, merge};
 
 /// The columns that a snapshot adds to a row.
@@ -66,18 +67,18 @@ pub(super) fn drop_unchanged(
             format!("t.{column} {} s.{column}", dialect.null_safe_equal)
         });
     let same: Vec<String> = std::iter::once(by_key.clone()).chain(compared).chain(added).collect();
-    let overlap = session.execute(&format!(
-        "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {} where t.{current} = true)",
+    let equal = format!(
+        "select s.{row_id} as __subak_row from {stage} as s join {target} as t on {} where t.{current} = true",
         same.join(" and ")
-    ))?;
+    );
+    let overlap = session.execute(&dialect.delete_rows(stage, row_id, &equal))?;
     let Some(updated_at) = &request.history.updated_at else { return Ok((overlap, 0)) };
-    let superseded = session.execute(&format!(
-        "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {by_key} \
-         where t.{current} = true and {} <= t.{})",
+    let older = format!(
+        "select s.{row_id} as __subak_row from {stage} as s join {target} as t on {by_key} where t.{current} = true and {} <= t.{}",
         merge::ordered(dialect, request, updated_at, &format!("s.{}", dialect.identifier(updated_at))),
         dialect.identifier(&request.history.valid_from)
-    ))?;
-    Ok((overlap, superseded))
+    );
+    Ok((overlap, session.execute(&dialect.delete_rows(stage, row_id, &older))?))
 }
 
 /// The statements that close old versions and add new ones.
@@ -86,7 +87,8 @@ pub(super) fn statements(
     stage: &Stage,
     request: &LoadRequest,
     prepared: &Prepared,
-) -> Result<Vec<String>, ConnectError> {
+    script: &mut Script,
+) -> Result<(), ConnectError> {
     let dialect = session.dialect();
     let history = &request.history;
     let (staged, target) = (&prepared.stage, &prepared.target);
@@ -114,37 +116,30 @@ pub(super) fn statements(
         )
     };
     if prepared.held.is_none() {
-        let words = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
-        let own = words
-            .iter()
-            .filter(|(name, _)| contains(&prepared.columns, name))
-            .map(|(name, word)| format!("{} {word}", dialect.identifier(name)))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let own: Vec<String> = prepared.words.iter().map(|(name, word)| format!("{} {word}", dialect.identifier(name))).collect();
         let time_type = time_type.clone().unwrap_or_default();
-        return Ok(vec![
-            format!("create table {target} ({own}, {from} {time_type}, {to} {time_type}, {current} boolean)"),
-            insert(&begins, ""),
-        ]);
+        let columns = format!("{}, {from} {time_type}, {to} {time_type}, {current} boolean", own.join(", "));
+        script.before.push(format!("create table {target} ({columns})"));
+        script.rows.push(insert(&begins, ""));
+        return Ok(());
     }
     let (name, exact) = (target, dialect.exact_order);
     let same_key = all_of(&request.primary_key, |column| format!("s.{0} = {name}.{0}", dialect.identifier(column)));
     // No version ends before it begins.
-    let mut statements = vec![format!(
-        "update {target} set {to} = (select case when {begins}{exact} < {name}.{from} then {name}.{from} else {begins} end \
-         from {staged} as s where {same_key}), {current} = false where {current} = true and exists (select 1 from {staged} as s where {same_key})"
-    )];
+    let ends = format!("case when {begins}{exact} < {name}.{from} then {name}.{from} else {begins} end");
+    let open = format!("{name}.{current} = true and {same_key}");
+    let close = |ends: String, keys: &str| {
+        let assignments = [(to.as_str(), ends), (current.as_str(), "false".to_owned())];
+        dialect.update_from(target, &assignments, &format!("{keys} as s"), &open)
+    };
+    script.rows.push(close(ends, staged));
     if finds_gone(request) {
-        let gone = dialect.table(&stage.gone);
-        statements.push(format!(
-            "update {target} set {to} = {}, {current} = false where {current} = true and exists (select 1 from {gone} as s where {same_key})",
-            time(&at)
-        ));
+        script.rows.push(close(time(&at), &dialect.table(&stage.gone)));
     }
     // A key that was gone, or whose last version ended later than the row says, goes on where that version ended.
     let keys = dialect.identifiers(&request.primary_key);
     let same_end = all_of(&request.primary_key, |column| format!("s.{0} = e.{0}", dialect.identifier(column)));
     let ended = format!(" left join (select {keys}, max({to}) as __subak_end from {target} group by {keys}) as e on {same_end}");
-    statements.push(insert(&format!("case when e.__subak_end{exact} > {begins} then e.__subak_end else {begins} end"), &ended));
-    Ok(statements)
+    script.rows.push(insert(&format!("case when e.__subak_end{exact} > {begins} then e.__subak_end else {begins} end"), &ended));
+    Ok(())
 }

@@ -9,7 +9,7 @@ use super::prepare::Prepared;
 use super::{Session, Stage, all_of, contains};
 
 /// The table that remembers deletions of a table.
-pub(super) fn tombstones(table: &TableName) -> TableName {
+pub(crate) fn tombstones(table: &TableName) -> TableName {
     TableName { schema: table.schema.clone(), name: format!("{}__tombstones", table.name) }
 }
 
@@ -87,10 +87,12 @@ pub(super) fn fill_unchanged(session: &dyn Session, request: &LoadRequest, prepa
             says("e"),
             says("s")
         );
-        session.execute(&format!(
-            "update {stage} set {column} = f.value from (select x.row_number_of, case when x.earlier is null then x.held else e.{column} end \
-             as value from ({earlier}) as x left join {stage} as e on e.{row_id} = x.earlier) as f where {stage}.{row_id} = f.row_number_of"
-        ))?;
+        let found = format!(
+            "(select x.row_number_of, case when x.earlier is null then x.held else e.{column} end \
+             as value from ({earlier}) as x left join {stage} as e on e.{row_id} = x.earlier) as f"
+        );
+        let same_row = format!("{stage}.{row_id} = f.row_number_of");
+        session.execute(&dialect.update_from(stage, &[(&column, "f.value".to_owned())], &found, &same_row))?;
     }
     session.execute(&format!("alter table {stage} drop column {mark}"))?;
     Ok(())
@@ -106,22 +108,20 @@ pub(super) fn drop_superseded(
 ) -> Result<u64, ConnectError> {
     let dialect = session.dialect();
     let row_id = prepared.row_id(dialect)?;
-    let keys = dialect.identifiers(&request.primary_key);
+    let keys = dialect.partition(&prepared.words_of(&request.primary_key));
     let mut order: Vec<String> = Vec::new();
     for term in &latest.order {
-        let direction = if term.is_descending { "desc" } else { "asc" };
-        let nulls = if term.nulls_first { "first" } else { "last" };
         let column = ordered(dialect, request, &term.column, &dialect.identifier(&term.column));
-        order.push(format!("{column} {direction} nulls {nulls}"));
+        order.push(dialect.order(&column, term.is_descending, term.nulls_first));
     }
     order.push(format!("{row_id} {}", if latest.tie == Tie::Last { "desc" } else { "asc" }));
-    let sql = format!(
-        "delete from {stage} where {row_id} in (select __subak_row from (select {row_id} as __subak_row, \
-         row_number() over (partition by {keys} order by {}) as __subak_place from {stage}) as s where __subak_place > 1)",
-        order.join(", "),
-        stage = prepared.stage
+    let stage = &prepared.stage;
+    let older = format!(
+        "select __subak_row from (select {row_id} as __subak_row, row_number() over (partition by {keys} order by {}) as __subak_place \
+         from {stage}) as s where __subak_place > 1",
+        order.join(", ")
     );
-    let mut dropped = session.execute(&sql)?;
+    let mut dropped = session.execute(&dialect.delete_rows(stage, row_id, &older))?;
     if latest.is_against_table && !latest.order.is_empty() {
         let tombstones = tombstones(&request.table);
         let is_kept = request.mode == WriteMode::Merge;
@@ -169,12 +169,12 @@ fn drop_older(
     if latest.tie == Tie::First {
         behind.push(format!("({})", equal_before.trim_end_matches(" and ")));
     }
-    let sql = format!(
-        "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {table} as t on {same_key} where {})",
-        behind.join(" or "),
-        stage = prepared.stage
+    let stage = &prepared.stage;
+    let older = format!(
+        "select s.{row_id} as __subak_row from {stage} as s join {table} as t on {same_key} where {}",
+        behind.join(" or ")
     );
-    session.execute(&sql)
+    session.execute(&dialect.delete_rows(stage, row_id, &older))
 }
 
 /// Drops staged rows which the table holds already. Returns how many.
@@ -211,10 +211,10 @@ fn drop_equal(session: &dyn Session, request: &LoadRequest, prepared: &Prepared)
             format!("t.{column} {} s.{column}", dialect.null_safe_equal)
         });
         let is_same = if rest.is_empty() { "1 = 1".to_owned() } else { format!("case when {is_same} then 1 else 0 end = 1") };
-        dropped += session.execute(&format!(
-            "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {target} as t on {by_key} \
-             where {is_same}{unmarked})"
-        ))?;
+        let equal = format!(
+            "select s.{row_id} as __subak_row from {stage} as s join {target} as t on {by_key} where {is_same}{unmarked}"
+        );
+        dropped += session.execute(&dialect.delete_rows(stage, row_id, &equal))?;
     }
     if prepared.has_marks {
         let mut known = vec![target.clone()];
@@ -227,10 +227,11 @@ fn drop_equal(session: &dyn Session, request: &LoadRequest, prepared: &Prepared)
                     let column = dialect.identifier(column);
                     format!("t.{column} {} s.{column}", dialect.null_safe_equal)
                 });
-                dropped += session.execute(&format!(
-                    "delete from {stage} where {row_id} in (select s.{row_id} from {stage} as s join {} as t on {same} where s.{mark} = true)",
+                let remembered = format!(
+                    "select s.{row_id} as __subak_row from {stage} as s join {} as t on {same} where s.{mark} = true",
                     dialect.table(&tombstones)
-                ))?;
+                );
+                dropped += session.execute(&dialect.delete_rows(stage, row_id, &remembered))?;
             }
         }
         for table in known {
@@ -256,10 +257,11 @@ fn drop_copies(session: &dyn Session, request: &LoadRequest, prepared: &Prepared
         format!("t.{column} {} s.{column}", dialect.null_safe_equal)
     });
     let list = dialect.identifiers(&compared);
-    session.execute(&format!(
-        "delete from {stage} where {row_id} in (select s.__subak_row from \
-         (select {row_id} as __subak_row, row_number() over (partition by {list}) as __subak_copy, {list} from {stage}) as s \
-         join (select {list}, count(*) as __subak_held from {target} group by {list}) as t on {is_same} \
-         where s.__subak_copy <= t.__subak_held)"
-    ))
+    let copies = dialect.partition(&prepared.words_of(&compared));
+    let held = format!(
+        "select s.__subak_row from (select {row_id} as __subak_row, row_number() over (partition by {copies}) as __subak_copy, {list} \
+         from {stage}) as s join (select {list}, count(*) as __subak_held from {target} group by {list}) as t on {is_same} \
+         where s.__subak_copy <= t.__subak_held"
+    );
+    session.execute(&dialect.delete_rows(stage, row_id, &held))
 }

@@ -21,6 +21,8 @@ pub(crate) struct Prepared {
     pub(crate) row_column: Option<&'static str>,
     /// Columns of the stage that are stored, in order.
     pub(crate) columns: Vec<String>,
+    /// The system's words for their types.
+    pub(crate) words: Vec<(String, String)>,
     /// Columns of the table without those that a snapshot adds; `None` when there is no table.
     pub(crate) held_columns: Option<Vec<String>>,
     /// Whether the stage has marks for deletions.
@@ -39,6 +41,12 @@ impl Prepared {
     /// The name for the number of a row of the stage.
     pub(crate) fn row_id(&self, dialect: &Dialect) -> Result<&'static str, ConnectError> {
         self.row_column.map_or_else(|| super::row_id(dialect, &self.columns), Ok)
+    }
+
+    /// Columns of the stage with the system's words for their types.
+    pub(crate) fn words_of(&self, columns: &[String]) -> Vec<(String, String)> {
+        let word = |name: &String| self.words.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, word)| word);
+        columns.iter().map(|name| (name.clone(), word(name).cloned().unwrap_or_default())).collect()
     }
 
     /// Columns that the table lacks.
@@ -146,7 +154,8 @@ fn compare(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Resul
     let row_column = session.dialect().row_column.map(|(name, _)| name);
     let row_column = row_column.filter(|number| staged.iter().any(|(name, _)| name == number));
     let is_technical = |name: &String| name == DELETE_MARK || name == UNCHANGED || Some(name.as_str()) == row_column;
-    let columns: Vec<String> = staged.into_iter().map(|(name, _)| name).filter(|name| !is_technical(name)).collect();
+    let words: Vec<(String, String)> = staged.into_iter().filter(|(name, _)| !is_technical(name)).collect();
+    let columns = words.iter().map(|(name, _)| name.clone()).collect();
     let added_by_history = history::columns(request);
     let held_columns = held.as_ref().map(|held| {
         let names = held.columns.iter().map(|(name, _)| name.clone());
@@ -164,6 +173,7 @@ fn compare(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Resul
         is_bound,
         row_column,
         columns,
+        words,
         held_columns,
         has_marks,
         rows: StagedRows::default(),

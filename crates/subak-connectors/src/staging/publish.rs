@@ -1,11 +1,11 @@
 //! The statements of a publication. They run in one transaction.
 
 use subak_connect::sink::DELETE_MARK;
-use subak_connect::{Commit, Committed, ConnectError, LoadRequest, TableName, crash};
+use subak_connect::{Commit, Committed, ConnectError, Dialect, Family, LoadRequest, TableName, crash};
 use subak_domain::WriteMode;
 
 use super::prepare::Prepared;
-use super::{Session, Stage, history, merge, rejects, state};
+use super::{Session, Stage, contains, history, merge, rejects, state};
 
 /// Publishes a prepared stage inside the transaction of `session`, with state and ledger. The caller commits.
 pub(crate) fn publish(
@@ -16,15 +16,7 @@ pub(crate) fn publish(
     commit: Commit,
 ) -> Result<Committed, ConnectError> {
     if prepared.changed {
-        for statement in statements(session, stage, request, prepared)? {
-            session.execute(&statement)?;
-        }
-        if let Some(live) = &request.live {
-            publish_live(session, request, live)?;
-        }
-    }
-    if !request.children.is_empty() && prepared.changed {
-        publish_children(session, stage, request, prepared)?;
+        change(session, stage, request, prepared)?;
     }
     rejects::publish(session, stage, request, prepared, &commit.replayed)?;
     if prepared.changed {
@@ -55,6 +47,30 @@ pub(crate) fn publish(
     Ok(committed)
 }
 
+/// Changes the table and its nested lists.
+fn change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prepared: &Prepared) -> Result<(), ConnectError> {
+    let mut script = Script::default();
+    if prepared.is_swap(request) {
+        script.rows = swap(session, stage, request, prepared)?;
+    } else {
+        script = self::script(session, stage, request, prepared)?;
+    }
+    // What the parents were before this load decides: a table that is made anew takes all its lists with it.
+    let are_new = request.mode == WriteMode::Replace || prepared.held.is_none();
+    if are_new {
+        swap_children(session, stage, request)?;
+    } else {
+        script_of_children(session, stage, request, prepared, &mut script)?;
+    }
+    if let Some(live) = &request.live {
+        script.after.extend(live_view(session.dialect(), request, live));
+    }
+    for statement in script.before.iter().chain(&script.rows).chain(&script.after) {
+        session.execute(statement)?;
+    }
+    Ok(())
+}
+
 /// Publishes a view inside the transaction of `session`.
 pub(crate) fn publish_view(
     session: &dyn Session,
@@ -77,63 +93,135 @@ pub(crate) fn publish_view(
     Ok(committed)
 }
 
-fn statements(
+/// What changes a table that stays where it is, in three steps. Systems whose statements about tables end transactions run only the second one in
+/// a transaction: the first must not be seen by readers, and the third may be missing until the next load.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    /// Tables and columns that come.
+    pub(crate) before: Vec<String>,
+    /// Rows that come and go.
+    pub(crate) rows: Vec<String>,
+    /// Columns that go.
+    pub(crate) after: Vec<String>,
+}
+
+/// What publishes a stage by changing the rows of its table.
+pub(crate) fn script(
     session: &dyn Session,
     stage: &Stage,
     request: &LoadRequest,
     prepared: &Prepared,
-) -> Result<Vec<String>, ConnectError> {
+) -> Result<Script, ConnectError> {
     let dialect = session.dialect();
     let Prepared { stage: staged, target, .. } = prepared;
     let mark = dialect.identifier(DELETE_MARK);
-    let mut statements = Vec::new();
+    let mut script = Script::default();
     if request.keeps_tombstones && prepared.has_marks {
-        statements.extend(remember_deletions(session, stage, request, prepared)?);
-    }
-    if prepared.is_swap(request) {
-        if prepared.has_marks {
-            statements.push(format!("delete from {staged} where {mark} = true"));
-            statements.push(format!("alter table {staged} drop column {mark}"));
-        }
-        if let Some(number) = prepared.row_column {
-            statements.push(format!("alter table {staged} drop column {}", dialect.identifier(number)));
-        }
-        let mut keepsakes = Vec::new();
-        if let Some(held) = &prepared.held {
-            if !held.is_view() {
-                keepsakes = session.keepsakes(&request.table)?;
-            }
-            statements.push(format!("drop {} {target}", held.kind.word()));
-        }
-        let name = if dialect.has_schemas { request.table.name.clone() } else { dialect.plain_name(&request.table) };
-        statements.push(format!("alter table {staged} rename to {}", dialect.identifier(&name)));
-        statements.extend(keepsakes);
-        return Ok(statements);
+        remember_deletions(session, stage, request, prepared, &mut script)?;
     }
     if prepared.is_rebuilt(request) {
-        // What hangs on the table stays, so the table does.
-        statements.push(format!("delete from {target}"));
-        statements.extend(alterations(session, stage, request, prepared)?);
-        statements.extend(reshaping(session, stage, prepared)?);
+        empty(session, stage, request, prepared, &mut script)?;
     } else if prepared.held.is_some() {
-        statements.extend(alterations(session, stage, request, prepared)?);
+        script.before.extend(alterations(session, stage, request, prepared)?);
+        script.after.extend(removals(dialect, target, &request.removed));
     }
     if request.mode == WriteMode::Snapshot {
-        statements.extend(history::statements(session, stage, request, prepared)?);
-        return Ok(statements);
+        history::statements(session, stage, request, prepared, &mut script)?;
+        return Ok(script);
     }
-    if request.mode.needs_key() {
-        let keys = dialect.identifiers(&request.primary_key);
-        statements.push(format!("delete from {target} where ({keys}) in (select {keys} from {staged})"));
+    if request.mode.needs_key() && !prepared.is_rebuilt(request) {
+        script.rows.push(dialect.delete_same(target, &request.primary_key, staged, &request.primary_key));
     }
     let list = dialect.identifiers(&prepared.columns);
     let unmarked = if prepared.has_marks { format!(" where {mark} is not true") } else { String::new() };
     // In the order of arrival, which is the order in which readers without an order will see them.
-    statements.push(format!("insert into {target} ({list}) select {list} from {staged}{unmarked}"));
+    script.rows.push(format!("insert into {target} ({list}) select {list} from {staged}{unmarked}"));
+    Ok(script)
+}
+
+/// Takes the rows out of a table that stays because of what hangs on it, and gives it the columns of the stage.
+fn empty(
+    session: &dyn Session,
+    stage: &Stage,
+    request: &LoadRequest,
+    prepared: &Prepared,
+    script: &mut Script,
+) -> Result<(), ConnectError> {
+    let (dialect, target) = (session.dialect(), &prepared.target);
+    let held = prepared.held.as_ref().map(|held| held.columns.as_slice()).unwrap_or_default();
+    let (mut gone, mut changed) = (request.removed.clone(), Vec::new());
+    for (name, kind) in held {
+        match prepared.words.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            None if !contains(&gone, name) => gone.push(name.clone()),
+            Some((_, arriving)) if arriving != kind => changed.push((name, kind, arriving)),
+            _ => {}
+        }
+    }
+    let removed = removals(dialect, target, &gone);
+    let added = alterations(session, stage, request, prepared)?;
+    match dialect.family {
+        Family::Standard => {
+            script.before.push(format!("delete from {target}"));
+            script.before.extend(added);
+            script.before.extend(removed);
+            script.before.extend(changed.into_iter().map(|(name, _, word)| dialect.change_type(target, name, word)));
+        }
+        Family::MySql => {
+            if let Some((name, held, arriving)) = changed.first() {
+                let help = "drop what hangs on the table (triggers, constraints, partitions, defaults), so that it can be replaced, or drop the table";
+                return Err(super::type_changed(&request.table, name, held, arriving).help(help));
+            }
+            script.before.extend(added);
+            script.rows.push(format!("delete from {target}"));
+            script.after.extend(removed);
+        }
+    }
+    Ok(())
+}
+
+/// The statements that put the stage in the place of its table, where they can be part of a transaction.
+fn swap(session: &dyn Session, stage: &Stage, request: &LoadRequest, prepared: &Prepared) -> Result<Vec<String>, ConnectError> {
+    let dialect = session.dialect();
+    let Prepared { stage: staged, target, .. } = prepared;
+    let mut statements = Vec::new();
+    if request.keeps_tombstones && prepared.has_marks {
+        let tombstones = merge::tombstones(&request.table);
+        let name = dialect.table(&tombstones);
+        if session.relation(&tombstones)?.is_some() {
+            statements.push(format!("drop table {name}"));
+        }
+        let list = dialect.identifiers(&merge::tombstone_columns(request));
+        statements.push(format!("create table {name} as select {list} from {}", dialect.table(&stage.deletions)));
+    }
+    statements.extend(stripped(dialect, prepared));
+    let mut keepsakes = Vec::new();
+    if let Some(held) = &prepared.held {
+        if !held.is_view() {
+            keepsakes = session.keepsakes(&request.table)?;
+        }
+        statements.push(format!("drop {} {target}", held.kind.word()));
+    }
+    let name = if dialect.has_schemas { request.table.name.clone() } else { dialect.plain_name(&request.table) };
+    statements.push(format!("alter table {staged} rename to {}", dialect.identifier(&name)));
+    statements.extend(keepsakes);
     Ok(statements)
 }
 
-/// Columns that come, go or become wider.
+/// What makes a stage a table: deletions and the columns that only stages have go.
+pub(crate) fn stripped(dialect: &Dialect, prepared: &Prepared) -> Vec<String> {
+    let (staged, mark) = (&prepared.stage, dialect.identifier(DELETE_MARK));
+    let mut statements = Vec::new();
+    if prepared.has_marks {
+        statements.push(format!("delete from {staged} where {mark} = true"));
+        statements.push(format!("alter table {staged} drop column {mark}"));
+    }
+    if let Some(number) = prepared.row_column {
+        statements.push(format!("alter table {staged} drop column {}", dialect.identifier(number)));
+    }
+    statements
+}
+
+/// Columns that come or become wider.
 fn alterations(
     session: &dyn Session,
     stage: &Stage,
@@ -151,105 +239,97 @@ fn alterations(
         statements.push(format!("alter table {target} add column {} {}", dialect.identifier(column), type_of(column)));
     }
     for column in &request.widened {
-        statements.push(format!("alter table {target} alter column {} type {}", dialect.identifier(column), type_of(column)));
-    }
-    for column in &request.removed {
-        statements.push(format!("alter table {target} drop column {}", dialect.identifier(column)));
+        statements.push(dialect.change_type(target, column, type_of(column)));
     }
     Ok(statements)
 }
 
-/// What gives a table without rows the columns of the stage: those that it has besides go, and the others get its types.
-fn reshaping(session: &dyn Session, stage: &Stage, prepared: &Prepared) -> Result<Vec<String>, ConnectError> {
-    let (dialect, target) = (session.dialect(), &prepared.target);
-    let staged = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
-    let held = prepared.held.as_ref().map(|held| held.columns.as_slice()).unwrap_or_default();
-    let mut statements = Vec::new();
-    for (name, kind) in held {
-        let column = dialect.identifier(name);
-        match staged.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
-            None => statements.push(format!("alter table {target} drop column {column}")),
-            Some((_, arriving)) if arriving != kind => {
-                statements.push(format!("alter table {target} alter column {column} type {arriving}"));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(statements)
+/// Columns that go.
+fn removals(dialect: &Dialect, target: &str, columns: &[String]) -> Vec<String> {
+    columns.iter().map(|column| format!("alter table {target} drop column {}", dialect.identifier(column))).collect()
 }
 
+/// Notes deletions of a table that stays.
 fn remember_deletions(
     session: &dyn Session,
     stage: &Stage,
     request: &LoadRequest,
     prepared: &Prepared,
-) -> Result<Vec<String>, ConnectError> {
+    script: &mut Script,
+) -> Result<(), ConnectError> {
     let dialect = session.dialect();
     let table = merge::tombstones(&request.table);
     let name = dialect.table(&table);
     let list = dialect.identifiers(&merge::tombstone_columns(request));
-    let keys = dialect.identifiers(&request.primary_key);
     let (staged, mark) = (&prepared.stage, dialect.identifier(DELETE_MARK));
-    let mut statements = Vec::new();
-    if prepared.is_rebuilt(request) {
-        if session.relation(&table)?.is_some() {
-            statements.push(format!("drop table {name}"));
-        }
-        statements.push(format!("create table {name} as select {list} from {}", dialect.table(&stage.deletions)));
-        return Ok(statements);
-    }
     if session.relation(&table)?.is_none() {
-        statements.push(format!("create table {name} as select {list} from {staged} where 1 = 0"));
+        script.before.push(format!("create table {name} as select {list} from {staged} where 1 = 0"));
     }
-    statements.push(format!("delete from {name} where ({keys}) in (select {keys} from {staged})"));
-    statements.push(format!("insert into {name} ({list}) select {list} from {staged} where {mark} = true"));
-    Ok(statements)
+    if prepared.is_rebuilt(request) {
+        script.rows.push(format!("delete from {name}"));
+        script.rows.push(format!("insert into {name} ({list}) select {list} from {}", dialect.table(&stage.deletions)));
+        return Ok(());
+    }
+    script.rows.push(dialect.delete_same(&name, &request.primary_key, staged, &request.primary_key));
+    script.rows.push(format!("insert into {name} ({list}) select {list} from {staged} where {mark} = true"));
+    Ok(())
 }
 
-fn publish_live(session: &dyn Session, request: &LoadRequest, condition: &str) -> Result<(), ConnectError> {
-    let dialect = session.dialect();
+/// A view of the rows that are not deleted, made anew: `select *` is what it was when the view was made.
+pub(crate) fn live_view(dialect: &Dialect, request: &LoadRequest, condition: &str) -> [String; 2] {
     let view = dialect.table(&TableName { schema: request.table.schema.clone(), name: format!("{}__live", request.table.name) });
-    session.execute(&format!("drop view if exists {view}"))?;
     let table = dialect.table(&request.table);
-    session.execute(&format!("create view {view} as select * from {table} where {condition}"))?;
+    [format!("drop view if exists {view}"), format!("create view {view} as select * from {table} where {condition}")]
+}
+
+/// Puts staged lists in the place of those that are there, where that can be part of a transaction.
+fn swap_children(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Result<(), ConnectError> {
+    let dialect = session.dialect();
+    for (staged, child) in stage.children.iter().zip(&request.children) {
+        let (from, to) = (dialect.table(staged), dialect.table(&child.table));
+        if session.relation(&child.table)?.is_some() {
+            session.execute(&format!("drop table {to}"))?;
+        }
+        let name = if dialect.has_schemas { child.table.name.clone() } else { dialect.plain_name(&child.table) };
+        session.execute(&format!("alter table {from} rename to {}", dialect.identifier(&name)))?;
+    }
     Ok(())
 }
 
 /// Lists of rows that are published replace the lists that those rows had.
-fn publish_children(
+pub(crate) fn script_of_children(
     session: &dyn Session,
     stage: &Stage,
     request: &LoadRequest,
     prepared: &Prepared,
+    script: &mut Script,
 ) -> Result<(), ConnectError> {
     let dialect = session.dialect();
     for (staged, child) in stage.children.iter().zip(&request.children) {
         let (from, to) = (dialect.table(staged), dialect.table(&child.table));
-        let held = session.relation(&child.table)?;
-        // What the parents were before this load decides: a table that is made anew takes all its lists with it.
-        if request.mode == WriteMode::Replace || prepared.held.is_none() || held.is_none() {
-            if held.is_some() {
-                session.execute(&format!("drop table {to}"))?;
+        let staged_columns = session.relation(staged)?.map(|relation| relation.columns).unwrap_or_default();
+        let defined = |(name, word): &(String, String)| format!("{} {word}", dialect.identifier(name));
+        match session.relation(&child.table)? {
+            None => {
+                let list = staged_columns.iter().map(defined).collect::<Vec<_>>().join(", ");
+                script.before.push(format!("create table {to} ({list})"));
             }
-            let name = if dialect.has_schemas { child.table.name.clone() } else { dialect.plain_name(&child.table) };
-            session.execute(&format!("alter table {from} rename to {}", dialect.identifier(&name)))?;
-            continue;
+            Some(held) => {
+                let is_new =
+                    |(name, _): &&(String, String)| !held.columns.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+                let added = staged_columns.iter().filter(is_new);
+                script.before.extend(added.map(|column| format!("alter table {to} add column {}", defined(column))));
+            }
         }
-        if request.mode.needs_key() {
-            let keys = dialect.identifiers(&request.primary_key);
-            let parents = dialect.identifiers(&parent_columns(&request.primary_key));
-            session.execute(&format!("delete from {to} where ({parents}) in (select {keys} from {})", prepared.stage))?;
+        if prepared.is_rebuilt(request) {
+            script.rows.push(format!("delete from {to}"));
+        } else if request.mode.needs_key() {
+            let parents = parent_columns(&request.primary_key);
+            script.rows.push(dialect.delete_same(&to, &parents, &prepared.stage, &request.primary_key));
         }
         let columns: Vec<String> = child.schema.fields().iter().map(|field| field.name().clone()).collect();
         let list = dialect.identifiers(&columns);
-        let known = held.map(|held| held.columns).unwrap_or_default();
-        let staged_columns = session.relation(staged)?.map(|relation| relation.columns).unwrap_or_default();
-        for (name, word) in
-            staged_columns.iter().filter(|(name, _)| !known.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)))
-        {
-            session.execute(&format!("alter table {to} add column {} {word}", dialect.identifier(name)))?;
-        }
-        session.execute(&format!("insert into {to} ({list}) select {list} from {from}"))?;
+        script.rows.push(format!("insert into {to} ({list}) select {list} from {from}"));
     }
     Ok(())
 }

@@ -70,8 +70,22 @@ impl RejectRows {
     }
 }
 
+/// Makes the quarantine when there will be something in it. Returns whether it was there.
+pub(crate) fn make(session: &dyn Session, table: &TableName, reject_count: u64) -> Result<bool, ConnectError> {
+    let is_there = session.relation(table)?.is_some();
+    if !is_there && reject_count > 0 {
+        let (name, text) = (session.dialect().table(table), super::state::text_type(session));
+        session.execute(&format!(
+            "create table {name} (reject_id {text} not null, run {text} not null, rejected_at {text} not null, \
+             status {text} not null, resolved_at {text}, reason {text} not null, column_name {text}, value {text}, \
+             file {text}, line bigint, row_key {text}, row_json {text} not null)"
+        ))?;
+    }
+    Ok(is_there)
+}
+
 /// Enters staged rejects into the quarantine and marks those that were carried over.
-pub(super) fn publish(
+pub(crate) fn publish(
     session: &dyn Session,
     stage: &Stage,
     request: &LoadRequest,
@@ -82,7 +96,7 @@ pub(super) fn publish(
     let reject_count = prepared.reject_count;
     let table = reject::table_of(&request.table);
     let (name, staged) = (dialect.table(&table), dialect.table(&stage.rejects));
-    let is_there = session.relation(&table)?.is_some();
+    let is_there = make(session, &table, reject_count)?;
     if is_there && request.mode == WriteMode::Replace && session.relation(&stage.rejects)?.is_some() {
         // The whole stream was read again: what is not refused any more is mended.
         session.execute(&format!(
@@ -97,13 +111,6 @@ pub(super) fn publish(
         ))?;
     }
     if reject_count > 0 {
-        if !is_there {
-            session.execute(&format!(
-                "create table {name} (reject_id varchar not null, run varchar not null, rejected_at varchar not null, \
-                 status varchar not null, resolved_at varchar, reason varchar not null, column_name varchar, value varchar, \
-                 file varchar, line bigint, row_key varchar, row_json varchar not null)"
-            ))?;
-        }
         session.execute(&format!(
             "insert into {name} (reject_id, run, rejected_at, status, reason, column_name, value, file, line, row_key, row_json) \
              select reject_id, {}, {}, 'open', reason, column_name, value, file, line, row_key, row_json from {staged} \

@@ -1,5 +1,6 @@
 //! State beside the tables, in the destination: how far streams are read, which files and which loads are committed.
 
+use arrow::datatypes::DataType;
 use subak_connect::source::FileMark;
 use subak_connect::{Committed, ConnectError, ConnectErrorKind, TableName};
 use subak_domain::{Cursor, LoadId};
@@ -25,6 +26,11 @@ fn key_of(session: &dyn Session, table: &TableName) -> String {
     dialect.literal(&key.to_lowercase())
 }
 
+/// The system's word for texts.
+pub(crate) fn text_type(session: &dyn Session) -> String {
+    session.sql_type(&DataType::Utf8).unwrap_or_else(|| "varchar".to_owned())
+}
+
 /// Whether there is any state.
 pub(crate) fn is_there(session: &dyn Session) -> Result<bool, ConnectError> {
     Ok(session.relation(&state_table("loads"))?.is_some())
@@ -38,21 +44,22 @@ pub(crate) fn ensure(session: &dyn Session) -> Result<(), ConnectError> {
     if session.dialect().has_schemas {
         session.ensure_schema("_subak")?;
     }
+    let text = text_type(session);
     session.execute(&format!(
-        "create table if not exists {} (table_key varchar not null, column_name varchar, value varchar, data_type varchar, \
-         row_count bigint not null, load_id varchar not null)",
+        "create table if not exists {} (table_key {text} not null, column_name {text}, value {text}, data_type {text}, \
+         row_count bigint not null, load_id {text} not null)",
         table(session, "streams")
     ))?;
     session.execute(&format!(
-        "create table if not exists {} (table_key varchar not null, path varchar not null, bytes bigint not null, \
-         modified_at bigint not null, hash varchar not null, load_id varchar not null)",
+        "create table if not exists {} (table_key {text} not null, path {text} not null, bytes bigint not null, \
+         modified_at bigint not null, hash {text} not null, load_id {text} not null)",
         table(session, "files")
     ))?;
     // Last, because it stands for all of them.
     session.execute(&format!(
-        "create table if not exists {} (load_id varchar not null, table_key varchar not null, written bigint not null, \
-         row_count bigint not null, overlap_count bigint not null, changed boolean not null, cursor_column varchar, \
-         cursor_value varchar, cursor_type varchar, account varchar)",
+        "create table if not exists {} (load_id {text} not null, table_key {text} not null, written bigint not null, \
+         row_count bigint not null, overlap_count bigint not null, changed boolean not null, cursor_column {text}, \
+         cursor_value {text}, cursor_type {text}, account {text})",
         table(session, "loads")
     ))?;
     Ok(())

@@ -17,28 +17,26 @@ fn registry(table: &TableName) -> TableName {
 pub(crate) fn assign(session: &dyn Session, stage: &Stage, table: &TableName, key: &SurrogateKey) -> Result<(), ConnectError> {
     let dialect = session.dialect();
     let (staged, known) = (dialect.table(&stage.rows), dialect.table(&registry(table)));
-    let columns: Vec<String> = session
-        .relation(&stage.rows)?
-        .map(|relation| relation.columns)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect();
+    let mut words = session.relation(&stage.rows)?.map(|relation| relation.columns).unwrap_or_default();
+    // A stage that numbers its rows does so in a column.
+    let number = dialect.row_column.map(|(name, _)| name).filter(|number| words.iter().any(|(name, _)| name == number));
+    words.retain(|(name, _)| Some(name.as_str()) != number);
+    let columns: Vec<String> = words.iter().map(|(name, _)| name.clone()).collect();
     if let Some(missing) = key.of.iter().find(|column| !contains(&columns, column)) {
         let message = format!("the surrogate key of `{table}` is made of `{missing}`, which its query does not return");
         return Err(ConnectError::new(ConnectErrorKind::ColumnMissing, message));
     }
     let natural = dialect.identifiers(&key.of);
+    words.retain(|(name, _)| contains(&key.of, name));
     if session.relation(&registry(table))?.is_none() {
-        session.execute(&format!(
-            "create table {known} as select cast(0 as bigint) as surrogate_key, cast(0 as bigint) as row_place, {natural} \
-             from {staged} where 1 = 0"
-        ))?;
+        let list: Vec<String> = words.iter().map(|(name, word)| format!("{} {word}", dialect.identifier(name))).collect();
+        session.execute(&format!("create table {known} (surrogate_key bigint, row_place bigint, {})", list.join(", ")))?;
     }
-    let row_id = row_id(dialect, &columns)?;
+    let row_id = number.map_or_else(|| row_id(dialect, &columns), Ok)?;
+    let same_natural = dialect.partition(&words);
     let order = dialect.identifiers(&columns);
     let numbered = format!(
-        "(select {row_id} as __subak_row, row_number() over (partition by {natural} order by {order}) as row_place, {natural} from {staged}) as n"
+        "(select {row_id} as __subak_row, row_number() over (partition by {same_natural} order by {order}) as row_place, {natural} from {staged}) as n"
     );
     let same = all_of(&key.of, |column| {
         let column = dialect.identifier(column);
@@ -50,10 +48,11 @@ pub(crate) fn assign(session: &dyn Session, stage: &Stage, table: &TableName, ke
          where not exists (select 1 from {known} as k where k.row_place = n.row_place and {same})"
     ))?;
     let quoted_key = dialect.identifier(&key.column);
-    session.execute(&format!(
-        "update {staged} set {quoted_key} = m.surrogate_key from (select n.__subak_row, k.surrogate_key from {numbered} \
-         join {known} as k on k.row_place = n.row_place and {same}) as m where {staged}.{row_id} = m.__subak_row"
-    ))?;
+    let given = format!(
+        "(select n.__subak_row, k.surrogate_key from {numbered} join {known} as k on k.row_place = n.row_place and {same}) as m"
+    );
+    let same_row = format!("{staged}.{row_id} = m.__subak_row");
+    session.execute(&dialect.update_from(&staged, &[(&quoted_key, "m.surrogate_key".to_owned())], &given, &same_row))?;
     if let Some(unknown) = key.unknown {
         session.execute(&format!("insert into {staged} ({quoted_key}) values ({unknown})"))?;
     }
