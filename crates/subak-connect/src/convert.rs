@@ -104,7 +104,7 @@ pub struct Converted {
 }
 
 /// Converts a column value by value. `format` is how dates and times are written, in `strftime` letters. `Err` when no value of the
-/// one type can become the other.
+/// one type can become the other. An instant becomes its wall clock in UTC; a wall clock does not become an instant.
 pub fn convert(array: &ArrayRef, data_type: DataType, format: Option<&str>, column: &str) -> Result<Converted, ConnectError> {
     let target = arrow_type(data_type);
     if *array.data_type() == target && !matches!(data_type, DataType::Uuid | DataType::Json) {
@@ -117,6 +117,12 @@ pub fn convert(array: &ArrayRef, data_type: DataType, format: Option<&str>, colu
         return Err(misfit_type(column, data_type));
     }
     let own = array.data_type();
+    if let (ArrowType::Timestamp(unit, Some(_)), DataType::DateTime) = (own, data_type) {
+        // Its wall clock in UTC.
+        let bare = array.to_data().into_builder().data_type(ArrowType::Timestamp(*unit, None)).build();
+        let bare = bare.map_err(|error| misfit_type(column, data_type).because(error))?;
+        return convert(&arrow::array::make_array(bare), data_type, format, column);
+    }
     if own.is_numeric() && target.is_temporal() || own.is_temporal() && target.is_numeric() {
         // What a number counts, and from when, is nowhere said.
         let help = "declare it as a number, or as text with a `format:` such as `%s` for seconds";
@@ -486,13 +492,17 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
 
 /// The wall-clock text of microseconds since 1970-01-01 00:00, with as many fractional digits as it needs.
 pub fn format_datetime(microseconds: i64) -> Option<String> {
-    let value = Timestamp::from_microsecond(microseconds).ok()?.to_zoned(TimeZone::UTC).datetime();
+    let days = i32::try_from(microseconds.div_euclid(DAY_MICROSECONDS)).ok()?;
+    let date = Date::constant(1970, 1, 1).checked_add(jiff::Span::new().try_days(days).ok()?).ok()?;
+    // The library's own instants end two days before its dates do.
+    let in_day = jiff::SignedDuration::from_micros(microseconds.rem_euclid(DAY_MICROSECONDS));
+    let value = date.to_datetime(Time::midnight().checked_add(in_day).ok()?);
     Some(value.to_string().replace('T', " "))
 }
 
 /// The text of an instant in UTC.
 pub fn format_timestamp(microseconds: i64) -> Option<String> {
-    Timestamp::from_microsecond(microseconds).ok().map(|value| value.to_string())
+    format_datetime(microseconds).map(|text| format!("{}Z", text.replace(' ', "T")))
 }
 
 /// The text of a date, given as days since 1970-01-01.

@@ -15,6 +15,7 @@ pub const POINTS: &[&str] = &[
     "batch_staged",
     "rows_staged",
     "before_publish",
+    "table_renamed",
     "inside_publish",
     "after_publish",
     "step_reported",

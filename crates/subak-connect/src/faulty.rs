@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
-use subak_domain::{Column, LoadId};
+use subak_domain::{Column, DataType, LoadId};
 
 use crate::{
     Audit, AuditResult, Batch, Commit, Committed, ConnectError, ConnectErrorKind, Connection, Load, LoadRequest, ReadRequest,
@@ -123,6 +123,10 @@ impl<C: Sink> Sink for Faulty<C> {
     async fn clean_up(&self) -> Result<u64, ConnectError> {
         self.faults.strike("clean up")?;
         self.inner.clean_up().await
+    }
+
+    fn alike(&self) -> &'static [(DataType, DataType)] {
+        self.inner.alike()
     }
 
     fn can_widen(&self) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
 use async_trait::async_trait;
-use subak_domain::{AssetKey, CheckRule, Cursor, History, Latest, Layout, LoadId, RowAccount, WriteMode};
+use subak_domain::{AssetKey, CheckRule, Cursor, DataType, History, Latest, Layout, LoadId, RowAccount, WriteMode};
 
 use crate::source::FileMark;
 use crate::{Batch, ConnectError, Reject};
@@ -29,6 +29,10 @@ pub trait Sink: Send + Sync {
     /// holds all. Whoever shapes the rows decides about values beyond.
     fn bounds(&self, _data_type: &ArrowType) -> Option<(i64, i64)> {
         None
+    }
+    /// Types of columns in which values of other types are kept as well as in columns of their own: pairs of the column's and theirs.
+    fn alike(&self) -> &'static [(DataType, DataType)] {
+        &[]
     }
     /// Whether the type of a column of a table can be changed when the load is published.
     fn can_widen(&self) -> bool {

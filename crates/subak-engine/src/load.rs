@@ -249,6 +249,7 @@ impl Ingesting<'_> {
             needs_key: self.ingest.mode.needs_key(),
             held: info.filter(|_| is_held).map(|info| info.schema.clone()),
             can_widen: self.sink.can_widen(),
+            alike: self.sink.alike(),
             on_error: OnReject::Error,
             bounds: &|data_type| self.sink.bounds(data_type),
             // A first load too: which row of a key stays is decided before rows that fail the filter leave.

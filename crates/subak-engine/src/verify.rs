@@ -261,6 +261,7 @@ impl<'a> Comparison<'a> {
                     needs_key: matches!(ingest.mode, WriteMode::Merge | WriteMode::Snapshot),
                     held: Some(Arc::clone(table)),
                     can_widen: false,
+                    alike: destination.sink().map_or(&[], subak_connect::Sink::alike),
                     // A row that would have failed the load is not in the table, and no reason to stop here.
                     on_error: OnReject::Quarantine,
                     bounds: &|data_type| destination.sink().and_then(|sink| sink.bounds(data_type)),

@@ -1,6 +1,8 @@
 //! PostgreSQL as source, destination and warehouse, on a server of each test's own. Results are read back with `psql` and DuckDB's own
 //! library, not through Subak.
 
+#[path = "support/destination.rs"]
+mod destination;
 #[path = "support/network.rs"]
 mod network;
 #[path = "support/secret.rs"]
@@ -12,30 +14,53 @@ mod warehouse;
 
 use std::path::Path;
 
+use destination::{Destination, lines, with_server};
 use secret::set_secret;
-use subak_testkit::{POSTGRES_PASSWORD, POSTGRES_USER, Postgres, Proxy, Sandbox, Table};
+use subak_testkit::{POSTGRES_PASSWORD, POSTGRES_USER, Postgres, Proxy, Table};
 use table::read_table;
-use warehouse::{project, read};
+use warehouse::read;
 
-/// A project with a DuckDB warehouse and the server as `pg`.
-fn with_server(server: &Postgres, files: &[(&str, &str)]) -> Sandbox {
-    let sandbox = project(files);
-    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
-    let connection = format!(
-        "  pg: {{ type: postgres, host: 127.0.0.1, port: {}, database: subak, user: {POSTGRES_USER}, password: \"${{secret:pg_password}}\" }}\n",
-        server.port()
-    );
-    sandbox.write("subak.yml", &format!("{config}{connection}"));
-    set_secret(&sandbox, "pg_password", POSTGRES_PASSWORD);
-    sandbox
-}
+impl Destination for Postgres {
+    const NAME: &str = "pg";
 
-/// The rows as lines with commas, NULL as `NULL`.
-fn lines(rows: Vec<Vec<Option<String>>>) -> Vec<String> {
-    let line = |row: Vec<Option<String>>| {
-        row.into_iter().map(|cell| cell.unwrap_or_else(|| "NULL".to_owned())).collect::<Vec<_>>().join(",")
-    };
-    rows.into_iter().map(line).collect()
+    fn connection(&self) -> String {
+        format!(
+            "{{ type: postgres, host: 127.0.0.1, port: {}, database: subak, user: {POSTGRES_USER}, password: \"${{secret:pg_password}}\" }}",
+            self.port()
+        )
+    }
+
+    fn password(&self) -> &str {
+        POSTGRES_PASSWORD
+    }
+
+    fn listens_at(&self) -> u16 {
+        self.port()
+    }
+
+    fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        self.sql(sql)
+    }
+
+    fn forget(&self) {
+        self.sql("drop schema if exists loads cascade; drop schema if exists _subak cascade");
+    }
+
+    fn stages(&self) -> String {
+        lines(self.sql("select count(*) from pg_class where relname like '\\_\\_subak%'")).concat()
+    }
+
+    fn has_staged_rows(&self) -> bool {
+        lines(self.sql("select count(*) from pg_class where relname like '\\_\\_subak%' and relpages > 0")) != ["0"]
+    }
+
+    fn kill_it(&mut self) {
+        self.kill();
+    }
+
+    fn resume_it(&mut self) {
+        self.resume();
+    }
 }
 
 /// Each type with its edges: as text of the server, and as DuckDB's text after the move.
@@ -254,84 +279,10 @@ fn a_library_night_by_night() {
     expect("books", "final_half_open_books");
 }
 
-/// Orders in PostgreSQL, and what is made of them there.
-const SHOP: &[(&str, &str)] = &[
-    (
-        "assets/bronze/files.yml",
-        "ingest:\n  from: files\n  to: pg\n  defaults: { on_reject: quarantine }\n  streams:\n    orders:\n      path: orders.csv\n      primary_key: id\n      \
-                 columns: { id: bigint, amount: 'decimal(18,2)', at: datetime, email: text }\n      checks:\n        - unique: id\n        - not_null: [amount]\n        \
-                 - accepted_values: { column: country, values: [id, sg] }\n        - range: { column: amount, min: 0, max: 1000 }\n        \
-                 - pattern: { column: email, matches: '[a-z]+@[a-z.]+' }\n        - relationships: { column: country, to: bronze.countries.code }\n        \
-                 - row_count: { min: 1 }\n        - freshness: { column: at, max_age: 40000d }\n    countries: { path: countries.csv, mode: replace }\n",
-    ),
-    ("input/countries.csv", "code,name\nid,Indonesia\nsg,Singapore\n"),
-    (
-        "input/orders.csv",
-        "id,amount,at,country,email\n1,10.50,2025-01-01 10:00:00,id,a@b.c\n2,20.00,2025-01-01 11:00:00,sg,d@e.f\nx,1,2025-01-01 11:00:00,sg,g@h.i\n",
-    ),
-    (
-        "assets/gold/per_day.sql",
-        "/* subak\non: pg\nstored_as: incremental\nmode: merge\nunique_key: day\nchecks: [ { unique: day }, { not_null: day } ]\n*/\n\
-                 select cast(o.at as date) as day, count(*) as n, sum(o.amount) as amount from bronze.orders as o group by 1\n",
-    ),
-    (
-        "assets/gold/countries.sql",
-        "/* subak\non: pg\nstored_as: table\nsurrogate_key: { column: country_key, of: code }\n*/\nselect code, name from bronze.countries\n",
-    ),
-    (
-        "assets/gold/orders.sql",
-        "/* subak\non: pg\n*/\nselect o.id, c.country_key from bronze.orders as o join gold.countries as c on c.code = o.country\n",
-    ),
-    (
-        "assets/gold/history.sql",
-        "/* subak\non: pg\nstored_as: snapshot\nunique_key: id\nhistory: { updated_at: at }\n*/\nselect id, amount, at from bronze.orders\n",
-    ),
-];
-
 #[test]
 fn sql_assets_checks_and_keys_in_postgres() {
     let server = Postgres::start();
-    let sandbox = with_server(&server, SHOP);
-    let first = sandbox.run(&["run"]).expect(0);
-    assert!(first.err.contains("read 3, written 2, rejected 1"), "{}", first.err);
-    assert_eq!(lines(server.sql("select * from gold.per_day")), ["2025-01-01,2,30.50"]);
-    assert_eq!(lines(server.sql("select code, country_key from gold.countries order by 2")), ["NULL,-1", "id,1", "sg,2"]);
-    assert_eq!(lines(server.sql("select * from gold.orders order by id")), ["1,1", "2,2"]);
-    assert_eq!(lines(server.sql("select line, status from bronze.orders__rejects")), ["4,open"]);
-    let again = sandbox.run(&["run"]).expect(0);
-    assert!(again.out.contains("0 rows written"), "{}", again.out);
-    sandbox.write(
-        "input/orders.csv",
-        "id,amount,at,country,email\n1,11.50,2025-01-02 10:00:00,id,a@b.c\n3,5,2025-01-03 00:00:00,id,a@b.c\n",
-    );
-    sandbox.run(&["run"]).expect(0);
-    assert_eq!(
-        lines(server.sql("select day, n, amount from gold.per_day order by day")),
-        ["2025-01-01,1,20.00", "2025-01-02,1,11.50", "2025-01-03,1,5.00"]
-    );
-    assert_eq!(
-        lines(server.sql("select id, amount, valid_from, valid_to, is_current from gold.history order by id, valid_from")),
-        [
-            "1,10.50,2025-01-01 10:00:00,2025-01-02 10:00:00,f",
-            "1,11.50,2025-01-02 10:00:00,NULL,t",
-            "2,20.00,2025-01-01 11:00:00,NULL,t",
-            "3,5.00,2025-01-03 00:00:00,NULL,t"
-        ]
-    );
-    // Each check finds what breaks it, and readers keep what they have.
-    for (row, check) in [
-        ("9,5000,2025-01-04 00:00:00,id,a@b.c", "range(amount)"),
-        ("9,5,2025-01-04 00:00:00,my,a@b.c", "accepted_values(country)"),
-        ("9,5,2025-01-04 00:00:00,id,A@b.c", "pattern(email)"),
-        ("9,,2025-01-04 00:00:00,id,a@b.c", "not_null(amount)"),
-    ] {
-        sandbox.write("input/orders.csv", &format!("id,amount,at,country,email\n{row}\n"));
-        let failed = sandbox.run(&["run", "bronze.orders"]).expect(1);
-        assert!(failed.err.contains(check) && failed.err.contains("id=9"), "{check}: {}", failed.err);
-        assert_eq!(lines(server.sql("select count(*) from bronze.orders where id = 9")), ["0"], "{check}");
-    }
-    let asked = sandbox.run(&["query", "--on", "pg", "select id, amount from bronze.orders order by id", "-o", "csv"]).expect(0);
-    assert_eq!(asked.out.trim(), "id,amount\n1,11.50\n2,20.00\n3,5.00");
+    let sandbox = destination::builds_a_shop(&server);
     let wrong = sandbox.run(&["query", "--on", "pg", "select nonsense from bronze.orders"]).expect(1);
     assert!(wrong.err.contains("column \"nonsense\" does not exist"), "{}", wrong.err);
     let changing = "with gone as (delete from bronze.orders returning id) select * from gone";
@@ -384,113 +335,26 @@ fn what_a_server_refuses_is_told() {
     assert_eq!(lines(server.sql("select * from public.t")), ["1"]);
 }
 
-const LOADS: &str = "ingest:\n  from: files\n  to: pg\n  streams:\n    merged: { path: rows.csv, primary_key: id, columns: { id: bigint } }\n    \
-                     replaced: { path: rows.csv, mode: replace, columns: { id: bigint } }\n    added: { path: 'rows*.csv', mode: append, columns: { id: bigint }, on_reject: quarantine }\n";
-
-fn loaded(server: &Postgres) -> Vec<String> {
-    let tables = ["loads.merged", "loads.replaced", "loads.added"];
-    let mut all: Vec<String> =
-        tables.iter().flat_map(|table| lines(server.sql(&format!("select * from {table} order by id")))).collect();
-    all.extend(lines(server.sql("select reason, line from loads.added__rejects order by 1, 2")));
-    all
-}
-
 #[test]
 fn kills_and_cuts_lose_and_double_nothing() {
-    let mut server = Postgres::start();
-    let (first, second) = ("id,note\n1,a\n2,b\n", "id,note\n1,A\n3,c\n");
-    let mut expected: Option<[Vec<String>; 2]> = None;
-    for point in std::iter::once(&"").chain(subak_connect::crash::POINTS) {
-        server.sql("drop schema if exists loads cascade; drop schema if exists _subak cascade");
-        let sandbox = with_server(&server, &[("assets/loads/all.yml", LOADS)]);
-        let mut found: Vec<Vec<String>> = Vec::new();
-        for (text, extra) in [(first, "rows1.csv"), (second, "rows2.csv")] {
-            sandbox.write("input/rows.csv", text);
-            sandbox.write(&format!("input/{extra}"), &format!("id,note\n{},{extra}\nx,bad\n", extra.len()));
-            std::fs::remove_file(sandbox.path().join("input/rows.csv")).expect("gone");
-            sandbox.write("input/rows.csv", text);
-            if !point.is_empty() {
-                for _ in 0..2 {
-                    drop(sandbox.command(&["run"]).env("SUBAK_CRASH_AT", point).output().expect("starts"));
-                }
-            }
-            let ran = sandbox.run(&["run"]);
-            // A known file with other content is refused by `append`; the others are loaded.
-            assert!(ran.code == Some(0) || ran.err.contains("was loaded before"), "{}", ran.err);
-            found.push(loaded(&server));
-        }
-        let found: [Vec<String>; 2] = found.try_into().expect("two parts");
-        match &expected {
-            None => expected = Some(found),
-            Some(expected) => assert_eq!(&found, expected, "after kills at `{point}`"),
-        }
-        assert_eq!(
-            lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'")),
-            ["0"],
-            "stages after `{point}`"
-        );
-    }
-    // The server goes away in the middle of a load, and comes back.
-    let sandbox = with_server(
-        &server,
-        &[("assets/loads/big.yml", "ingest:\n  from: files\n  to: pg\n  streams:\n    big: { path: big.csv, mode: replace }\n")],
-    );
-    let rows = (0..400_000).fold("id,note\n".to_owned(), |text, id| text + &format!("{id},a note that takes up some room\n"));
-    sandbox.write("input/big.csv", &rows);
-    let mut run = sandbox.command(&["run", "--quiet"]).stderr(std::process::Stdio::piped()).spawn().expect("starts");
-    for _ in 0..500 {
-        let staged = server.sql("select count(*) from pg_class where relname like '\\_\\_subak%' and relpages > 0");
-        if lines(staged) != ["0"] {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    server.kill();
-    drop(run.wait());
-    server.resume();
-    sandbox.run(&["run"]).expect(0);
-    assert_eq!(lines(server.sql("select count(*), count(distinct id) from loads.big")), ["400000,400000"]);
-    assert_eq!(lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'")), ["0"]);
-}
-
-/// Loads something, then more of it over a network to which something happens behind the n-th message, for every `step`th n: what the server did
-/// is done, and nobody hears of it.
-fn survives(step: usize, defaults: &str, happen: impl Fn(&Proxy, usize)) {
-    let server = Postgres::start();
-    let proxy = Proxy::start(server.port());
-    let prepare = |_| {
-        server.sql("drop schema if exists loads cascade; drop schema if exists _subak cascade");
-        let sandbox = with_server(&server, &[("assets/loads/all.yml", LOADS)]);
-        let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
-        let through = config.replace(&format!("port: {}", server.port()), &format!("port: {}", proxy.port()));
-        sandbox.write("subak.yml", &format!("{through}defaults: {defaults}\n"));
-        sandbox.write("input/rows.csv", "id,note\n1,a\n2,b\n");
-        sandbox.run(&["run"]).expect(0);
-        sandbox.write("input/rows.csv", "id,note\n1,A\n3,c\n");
-        std::fs::rename(sandbox.path().join("input/rows.csv"), sandbox.path().join("input/rows1.csv")).expect("renamed");
-        sandbox.write("input/rows2.csv", "id,note\n9,z\nx,bad\n");
-        sandbox.write("assets/loads/all.yml", &LOADS.replace("path: rows.csv", "path: rows1.csv"));
-        sandbox
-    };
-    let found = |piece| {
-        let stages = lines(server.sql("select count(*) from pg_class where relname like '\\_\\_subak%'"));
-        assert_eq!(stages, ["0"], "stages, behind message {piece}");
-        loaded(&server)
-    };
-    let count = network::survives(&proxy, step, happen, prepare, found);
-    assert!(count > 30, "a run has many messages: {count}");
+    destination::survives_kills(&mut Postgres::start());
 }
 
 #[test]
 fn answers_that_are_lost_lose_and_double_nothing() {
     // Every fifth message; which ones they are moves with whatever a run sends.
-    survives(5, "{ retry: { delay_first: 10ms } }", Proxy::cut_after);
+    destination::survives(&Postgres::start(), 5, "{ retry: { delay_first: 10ms } }", Proxy::cut_after);
 }
 
 #[test]
 fn a_network_that_goes_silent_loses_and_doubles_nothing() {
     // A step that hears nothing ends with its time, and so does whatever it held at the server.
-    survives(43, "{ timeout: 3s, retry: { attempts_max: 3, delay_first: 10ms } }", Proxy::hold_after);
+    destination::survives(
+        &Postgres::start(),
+        43,
+        "{ timeout: 3s, retry: { attempts_max: 3, delay_first: 10ms } }",
+        Proxy::hold_after,
+    );
 }
 
 #[test]

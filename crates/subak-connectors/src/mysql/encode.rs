@@ -15,7 +15,7 @@ use super::DIALECT;
 const STATEMENT_LENGTH: usize = 768 * 1024;
 
 /// The first and the last day that the server holds, in days since 1970.
-const DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
+pub(super) const DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
 
 /// Statements that insert the rows of a batch, in their order.
 pub(super) fn inserts(table: &str, batch: &Batch) -> Result<Vec<String>, ConnectError> {

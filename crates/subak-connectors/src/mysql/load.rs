@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::{
-    Audit, AuditResult, Batch, BuildRequest, Commit, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Reject, Staged,
-    StagedRows, TableName, blocking, convert, crash,
+    Audit, AuditResult, Batch, BuildRequest, Commit, Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Reject,
+    Staged, StagedRows, TableName, blocking, convert, crash,
 };
 use subak_domain::{Column, StoredAs, WriteMode};
 use tokio::runtime::Handle;
@@ -69,11 +70,10 @@ impl Link {
         Ok(convert::columns_of(&schema_of(&columns)))
     }
 
-    /// The same with the types of the columns' values.
-    pub(super) async fn described(&self, sql: &str, message: &str) -> Result<arrow::datatypes::SchemaRef, ConnectError> {
+    /// The columns of a table or of a stage, as rows are loaded into them.
+    pub(super) async fn schema_of(&self, sql: &str, message: &str) -> Result<SchemaRef, ConnectError> {
         let statement = self.client.lock().await.prep(sql).await.map_err(|error| failed(message, &error))?;
-        let columns: Vec<ReadColumn> = statement.columns().iter().map(|column| ReadColumn::new(column, None)).collect();
-        Ok(schema_of(&columns))
+        Ok(types::written_as(&statement.columns()))
     }
 }
 
@@ -345,7 +345,7 @@ impl Staged for MySqlStaged {
 
     async fn columns(&mut self) -> Result<Vec<Column>, ConnectError> {
         let sql = format!("select * from {} as t", self.prepared.preview);
-        self.staging.link.columns_of(&sql, "staged rows cannot be described").await
+        Ok(convert::columns_of(self.staging.link.schema_of(&sql, "staged rows cannot be described").await?.as_ref()))
     }
 
     async fn audit(&mut self, audit: &Audit) -> Result<AuditResult, ConnectError> {

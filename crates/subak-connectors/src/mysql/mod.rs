@@ -173,7 +173,14 @@ impl Database {
             setup.push("set session transaction read only".to_owned());
         }
         let options = Opts::from(options.ssl_opts(encryption));
-        Ok(Self { options, plain, tls, setup: setup.into(), is_read_only: request.is_read_only, name: request.name.as_str().into() })
+        Ok(Self {
+            options,
+            plain,
+            tls,
+            setup: setup.into(),
+            is_read_only: request.is_read_only,
+            name: request.name.as_str().into(),
+        })
     }
 
     /// Where it connects to, for people.

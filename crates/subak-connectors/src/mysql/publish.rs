@@ -264,7 +264,7 @@ fn in_turn(
     let (rename, aside) = renames.statement(session, stage)?;
     note(session, request, &renames.taken[0].0, &statements)?;
     session.execute(&rename)?;
-    crash::point("renamed");
+    crash::point("table_renamed");
     finish(session, request.load.as_str(), &statements)?;
     script.after.extend(aside);
     Ok((committed, script.after))

@@ -107,8 +107,10 @@ impl Session for MySqlSession<'_> {
     }
 
     fn relation(&self, table: &TableName) -> Result<Option<Relation>, ConnectError> {
-        let kinds =
-            self.catalog(&format!("select table_type from information_schema.tables where {}", is_table(table, "table_schema", "table_name")))?;
+        let kinds = self.catalog(&format!(
+            "select table_type from information_schema.tables where {}",
+            is_table(table, "table_schema", "table_name")
+        ))?;
         let Some(kind) = kinds.into_iter().flatten().next() else { return Ok(None) };
         let columns = self.catalog(&format!(
             "select column_name, column_type, coalesce(collation_name, '') from information_schema.columns where {} order by ordinal_position",
@@ -132,14 +134,13 @@ impl Session for MySqlSession<'_> {
         if self.count(&known)? > 0 {
             return Ok(());
         }
-        self.execute(&format!("create database if not exists {} character set utf8mb4", DIALECT.identifier(name))).map(drop).map_err(
-            |error| match error.kind {
-                ConnectErrorKind::Permission => {
-                    error.help(format!("create the database `{name}` and grant the user all rights on it, or the right to create it"))
-                }
+        self.execute(&format!("create database if not exists {} character set utf8mb4", DIALECT.identifier(name)))
+            .map(drop)
+            .map_err(|error| match error.kind {
+                ConnectErrorKind::Permission => error
+                    .help(format!("create the database `{name}` and grant the user all rights on it, or the right to create it")),
                 _ => error,
-            },
-        )
+            })
     }
 
     /// Indexes. Grants hold for the name. What else hangs on a table keeps it from being swapped: see [`Session::is_bound`].

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use arrow::datatypes::DataType as ArrowType;
 use async_trait::async_trait;
 use subak_connect::reject::RejectStatus;
 use subak_connect::{
     Committed, ConnectError, ConnectErrorKind, Load, LoadRequest, Quarantine, Sink, StoredReject, TableInfo, TableName,
 };
-use subak_domain::LoadId;
+use subak_domain::{DataType, LoadId};
 
+use super::encode::DAYS;
 use super::load::{MySqlLoad, clear, lock_of, try_lock, unlock};
 use super::session::MySqlSession;
 use super::{DIALECT, Database, publish};
@@ -56,7 +58,7 @@ impl Sink for Database {
             })
             .await?;
         let Some((row_count, cursor, row_count_committed, files)) = known else { return Ok(None) };
-        let schema = self.writer().await?.described(&format!("select * from {}", DIALECT.table(table)), &message).await?;
+        let schema = self.writer().await?.schema_of(&format!("select * from {}", DIALECT.table(table)), &message).await?;
         Ok(Some(TableInfo { schema, cursor, row_count, row_count_committed, files }))
     }
 
@@ -116,6 +118,21 @@ impl Sink for Database {
             Ok(count)
         })
         .await
+    }
+
+    fn bounds(&self, data_type: &ArrowType) -> Option<(i64, i64)> {
+        const MICROS_PER_DAY: i64 = 86_400_000_000;
+        let (first, last) = (i64::from(*DAYS.start()), i64::from(*DAYS.end()));
+        match data_type {
+            ArrowType::Date32 | ArrowType::Date64 => Some((first, last)),
+            ArrowType::Timestamp(..) => Some((first * MICROS_PER_DAY, (last + 1) * MICROS_PER_DAY - 1)),
+            _ => None,
+        }
+    }
+
+    /// An instant is its wall clock in UTC.
+    fn alike(&self) -> &'static [(DataType, DataType)] {
+        &[(DataType::DateTime, DataType::Timestamp)]
     }
 
     fn can_widen(&self) -> bool {

@@ -114,6 +114,20 @@ pub(super) fn schema_of(columns: &[ReadColumn]) -> SchemaRef {
     Schema::new(columns.iter().map(ReadColumn::field).collect::<Vec<_>>()).into()
 }
 
+/// The schema of a table as rows are loaded into it: what we write as truth values and times of a day is known again by its column.
+pub(super) fn written_as(columns: &[Column]) -> SchemaRef {
+    let field = |column: &Column| {
+        let is_one_digit = column.column_length() == 1 && !column.flags().contains(ColumnFlags::UNSIGNED_FLAG);
+        let data_type = match column.column_type() {
+            ColumnType::MYSQL_TYPE_TINY if is_one_digit => ArrowType::Boolean,
+            ColumnType::MYSQL_TYPE_TIME | ColumnType::MYSQL_TYPE_TIME2 => ArrowType::Time64(TimeUnit::Microsecond),
+            _ => form_of(column).arrow_type(),
+        };
+        Field::new(column.name_str(), data_type, true)
+    };
+    Schema::new(columns.iter().map(field).collect::<Vec<_>>()).into()
+}
+
 /// What a column holds, by its description in a result.
 fn form_of(column: &Column) -> Form {
     let is_unsigned = column.flags().contains(ColumnFlags::UNSIGNED_FLAG);

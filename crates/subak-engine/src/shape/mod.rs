@@ -35,6 +35,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) held: Option<SchemaRef>,
     /// Whether types of columns that are there can be changed.
     pub(crate) can_widen: bool,
+    /// Types of the table's columns in which values of other types are kept as well.
+    pub(crate) alike: &'a [(DataType, DataType)],
     /// The lowest and the highest value that the table can hold in a column of a type.
     pub(crate) bounds: &'a dyn Fn(&ArrowType) -> Option<(i64, i64)>,
     /// What becomes of rows that would fail a load.

@@ -301,6 +301,15 @@ impl PlannedColumn {
         if held_type == arriving {
             return;
         }
+        if setting.alike.contains(&(held_type, arriving)) {
+            self.convert_to = Some(held_type);
+            self.arrow_type = convert::arrow_type(held_type);
+            return;
+        }
+        if (held_type, arriving) == (DataType::DateTime, DataType::Timestamp) {
+            // Which clock the table shows is nowhere said: the sink says that it is another type.
+            return;
+        }
         let contract = setting.shape.contract;
         let wider = common_type(held_type, arriving).filter(|common| *common != held_type);
         if let Some(wider) = wider.filter(|_| contract == Contract::Evolve && setting.can_widen) {

@@ -42,6 +42,7 @@ fn assert_batch_shaped(shape: &Shape, held: Option<SchemaRef>, mut batch: Batch,
         needs_key: true,
         held,
         can_widen: true,
+        alike: &[],
         on_error: OnReject::Error,
         bounds: &|data_type| match data_type {
             ArrowType::Date32 | ArrowType::Date64 => Some((0, 40_000)),

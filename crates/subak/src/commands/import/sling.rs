@@ -525,8 +525,12 @@ fn connection(theirs: &str, role: &str, environment: &Value, base: &Path, import
             }
         }
     }
-    let schema_usual = if ours == "postgres" { "public" } else { "main" };
-    let schema = given.get(&["schema"]).unwrap_or_else(|| schema_usual.to_owned());
+    let schema_usual = || match ours {
+        "postgres" => "public".to_owned(),
+        "mysql" => given.get(&["database"]).unwrap_or_else(|| "main".to_owned()),
+        _ => "main".to_owned(),
+    };
+    let schema = given.get(&["schema"]).unwrap_or_else(schema_usual);
     let kind = match (ours, kind.as_str()) {
         ("", "") => "unknown".to_owned(),
         ("", _) => kind,
