@@ -63,9 +63,12 @@ const SESSION: &str = "set session sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVIS
 /// How texts compare that have no collation of their own, and how tables without indexes are joined.
 fn query_setup(is_maria: bool) -> Vec<String> {
     let mut setup = vec![format!("set names utf8mb4 collate {}", types::COLLATIONS[usize::from(!is_maria)])];
-    if is_maria {
-        setup.push("set session join_cache_level = 8".to_owned());
-    }
+    setup.push(if is_maria {
+        "set session join_cache_level = 8".to_owned()
+    } else {
+        // MySQL 9.7 forgets how texts compare when it moves a `regexp` into a union, and finds nothing.
+        "set session optimizer_switch = 'derived_condition_pushdown=off'".to_owned()
+    });
     setup
 }
 
