@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 static ARMED: OnceLock<String> = OnceLock::new();
 
-/// Every point, in the order in which a run passes them.
+/// Every point that all runs pass, in the order in which they do. Destinations may have more.
 pub const POINTS: &[&str] = &[
     "run_planned",
     "run_started",
@@ -15,7 +15,6 @@ pub const POINTS: &[&str] = &[
     "batch_staged",
     "rows_staged",
     "before_publish",
-    "table_renamed",
     "inside_publish",
     "after_publish",
     "step_reported",

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 use sqlparser::ast::{Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableFactor, Visit, Visitor};
-use sqlparser::dialect::{ClickHouseDialect, Dialect, DuckDbDialect, GenericDialect, PostgreSqlDialect, SQLiteDialect};
+use sqlparser::dialect::{
+    ClickHouseDialect, Dialect, DuckDbDialect, GenericDialect, MySqlDialect, PostgreSqlDialect, SQLiteDialect,
+};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 
@@ -47,6 +49,7 @@ fn dialect(name: &str) -> Box<dyn Dialect> {
         "duckdb" => Box::new(DuckDbDialect {}),
         "sqlite" => Box::new(SQLiteDialect {}),
         "clickhouse" => Box::new(ClickHouseDialect {}),
+        "mysql" => Box::new(MySqlDialect {}),
         _ => Box::new(GenericDialect {}),
     }
 }

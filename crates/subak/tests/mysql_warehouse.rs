@@ -17,6 +17,7 @@ const STAGES: &str = "from information_schema.tables where table_name like '\\_\
 
 impl Destination for MariaDb {
     const NAME: &str = "my";
+    const POINTS: &[&str] = &["table_renamed"];
 
     fn connection(&self) -> String {
         format!(

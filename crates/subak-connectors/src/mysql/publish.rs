@@ -195,37 +195,7 @@ fn in_turn(
         return Ok((committed, Vec::new()));
     }
     staging::make_rejects(session, &reject::table_of(&request.table), prepared.reject_count)?;
-    let (mut script, mut renames) = (Script::default(), Renames::default());
-    // The rows that there will be.
-    let mut source = prepared.target.clone();
-    if is_view {
-        renames.taken.push((stage.rows.clone(), request.table.clone()));
-        source = DIALECT.table(&stage.rows);
-    } else if prepared.changed && prepared.is_swap(request) {
-        script.before = staging::stripped(&DIALECT, prepared);
-        if prepared.held.as_ref().is_some_and(|held| !held.is_view()) {
-            let own = DIALECT.table(&stage.rows);
-            let indexes = session.indexes(&request.table)?;
-            script.before.extend(indexes.into_iter().map(|index| format!("alter table {own} add {index}")));
-        }
-        renames.taken = swapped(stage, request, prepared);
-        source = DIALECT.table(&stage.rows);
-    } else if prepared.changed && request.mode == WriteMode::Snapshot && prepared.held.is_none() {
-        // The table of versions is filled beside its place.
-        source = DIALECT.table(&stage.deletions);
-        let beside = Prepared { target: source.clone(), ..prepared.clone() };
-        script = staging::script(session, stage, request, &beside)?;
-        script.before.append(&mut script.rows);
-        renames.taken.push((stage.deletions.clone(), request.table.clone()));
-    } else if prepared.changed {
-        script = staging::script(session, stage, request, prepared)?;
-        staging::script_of_children(session, stage, request, prepared, &mut script)?;
-    }
-    if let Some(live) = request.live.as_deref().filter(|_| prepared.changed) {
-        // A condition that does not hold water is found before anything is published.
-        session.rows(&format!("select 1 from {} as t where {live}", prepared.stage), 1)?;
-        script.after.extend(staging::live_view(&DIALECT, request, live));
-    }
+    let Publication { mut script, renames, source } = publication(session, stage, request, prepared, is_view)?;
     for statement in &script.before {
         session.execute(statement)?;
     }
@@ -235,7 +205,7 @@ fn in_turn(
         overlap_count: prepared.rows.overlap,
         changed: prepared.changed,
         cursor: commit.cursor.clone(),
-        account: commit.account.clone(),
+        account: commit.account,
     };
     let record = |session: &dyn Session, committed: &Committed| {
         if !is_view {
@@ -268,6 +238,55 @@ fn in_turn(
     finish(session, request.load.as_str(), &statements)?;
     script.after.extend(aside);
     Ok((committed, script.after))
+}
+
+/// What a publication does.
+#[derive(Debug)]
+struct Publication {
+    script: Script,
+    renames: Renames,
+    /// The rows that there will be.
+    source: String,
+}
+
+fn publication(
+    session: &super::session::MySqlSession<'_>,
+    stage: &Stage,
+    request: &LoadRequest,
+    prepared: &Prepared,
+    is_view: bool,
+) -> Result<Publication, ConnectError> {
+    let (mut script, mut renames) = (Script::default(), Renames::default());
+    let mut source = prepared.target.clone();
+    if is_view {
+        renames.taken.push((stage.rows.clone(), request.table.clone()));
+        source = DIALECT.table(&stage.rows);
+    } else if prepared.changed && prepared.is_swap(request) {
+        script.before = staging::stripped(&DIALECT, prepared);
+        if prepared.held.as_ref().is_some_and(|held| !held.is_view()) {
+            let own = DIALECT.table(&stage.rows);
+            let indexes = session.indexes(&request.table)?;
+            script.before.extend(indexes.into_iter().map(|index| format!("alter table {own} add {index}")));
+        }
+        renames.taken = swapped(stage, request, prepared);
+        source = DIALECT.table(&stage.rows);
+    } else if prepared.changed && request.mode == WriteMode::Snapshot && prepared.held.is_none() {
+        // The table of versions is filled beside its place.
+        source = DIALECT.table(&stage.deletions);
+        let beside = Prepared { target: source.clone(), ..prepared.clone() };
+        script = staging::script(session, stage, request, &beside)?;
+        script.before.append(&mut script.rows);
+        renames.taken.push((stage.deletions.clone(), request.table.clone()));
+    } else if prepared.changed {
+        script = staging::script(session, stage, request, prepared)?;
+        staging::script_of_children(session, stage, request, prepared, &mut script)?;
+    }
+    if let Some(live) = request.live.as_deref().filter(|_| prepared.changed) {
+        // A condition that does not hold water is found before anything is published.
+        session.rows(&format!("select 1 from {} as t where {live}", prepared.stage), 1)?;
+        script.after.extend(staging::live_view(&DIALECT, request, live));
+    }
+    Ok(Publication { script, renames, source })
 }
 
 /// What takes which place when a table is made anew.

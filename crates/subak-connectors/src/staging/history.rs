@@ -82,13 +82,7 @@ pub(super) fn drop_unchanged(
 }
 
 /// The statements that close old versions and add new ones.
-pub(super) fn statements(
-    session: &dyn Session,
-    stage: &Stage,
-    request: &LoadRequest,
-    prepared: &Prepared,
-    script: &mut Script,
-) -> Result<(), ConnectError> {
+pub(super) fn statements(session: &dyn Session, stage: &Stage, request: &LoadRequest, prepared: &Prepared, script: &mut Script) {
     let dialect = session.dialect();
     let history = &request.history;
     let (staged, target) = (&prepared.stage, &prepared.target);
@@ -121,7 +115,7 @@ pub(super) fn statements(
         let columns = format!("{}, {from} {time_type}, {to} {time_type}, {current} boolean", own.join(", "));
         script.before.push(format!("create table {target} ({columns})"));
         script.rows.push(insert(&begins, ""));
-        return Ok(());
+        return;
     }
     let (name, exact) = (target, dialect.exact_order);
     let same_key = all_of(&request.primary_key, |column| format!("s.{0} = {name}.{0}", dialect.identifier(column)));
@@ -141,5 +135,4 @@ pub(super) fn statements(
     let same_end = all_of(&request.primary_key, |column| format!("s.{0} = e.{0}", dialect.identifier(column)));
     let ended = format!(" left join (select {keys}, max({to}) as __subak_end from {target} group by {keys}) as e on {same_end}");
     script.rows.push(insert(&format!("case when e.__subak_end{exact} > {begins} then e.__subak_end else {begins} end"), &ended));
-    Ok(())
 }

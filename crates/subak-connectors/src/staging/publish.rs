@@ -123,10 +123,15 @@ pub(crate) fn script(
         empty(session, stage, request, prepared, &mut script)?;
     } else if prepared.held.is_some() {
         script.before.extend(alterations(session, stage, request, prepared)?);
-        script.after.extend(removals(dialect, target, &request.removed));
+        let removed = removals(dialect, target, &request.removed);
+        // Inside of a transaction a table is altered before its rows are; outside of one no column goes before its rows are published.
+        match dialect.family {
+            Family::Standard => script.before.extend(removed),
+            Family::MySql => script.after.extend(removed),
+        }
     }
     if request.mode == WriteMode::Snapshot {
-        history::statements(session, stage, request, prepared, &mut script)?;
+        history::statements(session, stage, request, prepared, &mut script);
         return Ok(script);
     }
     if request.mode.needs_key() && !prepared.is_rebuilt(request) {

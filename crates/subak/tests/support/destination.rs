@@ -10,6 +10,8 @@ use crate::warehouse::project;
 pub(crate) trait Destination {
     /// The connection's name.
     const NAME: &str;
+    /// Points at which only this kind of server can be left.
+    const POINTS: &[&str] = &[];
 
     /// The connection as YAML, with the password as the secret `NAME_password`.
     fn connection(&self) -> String;
@@ -142,7 +144,7 @@ pub(crate) fn survives_kills<D: Destination>(server: &mut D) {
     let all = LOADS.replace("SERVER", D::NAME);
     let (first, second) = ("id,note\n1,a\n2,b\n", "id,note\n1,A\n3,c\n");
     let mut expected: Option<[Vec<String>; 2]> = None;
-    for point in std::iter::once(&"").chain(subak_connect::crash::POINTS) {
+    for point in [""].iter().chain(subak_connect::crash::POINTS).chain(D::POINTS) {
         server.forget();
         let sandbox = with_server(server, &[("assets/loads/all.yml", &all)]);
         let mut found: Vec<Vec<String>> = Vec::new();
