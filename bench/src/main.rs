@@ -14,7 +14,7 @@ use nix::sys::time::TimeValLike;
 use serde_json::json;
 use subak_domain::config::{ConfigSchema, Field, FieldKind};
 use subak_domain::{Action, AssetKey, Failure, Reason, RunEvent, RunId, RunStatus, StepId, StepOutcome, Work};
-use subak_engine::{Engine, Limits, Progress, Reporter, StepExecutor, StopSignal, SystemClock};
+use subak_engine::{Engine, Inputs, Limits, Progress, Reporter, StepExecutor, StopSignal, SystemClock};
 use subak_project::{ConnectorInfo, Content, Files, LoadOptions, Loader};
 use subak_store::SqliteStore;
 
@@ -25,7 +25,7 @@ struct Nothing;
 
 #[async_trait]
 impl StepExecutor for Nothing {
-    async fn execute(&self, _: RunId, _: &Action, _: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
+    async fn execute(&self, _: RunId, _: &Action, _: &Inputs, _: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
         Ok(StepOutcome { changed: true, ..StepOutcome::default() })
     }
 
@@ -65,6 +65,7 @@ fn action(name: &str, needs: Vec<StepId>) -> Action {
         work: Work::Materialize { asset, full_refresh: false, range: None },
         reason: Reason::Missing,
         needs,
+        rule: subak_domain::Rule::default(),
     }
 }
 
@@ -85,7 +86,7 @@ fn steps(case: &str, actions: Vec<Action>) {
     measure(case, actions.len(), || {
         runtime.block_on(async {
             let run = RunId::from_parts(1, 1);
-            engine.plan_run(run, actions, "bench".into(), "bench".into(), String::new()).await.expect("planned");
+            engine.plan_run(run, RunEvent::planned(actions, "bench", "bench", "")).await.expect("planned");
             let state = engine.run(run, &limits, &StopSignal::default()).await.expect("run");
             assert_eq!(state.status, RunStatus::Succeeded);
         });

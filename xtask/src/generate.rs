@@ -38,6 +38,7 @@ pub(crate) fn files(root: &Path) -> BTreeMap<String, String> {
     files.insert("docs/reference/project-files.md".into(), project_files());
     let infos = infos();
     files.insert("docs/reference/subak.schema.json".into(), format!("{:#}\n", subak_project::schema::project(&infos)));
+    files.insert("docs/reference/jobs.schema.json".into(), format!("{:#}\n", subak_project::schema::jobs(&infos)));
     files.insert("docs/reference/assets.schema.json".into(), format!("{:#}\n", subak_project::schema::assets(&infos)));
     files
 }
@@ -208,6 +209,11 @@ fn project_files() -> String {
         ("`schema`", keys::SCHEMA),
         ("`reconcile`", keys::RECONCILE),
         ("A test below `tests/`", keys::TEST_FILE),
+        ("A job below `jobs/`", keys::JOB),
+        ("A parameter of a job", keys::PARAM),
+        ("A task of a job", keys::TASK),
+        ("`run`", keys::PROGRAM),
+        ("`sql` and `query`", keys::STATEMENT),
         ("`lint`", keys::LINT),
     ] {
         put!(page, "\n## {title}\n\n| key | value | required | meaning |\n|---|---|---|---|\n");
@@ -237,5 +243,8 @@ fn shape(key: &Key) -> String {
         Shape::Connection => "connection".into(),
         Shape::TextOr(_) => "text or mapping".into(),
         Shape::Check => "check".into(),
+        Shape::Tasks => "mapping by name".into(),
+        Shape::Program(_) => "text, list or mapping".into(),
+        Shape::Items => "list or expression".into(),
     }
 }

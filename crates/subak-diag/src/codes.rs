@@ -218,6 +218,10 @@ codes! {
         "a name breaks the house rules",
         "The project declares under `lint:` how tables and columns are named, and this name does not match.",
         "Rename it, or change the rule.";
+    TASK_UNKNOWN = "SBK0221":
+        "a task needs one that is not there",
+        "A task can need the tasks that stand beside it, in the same job or the same group.",
+        "Correct the name, or let the group need it.";
     SELECTION_SYNTAX = "SBK0230":
         "a selection cannot be read",
         "Selections are asset keys, `tag:`, `group:`, `owner:`, `path:`, `kind:` or `changed`, with `+` for upstream or downstream, joined by spaces (union), commas (intersection) and `--exclude`.",
@@ -326,6 +330,22 @@ codes! {
         "a test failed",
         "The rows that came out are not the rows that the test expects.",
         "Correct the query or the expectation.";
+    TASK_VALUE = "SBK0326":
+        "an expression of a task has no value",
+        "A condition, a list or a template of the task reads something that the steps before it did not hand on.",
+        "Look at the values with `subak run show`, and correct the expression.";
+    VALUE_TOO_LARGE = "SBK0327":
+        "the value of a task cannot be handed on",
+        "It is no JSON, or larger than 64 KiB.",
+        "Write the data to a table or a file, and hand on where that is.";
+    PROGRAM_FAILED = "SBK0328":
+        "a program failed",
+        "It could not be started, ended with a code other than zero, or was ended by a signal.",
+        "Read the last lines of its output, which stand behind the message; the whole output stands in the file that is named.";
+    PIPES = "SBK0329":
+        "a program reported in a way that is not understood",
+        "Its messages are none of Dagster's Pipes, version 0.1.",
+        "Use a client library of that version, or none.";
     STATE_OPEN = "SBK0401":
         "the state of the project cannot be opened",
         "The database below `.subak/` cannot be opened, or is damaged.",

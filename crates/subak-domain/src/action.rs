@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::{Rule, TaskWork};
 use crate::{AssetKey, StepId};
 
 /// One unit of work in a plan. It becomes one step of a run.
@@ -16,8 +17,11 @@ pub struct Action {
     pub work: Work,
     /// Why.
     pub reason: Reason,
-    /// Steps of the same plan that must succeed first, sorted.
+    /// Steps of the same plan that come first, sorted.
     pub needs: Vec<StepId>,
+    /// Whether and how it runs behind them; by default when all have succeeded.
+    #[serde(default, skip_serializing_if = "Rule::is_plain")]
+    pub rule: Rule,
 }
 
 /// What an action does.
@@ -53,6 +57,8 @@ pub enum Work {
         /// The asset.
         asset: AssetKey,
     },
+    /// Runs a task of a job.
+    Task(TaskWork),
 }
 
 /// A part of a stream by its cursor: half open.
@@ -88,6 +94,8 @@ pub enum Reason {
     Selected,
     /// Somebody asked to rebuild it from nothing.
     FullRefresh,
+    /// It is part of a job that was started.
+    Job,
 }
 
 impl Reason {
@@ -106,6 +114,7 @@ impl Reason {
             Self::SourceMayHaveNew => "source_may_have_new",
             Self::Selected => "selected",
             Self::FullRefresh => "full_refresh",
+            Self::Job => "job",
         }
     }
 }
@@ -120,6 +129,7 @@ impl fmt::Display for Reason {
             Self::SourceMayHaveNew => formatter.write_str("its source may have new rows"),
             Self::Selected => formatter.write_str("selected"),
             Self::FullRefresh => formatter.write_str("full refresh"),
+            Self::Job => formatter.write_str("part of the job"),
         }
     }
 }

@@ -3,12 +3,16 @@
 //! This is a stored surface: a field is never renamed or removed, a new one has a default, and a new kind of event raises
 //! [`EVENT_FORMAT`], which makes older binaries refuse the store instead of misreading it.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
 
-use crate::{Action, CheckOutcome, Cursor, RowAccount, RunId, RunStatus, StepId, Timestamp, ValueChange, Version};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Action, CheckOutcome, Cursor, RowAccount, RunId, RunStatus, StepId, Timestamp, Trigger, ValueChange, Version};
 
 /// Version of the stored form of events.
-pub const EVENT_FORMAT: u32 = 2;
+pub const EVENT_FORMAT: u32 = 3;
 
 /// One event as the log holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,21 @@ pub enum RunEvent {
         /// The time that counts as today, as wall-clock text; empty in events of older binaries.
         #[serde(default)]
         as_of: String,
+        /// The job that was started; `None` for a selection.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<String>,
+        /// The parameters of the job.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        params: BTreeMap<String, Value>,
+    },
+    /// A list became known, and the tasks of its items with it. They come before everything that needs the step.
+    Expanded {
+        /// The step that knows the list.
+        step: StepId,
+        /// The new actions, in dependency order.
+        actions: Vec<Action>,
+        /// Those of them for which the readers of the step wait too.
+        leaves: Vec<StepId>,
     },
     /// A process took the run up.
     Started {
@@ -98,6 +117,14 @@ pub enum RunEvent {
     },
 }
 
+impl RunEvent {
+    /// A new run of a selection, as of a time.
+    pub fn planned(actions: Vec<Action>, selection: &str, trigger: &str, as_of: &str) -> Self {
+        let (selection, trigger, as_of) = (selection.to_owned(), trigger.to_owned(), as_of.to_owned());
+        Self::Planned { actions, selection, trigger, as_of, job: None, params: BTreeMap::new() }
+    }
+}
+
 /// Why a step was not executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,6 +136,46 @@ pub enum SkipReason {
     },
     /// It was planned only because upstream might change, and nothing upstream did.
     UpstreamUnchanged,
+    /// A step that it needs was skipped.
+    UpstreamSkipped {
+        /// That step.
+        upstream: StepId,
+    },
+    /// What happened to the steps that it needs is not what its trigger rule asks for.
+    Trigger {
+        /// The rule.
+        trigger: Trigger,
+    },
+    /// Its condition is false.
+    Condition,
+    /// A step before it ended this part of the job.
+    ShortCircuit {
+        /// That step.
+        upstream: StepId,
+    },
+    /// There is nothing that it could be done for.
+    NoItems,
+}
+
+impl SkipReason {
+    /// Whether the step counts as one that failed for those behind it: something before it failed, and so it was not run.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::UpstreamFailed { .. })
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UpstreamFailed { upstream } => write!(formatter, "`{upstream}` did not succeed"),
+            Self::UpstreamUnchanged => formatter.write_str("nothing upstream changed"),
+            Self::UpstreamSkipped { upstream } => write!(formatter, "`{upstream}` was skipped"),
+            Self::Trigger { trigger } => write!(formatter, "its trigger rule `{trigger}` was not met"),
+            Self::Condition => formatter.write_str("its `when` is false"),
+            Self::ShortCircuit { upstream } => write!(formatter, "`{upstream}` said that there is nothing to do"),
+            Self::NoItems => formatter.write_str("its list is empty"),
+        }
+    }
 }
 
 /// What came of a step that succeeded.
@@ -135,6 +202,12 @@ pub struct StepOutcome {
     pub warnings: Vec<String>,
     /// Milliseconds that the attempt took.
     pub elapsed_ms: u64,
+    /// What it hands on to the steps behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// What it says of itself, for people.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, Value>,
 }
 
 impl StepOutcome {
@@ -188,6 +261,8 @@ pub enum FailureClass {
     Resource,
     /// The step took longer than it may.
     Timeout,
+    /// A program ended with an error of its own; what it is only the program knows.
+    Program,
     /// Somebody asked it to stop.
     Canceled,
     /// A bug of ours.
@@ -197,6 +272,6 @@ pub enum FailureClass {
 impl FailureClass {
     /// Whether another attempt may succeed without anybody doing anything.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Unavailable | Self::Conflict | Self::Timeout)
+        matches!(self, Self::Unavailable | Self::Conflict | Self::Timeout | Self::Program)
     }
 }

@@ -74,6 +74,17 @@ impl StepId {
         Self(format!("audit:{asset}"))
     }
 
+    /// The step that runs the task `name` of a job.
+    pub fn task(name: &str) -> Self {
+        Self(format!("task:{name}"))
+    }
+
+    /// The step of a group for one of its items: the first place for an item in the id is filled.
+    #[must_use]
+    pub fn for_item(&self, name: &str) -> Self {
+        Self(crate::job::for_item(&self.0, name))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

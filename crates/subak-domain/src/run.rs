@@ -1,8 +1,11 @@
 //! The state of one run: a fold of its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
 
 use crate::event::SkipReason;
+use crate::job::Role;
 use crate::status::{IllegalChange, StepChange};
 use crate::{Action, Failure, RunEvent, RunStatus, StepId, StepOutcome, StepStatus, Timestamp};
 
@@ -17,6 +20,10 @@ pub struct RunState {
     pub steps: BTreeMap<StepId, StepState>,
     /// The time that counts as now for its steps, as wall-clock text; empty where an older binary planned it.
     pub as_of: String,
+    /// The job that it is; `None` for a selection.
+    pub job: Option<String>,
+    /// The parameters of the job.
+    pub params: BTreeMap<String, Value>,
 }
 
 /// One step as the events tell it.
@@ -79,13 +86,14 @@ impl RunState {
     /// The state of a run that has just been planned.
     pub fn planned(actions: Vec<Action>) -> Self {
         let steps = actions.iter().map(|action| (action.step.clone(), StepState::default())).collect();
-        Self { status: RunStatus::Queued, actions, steps, as_of: String::new() }
+        Self { status: RunStatus::Queued, actions, steps, as_of: String::new(), job: None, params: BTreeMap::new() }
     }
 
     /// Folds the events of one run, oldest first. `None` when there are none, or the first is not [`RunEvent::Planned`].
     pub fn fold<'a>(mut events: impl Iterator<Item = (Timestamp, &'a RunEvent)>) -> Option<Result<Self, IllegalEvent>> {
-        let (_, RunEvent::Planned { actions, as_of, .. }) = events.next()? else { return None };
-        let mut state = Self { as_of: as_of.clone(), ..Self::planned(actions.clone()) };
+        let (_, RunEvent::Planned { actions, as_of, job, params, .. }) = events.next()? else { return None };
+        let planned = Self::planned(actions.clone());
+        let mut state = Self { as_of: as_of.clone(), job: job.clone(), params: params.clone(), ..planned };
         for (at, event) in events {
             if let Err(illegal) = state.apply(at, event) {
                 return Some(Err(illegal));
@@ -98,6 +106,10 @@ impl RunState {
     pub fn apply(&mut self, at: Timestamp, event: &RunEvent) -> Result<(), IllegalEvent> {
         match event {
             RunEvent::Planned { .. } => return Err(IllegalEvent::Run(self.status)),
+            RunEvent::Expanded { step, actions, leaves } => {
+                self.expect_open()?;
+                self.expand(step, actions, leaves)?;
+            }
             RunEvent::Started { .. } => {
                 self.expect_open()?;
                 if self.status == RunStatus::Queued {
@@ -148,17 +160,53 @@ impl RunState {
         Ok(())
     }
 
+    /// Takes the steps of a list that became known; whoever needs the step needs them too.
+    fn expand(&mut self, step: &StepId, actions: &[Action], leaves: &[StepId]) -> Result<(), IllegalEvent> {
+        if !self.steps.contains_key(step) {
+            return Err(IllegalEvent::UnknownStep(step.clone()));
+        }
+        for action in self.actions.iter_mut().filter(|action| action.needs.contains(step)) {
+            action.needs.extend(leaves.iter().cloned());
+            action.needs.sort();
+            action.needs.dedup();
+        }
+        let at = self.actions.iter().position(|action| action.step == *step).map_or(self.actions.len(), |at| at + 1);
+        self.actions.splice(at..at, actions.iter().cloned());
+        self.steps.extend(actions.iter().map(|action| (action.step.clone(), StepState::default())));
+        Ok(())
+    }
+
     /// How the run ends, given how its steps ended. Meaningful once every step is final.
+    ///
+    /// A selection of assets fails when anything in it did. A job of tasks is what its last tasks are, those behind which nothing comes: a
+    /// failure that a later task has dealt with is dealt with. Teardowns do not count unless they are said to.
     pub fn verdict(&self) -> RunStatus {
-        let has = |wanted: StepStatus| self.steps.values().any(|step| step.status == wanted);
-        let is_check_failed = self.steps.values().any(|step| step.outcome.as_ref().is_some_and(StepOutcome::has_failed_check));
+        let leaves = self.leaves();
+        let counted = || self.steps.iter().filter(|(step, _)| leaves.as_ref().is_none_or(|leaves| leaves.contains(step)));
+        let has = |wanted: StepStatus| counted().any(|(_, step)| step.status == wanted);
+        let is_check_failed = counted().any(|(_, step)| step.outcome.as_ref().is_some_and(StepOutcome::has_failed_check));
+        let is_left_out =
+            leaves.is_some() && counted().any(|(_, step)| step.skip_reason.as_ref().is_some_and(SkipReason::is_failure));
+        let is_canceled = self.steps.values().any(|step| step.status == StepStatus::Canceled);
         if has(StepStatus::Failed) || is_check_failed {
             RunStatus::Failed
-        } else if has(StepStatus::Canceled) {
+        } else if is_canceled {
             RunStatus::Canceled
+        } else if is_left_out {
+            RunStatus::Failed
         } else {
             RunStatus::Succeeded
         }
+    }
+
+    /// The steps that decide how a job of tasks ends; `None` where all do.
+    fn leaves(&self) -> Option<BTreeSet<&StepId>> {
+        if self.actions.iter().all(|action| action.rule.task.is_empty()) {
+            return None;
+        }
+        let counts = |action: &&Action| action.rule.role != Role::Teardown;
+        let needed: BTreeSet<&StepId> = self.actions.iter().filter(counts).flat_map(|action| &action.needs).collect();
+        Some(self.actions.iter().filter(counts).map(|action| &action.step).filter(|step| !needed.contains(step)).collect())
     }
 
     /// Whether every step is final.

@@ -18,7 +18,7 @@ use subak_domain::{
 
 use crate::failure::{self, DATA_BEFORE, DATA_NOT_BEGUN, DATA_PUBLISHED, DATA_UNTOUCHED};
 use crate::load::RunContext;
-use crate::{StepExecutor, StopSignal, load, replay};
+use crate::{Inputs, Place, StepExecutor, StopSignal, load, replay};
 
 /// How long statements after a publication may take when its process has died before it could say so.
 const RECOVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +30,8 @@ pub trait Connections: Send + Sync {
     async fn open(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError>;
     /// What evaluates expressions over rows in flight.
     fn programs(&self) -> Arc<dyn RowPrograms>;
+    /// A text with its references (`${NAME}`, `${secret:name}`) filled in.
+    fn resolve(&self, text: &str) -> Result<String, ConnectError>;
 }
 
 /// Takes what happens, for people who watch.
@@ -63,6 +65,8 @@ pub struct DataExecutor {
     pub as_of: String,
     /// The project's time zone.
     pub timezone: TimeZone,
+    /// Where programs run.
+    pub place: Place,
 }
 
 /// One attempt: what it belongs to and how it is stopped.
@@ -78,7 +82,13 @@ pub(crate) struct Attempt<'a> {
 
 #[async_trait]
 impl StepExecutor for DataExecutor {
-    async fn execute(&self, run: RunId, action: &Action, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
+    async fn execute(
+        &self,
+        run: RunId,
+        action: &Action,
+        inputs: &Inputs,
+        stop: &StopSignal,
+    ) -> Result<StepOutcome, Box<Failure>> {
         match &action.work {
             Work::Materialize { asset, full_refresh, range } => {
                 let asset = self.asset(asset)?;
@@ -111,6 +121,7 @@ impl StepExecutor for DataExecutor {
                 self.check(check, &self.context(run), stop).await
             }
             Work::Audit { asset } => self.audit(self.asset(asset)?, &self.context(run), stop).await,
+            Work::Task(work) => self.task(run, action, work, inputs, stop).await,
         }
     }
 
@@ -190,7 +201,7 @@ impl DataExecutor {
         self.graph.get(key).ok_or_else(|| moved_on(&format!("asset `{key}`")))
     }
 
-    async fn open(&self, name: &ConnectionName, stop: &StopSignal) -> Result<Arc<dyn Connection>, Box<Failure>> {
+    pub(crate) async fn open(&self, name: &ConnectionName, stop: &StopSignal) -> Result<Arc<dyn Connection>, Box<Failure>> {
         match stop.guard(self.connections.open(name)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(failure::of_connect(&error, DATA_NOT_BEGUN)),

@@ -3,9 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use subak_domain::event::SkipReason;
+use subak_domain::job::{self, Role, ShortCircuit, TaskWork};
 use subak_domain::run::IllegalEvent;
-use subak_domain::{Action, Failure, Retry, RunEvent, RunState, RunStatus, StepId, StepOutcome, StepStatus, Timestamp};
+use subak_domain::{
+    Action, Failure, FailureClass, Retry, RunEvent, RunState, RunStatus, StepId, StepOutcome, StepState, StepStatus, Timestamp,
+    Trigger, Work,
+};
+use subak_plan::expression::{ExpressionError, Scope};
+use subak_plan::trigger::{Counts, Decision, decide};
+
+use crate::failure;
 
 /// What can happen.
 #[derive(Debug, Clone)]
@@ -86,11 +95,13 @@ pub struct Machine {
     /// Steps that need this one.
     readers: BTreeMap<StepId, Vec<StepId>>,
     actions: BTreeMap<StepId, Action>,
-    /// Needs of each pending step that are not final yet.
-    missing_count: BTreeMap<StepId, usize>,
-    /// Pending steps whose needs are all final, in plan order.
+    /// How the needs of each pending step have ended so far.
+    counts: BTreeMap<StepId, Counts>,
+    /// Pending steps about which their trigger rule can say something, in plan order.
     ready: BTreeSet<(usize, StepId)>,
     order: BTreeMap<StepId, usize>,
+    /// The run, as its steps see it.
+    name: String,
     running: BTreeSet<StepId>,
     waiting: BTreeSet<(Timestamp, StepId)>,
 }
@@ -108,29 +119,68 @@ impl Machine {
             retries,
             readers: BTreeMap::new(),
             actions: BTreeMap::new(),
-            missing_count: BTreeMap::new(),
+            counts: BTreeMap::new(),
             ready: BTreeSet::new(),
             order: BTreeMap::new(),
+            name: String::new(),
             running: BTreeSet::new(),
             waiting: BTreeSet::new(),
             state,
         };
-        for (at, action) in machine.state.actions.clone().into_iter().enumerate() {
-            let is_open = |step: &&StepId| !machine.state.steps[*step].status.is_final();
-            let missing = action.needs.iter().filter(is_open).count();
-            for need in &action.needs {
-                machine.readers.entry(need.clone()).or_default().push(action.step.clone());
-            }
-            machine.order.insert(action.step.clone(), at);
-            if machine.state.steps[&action.step].status == StepStatus::Pending {
-                if missing == 0 {
-                    machine.ready.insert((at, action.step.clone()));
-                }
-                machine.missing_count.insert(action.step.clone(), missing);
-            }
-            machine.actions.insert(action.step.clone(), action);
+        let actions = machine.state.actions.clone();
+        machine.actions = actions.iter().map(|action| (action.step.clone(), action.clone())).collect();
+        for action in &actions {
+            machine.enter(action);
         }
         machine
+    }
+
+    /// The same, with the id by which its steps know the run.
+    #[must_use]
+    pub fn named(mut self, run: impl Into<String>) -> Self {
+        self.name = run.into();
+        self
+    }
+
+    /// Notes what an action needs and where it stands.
+    fn enter(&mut self, action: &Action) {
+        let at = self.order.len();
+        self.order.insert(action.step.clone(), at);
+        for need in &action.needs {
+            self.readers.entry(need.clone()).or_default().push(action.step.clone());
+        }
+        if self.state.steps[&action.step].status != StepStatus::Pending {
+            return;
+        }
+        let mut counts = Counts { total: action.needs.len(), ..Counts::default() };
+        for need in &action.needs {
+            self.count(&mut counts, need);
+        }
+        if decide(action.rule.trigger, &counts) != Decision::Wait {
+            self.ready.insert((at, action.step.clone()));
+        }
+        self.counts.insert(action.step.clone(), counts);
+    }
+
+    /// Counts a step that is needed as what it has become.
+    fn count(&self, counts: &mut Counts, need: &StepId) {
+        let state = &self.state.steps[need];
+        let is_setup = self.actions.get(need).is_some_and(|action| action.rule.role == Role::Setup);
+        counts.setups += usize::from(is_setup && state.status.is_final());
+        match state.status {
+            StepStatus::Succeeded => {
+                counts.succeeded += 1;
+                counts.setups_succeeded += usize::from(is_setup);
+            }
+            StepStatus::Skipped if state.skip_reason == Some(SkipReason::UpstreamUnchanged) => counts.succeeded += 1,
+            StepStatus::Skipped if state.skip_reason.as_ref().is_some_and(SkipReason::is_failure) => counts.upstream_failed += 1,
+            StepStatus::Skipped => {
+                counts.skipped += 1;
+                counts.setups_skipped += usize::from(is_setup);
+            }
+            StepStatus::Failed | StepStatus::Canceled => counts.failed += 1,
+            StepStatus::Pending | StepStatus::Running { .. } | StepStatus::Waiting { .. } | StepStatus::Stopping { .. } => {}
+        }
     }
 
     /// The state: the fold of every event so far.
@@ -188,7 +238,8 @@ impl Machine {
     /// When a failed step is due again; `None` when it is not.
     fn retry_at(&self, now: Timestamp, step: &StepId, failure: &Failure) -> Option<Timestamp> {
         let StepStatus::Running { attempt } = self.state.steps[step].status else { return None };
-        let retry = self.retries.get(step).copied().unwrap_or_default();
+        let declared = self.actions.get(step).and_then(|action| action.rule.limits).map(|limits| limits.retry());
+        let retry = self.retries.get(step).copied().or(declared).unwrap_or_default();
         if !failure.class.is_transient() || attempt >= retry.attempts_max.get() {
             return None;
         }
@@ -210,16 +261,54 @@ impl Machine {
         Ok(())
     }
 
-    /// A step became final: those that need it come nearer.
+    /// A step became final: those that need it may know now what becomes of them.
     fn settle(&mut self, step: &StepId) {
-        for reader in self.readers.get(step).into_iter().flatten() {
-            if let Some(missing) = self.missing_count.get_mut(reader) {
-                *missing = missing.saturating_sub(1);
-                if *missing == 0 && self.state.steps[reader].status == StepStatus::Pending {
-                    self.ready.insert((self.order[reader], reader.clone()));
-                }
+        for reader in self.readers.get(step).cloned().unwrap_or_default() {
+            let Some(mut counts) = self.counts.get(&reader).copied() else { continue };
+            self.count(&mut counts, step);
+            self.counts.insert(reader.clone(), counts);
+            let is_pending = self.state.steps[&reader].status == StepStatus::Pending;
+            if is_pending && decide(self.actions[&reader].rule.trigger, &counts) != Decision::Wait {
+                self.ready.insert((self.order[&reader], reader));
             }
         }
+    }
+
+    /// Makes the tasks of a list that is known now, and with them what everything behind the list waits for.
+    fn expand(&mut self, turn: &mut Turn, step: &StepId, actions: Vec<Action>, leaves: Vec<StepId>) -> Result<(), IllegalEvent> {
+        self.record(turn, RunEvent::StepStarted { step: step.clone(), attempt: 1 })?;
+        let note = Some(format!("{} tasks", actions.len()));
+        self.record(turn, RunEvent::Expanded { step: step.clone(), actions: actions.clone(), leaves: leaves.clone() })?;
+        for reader in self.readers.get(step).cloned().unwrap_or_default() {
+            for leaf in &leaves {
+                self.readers.entry(leaf.clone()).or_default().push(reader.clone());
+            }
+            if let Some(counts) = self.counts.get_mut(&reader) {
+                counts.total += leaves.len();
+            }
+            if let Some(action) = self.actions.get_mut(&reader) {
+                action.needs.extend(leaves.iter().cloned());
+            }
+            self.ready.remove(&(self.order[&reader], reader));
+        }
+        self.actions.extend(actions.iter().map(|action| (action.step.clone(), action.clone())));
+        for action in &actions {
+            self.enter(action);
+        }
+        self.record(
+            turn,
+            RunEvent::StepSucceeded { step: step.clone(), outcome: StepOutcome { note, ..StepOutcome::default() } },
+        )?;
+        self.settle(step);
+        Ok(())
+    }
+
+    /// Records that a step failed before it could be started.
+    fn refuse(&mut self, turn: &mut Turn, step: &StepId, failure: Box<Failure>) -> Result<(), IllegalEvent> {
+        self.record(turn, RunEvent::StepStarted { step: step.clone(), attempt: 1 })?;
+        self.record(turn, RunEvent::StepErrored { step: step.clone(), failure: *failure, retry_at: None })?;
+        self.settle(step);
+        Ok(())
     }
 
     /// Starts steps while there is room, or finishes when nothing is left.
@@ -233,12 +322,14 @@ impl Machine {
                 } else if let Some(ready) = self.next_ready() {
                     self.ready.remove(&ready);
                     let step = ready.1;
-                    match self.skip_reason(&step) {
-                        Some(reason) => {
+                    match self.next(&step) {
+                        Next::Start => self.start(turn, step)?,
+                        Next::Skip(reason) => {
                             self.record(turn, RunEvent::StepSkipped { step: step.clone(), reason })?;
                             self.settle(&step);
                         }
-                        None => self.start(turn, step)?,
+                        Next::Expand(actions, leaves) => self.expand(turn, &step, actions, leaves)?,
+                        Next::Refuse(failure) => self.refuse(turn, &step, failure)?,
                     }
                 } else {
                     break;
@@ -272,7 +363,7 @@ impl Machine {
         if self.slots.pools.is_empty() {
             return self.ready.first().cloned();
         }
-        self.ready.iter().find(|(_, step)| self.has_room(step) || self.skip_reason(step).is_some()).cloned()
+        self.ready.iter().find(|(_, step)| self.has_room(step) || !matches!(self.next(step), Next::Start)).cloned()
     }
 
     fn start(&mut self, turn: &mut Turn, step: StepId) -> Result<(), IllegalEvent> {
@@ -289,22 +380,132 @@ impl Machine {
         Ok(())
     }
 
-    /// Why a step whose needs are final will not be executed.
-    fn skip_reason(&self, step: &StepId) -> Option<SkipReason> {
+    /// What becomes of a step about which its trigger rule can say something.
+    fn next(&self, step: &StepId) -> Next {
         let action = &self.actions[step];
-        let needs = || action.needs.iter().map(|need| (need, &self.state.steps[need]));
-        let is_unchanged = |state: &subak_domain::StepState| match state.status {
-            StepStatus::Skipped => state.skip_reason == Some(SkipReason::UpstreamUnchanged),
-            StepStatus::Succeeded => !state.outcome.as_ref().is_some_and(|outcome| outcome.changed),
-            _ => false,
-        };
-        let is_usable = |state: &subak_domain::StepState| state.status == StepStatus::Succeeded || is_unchanged(state);
-        if let Some((need, _)) = needs().find(|(_, state)| !is_usable(state)) {
-            return Some(SkipReason::UpstreamFailed { upstream: need.clone() });
+        let counts = self.counts.get(step).copied().unwrap_or_default();
+        if let Some(upstream) = self.short_circuit(action) {
+            return Next::Skip(SkipReason::ShortCircuit { upstream });
+        }
+        match decide(action.rule.trigger, &counts) {
+            Decision::Run | Decision::Wait => {}
+            Decision::UpstreamFailed => {
+                let failed = action.needs.iter().find(|need| self.is_bad(need)).or(action.needs.first());
+                return Next::Skip(match failed {
+                    Some(upstream) => SkipReason::UpstreamFailed { upstream: upstream.clone() },
+                    None => SkipReason::Trigger { trigger: action.rule.trigger },
+                });
+            }
+            Decision::Skip => {
+                let skipped = action.needs.iter().find(|need| self.state.steps[*need].status == StepStatus::Skipped);
+                return Next::Skip(match skipped.filter(|_| action.rule.trigger == Trigger::AllSuccess) {
+                    Some(upstream) => SkipReason::UpstreamSkipped { upstream: upstream.clone() },
+                    None => SkipReason::Trigger { trigger: action.rule.trigger },
+                });
+            }
+        }
+        let scope = || Scope::new(&self.name, &self.state, action);
+        if let Some(when) = &action.rule.when {
+            match scope().is_true(when) {
+                Ok(true) => {}
+                Ok(false) => return Next::Skip(SkipReason::Condition),
+                Err(error) => return Next::Refuse(without_value("when", when, &error)),
+            }
+        }
+        if let Work::Task(TaskWork::Expand { items, count_max, actions, leaves }) = &action.work {
+            return match scope().items(items) {
+                Ok(found) if found.is_empty() => Next::Skip(SkipReason::NoItems),
+                Ok(found) if found.len() > *count_max as usize => Next::Refuse(too_many(found.len(), *count_max)),
+                Ok(found) => expanded(&found, actions, leaves),
+                Err(error) => Next::Refuse(without_value("for_each", items, &error)),
+            };
         }
         let may_be_left_out = action.reason.is_only_upstream() && !action.needs.is_empty();
-        (may_be_left_out && needs().all(|(_, state)| is_unchanged(state))).then_some(SkipReason::UpstreamUnchanged)
+        if may_be_left_out && action.needs.iter().all(|need| is_unchanged(&self.state.steps[need])) {
+            return Next::Skip(SkipReason::UpstreamUnchanged);
+        }
+        Next::Start
     }
+
+    fn is_bad(&self, step: &StepId) -> bool {
+        let state = &self.state.steps[step];
+        matches!(state.status, StepStatus::Failed | StepStatus::Canceled)
+            || state.skip_reason.as_ref().is_some_and(SkipReason::is_failure)
+    }
+
+    /// The step that ended this part of the job.
+    fn short_circuit(&self, action: &Action) -> Option<StepId> {
+        action.needs.iter().find_map(|need| {
+            let (state, rule) = (&self.state.steps[need], &self.actions.get(need)?.rule);
+            if rule.short_circuit.is_some() && state.status == StepStatus::Succeeded {
+                let value = state.outcome.as_ref().and_then(|outcome| outcome.value.as_ref());
+                return (!value.is_some_and(says_yes)).then(|| need.clone());
+            }
+            match &state.skip_reason {
+                Some(SkipReason::ShortCircuit { upstream })
+                    if self.actions.get(upstream)?.rule.short_circuit == Some(ShortCircuit::All) =>
+                {
+                    Some(upstream.clone())
+                }
+                _ => None,
+            }
+        })
+    }
+}
+
+/// What becomes of a step.
+enum Next {
+    Start,
+    Skip(SkipReason),
+    Expand(Vec<Action>, Vec<StepId>),
+    Refuse(Box<Failure>),
+}
+
+fn is_unchanged(state: &StepState) -> bool {
+    match state.status {
+        StepStatus::Skipped => state.skip_reason == Some(SkipReason::UpstreamUnchanged),
+        StepStatus::Succeeded => !state.outcome.as_ref().is_some_and(|outcome| outcome.changed),
+        _ => false,
+    }
+}
+
+/// Whether a value means that there is something to do.
+fn says_yes(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        // A row: what stands first in it.
+        Value::Object(entries) => entries.values().next().is_some_and(says_yes),
+    }
+}
+
+/// The actions of a list, and those of them that nothing in the group waits for.
+fn expanded(items: &[Value], actions: &[Action], leaves: &[StepId]) -> Next {
+    let names = job::item_names(items);
+    let each = || names.iter().zip(items);
+    let made = each().flat_map(|(name, item)| actions.iter().map(move |action| action.for_item(name, item))).collect();
+    let ends = each().flat_map(|(name, _)| leaves.iter().map(move |leaf| leaf.for_item(name))).collect();
+    Next::Expand(made, ends)
+}
+
+const NOTHING_STARTED: &str = "the step was not started";
+
+fn without_value(key: &str, expression: &str, error: &ExpressionError) -> Box<Failure> {
+    let message = format!("`{key}: {expression}` has no value");
+    let mut failure = failure::plain("SBK0326", message, NOTHING_STARTED, FailureClass::Input);
+    failure.causes.push(error.to_string());
+    failure.help.push("`subak run show` shows the values of the steps before it".into());
+    failure
+}
+
+fn too_many(count: usize, count_max: u32) -> Box<Failure> {
+    let message = format!("`for_each` has {count} items, and {count_max} are the most that it may have");
+    let mut failure = failure::plain("SBK0326", message, NOTHING_STARTED, FailureClass::Input);
+    failure.help.push("raise `items_max:` of the group, or make the list shorter".into());
+    failure
 }
 
 /// What one input leads to.

@@ -10,6 +10,7 @@ use subak_domain::run::IllegalEvent;
 use subak_domain::{
     Action, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, StepStatus, Timestamp,
 };
+use subak_plan::expression::Scope;
 use subak_store::{Append, EventLog, Lease, Leases, StoreError};
 use tokio::task::JoinSet;
 
@@ -24,9 +25,19 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 #[async_trait]
 pub trait StepExecutor: Send + Sync {
     /// Does the work. It ends soon after `stop` asks, and never leaves half of it visible.
-    async fn execute(&self, run: RunId, action: &Action, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>>;
+    async fn execute(&self, run: RunId, action: &Action, inputs: &Inputs, stop: &StopSignal)
+    -> Result<StepOutcome, Box<Failure>>;
     /// What came of an attempt whose process died, if its effects are known to be durable. `None` when nothing is known.
     async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome>;
+}
+
+/// What an attempt of a step knows of its run.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// The values of the steps before it; empty where the step is no task.
+    pub scope: Scope,
 }
 
 /// Bounds of one run.
@@ -128,17 +139,10 @@ fn fold(run: RunId, events: &[Event]) -> Result<RunState, EngineError> {
 type Ended = (StepId, Result<StepOutcome, Box<Failure>>);
 
 impl Engine {
-    /// Records a new run.
-    pub async fn plan_run(
-        &self,
-        run: RunId,
-        actions: Vec<Action>,
-        selection: String,
-        trigger: String,
-        as_of: String,
-    ) -> Result<(), EngineError> {
+    /// Records a new run, which `planned` describes.
+    pub async fn plan_run(&self, run: RunId, planned: RunEvent) -> Result<(), EngineError> {
         let mut hand = Hand { engine: self, run, sequence: 0 };
-        hand.append(vec![RunEvent::Planned { actions, selection, trigger, as_of }]).await
+        hand.append(vec![planned]).await
     }
 
     /// Runs a recorded run to its end. A stop through `cancel` asks running steps to stop and waits for them.
@@ -146,7 +150,7 @@ impl Engine {
         let events = self.log.read_run(run).await?;
         let state = fold(run, &events)?;
         let hand = Hand { engine: self, run, sequence: events.len() as u64 };
-        let machine = Machine::new(state, limits.slots.clone(), limits.retries.clone());
+        let machine = Machine::new(state, limits.slots.clone(), limits.retries.clone()).named(run.to_string());
         Loop {
             hand,
             machine,
@@ -280,7 +284,7 @@ impl Loop<'_> {
         self.wake_at = None;
         for effect in effects {
             match effect {
-                Effect::Start { step, .. } => self.start(step),
+                Effect::Start { step, attempt } => self.start(step, attempt),
                 Effect::Stop(step) => {
                     if let Some(stop) = self.stops.get(&step) {
                         stop.stop(StopReason::Canceled);
@@ -293,16 +297,21 @@ impl Loop<'_> {
         Ok(())
     }
 
-    fn start(&mut self, step: StepId) {
+    fn start(&mut self, step: StepId, attempt: u32) {
         let Some(action) = self.machine.action(&step).cloned() else { return };
         let (engine, run) = (self.hand.engine.clone(), self.hand.run);
         let stop = StopSignal::default();
         self.stops.insert(step.clone(), stop.clone());
-        let timeout = self.limits.timeouts.get(&step).copied();
+        let own = action.rule.limits.map(|limits| Duration::from_millis(limits.timeout_ms));
+        let timeout = self.limits.timeouts.get(&step).copied().or(own);
+        let mut inputs = Inputs { attempt, scope: Scope::default() };
+        if !action.rule.task.is_empty() {
+            inputs.scope = Scope::new(&run.to_string(), self.machine.state(), &action);
+        }
         let name = step.clone();
         let task = self.steps.spawn(async move {
             let began_at = engine.clock.now();
-            let work = engine.executor.execute(run, &action, &stop);
+            let work = engine.executor.execute(run, &action, &inputs, &stop);
             let result = match timeout {
                 None => work.await,
                 Some(timeout) => within(engine.clock.as_ref(), began_at + timeout, &stop, work).await,

@@ -2,8 +2,10 @@
 //!
 //! Deliberately not here: reading files or state, clocks, and doing anything.
 
-pub mod plan;
+pub mod expression;
+mod plan;
 pub mod selection;
+pub mod trigger;
 
 pub use plan::{Plan, PlanRequest, plan, plan_checks};
 pub use selection::{Selected, SelectionError, select};

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use subak_domain::{Action, Asset, AssetGraph, AssetKey, CursorRange, Definition, Reason, Snapshot, StepId, StoredAs, Work};
+use subak_domain::{
+    Action, Asset, AssetGraph, AssetKey, CursorRange, Definition, Reason, Rule, Snapshot, StepId, StoredAs, Work,
+};
 
 use crate::Selected;
 
@@ -63,7 +65,8 @@ pub fn plan(request: PlanRequest<'_>) -> Plan {
             let has_cursor = matches!(&asset.definition, Definition::Ingest(ingest) if ingest.cursor.is_some());
             let range = request.range.filter(|_| has_cursor).cloned();
             let work = Work::Materialize { asset: asset.key.clone(), full_refresh: request.full_refresh, range };
-            plan.actions.push(Action { step, work, reason, needs: needs.into_iter().collect() });
+            let needs = needs.into_iter().collect();
+            plan.actions.push(Action { step, work, reason, needs, rule: Rule::default() });
         } else {
             if request.selected.assets.contains(&asset.key) && !matches!(asset.definition, Definition::External) {
                 plan.fresh.push(asset.key.clone());
@@ -133,7 +136,13 @@ fn check_actions(graph: &AssetGraph, actions: &[Action]) -> Vec<Action> {
         let needs: Vec<StepId> = check.upstream.iter().map(StepId::asset).filter(|step| planned.contains(step)).collect();
         let upstream = check.upstream.iter().find(|key| planned.contains(&StepId::asset(key)))?.clone();
         let work = Work::Check { name: check.name.clone() };
-        Some(Action { step: StepId::check(&check.name), work, reason: Reason::UpstreamNewer { upstream }, needs })
+        Some(Action {
+            step: StepId::check(&check.name),
+            work,
+            reason: Reason::UpstreamNewer { upstream },
+            needs,
+            rule: Rule::default(),
+        })
     };
     graph.checks().iter().filter_map(action).collect()
 }
@@ -145,6 +154,7 @@ pub fn plan_checks(graph: &AssetGraph, selected: &Selected) -> Plan {
         work: Work::Audit { asset: asset.key.clone() },
         reason: Reason::Selected,
         needs: Vec::new(),
+        rule: Rule::default(),
     };
     let is_selected = |key: &AssetKey| selected.assets.contains(key);
     let audits = graph.assets().iter().filter(|asset| is_selected(&asset.key) && !asset.checks.is_empty()).map(audit);
@@ -153,6 +163,7 @@ pub fn plan_checks(graph: &AssetGraph, selected: &Selected) -> Plan {
         work: Work::Check { name: check.name.clone() },
         reason: Reason::Selected,
         needs: Vec::new(),
+        rule: Rule::default(),
     });
     Plan { actions: audits.chain(checks).collect(), fresh: Vec::new() }
 }

@@ -51,6 +51,12 @@ pub enum Shape {
     Stream(&'static [Key]),
     /// A check.
     Check,
+    /// A mapping from names to tasks.
+    Tasks,
+    /// A line for the shell, a list of words, or a mapping with these keys.
+    Program(&'static [Key]),
+    /// A list, or an expression that is one.
+    Items,
 }
 
 const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
@@ -60,6 +66,97 @@ const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
 const fn required(name: &'static str, shape: Shape, doc: &'static str) -> Key {
     Key { name, shape, is_required: true, doc }
 }
+
+/// A job: one document of a file below `jobs/`.
+pub static JOB: &[Key] = &[
+    required("job", Shape::Text, "Its name."),
+    key("description", Shape::Text, "What it is for, for people."),
+    key("select", Shape::Texts, "The assets that it brings up to date, as a selection: `+gold.daily_revenue`, `tag:nightly`."),
+    key("tasks", Shape::Tasks, "The tasks that it runs, by name."),
+    key(
+        "params",
+        Shape::Named(&Shape::Map(PARAM)),
+        "What can be said when it is started: `subak run --job NAME --set date=2026-11-21`.",
+    ),
+    key("retry", Shape::Map(RETRY), "How often a failed task is tried again. By default a task is tried once."),
+    key("timeout", Shape::Duration, "Upper bound for one attempt of a task."),
+];
+
+/// A parameter of a job.
+pub static PARAM: &[Key] = &[
+    key("type", Shape::Word(&["text", "integer", "number", "boolean", "date"]), "What it is. By default `text`."),
+    key("default", Shape::Text, "What it is where nobody says; without one somebody must."),
+    key("choices", Shape::List(&Shape::Text), "The values that it can have."),
+    key("description", Shape::Text, "What it means, for people."),
+];
+
+/// A task of a job. It has one of `run`, `python`, `sql`, `query`, `wait`, `asset` and `tasks`.
+pub static TASK: &[Key] = &[
+    key("run", Shape::Program(PROGRAM), "A program: a line for the shell, a list of words, or a mapping."),
+    key("python", Shape::Texts, "A Python file and its arguments; by `uv` where it is installed, else by `python3`."),
+    key("sql", Shape::TextOr(STATEMENT), "A statement, on the warehouse where nothing else is said."),
+    key("query", Shape::TextOr(STATEMENT), "A question; the first row of the answer is the value, by column."),
+    key("wait", Shape::Duration, "Waits so long."),
+    key("asset", Shape::Text, "Brings an asset up to date."),
+    key("tasks", Shape::Tasks, "A group: tasks that share what they need."),
+    key(
+        "for_each",
+        Shape::Items,
+        "Makes the group once for each item of a list, or of an expression that is one: `tasks.list.value`. `item` stands for it.",
+    ),
+    key("items_max", Shape::Count, "The most items of a list that is known only in the run. By default 1000."),
+    key("needs", Shape::Texts, "The tasks beside it that come first."),
+    key(
+        "trigger",
+        Shape::Word(&[
+            "all_success",
+            "all_failed",
+            "all_done",
+            "all_done_min_one_success",
+            "all_done_setup_success",
+            "always",
+            "none_failed",
+            "none_failed_min_one_success",
+            "none_skipped",
+            "one_success",
+            "one_failed",
+            "one_done",
+            "all_skipped",
+        ]),
+        "When it runs, by how the tasks that it needs ended. By default `all_success`.",
+    ),
+    key("when", Shape::Text, "A condition: `tasks.check.value.found`, `params.full`. When it is false the task is skipped."),
+    key(
+        "short_circuit",
+        Shape::Word(&["all", "direct"]),
+        "What is skipped when its value is false, zero or empty: all tasks behind it, or those right behind it.",
+    ),
+    key(
+        "role",
+        Shape::Word(&["work", "setup", "teardown"]),
+        "A teardown runs when a setup that it needs succeeded, even when the work failed, and does not count for how the run ends.",
+    ),
+    key("fails_run", Shape::Boolean, "Whether a failed teardown counts all the same."),
+    key("description", Shape::Text, "What it is for, for people."),
+    key("retry", Shape::Map(RETRY), "How often it is tried again."),
+    key("timeout", Shape::Duration, "Upper bound for one attempt."),
+];
+
+/// A program.
+pub static PROGRAM: &[Key] = &[
+    key("command", Shape::Texts, "A line for the shell, or a program and its arguments."),
+    key("python", Shape::Texts, "A Python file and its arguments."),
+    key(
+        "env",
+        Shape::Named(&Shape::Text),
+        "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
+    ),
+    key("dir", Shape::Text, "The folder in which it runs, relative to the project."),
+];
+
+/// A statement of a task.
+pub static STATEMENT: &[Key] =
+    &[key("on", Shape::Text, "The connection. By default the warehouse."), required("sql", Shape::Text, "The statement.")];
 
 /// `subak.yml`.
 pub static PROJECT: &[Key] = &[

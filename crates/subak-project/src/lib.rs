@@ -10,6 +10,7 @@ mod declare;
 mod decode;
 pub mod found;
 mod hooks;
+mod jobs;
 pub mod keys;
 pub mod lineage;
 mod reference;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use subak_diag::{Diagnostic, Sources};
 use subak_domain::config::ConfigSchema;
 pub use subak_domain::config::{Field, FieldKind};
-use subak_domain::{AssetGraph, AssetKey, StoredAs};
+use subak_domain::{AssetGraph, AssetKey, Job, StoredAs};
 pub use subak_domain::{DataType, Writes};
 
 pub use config::{Config, ConnectionDeclaration};
@@ -120,12 +121,18 @@ pub struct Project {
     pub graph: Arc<AssetGraph>,
     queries: Arc<resolve::Queries>,
     tests: Arc<Vec<test::ProjectTest>>,
+    jobs: Arc<Vec<Job>>,
 }
 
 impl Project {
     /// The columns of an asset and what each is made from, as far as that is known.
     pub fn columns(&self, asset: &AssetKey) -> OutputColumns {
         self.queries.columns(&self.graph, asset)
+    }
+
+    /// Its jobs, by file and place.
+    pub fn jobs(&self) -> &[Job] {
+        &self.jobs
     }
 
     /// Its tests, by file and place.

@@ -9,13 +9,14 @@ use subak_diag::{Diagnostic, Sources, codes, nearest};
 use subak_domain::graph::GraphError;
 use subak_domain::shape::ColumnRule;
 use subak_domain::{
-    Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, Shape, SqlAsset, StandaloneCheck,
+    Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, Job, Shape, SqlAsset, StandaloneCheck,
     Version, WriteMode,
 };
 
 use crate::config::{self, Config, Settings};
 use crate::declare::{self, Common, FileDeclarations, QueryDeclaration, Scope, SeedDeclaration, StreamDeclaration};
 use crate::found::lock_path;
+use crate::jobs::{self, JobDeclaration};
 use crate::lineage::{self, Catalog, ColumnRef, OutputColumn, OutputColumns};
 use crate::sql::{self, ParsedSql, SqlProblem};
 use crate::template::{self, TemplateValues, physical_name};
@@ -33,6 +34,7 @@ pub(crate) struct ParsedFile {
     found: FileDeclarations,
     queries: Vec<ParsedQuery>,
     tests: Vec<TestDeclaration>,
+    jobs: Vec<JobDeclaration>,
     problems: Vec<Diagnostic>,
 }
 
@@ -100,6 +102,13 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
     let mut resolver = Resolver::new(&config, options.connectors, files);
     let (graph, queries) = resolver.resolve(&parsed);
     let tests = resolver.tests(&parsed, graph.as_ref(), &queries, &values);
+    let declared: Vec<(Arc<str>, &JobDeclaration)> =
+        parsed.iter().flat_map(|(path, file)| file.jobs.iter().map(|job| (Arc::clone(path), job))).collect();
+    if let Some(graph) = &graph {
+        let is_asset = |key: &AssetKey| graph.get(key).map(|asset| !matches!(asset.definition, Definition::External));
+        jobs::check(&declared, is_asset, &mut resolver.problems);
+    }
+    let declared: Vec<Job> = declared.into_iter().map(|(_, declaration)| declaration.job.clone()).collect();
     problems.append(&mut resolver.problems);
     problems.extend(parsed.iter().flat_map(|(_, file)| file.problems.iter().cloned()));
     sort(&mut problems);
@@ -112,6 +121,7 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
         graph: Arc::new(graph),
         queries: Arc::new(queries),
         tests: Arc::new(tests),
+        jobs: Arc::new(declared),
     });
     Loaded { project, problems, sources, config: known, patterns }
 }
@@ -179,13 +189,17 @@ fn parse_file(
         ("assets", "yml") => declare::yaml_file(&scope, text),
         ("assets" | "checks", "sql") => declare::sql_file(&scope, text),
         ("assets", "csv" | "lock") | ("macros", "sql") => FileDeclarations::default(),
+        ("jobs", "yml") => {
+            file.jobs = jobs::declared(&scope, text, &mut file.problems);
+            FileDeclarations::default()
+        }
         ("tests", "yml") => {
             file.tests = test::declared(path, text, &mut file.problems);
             FileDeclarations::default()
         }
         _ => {
             let problem = Diagnostic::warning(codes::WRONG_FOLDER, format!("nothing reads `{path}`"));
-            let help = "below `assets/` only `.sql`, `.yml` and `.csv` files are read, below `checks/` and `macros/` only `.sql` files, below `tests/` only `.yml` files";
+            let help = "below `assets/` only `.sql`, `.yml` and `.csv` files are read, below `checks/` and `macros/` only `.sql` files, below `tests/` and `jobs/` only `.yml` files";
             file.problems.push(problem.at(path, 0..0, "").help(help));
             FileDeclarations::default()
         }

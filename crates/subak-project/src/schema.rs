@@ -18,6 +18,15 @@ pub fn tests(connectors: &[ConnectorInfo]) -> Value {
     document("Subak tests", mapping(keys::TEST_FILE, &[], connectors))
 }
 
+/// The schema of YAML files below `jobs/`.
+pub fn jobs(connectors: &[ConnectorInfo]) -> Value {
+    let mut schema = document("Subak jobs", mapping(keys::JOB, &[], connectors));
+    if let Some(map) = schema.as_object_mut() {
+        map.insert("$defs".into(), json!({ "task": mapping(keys::TASK, &[], connectors) }));
+    }
+    schema
+}
+
 /// The schema of YAML files below `assets/`.
 pub fn assets(connectors: &[ConnectorInfo]) -> Value {
     document("Subak assets", mapping(keys::INGEST_FILE, &[], connectors))
@@ -85,6 +94,11 @@ fn shape(shape: &Shape, connectors: &[ConnectorInfo]) -> Value {
             schema
         }
         Shape::Check => mapping(keys::CHECK, &[], connectors),
+        Shape::Tasks => json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/task" } }),
+        Shape::Program(table) => json!({ "oneOf": [
+            { "type": "string" }, { "type": "array", "items": { "type": ["string", "number", "boolean"] } }, mapping(table, &[], connectors)
+        ] }),
+        Shape::Items => json!({ "oneOf": [{ "type": "string" }, { "type": "array" }] }),
         Shape::Connection => json!({ "oneOf": connectors.iter().map(connection).collect::<Vec<_>>() }),
     }
 }

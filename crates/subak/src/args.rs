@@ -110,6 +110,9 @@ pub(crate) enum Command {
     /// Bring assets up to date; or look at runs with `run list|show|logs|resume`
     #[command(args_conflicts_with_subcommands = true)]
     Run(RunArgs),
+    /// Look at jobs; `subak run --job NAME` starts one
+    #[command(subcommand)]
+    Job(JobCommand),
     /// Say in one sentence why an asset, a run or a step stands as it does
     Why(WhyArgs),
     /// Evaluate checks on what the assets hold now
@@ -306,11 +309,33 @@ pub(crate) struct RunArgs {
     /// Read only rows whose cursor is below this value, and leave the cursor where it is
     #[arg(long, value_name = "VALUE", conflicts_with = "full_refresh")]
     pub(crate) until: Option<String>,
+    /// Start this job instead of bringing selected assets up to date
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["select", "exclude", "full_refresh", "from", "until"])]
+    pub(crate) job: Option<String>,
+    /// A parameter of the job; may be given more than once
+    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value, requires = "job")]
+    pub(crate) set: Vec<String>,
     /// Show the plan and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) how: HowToRun,
+}
+
+/// `subak job`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// List the jobs of the project
+    List,
+    /// Show what a job does: its tasks with what they need, and its parameters
+    Show(JobArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
+    /// The job
+    #[arg(value_name = "NAME")]
+    pub(crate) job: String,
 }
 
 #[derive(Debug, Args)]
@@ -516,6 +541,8 @@ pub(crate) enum SchemaKind {
     Assets,
     /// YAML files below `tests/`.
     Tests,
+    /// YAML files below `jobs/`.
+    Jobs,
 }
 
 #[derive(Debug, Args)]

@@ -132,6 +132,8 @@ pub(crate) fn exit_of(class: FailureClass) -> Exit {
         FailureClass::Conflict => Exit::Conflict,
         FailureClass::Internal => Exit::Bug,
         FailureClass::Canceled => Exit::Interrupted,
-        FailureClass::Input | FailureClass::Check | FailureClass::Resource | FailureClass::Timeout => Exit::Failed,
+        FailureClass::Input | FailureClass::Check | FailureClass::Resource | FailureClass::Timeout | FailureClass::Program => {
+            Exit::Failed
+        }
     }
 }

@@ -11,7 +11,7 @@ use subak_connect::{ConnectError, ConnectErrorKind, Connection, ConnectionConfig
 use subak_connectors::{CONNECTORS, DuckDbPrograms};
 use subak_domain::config::find_field;
 use subak_domain::{ConnectionName, Secret};
-use subak_engine::Connections;
+use subak_engine::{Connections, Place};
 use subak_project::{Config, PROJECT_FILES, Unresolved};
 use tokio::sync::Mutex;
 
@@ -136,5 +136,38 @@ impl Connections for ProjectConnections {
 
     fn programs(&self) -> Arc<dyn RowPrograms> {
         Arc::new(DuckDbPrograms)
+    }
+
+    fn resolve(&self, text: &str) -> Result<String, ConnectError> {
+        let wrong = |message: String| ConnectError::new(ConnectErrorKind::Config, message);
+        let template = subak_project::Template::parse(text).map_err(|error| wrong(error.to_string()))?;
+        let variable = |name: &str| self.settings.variables.get(name).cloned();
+        let secret = |name: &str| {
+            let secret = self.secret(name)?;
+            self.redactor.add(secret.expose());
+            Some(secret)
+        };
+        let value = template.resolve(variable, secret).map_err(|error| wrong(error.to_string()))?;
+        if template.has_secret() {
+            self.redactor.add(&value);
+        }
+        Ok(value)
+    }
+}
+
+/// Where the programs of a project run.
+pub(crate) fn place(root: &Path, settings: &Settings, redactor: Redactor) -> Place {
+    let state = root.join(STATE_FOLDER);
+    let python = match settings.program("uv") {
+        Some(uv) => vec![uv.display().to_string(), "run".to_owned(), "--quiet".to_owned(), "--script".to_owned()],
+        None => vec!["python3".to_owned()],
+    };
+    Place {
+        root: root.to_path_buf(),
+        logs: state.join("logs"),
+        temporary: state.join("tmp"),
+        python,
+        hidden: settings.secret_variables(),
+        mask: Box::new(move |line| redactor.redact(line)),
     }
 }

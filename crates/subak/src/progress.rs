@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
-use subak_domain::event::SkipReason;
 use subak_domain::{CheckOutcome, RunEvent, RunId, Severity, StepId, StepOutcome};
 use subak_engine::{Clock, Progress, Reporter, SystemClock};
 
@@ -106,6 +105,7 @@ impl Watcher {
         }
         parts.extend(outcome.row_count.map(|rows| format!("{} now", counted(rows, "row"))));
         parts.push(duration(outcome.elapsed_ms));
+        parts.extend(outcome.value.as_ref().map(|value| format!("value {}", short(&value.to_string()))));
         parts.extend(outcome.note.clone());
         let mut text = parts.join("  ");
         for change in &outcome.value_changes {
@@ -146,6 +146,15 @@ impl Watcher {
     }
 }
 
+/// The beginning of a text that may be long.
+fn short(text: &str) -> String {
+    if text.chars().count() <= SAMPLE_LENGTH {
+        text.to_owned()
+    } else {
+        text.chars().take(SAMPLE_LENGTH).chain("…".chars()).collect()
+    }
+}
+
 impl Reporter for Watcher {
     fn event(&self, run: RunId, event: &RunEvent) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,14 +181,14 @@ impl Reporter for Watcher {
                 self.line(&state, &format!("  {word} {step}  {}{next}", failure.message));
             }
             RunEvent::StepSkipped { step, reason } => {
-                let why = match reason {
-                    SkipReason::UpstreamFailed { upstream } => format!("`{upstream}` did not succeed"),
-                    SkipReason::UpstreamUnchanged => "nothing upstream changed".to_owned(),
-                };
+                let why = reason.to_string();
                 self.line(&state, &format!("  {} {step}  {why}", self.printer.err_tone(Tone::Dim, "skipped")));
             }
             RunEvent::CancelRequested { .. } => {
                 self.line(&state, "stopping: running steps end without publishing; what is published stays. Once more kills");
+            }
+            RunEvent::Expanded { step, actions, .. } => {
+                self.line(&state, &format!("  {step}: {} more", counted(actions.len() as u64, "step")));
             }
             RunEvent::Started { .. } | RunEvent::Lost { .. } | RunEvent::Resumed { .. } | RunEvent::Finished { .. } => {}
         }

@@ -102,7 +102,7 @@ pub(crate) fn find_root(global: &Global) -> Result<PathBuf, CliError> {
 pub(crate) fn read_files(root: &Path) -> Files {
     let mut files = Files::new();
     read_into(root, "subak.yml", &mut files);
-    for folder in ["assets", "checks", "macros", "tests"] {
+    for folder in ["assets", "checks", "jobs", "macros", "tests"] {
         walk(root, folder, &mut files);
     }
     files

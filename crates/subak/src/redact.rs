@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use subak_diag::Diagnostic;
 use subak_domain::secret::REDACTED;
 use subak_domain::{Action, CheckOutcome, Failure, RunId, StepOutcome};
-use subak_engine::{StepExecutor, StopSignal};
+use subak_engine::{Inputs, StepExecutor, StopSignal};
 
 /// Every value that this process has resolved, for what is printed on a way that knows no connections.
 fn everywhere() -> MutexGuard<'static, Vec<String>> {
@@ -99,8 +99,14 @@ pub(crate) struct Redacting<E> {
 
 #[async_trait]
 impl<E: StepExecutor> StepExecutor for Redacting<E> {
-    async fn execute(&self, run: RunId, action: &Action, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
-        match self.inner.execute(run, action, stop).await {
+    async fn execute(
+        &self,
+        run: RunId,
+        action: &Action,
+        inputs: &Inputs,
+        stop: &StopSignal,
+    ) -> Result<StepOutcome, Box<Failure>> {
+        match self.inner.execute(run, action, inputs, stop).await {
             Ok(mut outcome) => {
                 self.redactor.checks(&mut outcome.checks);
                 self.redactor.all(&mut outcome.warnings);

@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     /// Variables that references may name; secrets are not among them.
     pub(crate) variables: BTreeMap<String, String>,
     secrets: BTreeMap<String, Secret>,
+    secret_names: Vec<String>,
     pub(crate) colors: ColorHints,
     pub(crate) crash_at: Option<String>,
 }
@@ -31,6 +32,7 @@ impl Settings {
             let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
             match name.strip_prefix(SECRET_PREFIX) {
                 Some(secret) => {
+                    settings.secret_names.push(name.to_owned());
                     settings.secrets.insert(secret.to_ascii_uppercase(), Secret::new(value));
                 }
                 None => {
@@ -46,6 +48,21 @@ impl Settings {
         };
         settings.crash_at = settings.variables.get(CRASH_AT).filter(|name| !name.is_empty()).cloned();
         settings
+    }
+
+    /// The variables that hold secrets.
+    pub(crate) fn secret_variables(&self) -> Vec<String> {
+        self.secret_names.clone()
+    }
+
+    /// The program of this name on the `PATH`.
+    pub(crate) fn program(&self, name: &str) -> Option<std::path::PathBuf> {
+        use std::os::unix::fs::PermissionsExt;
+        let is_program = |path: &std::path::PathBuf| {
+            path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        };
+        let folders = self.variables.get("PATH")?.split(':').filter(|folder| !folder.is_empty());
+        folders.map(|folder| std::path::Path::new(folder).join(name)).find(is_program)
     }
 
     /// The secret of this name, if the environment has it.

@@ -98,6 +98,10 @@ struct World {
 
 #[async_trait]
 impl Connections for World {
+    fn resolve(&self, text: &str) -> Result<String, ConnectError> {
+        Ok(text.to_owned())
+    }
+
     async fn open(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError> {
         Ok(if name.as_str() == "source" { Arc::clone(&self.source) as Arc<dyn Connection> } else { Arc::clone(&self.database) })
     }
@@ -185,6 +189,7 @@ impl Loader {
             reporter: Arc::new(Quiet),
             as_of: "2030-01-01 00:00:00".to_owned(),
             timezone: jiff::tz::TimeZone::UTC,
+            place: subak_engine::Place::default(),
         };
         Self { executor, memory, database, run: 0 }
     }
@@ -199,9 +204,10 @@ impl Loader {
                 work: Work::Materialize { asset: key.clone(), full_refresh: false, range: None },
                 reason: Reason::Selected,
                 needs: Vec::new(),
+                rule: subak_domain::Rule::default(),
             };
             let run = RunId::from_parts(self.run * 1000, u128::from(self.run));
-            match self.executor.execute(run, &action, &StopSignal::default()).await {
+            match self.executor.execute(run, &action, &subak_engine::Inputs::default(), &StopSignal::default()).await {
                 Ok(outcome) => {
                     let account = outcome.account.expect("an account");
                     assert!(account.is_balanced(), "{account:?}");

@@ -163,6 +163,22 @@ impl Drop for SpillFolder {
     }
 }
 
+/// Makes a database under another name, and gives it its own when it is whole: a process that dies in between leaves no half of a file that
+/// nobody can open.
+fn make_whole(path: &Path, settings: &[(String, String)]) -> duckdb::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    let new = path.with_file_name(name);
+    drop(std::fs::remove_file(&new));
+    drop(Instance::open(&new, settings)?.connect()?);
+    if !path.exists() && std::fs::rename(&new, path).is_ok() {
+        return Ok(());
+    }
+    // Somebody was faster, or the folder says why when the database itself is opened.
+    drop(std::fs::remove_file(&new));
+    Ok(())
+}
+
 /// One open database. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Database {
@@ -190,6 +206,9 @@ impl Database {
         }
         let spill = SpillFolder::new(&request.temporary);
         let opening = |error: duckdb::Error| error::opening(&request.name, &path, &error);
+        if is_missing {
+            make_whole(&path, &spill.settings()).map_err(opening)?;
+        }
         let instance = Instance::open(&path, &Self::settings(request, &spill)).map_err(opening)?;
         let connection = instance.connect().map_err(opening)?;
         let database = Self {

@@ -24,6 +24,7 @@ fn actions(text: &str) -> Vec<Action> {
             work: Work::Materialize { asset: key(name), full_refresh: false, range: None },
             reason,
             needs: needs.split_whitespace().map(|need| StepId::asset(&key(need))).collect(),
+            rule: subak_domain::Rule::default(),
         }
     };
     text.lines().map(action).collect()
@@ -81,7 +82,7 @@ fn assert_run(plan: &str, slots_max: usize, script: &str, expect: &Expect) {
         let (_, effects) = machine.handle(now, input).expect("legal");
         text.push_str(&format!("{word}: {}\n", show(&effects)));
     }
-    let line = |(step, state): (&StepId, &subak_domain::StepState)| format!("{step} {}", state.status.as_str());
+    let line = |(step, state): (&StepId, &StepState)| format!("{step} {}", state.status.as_str());
     text.push_str(&machine.state().steps.iter().map(line).collect::<Vec<_>>().join(", "));
     expect.assert_eq(&text);
 }
@@ -215,6 +216,7 @@ fn random_plan(random: &mut Random) -> Vec<Action> {
             work: Work::Materialize { asset: key(&format!("s{at:02}")), full_refresh: false, range: None },
             reason: if is_only_upstream { Reason::UpstreamMayChange { upstream: key("x") } } else { Reason::Missing },
             needs: needs.into_iter().collect(),
+            rule: subak_domain::Rule::default(),
         }
     };
     (0..count).map(|at| action(at, random)).collect()
@@ -245,7 +247,14 @@ impl World {
         let slots = Slots { uses, pools: [("app".to_owned(), 1)].into(), ..Slots::from(1 + random.below(3)) };
         let log = vec![(
             at(0),
-            RunEvent::Planned { actions: plan.clone(), selection: String::new(), trigger: String::new(), as_of: String::new() },
+            RunEvent::Planned {
+                actions: plan.clone(),
+                selection: String::new(),
+                trigger: String::new(),
+                as_of: String::new(),
+                job: None,
+                params: BTreeMap::new(),
+            },
         )];
         let (cancels_left, crashes_left) = (u32::from(random.below(3) == 0), random.below(4) as u32);
         Self {

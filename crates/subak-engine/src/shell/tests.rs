@@ -52,6 +52,10 @@ impl Connections for One {
         Ok(Arc::new(self.0.clone()))
     }
 
+    fn resolve(&self, text: &str) -> Result<String, ConnectError> {
+        Ok(text.to_owned())
+    }
+
     fn programs(&self) -> Arc<dyn RowPrograms> {
         Arc::new(NoPrograms)
     }
@@ -139,6 +143,7 @@ fn world(faults: &Faults, checks: &[Check]) -> World {
             work: Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None },
             reason: Reason::SourceMayHaveNew,
             needs: Vec::new(),
+            rule: subak_domain::Rule::default(),
         })
         .collect();
     let reporter: Arc<dyn Reporter> = Arc::new(Quiet);
@@ -154,6 +159,7 @@ fn world(faults: &Faults, checks: &[Check]) -> World {
             reporter: Arc::clone(&reporter),
             as_of: "2026-01-01 00:00:00".into(),
             timezone: jiff::tz::TimeZone::UTC,
+            place: crate::Place::default(),
         }),
         reporter,
         holder: "test".into(),
@@ -168,7 +174,7 @@ impl World {
 
     async fn plan(&self) -> RunId {
         let run = RunId::from_parts(u64::from(self.runs.fetch_add(1, Ordering::Relaxed)), 0);
-        self.engine.plan_run(run, self.actions.clone(), "all".into(), "test".into(), String::new()).await.expect("planned");
+        self.engine.plan_run(run, RunEvent::planned(self.actions.clone(), "all", "test", "")).await.expect("planned");
         run
     }
 
@@ -280,7 +286,7 @@ struct Panics;
 
 #[async_trait]
 impl StepExecutor for Panics {
-    async fn execute(&self, _: RunId, action: &Action, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
+    async fn execute(&self, _: RunId, action: &Action, _: &Inputs, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
         match action.step.as_str() {
             "appended" => panic!("a bug"),
             "merged" => Err(failure::of_stop(stop.stopped().await, DATA_UNTOUCHED)),

@@ -61,6 +61,10 @@ pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreE
         RunEvent::Finished { status } => {
             execute(connection, "update runs set status = ?, ended_at = ? where run = ?", params![status.as_str(), at, run])
         }
+        RunEvent::Expanded { actions, .. } => {
+            let sql = "update runs set step_count = step_count + ? where run = ?";
+            execute(connection, sql, params![actions.len() as i64, run])
+        }
         RunEvent::StepStarted { .. } | RunEvent::StepSkipped { .. } | RunEvent::Lost { .. } => Ok(()),
     }
 }

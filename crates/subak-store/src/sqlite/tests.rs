@@ -28,6 +28,7 @@ fn events(run: u64) -> Vec<(Timestamp, RunEvent)> {
         work: Work::Materialize { asset, full_refresh: false, range: None },
         reason: Reason::Missing,
         needs: Vec::new(),
+        rule: subak_domain::Rule::default(),
     };
     let outcome = StepOutcome {
         changed: run.is_multiple_of(2),
@@ -38,7 +39,14 @@ fn events(run: u64) -> Vec<(Timestamp, RunEvent)> {
     vec![
         (
             at(1),
-            RunEvent::Planned { actions: vec![action], selection: "all".into(), trigger: "test".into(), as_of: String::new() },
+            RunEvent::Planned {
+                actions: vec![action],
+                selection: "all".into(),
+                trigger: "test".into(),
+                as_of: String::new(),
+                job: None,
+                params: std::collections::BTreeMap::new(),
+            },
         ),
         (at(2), RunEvent::Started { holder: "me".into() }),
         (at(3), RunEvent::StepStarted { step: step.clone(), attempt: 1 }),

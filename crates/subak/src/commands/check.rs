@@ -22,10 +22,5 @@ pub(super) fn execute(context: &Context<'_>, args: &CheckArgs) -> Result<Exit, C
         return Ok(Exit::Ok);
     }
     let words = run::selection_words(&args.selection);
-    context.block_on(run::work(
-        context,
-        &opened,
-        Work::New { actions: plan.actions, selection: format!("check {words}") },
-        &args.how,
-    ))
+    context.block_on(run::work(context, &opened, Work::of(plan.actions, format!("check {words}")), &args.how))
 }

@@ -95,6 +95,8 @@ fn everything() -> RunArgs {
         full_refresh: false,
         from: None,
         until: None,
+        job: None,
+        set: Vec::new(),
         dry_run: false,
         how: HowToRun { parallel: 4, wait: 0 },
     }

@@ -35,6 +35,7 @@ pub(super) fn execute(context: &Context<'_>, args: &DocsArgs) -> Result<Exit, Cl
         let schema = match kind {
             SchemaKind::Project => subak_project::schema::project(&connectors),
             SchemaKind::Tests => subak_project::schema::tests(&connectors),
+            SchemaKind::Jobs => subak_project::schema::jobs(&connectors),
             SchemaKind::Assets => subak_project::schema::assets(&connectors),
         };
         context.printer.out(&format!("{schema:#}"));

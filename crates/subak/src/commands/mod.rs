@@ -10,6 +10,7 @@ mod doctor;
 mod explain;
 mod import;
 mod init;
+mod job;
 mod lineage;
 mod list;
 mod plan;
@@ -123,6 +124,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
             Some(RunCommand::Logs(args)) => runs::logs(&context, args),
             Some(RunCommand::Resume(args)) => run::resume(&context, args),
         },
+        Command::Job(command) => job::execute(&context, command),
         Command::Why(args) => why::execute(&context, args),
         Command::Check(args) => check::execute(&context, args),
         Command::Test(args) => test::execute(&context, args),

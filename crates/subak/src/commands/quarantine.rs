@@ -164,9 +164,15 @@ fn replay(context: &Context<'_>, args: &QuarantineReplayArgs) -> Result<Exit, Cl
     let value = |value: &String| (!value.is_empty()).then(|| value.clone());
     let values: BTreeMap<String, Option<String>> = args.set.iter().map(|(name, text)| (name.clone(), value(text))).collect();
     let work = subak_domain::Work::Replay { asset: asset.key.clone(), rejects: ids, values };
-    let action = Action { step: StepId::asset(&asset.key), work, reason: Reason::Selected, needs: Vec::new() };
+    let action = Action {
+        step: StepId::asset(&asset.key),
+        work,
+        reason: Reason::Selected,
+        needs: Vec::new(),
+        rule: subak_domain::Rule::default(),
+    };
     let selection = format!("quarantine replay {}", asset.key);
-    context.block_on(run::work(context, &opened, run::Work::New { actions: vec![action], selection }, &args.how))
+    context.block_on(run::work(context, &opened, run::Work::of(vec![action], selection), &args.how))
 }
 
 fn discard(context: &Context<'_>, args: &QuarantineDiscardArgs) -> Result<Exit, CliError> {

@@ -8,16 +8,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use subak_connect::{ConnectErrorKind, TableName};
 use subak_diag::{Diagnostic, codes};
+use subak_domain::job::TaskWork;
 use subak_domain::{
-    Action, AssetKey, ConnectionName, CursorRange, Failure, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus,
+    Action, AssetKey, ConnectionName, CursorRange, Failure, JobWork, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId,
+    StepStatus,
 };
 use subak_engine::{Clock, Connections, DataExecutor, Engine, Limits, Reporter, Slots, StopReason, StopSignal, SystemClock};
 use subak_store::{Acquired, Holder, Lease, Leases, SqliteStore};
 
-use super::{Context, plan, runs};
+use super::{Context, job, plan, runs};
 use crate::args::{HowToRun, RunArgs, RunResumeArgs, Selection};
 use crate::exit::{CliError, Exit, diagnostic_of, exit_of};
-use crate::open::ProjectConnections;
+use crate::open::{self, ProjectConnections};
 use crate::printer::{Tone, count, counted, duration};
 use crate::progress::Watcher;
 use crate::project::Opened;
@@ -32,23 +34,46 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(200);
 /// What is to be done.
 pub(super) enum Work {
     /// A new run of these actions.
-    New { actions: Vec<Action>, selection: String },
+    New { actions: Vec<Action>, selection: String, job: Option<String>, params: BTreeMap<String, Value> },
     /// What a run has not done.
     Resume { run: RunId },
 }
 
+impl Work {
+    /// A new run that is no job.
+    pub(super) fn of(actions: Vec<Action>, selection: String) -> Self {
+        Self::New { actions, selection, job: None, params: BTreeMap::new() }
+    }
+}
+
 pub(super) fn execute(context: &Context<'_>, args: &RunArgs) -> Result<Exit, CliError> {
     let opened = context.open()?;
+    if let Some(name) = &args.job {
+        return job::start(context, &opened, name, args);
+    }
     if args.dry_run {
         let plan = plan::make(context, &opened, &args.selection, &how_of(args)?)?;
         plan::print(context, &plan);
         return Ok(Exit::Ok);
     }
+    let how = how_of(args)?;
+    selected(context, &opened, &args.selection, &how, &args.how, None)
+}
+
+/// Brings what is selected up to date; as a job with parameters, or as what somebody asked for.
+pub(super) fn selected(
+    context: &Context<'_>,
+    opened: &Opened,
+    selection: &Selection,
+    what: &plan::How,
+    how: &HowToRun,
+    job: Option<(String, BTreeMap<String, Value>)>,
+) -> Result<Exit, CliError> {
     context.block_on(async {
-        let hold = Hold::take(context, &opened, &args.how).await?;
+        let hold = Hold::take(context, opened, how).await?;
         // Planned with the project in hand, so that nothing can change between the plan and the run.
-        let snapshot = present(context, &opened, hold.store.snapshot()?).await;
-        let plan = match how_of(args).and_then(|how| plan::of(&opened, &snapshot, &args.selection, &how)) {
+        let snapshot = present(context, opened, hold.store.snapshot()?).await;
+        let plan = match plan::of(opened, &snapshot, selection, what) {
             Ok(plan) => plan,
             Err(error) => {
                 hold.give_back().await?;
@@ -60,8 +85,14 @@ pub(super) fn execute(context: &Context<'_>, args: &RunArgs) -> Result<Exit, Cli
             hold.give_back().await?;
             return Ok(Exit::Ok);
         }
-        let work = Work::New { actions: plan.actions, selection: selection_words(&args.selection) };
-        hold.work(context, &opened, work, &args.how).await
+        let words = selection_words(selection);
+        let work = match job {
+            None => Work::of(plan.actions, words),
+            Some((name, params)) => {
+                Work::New { actions: plan.actions, selection: format!("job {name}: {words}"), job: Some(name), params }
+            }
+        };
+        hold.work(context, opened, work, how).await
     })
 }
 
@@ -187,6 +218,7 @@ impl Hold {
             reporter: Arc::clone(&watcher),
             as_of,
             timezone: opened.timezone(),
+            place: open::place(&opened.root, context.settings, redactor.clone()),
         };
         let executor = Redacting { inner, redactor };
         let engine = Engine {
@@ -228,9 +260,10 @@ impl Hold {
                 engine.resume(run, &engine.holder).await?;
                 run
             }
-            Work::New { actions, selection } => {
+            Work::New { actions, selection, job, params } => {
                 let run = RunId::from_parts(u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0), random());
-                engine.plan_run(run, actions, selection, "command line".into(), opened.as_of_template.clone()).await?;
+                let (trigger, as_of) = ("command line".to_owned(), opened.as_of_template.clone());
+                engine.plan_run(run, RunEvent::Planned { actions, selection, trigger, as_of, job, params }).await?;
                 run
             }
         };
@@ -275,7 +308,17 @@ fn limits(opened: &Opened, how: &HowToRun) -> Limits {
     });
     let checks = opened.graph().checks().iter();
     let checked = checks.map(|check| (StepId::check(&check.name), BTreeSet::from([check.on.to_string()])));
-    let uses = materialized.chain(audited).chain(checked);
+    let tasks = opened.project.jobs().iter().flat_map(|job| match &job.work {
+        JobWork::Tasks(actions) => actions.as_slice(),
+        JobWork::Select(_) => &[],
+    });
+    let asked = tasks.filter_map(|action| match &action.work {
+        subak_domain::Work::Task(TaskWork::Sql { on, .. } | TaskWork::Query { on, .. }) => {
+            Some((action.step.clone(), BTreeSet::from([on.to_string()])))
+        }
+        _ => None,
+    });
+    let uses = materialized.chain(audited).chain(checked).chain(asked);
     Limits {
         slots: Slots { count_max: usize::from(how.parallel), pools: pools.collect(), uses: uses.collect() },
         retries: assets.iter().map(|asset| (StepId::asset(&asset.key), asset.retry)).collect(),

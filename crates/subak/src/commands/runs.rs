@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 use subak_diag::{Diagnostic, codes};
-use subak_domain::event::SkipReason;
 use subak_domain::{Event, RunEvent, RunId, RunState, StepId, StepState};
 use subak_store::SqliteStore;
 
@@ -87,6 +86,7 @@ fn step_json(id: &StepId, step: &StepState, reason: &str) -> Value {
         "deleted": outcome.and_then(|outcome| outcome.account).map(|account| account.deleted),
         "value_changes": outcome.map(|outcome| outcome.value_changes.iter().map(|change| json!({ "column": change.column, "what": change.what, "count": change.count, "first": change.first })).collect::<Vec<_>>()),
         "warnings": outcome.map(|outcome| outcome.warnings.clone()),
+        "value": outcome.map(|outcome| &outcome.value), "metadata": outcome.map(|outcome| &outcome.metadata),
         "note": note(step), "checks": checks,
         "failure": step.failure.as_ref().map(|failure| json!({ "code": failure.code, "message": failure.message, "causes": failure.causes, "data": failure.data, "help": failure.help })),
     })
@@ -95,8 +95,7 @@ fn step_json(id: &StepId, step: &StepState, reason: &str) -> Value {
 /// A few words on a step for people.
 pub(super) fn note(step: &StepState) -> Option<String> {
     match (&step.skip_reason, &step.failure, &step.outcome) {
-        (Some(SkipReason::UpstreamFailed { upstream }), ..) => Some(format!("`{upstream}` did not succeed")),
-        (Some(SkipReason::UpstreamUnchanged), ..) => Some("nothing upstream changed".to_owned()),
+        (Some(reason), ..) => Some(reason.to_string()),
         (None, Some(failure), None) => Some(failure.message.clone()),
         (None, _, Some(outcome)) => outcome.note.clone(),
         (None, None, None) => None,
@@ -165,6 +164,20 @@ pub(super) fn logs(context: &Context<'_>, args: &RunLogsArgs) -> Result<Exit, Cl
         }
     }
     context.printer.table(&table);
+    // What programs wrote, of one step or of all.
+    if context.printer.format == crate::args::Format::Human {
+        let logs = opened.state_folder().join("logs");
+        for (step, found) in
+            state.steps.iter().filter(|(step, _)| args.step.as_deref().is_none_or(|wanted| step.as_str() == wanted))
+        {
+            for attempt in 1..=found.attempt_count {
+                let path = subak_engine::program::log_path(&logs, run, step, attempt);
+                let Ok(text) = std::fs::read_to_string(&path) else { continue };
+                context.printer.note(&format!("{step}, attempt {attempt}: {}", path.display()));
+                context.printer.out(text.trim_end_matches('\n'));
+            }
+        }
+    }
     Ok(Exit::Ok)
 }
 
@@ -173,6 +186,7 @@ fn describe(event: &RunEvent) -> (&'static str, Option<&StepId>, String) {
         RunEvent::Planned { actions, selection, trigger, .. } => {
             ("planned", None, format!("{} steps for `{selection}`, by {trigger}", actions.len()))
         }
+        RunEvent::Expanded { step, actions, .. } => ("expanded", Some(step), format!("{} steps", actions.len())),
         RunEvent::Started { holder } => ("started", None, holder.clone()),
         RunEvent::StepStarted { step, attempt } => ("step started", Some(step), format!("attempt {attempt}")),
         RunEvent::StepSucceeded { step, outcome } => {
@@ -201,6 +215,12 @@ fn describe(event: &RunEvent) -> (&'static str, Option<&StepId>, String) {
             if let Some(cursor) = &outcome.cursor {
                 text.push_str(&format!("; cursor {} = {}", cursor.column, cursor.value));
             }
+            if let Some(value) = &outcome.value {
+                text.push_str(&format!("; value {value}"));
+            }
+            for (name, value) in &outcome.metadata {
+                text.push_str(&format!("; {name} = {value}"));
+            }
             for check in &outcome.checks {
                 text.push_str(&format!("; {} {}", check.check, if check.passed() { "passed" } else { "failed" }));
             }
@@ -211,10 +231,7 @@ fn describe(event: &RunEvent) -> (&'static str, Option<&StepId>, String) {
             ("step failed", Some(step), format!("[{}] {}: {}{next}", failure.code, failure.message, failure.causes.join(": ")))
         }
         RunEvent::StepSkipped { step, reason } => {
-            let why = match reason {
-                SkipReason::UpstreamFailed { upstream } => format!("`{upstream}` did not succeed"),
-                SkipReason::UpstreamUnchanged => "nothing upstream changed".to_owned(),
-            };
+            let why = reason.to_string();
             ("step skipped", Some(step), why)
         }
         RunEvent::CancelRequested { by } => ("cancel requested", None, by.clone()),

@@ -23,7 +23,7 @@ use subak_domain::{
     Action, Asset, AssetGraph, AssetKey, ConnectionName, DataType, Definition, LoadId, Reason, RunEvent, RunId, StepId, StoredAs,
     Work,
 };
-use subak_engine::{Connections, DataExecutor, Progress, Reporter, StepExecutor, StopSignal};
+use subak_engine::{Connections, DataExecutor, Inputs, Progress, Reporter, StepExecutor, StopSignal};
 use subak_project::Project;
 use subak_project::test::{ProjectTest, SOURCE, THIS, TestRow, TestValue};
 
@@ -91,6 +91,10 @@ struct TestConnections {
 
 #[async_trait]
 impl Connections for TestConnections {
+    fn resolve(&self, text: &str) -> Result<String, ConnectError> {
+        Ok(text.to_owned())
+    }
+
     async fn open(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError> {
         Ok(Arc::clone(if self.from.as_ref() == Some(name) { &self.source } else { &self.database }))
     }
@@ -133,15 +137,20 @@ async fn run(project: &Project, test: &ProjectTest, now: &str) -> Result<Vec<Str
         reporter: Arc::new(Silent),
         as_of: now.to_owned(),
         timezone: jiff::tz::TimeZone::UTC,
+        place: subak_engine::Place::default(),
     };
     let action = Action {
         step: StepId::asset(&asset.key),
         work: Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None },
         reason: Reason::Selected,
         needs: Vec::new(),
+        rule: subak_domain::Rule::default(),
     };
     let run = RunId::from_parts(u64::try_from(convert::parse_datetime(now).unwrap_or(0) / 1000).unwrap_or(0), 1);
-    executor.execute(run, &action, &StopSignal::default()).await.map_err(|failure| diagnostic_of(&failure))?;
+    executor
+        .execute(run, &action, &Inputs::default(), &StopSignal::default())
+        .await
+        .map_err(|failure| diagnostic_of(&failure))?;
     let found = table_rows(database.as_ref(), &asset.key).await.map_err(failed)?;
     compare(&found, &test.expect).map_err(|problem| *problem)
 }

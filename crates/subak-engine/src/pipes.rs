@@ -1,0 +1,206 @@
+//! The host of the Dagster Pipes protocol, version 0.1: what a program is told, and what it tells while it runs.
+//!
+//! Two variables of the environment hold base64 of zlib-compressed JSON: where the context stands, and where messages go. Each message is one
+//! line of JSON.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine as _;
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use serde_json::{Value, json};
+use subak_domain::{CheckOutcome, Severity};
+
+use crate::program::Metadata;
+
+/// The version of the protocol.
+const VERSION: &str = "0.1";
+
+/// What has been heard of a program.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) is_opened: bool,
+    pub(crate) is_closed: bool,
+    /// The error with which it closed.
+    pub(crate) exception: Option<String>,
+    /// Lines for the log.
+    pub(crate) lines: Vec<String>,
+    pub(crate) metadata: Metadata,
+    pub(crate) checks: Vec<CheckOutcome>,
+    /// What it hands on.
+    pub(crate) value: Option<Value>,
+    /// A message that is none.
+    pub(crate) problem: Option<String>,
+}
+
+/// The files of one session. They go with the value.
+pub(crate) struct Pipes {
+    folder: tempfile::TempDir,
+    /// How far messages are read.
+    offset: AtomicU64,
+}
+
+impl Pipes {
+    /// Makes the files before the program starts.
+    pub(crate) fn open(temporary: &Path, context: &Value) -> std::io::Result<Self> {
+        std::fs::create_dir_all(temporary)?;
+        let folder = tempfile::Builder::new().prefix("task-").tempdir_in(temporary)?;
+        std::fs::write(folder.path().join("context.json"), context.to_string())?;
+        File::create(folder.path().join("messages"))?;
+        Ok(Self { folder, offset: AtomicU64::new(0) })
+    }
+
+    /// The file to which a plain program may write a value.
+    pub(crate) fn value_path(&self) -> PathBuf {
+        self.folder.path().join("value.json")
+    }
+
+    /// The variables that a client looks for.
+    pub(crate) fn environment(&self) -> [(&'static str, String); 2] {
+        let context = json!({ "path": self.folder.path().join("context.json") });
+        let messages = json!({ "path": self.folder.path().join("messages"), "include_stdio_in_messages": false });
+        [("DAGSTER_PIPES_CONTEXT", encoded(&context)), ("DAGSTER_PIPES_MESSAGES", encoded(&messages))]
+    }
+
+    /// The value that the program wrote to its file.
+    pub(crate) fn value(&self) -> Result<Option<Value>, String> {
+        match std::fs::read_to_string(self.value_path()) {
+            Ok(text) if text.trim().is_empty() => Ok(None),
+            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| error.to_string()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Takes the messages that are complete since the last call.
+    pub(crate) fn hear(&self, heard: &mut Heard, mask: impl Fn(&str) -> String) {
+        for line in self.new_lines() {
+            take(&line, heard, &mask);
+        }
+    }
+
+    fn new_lines(&self) -> Vec<String> {
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(self.folder.path().join("messages"))?;
+            file.seek(SeekFrom::Start(self.offset.load(Ordering::Relaxed)))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let Ok(bytes) = read() else { return Vec::new() };
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.offset.fetch_add(end as u64, Ordering::Relaxed);
+        String::from_utf8_lossy(&bytes[..end]).lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
+    }
+}
+
+fn encoded(value: &Value) -> String {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    // Writing to memory does not fail.
+    drop(encoder.write_all(value.to_string().as_bytes()));
+    base64::engine::general_purpose::STANDARD.encode(encoder.finish().unwrap_or_default())
+}
+
+fn take(line: &str, heard: &mut Heard, mask: &impl Fn(&str) -> String) {
+    let message: Value = match serde_json::from_str(line) {
+        Ok(message) => message,
+        Err(error) => {
+            heard.problem.get_or_insert(format!("a message of the program is no JSON: {error}"));
+            return;
+        }
+    };
+    if message["__dagster_pipes_version"] != json!(VERSION) {
+        heard.problem.get_or_insert(format!("a message of the program is of Pipes {}", message["__dagster_pipes_version"]));
+        return;
+    }
+    let params = &message["params"];
+    let text = |name: &str| mask(params[name].as_str().unwrap_or_default());
+    match message["method"].as_str().unwrap_or_default() {
+        "opened" => heard.is_opened = true,
+        "closed" => {
+            heard.is_closed = true;
+            heard.exception = exception(&params["exception"]).map(|text| mask(&text));
+        }
+        "log" => heard.lines.push(format!("{} {}", text("level"), text("message"))),
+        "log_external_stream" => heard.lines.extend(text("text").lines().map(str::to_owned)),
+        "report_asset_materialization" => {
+            for (name, entry) in params["metadata"].as_object().into_iter().flatten() {
+                heard.metadata.insert(name.clone(), masked(&entry["raw_value"], mask));
+            }
+        }
+        "report_asset_check" => heard.checks.push(check(params)),
+        "report_custom_message" => {
+            let payload = &params["payload"];
+            heard.value = Some(payload.get("value").unwrap_or(payload).clone());
+        }
+        other => {
+            heard.problem.get_or_insert(format!("the program sent a message that Pipes {VERSION} does not know: `{other}`"));
+        }
+    }
+}
+
+/// An error as one line: what it is, and what caused it.
+fn exception(value: &Value) -> Option<String> {
+    let name = value["name"].as_str()?;
+    let mut text = format!("{name}: {}", value["message"].as_str().unwrap_or_default().trim());
+    if let Some(cause) = exception(&value["cause"]) {
+        text.push_str(&format!(" (caused by {cause})"));
+    }
+    Some(text)
+}
+
+fn masked(value: &Value, mask: &impl Fn(&str) -> String) -> Value {
+    match value {
+        Value::String(text) => Value::from(mask(text)),
+        other => other.clone(),
+    }
+}
+
+fn check(params: &Value) -> CheckOutcome {
+    let is_warning = params["severity"].as_str() == Some("WARN");
+    let has_passed = params["passed"].as_bool().unwrap_or(false);
+    CheckOutcome {
+        check: params["check_name"].as_str().unwrap_or_default().to_owned(),
+        severity: if is_warning { Severity::Warn } else { Severity::Error },
+        blocking: false,
+        bad_row_count: u64::from(!has_passed),
+        row_count: None,
+        sample: Vec::new(),
+        tolerance: None,
+        is_vacuous: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_taken_when_they_are_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipes = Pipes::open(folder.path(), &json!({})).expect("files");
+        let mut heard = Heard::default();
+        let mut file = File::options().append(true).open(pipes.folder.path().join("messages")).expect("the file");
+        let line = |method: &str, params: Value| {
+            json!({ "__dagster_pipes_version": "0.1", "method": method, "params": params }).to_string()
+        };
+        let metadata = json!({ "asset_key": "a", "metadata": { "rows": { "raw_value": 3, "type": "int" } } });
+        let (first, second) = (line("opened", json!({})), line("report_asset_materialization", metadata));
+        write!(file, "{first}\n{}", &second[..10]).expect("written");
+        pipes.hear(&mut heard, str::to_owned);
+        assert!(heard.is_opened && heard.metadata.is_empty());
+        let failed = json!({ "exception": { "name": "ValueError", "message": "no pw", "stack": [], "cause": null } });
+        writeln!(file, "{}\n{}", &second[10..], line("closed", failed)).expect("written");
+        pipes.hear(&mut heard, |text| text.replace("pw", "**"));
+        assert_eq!(heard.metadata.get("rows"), Some(&json!(3)));
+        assert_eq!(
+            (heard.is_closed, heard.exception.as_deref(), heard.problem.as_deref()),
+            (true, Some("ValueError: no **"), None)
+        );
+        writeln!(file, "{}", line("dance", json!({}))).expect("written");
+        pipes.hear(&mut heard, str::to_owned);
+        assert!(heard.problem.is_some_and(|problem| problem.contains("`dance`")));
+    }
+}

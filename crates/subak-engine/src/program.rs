@@ -1,0 +1,387 @@
+//! Programs as tasks: started in a process group of their own, heard, stopped with everything that they started.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde_json::Value;
+use subak_domain::job::{Command as Started, Program};
+use subak_domain::{Action, Failure, FailureClass, RunId, StepId, StepOutcome};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use crate::failure::{self, DATA_NOT_BEGUN};
+use crate::pipes::{Heard, Pipes};
+use crate::task::{fitting, rendered};
+use crate::{DataExecutor, Inputs, StopSignal};
+
+/// How long a program that was asked to stop may take.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often messages of a program are looked for.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The last lines of the output that a failure shows.
+const TAIL_LINE_COUNT: usize = 20;
+
+/// Bytes of output that are kept of one attempt; of what comes behind them only the last lines are.
+const LOG_LENGTH_MAX: u64 = 64 * 1024 * 1024;
+
+/// The longest line of output that is kept whole.
+const LINE_LENGTH_MAX: usize = 64 * 1024;
+
+/// What is true of a program that did not end well.
+const DATA_PROGRAM: &str = "what the program did before it ended is done; Subak knows nothing of it";
+
+/// A process group; whatever is left of it is killed with the value.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+
+    /// Best effort: the group may be gone.
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.0 {
+            if let Err(error) = killpg(group, signal) {
+                debug_assert_ne!(error, nix::errno::Errno::EPERM, "a group of ours");
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+/// Where the output of an attempt is kept.
+pub fn log_path(logs: &Path, run: RunId, step: &StepId, attempt: u32) -> PathBuf {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
+    let name: String = step.as_str().chars().map(|letter| if is_plain(letter) { letter } else { '_' }).take(120).collect();
+    // Two steps whose names differ in other letters only have files of their own.
+    let tag = subak_domain::Version::of(&[("step", step.as_str())]);
+    logs.join(run.to_string()).join(format!("{name}-{}.{attempt}.log", &tag.as_str()[..6]))
+}
+
+/// Runs a program to its end.
+pub(crate) async fn run(
+    executor: &DataExecutor,
+    run: RunId,
+    action: &Action,
+    program: &Program,
+    inputs: &Inputs,
+    stop: &StopSignal,
+) -> Result<StepOutcome, Box<Failure>> {
+    let place = &executor.place;
+    let pipes = Pipes::open(&place.temporary, &context(executor, run, inputs)).map_err(|error| not_prepared(&error))?;
+    let mut command = command(executor, program, inputs)?;
+    command
+        .env("SUBAK_RUN_ID", run.to_string())
+        .env("SUBAK_STEP", action.step.as_str())
+        .env("SUBAK_ATTEMPT", inputs.attempt.to_string())
+        .env("SUBAK_AS_OF", &executor.as_of)
+        .env("SUBAK_PROJECT", &place.root)
+        .env("SUBAK_VALUE_PATH", pipes.value_path())
+        .envs(pipes.environment())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let path = log_path(&place.logs, run, &action.step, inputs.attempt);
+    let mut log = Log::create(&path).await.map_err(|error| not_prepared(&error))?;
+    let mut child = command.spawn().map_err(|error| not_started(program, &error))?;
+    let group = Group::of(&child);
+    let mut heard = Heard::default();
+    let ended = listen(executor, &mut child, &group, &pipes, &mut heard, &mut log, stop).await;
+    // What the program left behind goes with it.
+    drop(group);
+    log.end().await;
+    let status = ended?;
+    pipes.hear(&mut heard, |line| (place.mask)(line));
+    outcome(&pipes, heard, status, &log, &path)
+}
+
+/// What the program is told of its run in the words of Dagster's Pipes.
+fn context(executor: &DataExecutor, run: RunId, inputs: &Inputs) -> Value {
+    serde_json::json!({
+        "asset_keys": null, "code_version_by_asset_key": null, "provenance_by_asset_key": null, "partition_key": null,
+        "partition_key_range": null, "partition_time_window": null, "run_id": run.to_string(), "job_name": null,
+        "retry_number": inputs.attempt.saturating_sub(1), "extras": { "as_of": executor.as_of },
+    })
+}
+
+fn command(executor: &DataExecutor, program: &Program, inputs: &Inputs) -> Result<Command, Box<Failure>> {
+    let text = |text: &String| rendered(&inputs.scope, text);
+    let words: Vec<String> = match &program.command {
+        Started::Shell(line) => vec!["/bin/sh".into(), "-c".into(), text(line)?],
+        Started::Direct(words) => words.iter().map(text).collect::<Result<_, _>>()?,
+        Started::Python(words) => {
+            let words: Vec<String> = words.iter().map(text).collect::<Result<_, _>>()?;
+            executor.place.python.iter().cloned().chain(words).collect()
+        }
+    };
+    let (first, rest) = words
+        .split_first()
+        .ok_or_else(|| failure::plain("SBK0328", "the task names no program".into(), DATA_NOT_BEGUN, FailureClass::Input))?;
+    let mut command = Command::new(first);
+    let dir = program.dir.as_ref().map(text).transpose()?;
+    command.args(rest).current_dir(dir.map_or_else(|| executor.place.root.clone(), |dir| executor.place.root.join(dir)));
+    for name in &executor.place.hidden {
+        command.env_remove(name);
+    }
+    for (name, value) in &program.env {
+        let value = executor.connections.resolve(&text(value)?).map_err(|error| failure::of_connect(&error, DATA_NOT_BEGUN))?;
+        command.env(name, value);
+    }
+    Ok(command)
+}
+
+fn not_prepared(error: &std::io::Error) -> Box<Failure> {
+    let mut failure = failure::plain("SBK0310", "the program cannot be prepared".into(), DATA_NOT_BEGUN, FailureClass::Resource);
+    failure.causes.push(error.to_string());
+    failure
+}
+
+fn not_started(program: &Program, error: &std::io::Error) -> Box<Failure> {
+    let name = match &program.command {
+        Started::Shell(_) => "/bin/sh",
+        Started::Direct(words) => words.first().map_or("", String::as_str),
+        Started::Python(_) => "python3",
+    };
+    let mut failure = failure::plain("SBK0328", format!("`{name}` cannot be started"), DATA_NOT_BEGUN, FailureClass::Input);
+    failure.causes.push(error.to_string());
+    failure.help.push("is it installed, on the `PATH` and executable, and is `dir:` a folder of the project?".into());
+    failure
+}
+
+/// Reads lines, however long they are, and sends them on.
+async fn read_lines(source: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
+    let mut reader = BufReader::new(source);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = {
+            let mut bounded = tokio::io::AsyncReadExt::take(&mut reader, LINE_LENGTH_MAX as u64);
+            bounded.read_until(b'\n', &mut line).await
+        };
+        match read {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line);
+        if lines.send(text.trim_end_matches(['\n', '\r']).to_owned()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Follows a program until it has ended and said everything. Asks it to stop when somebody asks the step to.
+async fn listen(
+    executor: &DataExecutor,
+    child: &mut Child,
+    group: &Group,
+    pipes: &Pipes,
+    heard: &mut Heard,
+    log: &mut Log,
+    stop: &StopSignal,
+) -> Result<ExitStatus, Box<Failure>> {
+    let (sender, mut lines) = mpsc::channel(256);
+    let mut readers = tokio::task::JoinSet::new();
+    if let Some(output) = child.stdout.take() {
+        readers.spawn(read_lines(output, sender.clone()));
+    }
+    if let Some(errors) = child.stderr.take() {
+        readers.spawn(read_lines(errors, sender.clone()));
+    }
+    drop(sender);
+    let mask = |line: &str| (executor.place.mask)(line);
+    let (mut status, mut stopped, mut kill_at) = (None, None, None);
+    let mut tick = tokio::time::interval(LISTEN_INTERVAL);
+    loop {
+        tokio::select! {
+            line = lines.recv() => match line {
+                Some(line) => log.line(&mask(&line)).await,
+                // Nobody holds the output any more.
+                None if status.is_some() => break,
+                None => {
+                    status = Some(child.wait().await);
+                    break;
+                }
+            },
+            ended = child.wait(), if status.is_none() => {
+                status = Some(ended);
+                // Whatever it has started and left behind must not keep the step waiting for its output.
+                group.signal(Signal::SIGTERM);
+                kill_at.get_or_insert(tokio::time::Instant::now() + GRACE);
+            }
+            reason = stop.stopped(), if stopped.is_none() => {
+                stopped = Some(reason);
+                group.signal(Signal::SIGTERM);
+                kill_at = Some(tokio::time::Instant::now() + GRACE);
+            }
+            _ = tick.tick() => {
+                pipes.hear(heard, mask);
+                for line in heard.lines.drain(..) {
+                    log.line(&line).await;
+                }
+                if kill_at.is_some_and(|at| tokio::time::Instant::now() >= at) {
+                    group.signal(Signal::SIGKILL);
+                }
+            }
+        }
+    }
+    if let Some(reason) = stopped {
+        return Err(failure::of_stop(reason, DATA_PROGRAM));
+    }
+    match status {
+        Some(Ok(status)) => Ok(status),
+        Some(Err(error)) => Err(not_prepared(&error)),
+        None => Err(failure::plain("SBK0315", "a program ended unseen".into(), DATA_PROGRAM, FailureClass::Internal)),
+    }
+}
+
+/// What came of a program that ended by itself.
+fn outcome(pipes: &Pipes, heard: Heard, status: ExitStatus, log: &Log, path: &Path) -> Result<StepOutcome, Box<Failure>> {
+    if let Some(problem) = &heard.problem {
+        let mut failure = failure::plain("SBK0329", problem.clone(), DATA_PROGRAM, FailureClass::Input);
+        failure.help.push("messages are those of Dagster's Pipes, version 0.1".into());
+        return Err(failure);
+    }
+    if !status.success() {
+        return Err(ended_badly(&heard, status, log, path));
+    }
+    let written = pipes.value().map_err(|problem| {
+        let mut failure =
+            failure::plain("SBK0327", "the value of the program is no JSON".into(), DATA_PROGRAM, FailureClass::Input);
+        failure.causes.push(problem);
+        failure.help.push("write one JSON value to the file that `SUBAK_VALUE_PATH` names".into());
+        failure
+    })?;
+    let value = written.or(heard.value).map(fitting).transpose()?;
+    let mut warnings = Vec::new();
+    if let Some(exception) = heard.exception {
+        warnings.push(format!("the program reported an error and ended with code 0: {exception}"));
+    } else if heard.is_opened && !heard.is_closed {
+        warnings.push("the program opened its Pipes session and did not close it".to_owned());
+    }
+    let failed = heard.checks.iter().any(|check| !check.passed() && check.severity == subak_domain::Severity::Error);
+    let outcome =
+        StepOutcome { changed: true, value, metadata: heard.metadata, checks: heard.checks, warnings, ..StepOutcome::default() };
+    if failed {
+        let names: Vec<String> =
+            outcome.checks.iter().filter(|check| !check.passed()).map(|check| format!("`{}`", check.check)).collect();
+        let message = format!("the program reported failed checks: {}", names.join(", "));
+        let mut failure = failure::plain("SBK0312", message, DATA_PROGRAM, FailureClass::Check);
+        failure.checks = outcome.checks;
+        return Err(failure);
+    }
+    Ok(outcome)
+}
+
+fn ended_badly(heard: &Heard, status: ExitStatus, log: &Log, path: &Path) -> Box<Failure> {
+    use std::os::unix::process::ExitStatusExt;
+    let message = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("the program ended with code {code}"),
+        (None, Some(9)) => "the program was killed (signal 9); the system does so when memory runs out".to_owned(),
+        (None, signal) => format!("the program was ended by signal {}", signal.unwrap_or(0)),
+    };
+    let class = if status.signal() == Some(9) { FailureClass::Resource } else { FailureClass::Program };
+    let mut failure = failure::plain("SBK0328", message, DATA_PROGRAM, class);
+    failure.causes.extend(heard.exception.clone());
+    failure.causes.extend(log.tail.iter().cloned());
+    failure.help.push(format!("all of its output stands in `{}`", path.display()));
+    failure
+}
+
+/// The output of one attempt, as a file and its last lines.
+struct Log {
+    file: Option<tokio::fs::File>,
+    length: u64,
+    dropped_count: u64,
+    tail: VecDeque<String>,
+}
+
+impl Log {
+    async fn create(path: &Path) -> std::io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            tokio::fs::create_dir_all(folder).await?;
+        }
+        let file = Some(tokio::fs::File::create(path).await?);
+        Ok(Self { file, length: 0, dropped_count: 0, tail: VecDeque::new() })
+    }
+
+    /// Takes a line. A file that cannot be written does not fail the step; what is lost is counted.
+    async fn line(&mut self, line: &str) {
+        if self.tail.len() == TAIL_LINE_COUNT {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.to_owned());
+        if self.length > LOG_LENGTH_MAX {
+            self.dropped_count += 1;
+            return;
+        }
+        self.write(line).await;
+    }
+
+    async fn write(&mut self, line: &str) {
+        let Some(file) = &mut self.file else { return };
+        let text = format!("{line}\n");
+        match file.write_all(text.as_bytes()).await {
+            Ok(()) => self.length += text.len() as u64,
+            Err(_) => self.dropped_count += 1,
+        }
+    }
+
+    /// Writes what is still to be said about lines that were left out, and the last of them.
+    async fn end(&mut self) {
+        if self.dropped_count > 0 {
+            self.write(&format!("… {} lines were left out; the last ones are:", self.dropped_count)).await;
+            for line in self.tail.clone() {
+                self.write(&line).await;
+            }
+        }
+        if let Some(file) = &mut self.file {
+            drop(file.flush().await);
+        }
+    }
+}
+
+/// Where programs run and what they leave.
+pub struct Place {
+    /// The project's folder.
+    pub root: PathBuf,
+    /// Where the output of programs is kept.
+    pub logs: PathBuf,
+    /// Where files of a running program stand.
+    pub temporary: PathBuf,
+    /// What stands before a Python file: `uv run --script` or `python3`.
+    pub python: Vec<String>,
+    /// Variables of the environment that programs do not get: they hold secrets.
+    pub hidden: Vec<String>,
+    /// Takes secrets out of a line.
+    pub mask: Box<dyn Fn(&str) -> String + Send + Sync>,
+}
+
+impl Default for Place {
+    /// The folder of the process, for executors that start no programs.
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("."),
+            logs: PathBuf::from(".subak/logs"),
+            temporary: PathBuf::from(".subak/tmp"),
+            python: vec!["python3".to_owned()],
+            hidden: Vec::new(),
+            mask: Box::new(str::to_owned),
+        }
+    }
+}
+
+/// What a program says of itself, for people.
+pub(crate) type Metadata = BTreeMap<String, Value>;

@@ -1,0 +1,127 @@
+//! What tasks do: statements, questions, programs, waiting.
+
+use std::time::Duration;
+
+use arrow::array::Array;
+use arrow::record_batch::RecordBatch;
+use futures::StreamExt;
+use serde_json::{Map, Value};
+use subak_connect::convert;
+use subak_domain::job::TaskWork;
+use subak_domain::{Action, ConnectionName, DataType, Failure, FailureClass, RunId, StepOutcome};
+use subak_plan::expression::{ExpressionError, Scope};
+
+use crate::execute::ability;
+use crate::failure::{self, DATA_NOT_BEGUN};
+use crate::{DataExecutor, Inputs, StopSignal, program};
+
+/// Bytes of a value as JSON that a step may hand on; more belongs into a table or a file.
+pub(crate) const VALUE_LENGTH_MAX: usize = 64 * 1024;
+
+/// What is true when a statement of a task failed.
+const DATA_STATEMENT: &str = "the statement did not end; the connection's system says what of it is done";
+
+impl DataExecutor {
+    /// Runs a task.
+    pub(crate) async fn task(
+        &self,
+        run: RunId,
+        action: &Action,
+        work: &TaskWork,
+        inputs: &Inputs,
+        stop: &StopSignal,
+    ) -> Result<StepOutcome, Box<Failure>> {
+        match work {
+            TaskWork::Run(program) => program::run(self, run, action, program, inputs, stop).await,
+            TaskWork::Sql { on, sql } => self.statement(on, &rendered(&inputs.scope, sql)?, stop).await,
+            TaskWork::Query { on, sql } => self.question(on, &rendered(&inputs.scope, sql)?, stop).await,
+            TaskWork::Wait { wait_ms } => {
+                let waited = stop.guard(tokio::time::sleep(Duration::from_millis(*wait_ms))).await;
+                waited.map_err(|reason| failure::of_stop(reason, DATA_NOT_BEGUN))?;
+                Ok(StepOutcome { changed: true, ..StepOutcome::default() })
+            }
+            TaskWork::Expand { .. } => {
+                let message = "a group has no work of its own".to_owned();
+                Err(failure::plain("SBK0315", message, DATA_NOT_BEGUN, FailureClass::Internal))
+            }
+        }
+    }
+
+    async fn statement(&self, on: &ConnectionName, sql: &str, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
+        let connection = self.open(on, stop).await?;
+        let statements = ability(connection.statements(), on, "place for statements")?;
+        match stop.guard(statements.execute(sql)).await {
+            Ok(Ok(())) => Ok(StepOutcome { changed: true, ..StepOutcome::default() }),
+            Ok(Err(error)) => Err(failure::of_connect(&error, DATA_STATEMENT)),
+            Err(reason) => Err(failure::of_stop(reason, DATA_STATEMENT)),
+        }
+    }
+
+    /// The first row of the answer is the value.
+    async fn question(&self, on: &ConnectionName, sql: &str, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {
+        let connection = self.open(on, stop).await?;
+        let backend = ability(connection.sql(), on, "SQL backend")?;
+        let first = async {
+            let mut batches = backend.query(sql);
+            while let Some(batch) = batches.next().await {
+                let batch = batch?;
+                if batch.num_rows() > 0 {
+                    return Ok(Some(batch));
+                }
+            }
+            Ok(None)
+        };
+        let data = "the query reads and changes nothing";
+        let batch = match stop.guard(first).await {
+            Ok(Ok(batch)) => batch,
+            Ok(Err(error)) => return Err(failure::of_connect(&error, data)),
+            Err(reason) => return Err(failure::of_stop(reason, data)),
+        };
+        let value = batch.as_ref().map_or(Value::Null, first_row);
+        Ok(StepOutcome { changed: true, value: Some(fitting(value)?), ..StepOutcome::default() })
+    }
+}
+
+/// A text of a task with its templates filled in.
+pub(crate) fn rendered(scope: &Scope, text: &str) -> Result<String, Box<Failure>> {
+    scope.render(text).map_err(|error: ExpressionError| {
+        let mut failure =
+            failure::plain("SBK0326", "a template of the task has no value".into(), DATA_NOT_BEGUN, FailureClass::Input);
+        failure.causes.push(error.to_string());
+        failure
+    })
+}
+
+/// A value that is not too large to be handed on.
+pub(crate) fn fitting(value: Value) -> Result<Value, Box<Failure>> {
+    let length = value.to_string().len();
+    if length <= VALUE_LENGTH_MAX {
+        return Ok(value);
+    }
+    let message = format!("the value of the task has {length} bytes, and {VALUE_LENGTH_MAX} are the most that can be handed on");
+    let data = "the task did its work; nothing behind it was started";
+    let mut failure = failure::plain("SBK0327", message, data, FailureClass::Input);
+    failure.help.push("write it to a table or a file, and hand on where that is".into());
+    Err(failure)
+}
+
+/// The first row as an object: numbers and truth values as such, everything else as text.
+fn first_row(batch: &RecordBatch) -> Value {
+    let mut row = Map::new();
+    for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
+        let text = || convert::text_at(array, 0);
+        let value = match convert::logical_type(field.data_type()) {
+            _ if array.is_null(0) => Value::Null,
+            DataType::Boolean => Value::from(text() == "true"),
+            DataType::SmallInt
+            | DataType::Integer
+            | DataType::BigInt
+            | DataType::UnsignedBigInt
+            | DataType::Real
+            | DataType::Double => serde_json::from_str(&text()).unwrap_or_else(|_| Value::from(text())),
+            _ => Value::from(text()),
+        };
+        row.insert(field.name().clone(), value);
+    }
+    Value::Object(row)
+}

@@ -1,0 +1,633 @@
+//! Jobs: files below `jobs/`, each document a job. Groups are taken apart here, so that what runs is one list of actions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use minijinja::{Environment, UndefinedBehavior, context};
+use serde_json::Value as Json;
+use subak_diag::{Diagnostic, codes, nearest};
+use subak_domain::job::{self, Command, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
+use subak_domain::{Action, AssetKey, ConnectionName, Job, JobWork, Reason, Retry, Rule, StepId, Trigger, Work};
+
+use crate::config::connection_ref;
+use crate::declare::Scope;
+use crate::decode::{self, Context, Fields, text};
+use crate::keys;
+use crate::yaml::{self, Name, Node, Value};
+
+/// The most tasks that one job may have once its lists are known.
+const TASK_COUNT_MAX: usize = 10_000;
+
+/// The most items of a list that is known only in the run, where nothing else is said.
+const ITEM_COUNT_MAX: u32 = 1_000;
+
+/// A job as its file declares it.
+#[derive(Debug, Clone)]
+pub(crate) struct JobDeclaration {
+    pub(crate) job: Job,
+    /// Where its name stands.
+    pub(crate) span: Range<usize>,
+    /// The assets that its tasks bring up to date, and where they are named.
+    pub(crate) assets: Vec<(AssetKey, Range<usize>)>,
+}
+
+/// The jobs of one file.
+pub(crate) fn declared(scope: &Scope<'_>, source: &str, problems: &mut Vec<Diagnostic>) -> Vec<JobDeclaration> {
+    let documents = yaml::parse(scope.path, source, problems);
+    let mut context = Context { path: scope.path, offset: 0, problems };
+    let documents = documents.iter().filter(|node| node.value != Value::Null);
+    documents.filter_map(|node| job(scope, node, &mut context)).collect()
+}
+
+fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobDeclaration> {
+    let fields = Fields::of(node, keys::JOB, &[], "the job", context)?;
+    let name_node = fields.get("job")?;
+    let name = text(name_node, "`job`", context)?;
+    if !is_name(name) {
+        context.invalid(name_node, format!("`{name}` is no name of a job: use letters, digits, `_` and `-`"));
+        return None;
+    }
+    let params = params(&fields, context);
+    let mut reader = Reader { scope, params: &params, names: BTreeSet::new(), assets: Vec::new(), steps: BTreeMap::new() };
+    let work = match (fields.get("select"), fields.get("tasks")) {
+        (Some(_), None) => {
+            JobWork::Select(fields.texts("select", context).into_iter().map(|(text, _)| text.to_owned()).collect())
+        }
+        (None, Some(node)) => {
+            let base = Base { retry: decode::retry(&fields, single(scope.config.retry), context), timeout: scope.config.timeout };
+            let base = Base { timeout: fields.duration("timeout", context).unwrap_or(base.timeout), ..base };
+            let found = reader.group(node, &Group::default(), &base, context)?;
+            if found.actions.len() > TASK_COUNT_MAX {
+                context.invalid(node, format!("the job has {} tasks, and {TASK_COUNT_MAX} are the most", found.actions.len()));
+                return None;
+            }
+            JobWork::Tasks(found.actions)
+        }
+        (Some(_), Some(_)) => {
+            context.invalid(
+                name_node,
+                format!("job `{name}` has both `select` and `tasks`; an asset is a task too: `{{ asset: KEY }}`"),
+            );
+            return None;
+        }
+        (None, None) => {
+            let problem = Diagnostic::error(codes::MISSING_KEY, format!("job `{name}` does nothing"));
+            context.report(problem.help("give it `select:` or `tasks:`"), &name_node.span, "");
+            return None;
+        }
+    };
+    let assets = reader.assets;
+    let job = Job {
+        name: name.to_owned(),
+        description: fields.text("description", context).map(str::to_owned),
+        path: scope.path.to_string(),
+        work,
+        params,
+    };
+    Some(JobDeclaration { job, span: name_node.span.clone(), assets })
+}
+
+fn is_name(text: &str) -> bool {
+    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
+    !text.is_empty() && text.len() <= 100 && text.chars().all(is_letter)
+}
+
+/// A program is tried once where nobody says more: what it did in a first attempt only it knows.
+fn single(retry: Retry) -> Retry {
+    Retry { attempts_max: std::num::NonZeroU32::MIN, ..retry }
+}
+
+fn params(fields: &Fields<'_>, context: &mut Context<'_>) -> BTreeMap<String, Param> {
+    let mut params = BTreeMap::new();
+    for (name, node) in fields.named("params", context) {
+        let Some(fields) = Fields::of(node, keys::PARAM, &[], &format!("parameter `{}`", name.text), context) else { continue };
+        let kind = fields.word("type", &ParamKind::NAMES, context).unwrap_or(ParamKind::Text);
+        let mut value = |text: &str, node: &Node| {
+            let value = kind.parse(text);
+            if value.is_none() {
+                context.invalid(node, format!("`{text}` is no value of type {}", kind.as_str()));
+            }
+            value
+        };
+        let default = match fields.get("default") {
+            Some(node) => match &node.value {
+                Value::Scalar { text, .. } => value(text, node),
+                _ => None,
+            },
+            None => None,
+        };
+        let mut choices = Vec::new();
+        if let Some(Node { value: Value::List(items), .. }) = fields.get("choices") {
+            for item in items {
+                if let Value::Scalar { text, .. } = &item.value {
+                    choices.extend(value(text, item));
+                }
+            }
+        }
+        let description = fields.text("description", context).map(str::to_owned);
+        params.insert(name.text.clone(), Param { kind, default, choices, description });
+    }
+    params
+}
+
+/// Bounds that tasks have where they say nothing.
+#[derive(Clone, Copy)]
+struct Base {
+    retry: Retry,
+    timeout: std::time::Duration,
+}
+
+/// Where tasks stand.
+#[derive(Default, Clone)]
+struct Group {
+    /// What stands before their names: `load[books].`.
+    prefix: String,
+    /// What those of them that need nothing in the group wait for.
+    needs: Vec<StepId>,
+    trigger: Option<Trigger>,
+    when: Option<String>,
+    item: Option<Json>,
+    /// Whether the item is known only in the run.
+    is_template: bool,
+}
+
+/// The actions of tasks, and those of them that nothing else among them waits for.
+#[derive(Default)]
+struct Found {
+    actions: Vec<Action>,
+    leaves: Vec<StepId>,
+}
+
+struct Reader<'a> {
+    scope: &'a Scope<'a>,
+    params: &'a BTreeMap<String, Param>,
+    /// Names of tasks that expressions may read.
+    names: BTreeSet<String>,
+    assets: Vec<(AssetKey, Range<usize>)>,
+    /// Steps and the tasks that they are.
+    steps: BTreeMap<StepId, String>,
+}
+
+impl Reader<'_> {
+    /// The tasks of a mapping, in the order of their needs.
+    fn group(&mut self, node: &Node, group: &Group, base: &Base, context: &mut Context<'_>) -> Option<Found> {
+        let Value::Map(entries) = &node.value else {
+            context.wrong_shape(node, "`tasks`", "a mapping from names to tasks");
+            return None;
+        };
+        let mut tasks: Vec<(&Name, Fields<'_>, Vec<usize>)> = Vec::new();
+        let known: Vec<&str> = entries.iter().map(|(name, _)| name.text.as_str()).collect();
+        self.names.extend(known.iter().map(|name| (*name).to_owned()));
+        for (name, node) in entries {
+            if !is_name(&name.text) {
+                let message = format!("`{}` is no name of a task: use letters, digits, `_` and `-`", name.text);
+                context.report(Diagnostic::error(codes::INVALID_VALUE, message), &name.span, "");
+            }
+            let fields = Fields::of(node, keys::TASK, &[], &format!("task `{}`", name.text), context)?;
+            let mut needs = Vec::new();
+            for (text, node) in fields.texts("needs", context) {
+                match known.iter().position(|known| *known == text) {
+                    Some(at) => needs.push(at),
+                    None => unknown_task(text, &known, node, context),
+                }
+            }
+            tasks.push((name, fields, needs));
+        }
+        let order = self.ordered(&tasks, context)?;
+        let mut found = Found::default();
+        let mut ends: Vec<Vec<StepId>> = vec![Vec::new(); tasks.len()];
+        for at in order {
+            let (name, fields, needs) = &tasks[at];
+            let before: BTreeSet<StepId> = needs.iter().flat_map(|need| ends[*need].iter().cloned()).collect();
+            let is_first = needs.is_empty();
+            let own = Group {
+                needs: if is_first { group.needs.clone() } else { before.into_iter().collect() },
+                trigger: if is_first { group.trigger } else { None },
+                when: if is_first { group.when.clone() } else { None },
+                ..group.clone()
+            };
+            let made = self.task(name, fields, &own, base, context)?;
+            found.actions.extend(made.actions);
+            ends[at] = made.leaves;
+        }
+        let needed: BTreeSet<usize> = tasks.iter().flat_map(|(.., needs)| needs.iter().copied()).collect();
+        found.leaves = (0..tasks.len()).filter(|at| !needed.contains(at)).flat_map(|at| ends[at].clone()).collect();
+        Some(found)
+    }
+
+    /// Tasks behind everything that they need; a circle is told with its names.
+    fn ordered(&self, tasks: &[(&Name, Fields<'_>, Vec<usize>)], context: &mut Context<'_>) -> Option<Vec<usize>> {
+        let mut order = Vec::with_capacity(tasks.len());
+        let mut open: Vec<usize> = (0..tasks.len()).collect();
+        while !open.is_empty() {
+            let is_ready = |at: &usize| tasks[*at].2.iter().all(|need| order.contains(need));
+            let Some(place) = open.iter().position(is_ready) else {
+                let (mut at, mut path) = (open[0], Vec::new());
+                while !path.contains(&at) {
+                    path.push(at);
+                    at = tasks[at].2.iter().copied().find(|need| open.contains(need))?;
+                }
+                let start = path.iter().position(|seen| *seen == at).unwrap_or(0);
+                let mut names: Vec<&str> = path[start..].iter().map(|at| tasks[*at].0.text.as_str()).collect();
+                names.push(&tasks[at].0.text);
+                let message = format!("tasks need each other in a circle: {}", names.join(" → "));
+                context.report(
+                    Diagnostic::error(codes::CYCLE, message).help("remove one of these `needs`"),
+                    &tasks[at].0.span,
+                    "",
+                );
+                return None;
+            };
+            order.push(open.remove(place));
+        }
+        Some(order)
+    }
+
+    fn task(&mut self, name: &Name, fields: &Fields<'_>, group: &Group, base: &Base, context: &mut Context<'_>) -> Option<Found> {
+        const KINDS: [&str; 7] = ["run", "python", "sql", "query", "wait", "asset", "tasks"];
+        let kinds: Vec<&str> = KINDS.iter().copied().filter(|kind| fields.get(kind).is_some()).collect();
+        let [kind] = kinds.as_slice() else {
+            let message = match kinds.as_slice() {
+                [] => format!("task `{}` does nothing", name.text),
+                kinds => format!("task `{}` does several things: {}", name.text, decode::list(kinds)),
+            };
+            let help = format!("give it one of {}", decode::list(&KINDS));
+            context.report(Diagnostic::error(codes::MISSING_KEY, message).help(help), &name.span, "");
+            return None;
+        };
+        let base = Base {
+            retry: decode::retry(fields, base.retry, context),
+            timeout: fields.duration("timeout", context).unwrap_or(base.timeout),
+        };
+        let own_trigger = fields.word("trigger", &Trigger::NAMES, context);
+        let own_when = fields.text("when", context);
+        if let Some(node) = fields.get("when") {
+            self.check_expression(node, context);
+        }
+        let when = match (&group.when, own_when) {
+            (Some(outer), Some(own)) => Some(format!("({outer}) and ({own})")),
+            (outer, own) => own.map(str::to_owned).or_else(|| outer.clone()),
+        };
+        let group = Group { trigger: own_trigger.or(group.trigger), when, ..group.clone() };
+        if *kind == "tasks" {
+            return self.nested(name, fields, &group, &base, context);
+        }
+        for only in ["for_each", "items_max"] {
+            if let Some(key) = fields.name(only) {
+                let message = format!("`{only}` belongs to a group of tasks");
+                context.report(
+                    Diagnostic::error(codes::INVALID_VALUE, message).help("put the task below `tasks:` of a group"),
+                    &key.span,
+                    "",
+                );
+            }
+        }
+        let (step, work) = self.work(kind, name, fields, &group, context)?;
+        let full = format!("{}{}", group.prefix, name.text);
+        if let Some(other) = self.steps.insert(step.clone(), full.clone()) {
+            let message = format!("`{step}` is both the task `{other}` and the task `{full}` of the job");
+            context.report(
+                Diagnostic::error(codes::INVALID_VALUE, message).help("an asset is brought up to date once in a job"),
+                &name.span,
+                "",
+            );
+            return None;
+        }
+        let role = self.role(fields, context);
+        let trigger = group.trigger.unwrap_or(if role.is_teardown() { Trigger::AllDoneSetupSuccess } else { Trigger::default() });
+        let short_circuit =
+            fields.word("short_circuit", &[("all", ShortCircuit::All), ("direct", ShortCircuit::Direct)], context);
+        let is_task = matches!(work, Work::Task(_));
+        let limits = is_task.then(|| TaskLimits::new(base.retry, base.timeout));
+        let rule = Rule { task: full, trigger, when: group.when, role, short_circuit, item: group.item, limits };
+        let action = Action { step: step.clone(), work, reason: Reason::Job, needs: group.needs, rule };
+        Some(Found { actions: vec![action], leaves: vec![step] })
+    }
+
+    fn role(&self, fields: &Fields<'_>, context: &mut Context<'_>) -> Role {
+        let role = fields.word("role", &[("work", Role::Work), ("setup", Role::Setup), ("teardown", Role::Teardown)], context);
+        let counts = fields.boolean("fails_run", context).unwrap_or(false);
+        match role.unwrap_or_default() {
+            Role::Teardown if counts => Role::TeardownThatCounts,
+            role => role,
+        }
+    }
+
+    /// A group, once or for each item of a list.
+    fn nested(
+        &mut self,
+        name: &Name,
+        fields: &Fields<'_>,
+        group: &Group,
+        base: &Base,
+        context: &mut Context<'_>,
+    ) -> Option<Found> {
+        let node = fields.get("tasks")?;
+        let inner = |prefix: String| Group { prefix, ..group.clone() };
+        let Some(list) = fields.get("for_each") else {
+            return self.group(node, &inner(format!("{}{}.", group.prefix, name.text)), base, context);
+        };
+        match &list.value {
+            Value::List(items) => {
+                let items: Vec<Json> = items.iter().map(crate::plain_value).collect();
+                if items.is_empty() {
+                    context.invalid(list, "`for_each` has no items".to_owned());
+                }
+                let mut found = Found::default();
+                for (label, item) in job::item_names(&items).iter().zip(&items) {
+                    let prefix = format!("{}{}[{label}].", group.prefix, name.text);
+                    let made = self.group(node, &Group { item: Some(item.clone()), ..inner(prefix) }, base, context)?;
+                    found.actions.extend(made.actions);
+                    found.leaves.extend(made.leaves);
+                }
+                Some(found)
+            }
+            Value::Scalar { text, .. } => {
+                let items = text.trim().strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).unwrap_or(text).trim();
+                self.check_expression(list, context);
+                let count_max = match fields.get("items_max") {
+                    Some(node) => match decode::text(node, "`items_max`", context)?.parse::<u32>() {
+                        Ok(count) if count > 0 => count,
+                        _ => {
+                            context.invalid(node, "`items_max` must be a whole number above zero".to_owned());
+                            return None;
+                        }
+                    },
+                    None => ITEM_COUNT_MAX,
+                };
+                let full = format!("{}{}", group.prefix, name.text);
+                let step = StepId::task(&full);
+                let inside = Group {
+                    prefix: format!("{full}[*]."),
+                    needs: vec![step.clone()],
+                    trigger: None,
+                    when: None,
+                    item: None,
+                    is_template: true,
+                };
+                let made = self.group(node, &inside, base, context)?;
+                let work = TaskWork::Expand { items: items.to_owned(), count_max, actions: made.actions, leaves: made.leaves };
+                let rule = Rule {
+                    task: full,
+                    trigger: group.trigger.unwrap_or_default(),
+                    when: group.when.clone(),
+                    item: group.item.clone(),
+                    ..Rule::default()
+                };
+                let action =
+                    Action { step: step.clone(), work: Work::Task(work), reason: Reason::Job, needs: group.needs.clone(), rule };
+                Some(Found { actions: vec![action], leaves: vec![step] })
+            }
+            _ => {
+                context.wrong_shape(list, "`for_each`", "a list, or an expression that is one");
+                None
+            }
+        }
+    }
+
+    /// What a task does, and the step that it is.
+    fn work(
+        &mut self,
+        kind: &str,
+        name: &Name,
+        fields: &Fields<'_>,
+        group: &Group,
+        context: &mut Context<'_>,
+    ) -> Option<(StepId, Work)> {
+        let node = fields.get(kind)?;
+        let step = StepId::task(&format!("{}{}", group.prefix, name.text));
+        let work = match kind {
+            "run" => TaskWork::Run(self.program(node, context)?),
+            "python" => {
+                let words = fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect::<Vec<_>>();
+                self.check_templates(node, context);
+                TaskWork::Run(Program { command: Command::Python(words), ..Program::default() })
+            }
+            "sql" => {
+                let (on, sql) = self.statement(node, "sql", context)?;
+                TaskWork::Sql { on, sql }
+            }
+            "query" => {
+                let (on, sql) = self.statement(node, "query", context)?;
+                TaskWork::Query { on, sql }
+            }
+            "wait" => {
+                let wait = fields.duration("wait", context)?;
+                TaskWork::Wait { wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) }
+            }
+            _ => {
+                let asset = self.asset(node, group, context)?;
+                let work = Work::Materialize { asset: asset.clone(), full_refresh: false, range: None };
+                return Some((StepId::asset(&asset), work));
+            }
+        };
+        Some((step, Work::Task(work)))
+    }
+
+    fn asset(&mut self, node: &Node, group: &Group, context: &mut Context<'_>) -> Option<AssetKey> {
+        let written = text(node, "`asset`", context)?;
+        if group.is_template {
+            let problem = Diagnostic::error(codes::INVALID_VALUE, "an asset cannot hang on a list that is known only in the run");
+            context.report(problem.help("write the list out under `for_each:`, or run a program"), &node.span, "");
+            return None;
+        }
+        let rendered = match &group.item {
+            Some(item) if written.contains("{{") => {
+                let mut environment = Environment::new();
+                environment.set_undefined_behavior(UndefinedBehavior::Strict);
+                let item = match item {
+                    Json::String(text) => minijinja::Value::from(text.as_str()),
+                    Json::Object(entries) => {
+                        let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                        let entries: BTreeMap<String, String> =
+                            entries.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+                        minijinja::Value::from(entries)
+                    }
+                    other => minijinja::Value::from(other.to_string()),
+                };
+                match environment.render_str(written, context! { item => item }) {
+                    Ok(text) => text,
+                    Err(error) => {
+                        let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+                        let problem = Diagnostic::error(codes::TEMPLATE, "the name of the asset cannot be rendered");
+                        context.report(problem.caused_by(cause).help("names of assets know `item` only"), &node.span, "");
+                        return None;
+                    }
+                }
+            }
+            _ => written.to_owned(),
+        };
+        let key = decode::asset_key(&rendered, node, context)?;
+        self.assets.push((key.clone(), context.place(&node.span)));
+        Some(key)
+    }
+
+    fn program(&self, node: &Node, context: &mut Context<'_>) -> Option<Program> {
+        self.check_templates(node, context);
+        let command = |node: &Node, context: &mut Context<'_>| match &node.value {
+            Value::List(items) => {
+                let words = items.iter().map(|item| Some(text(item, "a word of the command", context)?.to_owned()));
+                words.collect::<Option<Vec<_>>>().map(Command::Direct)
+            }
+            _ => Some(Command::Shell(text(node, "the command", context)?.to_owned())),
+        };
+        let Value::Map(_) = &node.value else {
+            return Some(Program { command: command(node, context)?, ..Program::default() });
+        };
+        let fields = Fields::of(node, keys::PROGRAM, &[], "`run`", context)?;
+        let command = match (fields.get("command"), fields.get("python")) {
+            (Some(node), None) => command(node, context)?,
+            (None, Some(_)) => {
+                Command::Python(fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect())
+            }
+            _ => {
+                let problem = Diagnostic::error(codes::MISSING_KEY, "`run` needs either `command` or `python`");
+                context.report(
+                    problem.help("write `run: \"line for the shell\"`, `run: [program, argument]`, or `python: file.py`"),
+                    &node.span,
+                    "",
+                );
+                return None;
+            }
+        };
+        let mut env = BTreeMap::new();
+        for (name, node) in fields.named("env", context) {
+            let value = text(node, &format!("variable `{}`", name.text), context)?;
+            if let Err(error) = crate::reference::Template::parse(value) {
+                context.report(Diagnostic::error(codes::INVALID_REFERENCE, error.to_string()), &node.span, "");
+                return None;
+            }
+            env.insert(name.text.clone(), value.to_owned());
+        }
+        let dir = fields.text("dir", context).map(str::to_owned);
+        Some(Program { command, env, dir })
+    }
+
+    /// A statement or a question, and where it runs.
+    fn statement(&self, node: &Node, kind: &str, context: &mut Context<'_>) -> Option<(ConnectionName, String)> {
+        self.check_templates(node, context);
+        let (on, on_node, sql, sql_node) = match &node.value {
+            Value::Map(_) => {
+                let fields = Fields::of(node, keys::STATEMENT, &[], &format!("`{kind}`"), context)?;
+                let on = match fields.get("on") {
+                    Some(node) => connection_ref(text(node, "`on`", context)?, node, &self.scope.config.connections, context)?,
+                    None => self.scope.config.warehouse.clone(),
+                };
+                (on, fields.get("on").unwrap_or(node), fields.text("sql", context)?, fields.get("sql")?)
+            }
+            _ => (self.scope.config.warehouse.clone(), node, text(node, &format!("`{kind}`"), context)?, node),
+        };
+        if sql.trim().is_empty() {
+            context.invalid(sql_node, "the statement is empty".to_owned());
+            return None;
+        }
+        let info = self.scope.connector(&on);
+        let lacks = info.filter(|info| if kind == "sql" { !info.runs_statements } else { info.dialect.is_none() });
+        if let Some(info) = lacks {
+            let what = if kind == "sql" { "runs no statements" } else { "answers no queries" };
+            let message = format!("connection `{on}` (type `{}`) {what}", info.kind);
+            let problem = Diagnostic::error(codes::LACKS_ABILITY, message);
+            context.report(problem.help("name a connection that does with `on:`, for example the warehouse"), &on_node.span, "");
+            return None;
+        }
+        Some((on, sql.trim().trim_end_matches(';').to_owned()))
+    }
+
+    /// Reports an expression that cannot be read, or reads what is not there.
+    fn check_expression(&self, node: &Node, context: &mut Context<'_>) {
+        let Value::Scalar { text, .. } = &node.value else { return };
+        let text = text.trim().strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).unwrap_or(text);
+        let environment = Environment::new();
+        match environment.compile_expression(text) {
+            Ok(expression) => self.check_names(&expression.undeclared_variables(true), node, context),
+            Err(error) => unreadable(&error, node, context),
+        }
+    }
+
+    /// Reports templates that cannot be read, or read what is not there, in all texts of a node.
+    fn check_templates(&self, node: &Node, context: &mut Context<'_>) {
+        match &node.value {
+            Value::Scalar { text, .. } if text.contains("{{") || text.contains("{%") => {
+                let environment = Environment::new();
+                match environment.template_from_str(text) {
+                    Ok(template) => self.check_names(&template.undeclared_variables(true), node, context),
+                    Err(error) => unreadable(&error, node, context),
+                }
+            }
+            Value::List(items) => items.iter().for_each(|item| self.check_templates(item, context)),
+            Value::Map(entries) => entries.iter().for_each(|(_, node)| self.check_templates(node, context)),
+            Value::Scalar { .. } | Value::Null => {}
+        }
+    }
+
+    fn check_names(&self, names: &std::collections::HashSet<String>, node: &Node, context: &mut Context<'_>) {
+        let mut names: Vec<&String> = names.iter().collect();
+        names.sort();
+        for name in names {
+            let mut parts = name.split('.');
+            let (first, second) = (parts.next().unwrap_or_default(), parts.next());
+            let (known, what): (Vec<&str>, &str) = match (first, second) {
+                ("tasks", Some(_)) => (self.names.iter().map(String::as_str).collect(), "task"),
+                ("params", Some(_)) => (self.params.keys().map(String::as_str).collect(), "parameter"),
+                ("run", Some(_)) => (vec!["id", "as_of", "day"], "value of `run`"),
+                ("tasks" | "params" | "run" | "item", _) => continue,
+                (first, _) => {
+                    let message = format!("texts of tasks do not know `{first}`");
+                    let help = "they know `tasks.NAME.value`, `tasks.NAME.status`, `params.NAME`, `item` and `run.id`, `run.as_of`, `run.day`";
+                    context.report(Diagnostic::error(codes::TEMPLATE, message).help(help), &node.span, "");
+                    continue;
+                }
+            };
+            let second = second.unwrap_or_default();
+            if !known.contains(&second) {
+                let problem = Diagnostic::error(codes::TEMPLATE, format!("there is no {what} `{second}` here"));
+                let problem = match nearest(second, known.iter().copied()) {
+                    Some(near) => problem.help(format!("did you mean `{near}`?")),
+                    None => problem,
+                };
+                context.report(problem, &node.span, "");
+            }
+        }
+    }
+}
+
+fn unreadable(error: &minijinja::Error, node: &Node, context: &mut Context<'_>) {
+    let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+    let problem = Diagnostic::error(codes::TEMPLATE, "this expression cannot be read");
+    context.report(problem.caused_by(cause), &node.span, "");
+}
+
+fn unknown_task(text: &str, known: &[&str], node: &Node, context: &mut Context<'_>) {
+    let problem = Diagnostic::error(codes::TASK_UNKNOWN, format!("there is no task `{text}` here"));
+    let problem = match nearest(text, known.iter().copied()) {
+        Some(near) => problem.help(format!("did you mean `{near}`?")),
+        None => problem.help("a task needs tasks of its own group; what the group needs holds for the first of them"),
+    };
+    context.report(problem, &node.span, "not declared");
+}
+
+/// Reports jobs that have one name, and tasks of assets that are not there.
+pub(crate) fn check(
+    jobs: &[(Arc<str>, &JobDeclaration)],
+    is_asset: impl Fn(&AssetKey) -> Option<bool>,
+    problems: &mut Vec<Diagnostic>,
+) {
+    let mut seen: BTreeMap<&str, &Arc<str>> = BTreeMap::new();
+    for (path, declaration) in jobs {
+        let name = declaration.job.name.as_str();
+        if let Some(other) = seen.insert(name, path) {
+            let problem = Diagnostic::error(codes::DUPLICATE_ASSET, format!("job `{name}` is declared twice"));
+            problems.push(problem.at(path, declaration.span.clone(), "").help(format!("the other one stands in `{other}`")));
+        }
+        for (asset, span) in &declaration.assets {
+            let message = match is_asset(asset) {
+                Some(true) => continue,
+                Some(false) => format!("`{asset}` is external: something else keeps it up to date"),
+                None => format!("there is no asset `{asset}`"),
+            };
+            let problem = Diagnostic::error(codes::UNKNOWN_UPSTREAM, message);
+            problems.push(problem.at(path, span.clone(), "").help("`subak list` shows the assets"));
+        }
+    }
+}
