@@ -150,12 +150,34 @@ impl RunState {
             }
             RunEvent::Resumed { .. } => {
                 self.change_all(StepChange::Resumed)?;
+                self.clear_around()?;
                 self.status = RunStatus::Queued;
             }
             RunEvent::Finished { status } => {
                 self.expect_open()?;
                 self.status = *status;
             }
+        }
+        Ok(())
+    }
+
+    /// What a teardown took away has to be there again for work that is done again: its setups run again, and so does it.
+    fn clear_around(&mut self) -> Result<(), IllegalEvent> {
+        let is_pending = |step: &StepId| self.steps.get(step).is_some_and(|state| state.status == StepStatus::Pending);
+        let mut cleared: BTreeSet<StepId> = BTreeSet::new();
+        for action in self.actions.iter().filter(|action| action.rule.role.is_teardown()) {
+            if action.needs.iter().any(is_pending) {
+                let is_setup =
+                    |need: &&StepId| self.actions.iter().any(|other| other.step == **need && other.rule.role == Role::Setup);
+                cleared.extend(action.needs.iter().filter(is_setup).cloned());
+                cleared.insert(action.step.clone());
+            }
+        }
+        for step in cleared {
+            let state = self.change(&step, StepChange::Cleared)?;
+            state.outcome = None;
+            state.skip_reason = None;
+            state.ended_at = None;
         }
         Ok(())
     }

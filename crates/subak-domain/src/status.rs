@@ -98,6 +98,8 @@ pub enum StepChange {
     Lost,
     /// Somebody asked the run to go on.
     Resumed,
+    /// What it did was taken away, and is needed again.
+    Cleared,
 }
 
 /// A change that cannot happen to a step in this status: a bug in whoever reported it.
@@ -127,7 +129,8 @@ impl StepStatus {
             (Self::Running { attempt }, C::CancelRequested) => Self::Stopping { attempt },
             (Self::Running { .. } | Self::Stopping { .. }, C::Lost) => Self::Failed,
             (Self::Waiting { .. } | Self::Pending, C::Lost) => Self::Canceled,
-            (Self::Failed | Self::Canceled | Self::Skipped | Self::Pending, C::Resumed) => Self::Pending,
+            (Self::Failed | Self::Canceled | Self::Skipped | Self::Pending, C::Resumed)
+            | (Self::Succeeded | Self::Failed | Self::Canceled | Self::Skipped | Self::Pending, C::Cleared) => Self::Pending,
             (
                 Self::Stopping { .. } | Self::Succeeded | Self::Failed | Self::Canceled | Self::Skipped,
                 C::CancelRequested | C::Lost,

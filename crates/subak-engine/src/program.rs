@@ -102,9 +102,12 @@ pub(crate) async fn run(
     let ended = listen(executor, &mut child, &group, &pipes, &mut heard, &mut log, stop).await;
     // What the program left behind goes with it.
     drop(group);
+    pipes.hear(&mut heard, |line| (place.mask)(line));
+    for line in std::mem::take(&mut heard.lines) {
+        log.line(&line).await;
+    }
     log.end().await;
     let status = ended?;
-    pipes.hear(&mut heard, |line| (place.mask)(line));
     outcome(&pipes, heard, status, &log, &path)
 }
 

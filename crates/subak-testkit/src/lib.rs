@@ -168,6 +168,17 @@ fn filter_word(word: &str) -> String {
     }
 }
 
+/// A Python with the packages that tests need; `make setup` says where it is.
+const PYTHON: Option<&str> = option_env!("SUBAK_TEST_PYTHON");
+
+/// The path of a Python with `dagster_pipes` and `cronsim`.
+///
+/// # Panics
+/// When `make setup` has not run.
+pub fn python() -> &'static str {
+    PYTHON.unwrap_or_else(|| panic!("Python packages for tests are not installed; `make setup` does it"))
+}
+
 /// Where ADBC drivers are; `make setup` says it.
 const ADBC: Option<&str> = option_env!("SUBAK_TEST_ADBC");
 

@@ -1,7 +1,10 @@
 //! The machine by itself: tables of runs, and a seeded simulation that asserts the invariants after each event.
 
 use expect_test::{Expect, expect};
+use subak_domain::job::{Role, ShortCircuit, TaskWork};
 use subak_domain::{AssetKey, FailureClass, Reason, Work};
+use subak_domain::{Rule, Trigger};
+use subak_plan::trigger::{Counts, Decision, decide};
 
 use super::*;
 
@@ -24,7 +27,7 @@ fn actions(text: &str) -> Vec<Action> {
             work: Work::Materialize { asset: key(name), full_refresh: false, range: None },
             reason,
             needs: needs.split_whitespace().map(|need| StepId::asset(&key(need))).collect(),
-            rule: subak_domain::Rule::default(),
+            rule: Rule::default(),
         }
     };
     text.lines().map(action).collect()
@@ -216,8 +219,42 @@ fn random_plan(random: &mut Random) -> Vec<Action> {
             work: Work::Materialize { asset: key(&format!("s{at:02}")), full_refresh: false, range: None },
             reason: if is_only_upstream { Reason::UpstreamMayChange { upstream: key("x") } } else { Reason::Missing },
             needs: needs.into_iter().collect(),
-            rule: subak_domain::Rule::default(),
+            rule: Rule::default(),
         }
+    };
+    (0..count).map(|at| action(at, random)).collect()
+}
+
+/// A job: tasks with rules of every kind, conditions, short circuits and lists.
+fn random_job(random: &mut Random) -> Vec<Action> {
+    let count = 1 + random.below(12);
+    let name = |at: usize| StepId::task(&format!("t{at:02}"));
+    let wait = |task: String, needs: Vec<StepId>, rule: Rule| Action {
+        step: StepId::task(&task),
+        work: Work::Task(TaskWork::Wait { wait_ms: 0 }),
+        reason: Reason::Job,
+        needs,
+        rule: Rule { task, ..rule },
+    };
+    let action = |at: usize, random: &mut Random| {
+        let needs: BTreeSet<StepId> = (0..at).filter(|_| random.below(3) == 0).map(name).collect();
+        let rule = Rule {
+            trigger: Trigger::NAMES[random.below(Trigger::NAMES.len())].1,
+            when: ["1 < 2", "1 > 2", "tasks.nobody.value"].get(random.below(12)).map(|when| (*when).to_owned()),
+            role: [Role::Setup, Role::Teardown].get(random.below(6)).copied().unwrap_or_default(),
+            short_circuit: [ShortCircuit::All, ShortCircuit::Direct].get(random.below(10)).copied(),
+            ..Rule::default()
+        };
+        let mut action = wait(format!("t{at:02}"), needs.into_iter().collect(), rule);
+        if random.below(5) == 0 {
+            let items = ["[]", "['a', 'b']", "[1, 1]", "[{'x': 1}]", "'none'", "range(9)"][random.below(6)].to_owned();
+            let inner = |name: &str, needs: Vec<StepId>| wait(format!("t{at:02}[*].{name}"), needs, Rule::default());
+            let first = inner("x", vec![action.step.clone()]);
+            let second = inner("y", vec![first.step.clone()]);
+            let leaves = vec![second.step.clone()];
+            action.work = Work::Task(TaskWork::Expand { items, count_max: 5, actions: vec![first, second], leaves });
+        }
+        action
     };
     (0..count).map(|at| action(at, random)).collect()
 }
@@ -240,22 +277,13 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        let plan = random_plan(&mut random);
+        let is_job = random.below(2) == 0;
+        let plan = if is_job { random_job(&mut random) } else { random_plan(&mut random) };
         let is_pooled = random.below(2) == 0;
         let used = plan.iter().filter(|_| is_pooled && random.below(2) == 0);
         let uses = used.map(|action| (action.step.clone(), BTreeSet::from(["app".to_owned()]))).collect();
         let slots = Slots { uses, pools: [("app".to_owned(), 1)].into(), ..Slots::from(1 + random.below(3)) };
-        let log = vec![(
-            at(0),
-            RunEvent::Planned {
-                actions: plan.clone(),
-                selection: String::new(),
-                trigger: String::new(),
-                as_of: String::new(),
-                job: None,
-                params: BTreeMap::new(),
-            },
-        )];
+        let log = vec![(at(0), RunEvent::planned(plan.clone(), "", "", ""))];
         let (cancels_left, crashes_left) = (u32::from(random.below(3) == 0), random.below(4) as u32);
         Self {
             machine: Machine::new(RunState::planned(plan), slots.clone(), BTreeMap::new()),
@@ -331,7 +359,7 @@ impl World {
         assert!(self.running.len() <= self.slots.count_max, "more steps run than there are slots");
         let pooled = self.running.iter().filter(|step| self.slots.uses.contains_key(*step)).count();
         assert!(pooled <= 1, "more steps use a connection than it allows");
-        for action in &state.actions {
+        for action in state.actions.iter().filter(|action| action.rule.task.is_empty()) {
             let is_begun = state.steps[&action.step].attempt_count > 0;
             for need in action.needs.iter().filter(|_| is_begun) {
                 let status = state.steps[need].status;
@@ -369,6 +397,36 @@ impl World {
     }
 }
 
+/// What became of each task of a job is what its rule says of how everything before it ended. A job that was stopped or taken up again has
+/// steps that ended twice, so only what happened in one go is asked.
+fn assert_rules(state: &RunState, log: &[(Timestamp, RunEvent)]) {
+    let is_disturbed =
+        |(_, event): &(Timestamp, RunEvent)| matches!(event, RunEvent::CancelRequested { .. } | RunEvent::Lost { .. });
+    if log.iter().any(is_disturbed) {
+        return;
+    }
+    let machine = Machine::new(state.clone(), 1, BTreeMap::new());
+    for action in &state.actions {
+        let mut counts = Counts { total: action.needs.len(), ..Counts::default() };
+        for need in &action.needs {
+            machine.count(&mut counts, need);
+        }
+        let (step, decision) = (&state.steps[&action.step], decide(action.rule.trigger, &counts));
+        let fits = match &step.skip_reason {
+            None => decision == Decision::Run,
+            Some(SkipReason::UpstreamFailed { .. }) => decision == Decision::UpstreamFailed,
+            Some(SkipReason::UpstreamSkipped { .. } | SkipReason::Trigger { .. }) => {
+                // A rule that acts early said so before something failed.
+                matches!(decision, Decision::Skip | Decision::UpstreamFailed)
+            }
+            Some(SkipReason::Condition | SkipReason::NoItems) => decision == Decision::Run,
+            Some(SkipReason::ShortCircuit { .. }) => true,
+            Some(SkipReason::UpstreamUnchanged) => false,
+        };
+        assert!(fits, "{} ({}) is {:?} {:?} with {counts:?}", action.step, action.rule.trigger, step.status, step.skip_reason);
+    }
+}
+
 /// Seeds are fixed, so every run of this test is equal; a failing seed is printed and can be put here alone.
 #[test]
 fn simulation() {
@@ -384,6 +442,9 @@ fn simulation() {
             }
             let state = world.state();
             assert!(state.status.is_final() && state.is_settled());
+            if state.actions.iter().any(|action| !action.rule.task.is_empty()) {
+                return assert_rules(&state, &world.log);
+            }
             let is_bad = |status| matches!(status, StepStatus::Failed | StepStatus::Canceled);
             let has_bad = state.steps.values().any(|step| is_bad(step.status));
             assert_eq!(state.status == RunStatus::Succeeded, !has_bad, "the verdict is that of the steps");
