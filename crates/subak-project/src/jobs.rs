@@ -152,6 +152,9 @@ struct Group {
     is_template: bool,
 }
 
+/// A task as it stands in a mapping: its name, its keys where they can be read, and the places of what it needs.
+type Declared<'n> = (&'n Name, Option<Fields<'n>>, Vec<usize>);
+
 /// The actions of tasks, and those of them that nothing else among them waits for.
 #[derive(Default)]
 struct Found {
@@ -176,7 +179,7 @@ impl Reader<'_> {
             context.wrong_shape(node, "`tasks`", "a mapping from names to tasks");
             return None;
         };
-        let mut tasks: Vec<(&Name, Fields<'_>, Vec<usize>)> = Vec::new();
+        let mut tasks: Vec<Declared<'_>> = Vec::new();
         let known: Vec<&str> = entries.iter().map(|(name, _)| name.text.as_str()).collect();
         self.names.extend(known.iter().map(|name| (*name).to_owned()));
         for (name, node) in entries {
@@ -184,9 +187,9 @@ impl Reader<'_> {
                 let message = format!("`{}` is no name of a task: use letters, digits, `_` and `-`", name.text);
                 context.report(Diagnostic::error(codes::INVALID_VALUE, message), &name.span, "");
             }
-            let fields = Fields::of(node, keys::TASK, &[], &format!("task `{}`", name.text), context)?;
+            let fields = Fields::of(node, keys::TASK, &[], &format!("task `{}`", name.text), context);
             let mut needs = Vec::new();
-            for (text, node) in fields.texts("needs", context) {
+            for (text, node) in fields.map(|fields| fields.texts("needs", context)).unwrap_or_default() {
                 match known.iter().position(|known| *known == text) {
                     Some(at) => needs.push(at),
                     None => unknown_task(text, &known, node, context),
@@ -207,7 +210,8 @@ impl Reader<'_> {
                 when: if is_first { group.when.clone() } else { None },
                 ..group.clone()
             };
-            let made = self.task(name, fields, &own, base, context)?;
+            // What is wrong with one task hides nothing of the others.
+            let made = fields.and_then(|fields| self.task(name, &fields, &own, base, context)).unwrap_or_default();
             found.actions.extend(made.actions);
             ends[at] = made.leaves;
         }
@@ -217,7 +221,7 @@ impl Reader<'_> {
     }
 
     /// Tasks behind everything that they need; a circle is told with its names.
-    fn ordered(&self, tasks: &[(&Name, Fields<'_>, Vec<usize>)], context: &mut Context<'_>) -> Option<Vec<usize>> {
+    fn ordered(&self, tasks: &[Declared<'_>], context: &mut Context<'_>) -> Option<Vec<usize>> {
         let mut order = Vec::with_capacity(tasks.len());
         let mut open: Vec<usize> = (0..tasks.len()).collect();
         while !open.is_empty() {
