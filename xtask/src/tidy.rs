@@ -42,7 +42,7 @@ const PURE: &[&str] = &["subak-domain", "subak-diag", "subak-project", "subak-pl
 const IMPURE: &[&str] = &["tokio", "reqwest", "hyper", "rusqlite", "duckdb", "arrow"];
 
 /// Packages in the lock file. Lower it when the count falls; raise it with a reason in the commit.
-const LOCK_PACKAGE_COUNT_MAX: usize = 520;
+const LOCK_PACKAGE_COUNT_MAX: usize = 530;
 
 /// Lines of a file, its tests included.
 const FILE_LENGTH_MAX: usize = 1000;

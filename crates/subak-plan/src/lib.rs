@@ -4,6 +4,7 @@
 
 pub mod expression;
 mod plan;
+pub mod schedule;
 pub mod selection;
 pub mod trigger;
 
