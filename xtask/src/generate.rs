@@ -211,6 +211,8 @@ fn project_files() -> String {
         ("A test below `tests/`", keys::TEST_FILE),
         ("A job below `jobs/`", keys::JOB),
         ("A parameter of a job", keys::PARAM),
+        ("`schedule` of a job", keys::SCHEDULE),
+        ("`dst`", keys::DST),
         ("A task of a job", keys::TASK),
         ("`run`", keys::PROGRAM),
         ("`sql` and `query`", keys::STATEMENT),

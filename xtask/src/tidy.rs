@@ -13,7 +13,7 @@ use crate::generate;
 const ARROWS: &[(&str, &[&str])] = &[
     ("subak-domain", &[]),
     ("subak-diag", &[]),
-    ("subak-project", &["subak-domain", "subak-diag"]),
+    ("subak-project", &["subak-domain", "subak-diag", "subak-plan"]),
     ("subak-plan", &["subak-domain"]),
     ("subak-connect", &["subak-domain"]),
     ("subak-connectors", &["subak-connect", "subak-domain"]),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Action, ConnectionName, Retry, StepId, Work};
+use crate::{Action, ConnectionName, Retry, Schedule, StepId, Work};
 
 /// When a step runs, by how the steps that it needs ended. Airflow's thirteen rules, by their names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -318,6 +318,8 @@ pub struct Job {
     pub work: JobWork,
     /// What can be said at the start.
     pub params: BTreeMap<String, Param>,
+    /// When it starts by itself.
+    pub schedule: Option<Schedule>,
 }
 
 /// What a job does.

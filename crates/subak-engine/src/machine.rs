@@ -304,9 +304,9 @@ impl Machine {
     }
 
     /// Records that a step failed before it could be started.
-    fn refuse(&mut self, turn: &mut Turn, step: &StepId, failure: Box<Failure>) -> Result<(), IllegalEvent> {
+    fn refuse(&mut self, turn: &mut Turn, step: &StepId, failure: Failure) -> Result<(), IllegalEvent> {
         self.record(turn, RunEvent::StepStarted { step: step.clone(), attempt: 1 })?;
-        self.record(turn, RunEvent::StepErrored { step: step.clone(), failure: *failure, retry_at: None })?;
+        self.record(turn, RunEvent::StepErrored { step: step.clone(), failure, retry_at: None })?;
         self.settle(step);
         Ok(())
     }
@@ -329,7 +329,7 @@ impl Machine {
                             self.settle(&step);
                         }
                         Next::Expand(actions, leaves) => self.expand(turn, &step, actions, leaves)?,
-                        Next::Refuse(failure) => self.refuse(turn, &step, failure)?,
+                        Next::Refuse(failure) => self.refuse(turn, &step, *failure)?,
                     }
                 } else {
                     break;

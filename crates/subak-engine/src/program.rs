@@ -47,10 +47,10 @@ impl Group {
 
     /// Best effort: the group may be gone.
     fn signal(&self, signal: Signal) {
-        if let Some(group) = self.0 {
-            if let Err(error) = killpg(group, signal) {
-                debug_assert_ne!(error, nix::errno::Errno::EPERM, "a group of ours");
-            }
+        if let Some(group) = self.0
+            && let Err(error) = killpg(group, signal)
+        {
+            debug_assert_ne!(error, nix::errno::Errno::EPERM, "a group of ours");
         }
     }
 }

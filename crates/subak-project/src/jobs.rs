@@ -8,7 +8,8 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use serde_json::Value as Json;
 use subak_diag::{Diagnostic, codes, nearest};
 use subak_domain::job::{self, Command, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
-use subak_domain::{Action, AssetKey, ConnectionName, Job, JobWork, Reason, Retry, Rule, StepId, Trigger, Work};
+use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
+use subak_domain::{Action, AssetKey, ConnectionName, Job, JobWork, Reason, Retry, Rule, Schedule, StepId, Trigger, Work};
 
 use crate::config::connection_ref;
 use crate::declare::Scope;
@@ -83,9 +84,73 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         description: fields.text("description", context).map(str::to_owned),
         path: scope.path.to_string(),
         work,
+        schedule: schedule(&fields, &scope.config.timezone, context),
         params,
     };
     Some(JobDeclaration { job, span: name_node.span.clone(), assets })
+}
+
+/// `schedule`: a cron line, or a mapping.
+fn schedule(fields: &Fields<'_>, timezone: &str, context: &mut Context<'_>) -> Option<Schedule> {
+    let node = fields.get("schedule")?;
+    let mut found = Schedule {
+        rule: ScheduleRule::Cron(Vec::new()),
+        timezone: timezone.to_owned(),
+        catchup: CatchUp::default(),
+        gap: Gap::default(),
+        fold: Fold::default(),
+        start: None,
+        end: None,
+    };
+    if let Value::Map(_) = &node.value {
+        let fields = Fields::of(node, keys::SCHEDULE, &[], "`schedule`", context)?;
+        let lines: Vec<String> = fields.texts("cron", context).into_iter().map(|(line, _)| line.to_owned()).collect();
+        found.rule = match (lines.is_empty(), fields.duration("every", context)) {
+            (false, None) => ScheduleRule::Cron(lines),
+            (true, Some(interval)) => ScheduleRule::Every(interval),
+            _ => {
+                let problem = Diagnostic::error(codes::MISSING_KEY, "`schedule` needs either `cron` or `every`");
+                context.report(problem.help("write `cron: \"15 * * * *\"`, or `every: 10m`"), &node.span, "");
+                return None;
+            }
+        };
+        if let Some(zone) = fields.text("timezone", context) {
+            zone.clone_into(&mut found.timezone);
+        }
+        let catchup = [("none", CatchUp::None), ("latest", CatchUp::Latest), ("all", CatchUp::All)];
+        let words = [("false", CatchUp::Latest), ("true", CatchUp::All)].into_iter().chain(catchup).collect::<Vec<_>>();
+        found.catchup = fields.word("catchup", &words, context).unwrap_or_default();
+        if let Some(node) = fields.get("dst") {
+            let fields = Fields::of(node, keys::DST, &[], "`dst`", context)?;
+            found.gap = fields.word("gap", &[("shift", Gap::Shift), ("skip", Gap::Skip)], context).unwrap_or_default();
+            let folds = [("first", Fold::First), ("last", Fold::Last), ("both", Fold::Both)];
+            found.fold = fields.word("fold", &folds, context).unwrap_or_default();
+        }
+        found.start = moment(&fields, "start", &found.timezone, context);
+        found.end = moment(&fields, "end", &found.timezone, context);
+    } else {
+        found.rule = ScheduleRule::Cron(fields.texts("schedule", context).into_iter().map(|(line, _)| line.to_owned()).collect());
+    }
+    match subak_plan::schedule::check(&found) {
+        Ok(()) => Some(found),
+        Err(error) => {
+            context.invalid(node, error.to_string());
+            None
+        }
+    }
+}
+
+/// A day or a time of the schedule's clock.
+fn moment(fields: &Fields<'_>, name: &str, timezone: &str, context: &mut Context<'_>) -> Option<jiff::Timestamp> {
+    let text = fields.text(name, context)?;
+    let zone = jiff::tz::TimeZone::get(timezone).ok();
+    let wall = text.parse::<jiff::civil::DateTime>().ok();
+    let found = zone.zip(wall).and_then(|(zone, wall)| wall.to_zoned(zone).ok());
+    if found.is_none() {
+        context
+            .invalid(fields.get(name)?, format!("`{name}` must be a day or a time such as `2026-11-21`, and this is `{text}`"));
+    }
+    found.map(|found| found.timestamp())
 }
 
 fn is_name(text: &str) -> bool {

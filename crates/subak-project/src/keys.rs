@@ -78,6 +78,11 @@ pub static JOB: &[Key] = &[
         Shape::Named(&Shape::Map(PARAM)),
         "What can be said when it is started: `subak run --job NAME --set date=2026-11-21`.",
     ),
+    key(
+        "schedule",
+        Shape::TextOr(SCHEDULE),
+        "When it starts by itself, while `subak server start` runs: a cron line, or a mapping.",
+    ),
     key("retry", Shape::Map(RETRY), "How often a failed task is tried again. By default a task is tried once."),
     key("timeout", Shape::Duration, "Upper bound for one attempt of a task."),
 ];
@@ -88,6 +93,39 @@ pub static PARAM: &[Key] = &[
     key("default", Shape::Text, "What it is where nobody says; without one somebody must."),
     key("choices", Shape::List(&Shape::Text), "The values that it can have."),
     key("description", Shape::Text, "What it means, for people."),
+];
+
+/// A schedule.
+pub static SCHEDULE: &[Key] = &[
+    key(
+        "cron",
+        Shape::Texts,
+        "Cron lines of five fields, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`; an instant that several name is one tick.",
+    ),
+    key("every", Shape::Duration, "An interval instead. Below a day it counts real time; from a day on the clock."),
+    key("timezone", Shape::Text, "The time zone of its clock. By default the project's."),
+    key(
+        "catchup",
+        Shape::Word(&["none", "latest", "all", "false", "true"]),
+        "What happens to ticks of a time in which no server ran: none of them starts anything, the newest one does (the default, `false`), or all do (`true`).",
+    ),
+    key("dst", Shape::Map(DST), "What a fixed time does when the clock is put forward or back."),
+    key("start", Shape::Text, "No tick comes before this day or time of its clock."),
+    key("end", Shape::Text, "No tick comes behind it."),
+];
+
+/// What fixed times do when the clock is put forward or back.
+pub static DST: &[Key] = &[
+    key(
+        "gap",
+        Shape::Word(&["shift", "skip"]),
+        "A time that the clock leaves out: it comes at the first moment behind the gap (the default), or not that day.",
+    ),
+    key(
+        "fold",
+        Shape::Word(&["first", "last", "both"]),
+        "A time that the clock shows twice: it comes the first time (the default), the second, or both.",
+    ),
 ];
 
 /// A task of a job. It has one of `run`, `python`, `sql`, `query`, `wait`, `asset` and `tasks`.

@@ -8,6 +8,7 @@ pub mod error;
 pub mod lease;
 pub mod memory;
 pub mod sqlite;
+pub mod tick;
 
 use async_trait::async_trait;
 use subak_domain::{Event, RunEvent, RunId, Timestamp};
@@ -17,6 +18,7 @@ pub use error::StoreError;
 pub use lease::{Acquired, Holder, Lease, Leases};
 pub use memory::MemoryStore;
 pub use sqlite::{RunSummary, SqliteStore};
+pub use tick::{ScheduleState, Tick, TickOutcome};
 
 /// Events that one append may carry.
 pub const APPEND_EVENT_COUNT_MAX: usize = 10_000;

@@ -113,6 +113,12 @@ pub(crate) enum Command {
     /// Look at jobs; `subak run --job NAME` starts one
     #[command(subcommand)]
     Job(JobCommand),
+    /// Look at schedules and their ticks, switch them on and off
+    #[command(subcommand)]
+    Automation(AutomationCommand),
+    /// Serve the project
+    #[command(subcommand)]
+    Server(ServerCommand),
     /// Say in one sentence why an asset, a run or a step stands as it does
     Why(WhyArgs),
     /// Evaluate checks on what the assets hold now
@@ -320,6 +326,57 @@ pub(crate) struct RunArgs {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) how: HowToRun,
+}
+
+/// `subak server`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Serve the project: start jobs by their schedules, and run what other commands hand over
+    Start(ServerStartArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerStartArgs {
+    #[command(flatten)]
+    pub(crate) how: HowToRun,
+}
+
+/// `subak automation`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AutomationCommand {
+    /// List schedules, how they stand, and when they come next
+    List,
+    /// Show the newest ticks of a schedule, those too that started nothing
+    Show(AutomationShowArgs),
+    /// Switch a schedule on; what came while it was off is not made good
+    On(JobArgs),
+    /// Switch a schedule off
+    Off(JobArgs),
+    /// Show the next ticks of a schedule, and run nothing
+    Test(AutomationTestArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AutomationShowArgs {
+    /// The job
+    #[arg(value_name = "NAME")]
+    pub(crate) job: String,
+    /// Ticks to show
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AutomationTestArgs {
+    /// The job
+    #[arg(value_name = "NAME")]
+    pub(crate) job: String,
+    /// From this moment on: `2026-03-29T00:00:00Z`, or a time of the schedule's clock. By default now
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Ticks to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) limit: usize,
 }
 
 /// `subak job`.

@@ -43,6 +43,11 @@ impl CliError {
         Self { problems: vec![problem], sources: subak_diag::Sources::default(), exit }
     }
 
+    /// The first problem in one sentence.
+    pub(crate) fn summary(&self) -> String {
+        self.problems.first().map_or_else(String::new, |problem| problem.message.clone())
+    }
+
     /// Something of this name does not exist.
     pub(crate) fn not_found<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let problem = Diagnostic::error(codes::NOT_FOUND, format!("there is no {what} `{name}`"));

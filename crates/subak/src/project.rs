@@ -98,6 +98,26 @@ pub(crate) fn find_root(global: &Global) -> Result<PathBuf, CliError> {
         .ok_or_else(|| not_found(format!("there is no `subak.yml` in `{}` or above it", absolute.display())))
 }
 
+/// A number that is another one when a file of the project has changed, come or gone.
+pub(crate) fn fingerprint(root: &Path) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    let mut open: Vec<PathBuf> = ["assets", "checks", "jobs", "macros", "tests"].iter().map(|folder| root.join(folder)).collect();
+    let mut seen = vec![root.join("subak.yml")];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) { open.push(path) } else { seen.push(path) }
+        }
+    }
+    seen.sort();
+    for path in seen {
+        let found = path.metadata().ok().map(|metadata| (metadata.len(), metadata.modified().ok()));
+        (path, found).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 /// Reads the files that a project consists of.
 pub(crate) fn read_files(root: &Path) -> Files {
     let mut files = Files::new();

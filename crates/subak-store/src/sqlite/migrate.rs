@@ -9,7 +9,8 @@ use super::failed;
 use crate::StoreError;
 
 /// Migrations in order; the index plus one is the format that a migration leads to.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     create table events (
         position integer primary key autoincrement,
         run text not null,
@@ -43,7 +44,23 @@ const MIGRATIONS: &[&str] = &["
         confirmed_at integer not null,
         confirmed_position integer not null,
         row_count integer,
-        account text) strict;"];
+        account text) strict;",
+    "
+    create table ticks (
+        schedule text not null,
+        at integer not null,
+        outcome text not null,
+        reason text,
+        run text,
+        recorded_at integer not null,
+        primary key (schedule, at)) strict, without rowid;
+    create index ticks_by_time on ticks (at);
+    create table schedules (
+        name text primary key,
+        definition text not null,
+        since integer not null,
+        is_off integer not null) strict;",
+];
 
 /// The format that this binary writes: schema and events together.
 fn format_known() -> u32 {

@@ -6,19 +6,20 @@
 
 mod migrate;
 mod summary;
+mod ticks;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use subak_domain::{Event, RunEvent, RunId, Snapshot, Timestamp};
 use tokio::sync::watch;
 
 pub use self::summary::RunSummary;
-use self::writer::{Request, Writer};
-use crate::{Acquired, Append, EventLog, Holder, Lease, Leases, StoreError};
+use self::writer::{Answer, Request, Writer};
+use crate::{Acquired, Append, EventLog, Holder, Lease, Leases, ScheduleState, StoreError, Tick};
 
 /// Opens, reads and writes `state.db` in a project's `.subak` folder. Clones share it.
 #[derive(Debug, Clone)]
@@ -90,6 +91,41 @@ impl SqliteStore {
     pub fn run_events(&self, run: RunId) -> Result<Vec<Event>, StoreError> {
         let sql = "select position, run, sequence, at, body from events where run = ? order by sequence";
         read_events(&self.read(), sql, params![run.to_string()])
+    }
+
+    /// Who holds a lease now.
+    pub fn holder(&self, lease: &str, now: Timestamp) -> Result<Option<Holder>, StoreError> {
+        let sql = "select holder from leases where name = ? and holder is not null and expires_at > ?";
+        let parameters = params![lease, now.as_microsecond()];
+        let text: Option<String> = self.read().query_row(sql, parameters, |row| row.get(0)).optional().map_err(failed("read"))?;
+        let holder = text.and_then(|text| serde_json::from_str::<Holder>(&text).ok());
+        Ok(holder.filter(|holder| !holder.is_gone()))
+    }
+
+    /// Records a tick, and with it the run that it starts: both are there afterwards, or neither. `false` when the tick is known already;
+    /// nothing is planned then.
+    pub async fn tick(&self, tick: Tick, planned: Option<Append>) -> Result<bool, StoreError> {
+        match self.writer.ask(Request::Tick(tick, planned)).await? {
+            Answer::Ticked(is_new) => Ok(is_new),
+            Answer::Events(_) | Answer::Acquired(_) | Answer::Done => {
+                Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() })
+            }
+        }
+    }
+
+    /// The newest ticks first, of one schedule or of all.
+    pub fn ticks(&self, schedule: Option<&str>, count_max: usize) -> Result<Vec<Tick>, StoreError> {
+        ticks::newest(&self.read(), schedule, count_max)
+    }
+
+    /// What is known of a schedule besides its ticks; `None` when it was never seen.
+    pub fn schedule(&self, name: &str) -> Result<Option<ScheduleState>, StoreError> {
+        ticks::state(&self.read(), name)
+    }
+
+    /// Notes what a schedule is now.
+    pub async fn set_schedule(&self, name: &str, state: ScheduleState) -> Result<(), StoreError> {
+        self.writer.ask(Request::Schedule(name.to_owned(), state)).await.map(drop)
     }
 
     /// Throws the summary tables away and makes them again from the log.

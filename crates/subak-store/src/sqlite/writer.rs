@@ -9,9 +9,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use subak_domain::{Event, Timestamp};
 use tokio::sync::oneshot;
 
-use super::{failed, summary};
+use super::{failed, summary, ticks};
 use crate::lease::LEASE_DURATION;
-use crate::{Acquired, Append, Holder, Lease, StoreError};
+use crate::{Acquired, Append, Holder, Lease, ScheduleState, StoreError, Tick};
 
 /// How long a statement waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,10 +23,17 @@ const GROUP_LENGTH_MAX: usize = 500;
 #[derive(Debug)]
 pub(super) enum Request {
     Append(Append),
-    Acquire { name: String, holder: Box<Holder>, now: Timestamp },
+    Acquire {
+        name: String,
+        holder: Box<Holder>,
+        now: Timestamp,
+    },
     Renew(Lease, Timestamp),
     Release(Lease),
     Rebuild,
+    /// A tick, and the run that it starts.
+    Tick(Tick, Option<Append>),
+    Schedule(String, ScheduleState),
 }
 
 /// What it answers.
@@ -34,6 +41,8 @@ pub(super) enum Request {
 pub(super) enum Answer {
     Events(Vec<Event>),
     Acquired(Acquired),
+    /// Whether a tick was new.
+    Ticked(bool),
     Done,
 }
 
@@ -77,7 +86,7 @@ impl Writer {
     pub(super) async fn append(&self, request: Append) -> Result<Vec<Event>, StoreError> {
         match self.ask(Request::Append(request)).await? {
             Answer::Events(events) => Ok(events),
-            Answer::Acquired(_) | Answer::Done => Ok(Vec::new()),
+            Answer::Acquired(_) | Answer::Ticked(_) | Answer::Done => Ok(Vec::new()),
         }
     }
 
@@ -85,7 +94,7 @@ impl Writer {
         let request = Request::Acquire { name: name.to_owned(), holder: Box::new(holder.clone()), now };
         match self.ask(request).await? {
             Answer::Acquired(acquired) => Ok(acquired),
-            Answer::Events(_) | Answer::Done => {
+            Answer::Events(_) | Answer::Ticked(_) | Answer::Done => {
                 Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() })
             }
         }
@@ -173,6 +182,14 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             Ok(Answer::Done)
         }
         Request::Rebuild => summary::rebuild(connection).map(|()| Answer::Done),
+        Request::Tick(tick, append) => {
+            let is_new = ticks::enter(connection, tick)?;
+            if let Some(append) = append.as_ref().filter(|_| is_new) {
+                append_events(connection, append)?;
+            }
+            Ok(Answer::Ticked(is_new))
+        }
+        Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
 }
 

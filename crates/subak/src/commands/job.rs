@@ -23,7 +23,7 @@ pub(super) fn execute(context: &Context<'_>, command: &JobCommand) -> Result<Exi
     Ok(Exit::Ok)
 }
 
-fn find<'a>(opened: &'a Opened, name: &str) -> Result<&'a Job, CliError> {
+pub(super) fn find<'a>(opened: &'a Opened, name: &str) -> Result<&'a Job, CliError> {
     let jobs = opened.project.jobs();
     let known = jobs.iter().map(|job| job.name.as_str());
     jobs.iter().find(|job| job.name == name).ok_or_else(|| CliError::not_found("job", name, known))
@@ -125,7 +125,7 @@ pub(super) fn start(context: &Context<'_>, opened: &Opened, name: &str, args: &R
 }
 
 /// The parameters of a job: what was said, and what holds where nobody says.
-fn params(job: &Job, said: &[String]) -> Result<BTreeMap<String, Value>, CliError> {
+pub(super) fn params(job: &Job, said: &[String]) -> Result<BTreeMap<String, Value>, CliError> {
     let mut values: BTreeMap<String, Value> =
         job.params.iter().filter_map(|(name, param)| Some((name.clone(), param.default.clone()?))).collect();
     let wrong = |message: String, help: &str| {

@@ -1,5 +1,6 @@
 //! One module per command. A command takes its arguments and a context, prints results, and returns an exit code.
 
+mod automation;
 mod bench;
 mod catalog;
 mod check;
@@ -18,6 +19,7 @@ mod quarantine;
 mod query;
 mod run;
 mod runs;
+mod server;
 mod show;
 mod test;
 mod validate;
@@ -31,7 +33,7 @@ use clap::CommandFactory;
 use subak_domain::Snapshot;
 use subak_plan::{Selected, SelectionError};
 
-use crate::args::{Cli, Command, Global, RunCommand, Selection};
+use crate::args::{Cli, Command, Global, RunCommand, Selection, ServerCommand};
 use crate::exit::{CliError, Exit};
 use crate::printer::Printer;
 use crate::project::{self, Opened};
@@ -125,6 +127,8 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
             Some(RunCommand::Resume(args)) => run::resume(&context, args),
         },
         Command::Job(command) => job::execute(&context, command),
+        Command::Automation(command) => automation::execute(&context, command),
+        Command::Server(ServerCommand::Start(args)) => server::start(&context, args),
         Command::Why(args) => why::execute(&context, args),
         Command::Check(args) => check::execute(&context, args),
         Command::Test(args) => test::execute(&context, args),

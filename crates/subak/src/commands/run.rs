@@ -14,7 +14,7 @@ use subak_domain::{
     StepStatus,
 };
 use subak_engine::{Clock, Connections, DataExecutor, Engine, Limits, Reporter, Slots, StopReason, StopSignal, SystemClock};
-use subak_store::{Acquired, Holder, Lease, Leases, SqliteStore};
+use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore};
 
 use super::{Context, job, plan, runs};
 use crate::args::{HowToRun, RunArgs, RunResumeArgs, Selection};
@@ -24,6 +24,9 @@ use crate::printer::{Tone, count, counted, duration};
 use crate::progress::Watcher;
 use crate::project::Opened;
 use crate::redact::Redacting;
+
+/// What a process that serves the project calls itself.
+pub(super) const SERVER: &str = "subak server";
 
 /// The lease under which commands change a project's data.
 const LEASE: &str = "project";
@@ -70,6 +73,22 @@ pub(super) fn selected(
     job: Option<(String, BTreeMap<String, Value>)>,
 ) -> Result<Exit, CliError> {
     context.block_on(async {
+        if let Some(store) = served(opened)? {
+            let snapshot = present(context, opened, store.snapshot()?).await;
+            let plan = plan::of(opened, &snapshot, selection, what)?;
+            if plan.actions.is_empty() {
+                context.printer.note(&format!("nothing to do: {} selected assets are fresh", plan.fresh.len()));
+                return Ok(Exit::Ok);
+            }
+            let (job, params) = job.unzip();
+            let work = Work::New {
+                actions: plan.actions,
+                selection: selection_words(selection),
+                job,
+                params: params.unwrap_or_default(),
+            };
+            return hand_over(context, opened, &store, work).await;
+        }
         let hold = Hold::take(context, opened, how).await?;
         // Planned with the project in hand, so that nothing can change between the plan and the run.
         let snapshot = present(context, opened, hold.store.snapshot()?).await;
@@ -125,7 +144,7 @@ fn how_of(args: &RunArgs) -> Result<plan::How, CliError> {
 
 /// The snapshot without assets whose tables are gone, for example because somebody removed the warehouse: they are missing again.
 /// A destination that cannot be asked is left to the step that needs it, which says why.
-async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot) -> Snapshot {
+pub(super) async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot) -> Snapshot {
     let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, true);
     let mut stored: BTreeMap<&ConnectionName, Vec<&AssetKey>> = BTreeMap::new();
     for asset in opened.graph().assets().iter().filter(|asset| snapshot.latest.contains_key(&asset.key)) {
@@ -152,8 +171,49 @@ async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot)
     snapshot
 }
 
-/// Takes the project, does the work, gives the project back.
+/// The state of the project, when a server has it in hand.
+fn served(opened: &Opened) -> Result<Option<SqliteStore>, CliError> {
+    if !opened.state_folder().join("state.db").exists() {
+        return Ok(None);
+    }
+    let store = opened.store()?;
+    let holder = store.holder(LEASE, SystemClock.now())?;
+    Ok(holder.is_some_and(|holder| holder.command == SERVER).then_some(store))
+}
+
+/// Hands a run to the server that has the project, and shows what becomes of it.
+async fn hand_over(context: &Context<'_>, opened: &Opened, store: &SqliteStore, work: Work) -> Result<Exit, CliError> {
+    let Work::New { actions, selection, job, params } = work else {
+        let problem = Diagnostic::error(codes::PROJECT_HELD, "a server works on this project, and it takes no runs up again");
+        return Err(CliError::new(problem.help("stop the server, or start a new run"), Exit::Conflict));
+    };
+    let run = new_run();
+    let (trigger, as_of) = (format!("{FOR_SERVER}command line"), opened.as_of_template.clone());
+    let planned = RunEvent::Planned { actions, selection, trigger, as_of, job, params };
+    let events = vec![(SystemClock.now(), planned)];
+    store.append(Append { run, expected: 1, events, fence: None }).await?;
+    context.printer.note(&format!("handed run {run} to the server; it goes on there, whatever happens here"));
+    let watcher = Watcher::new(context.printer, expected(&store.snapshot()?));
+    let (began_at, mut seen) = (SystemClock.now(), 0);
+    loop {
+        let (state, events) = runs::state(store, run)?;
+        for event in events.iter().skip(seen) {
+            watcher.event(run, &event.event);
+        }
+        seen = events.len();
+        if state.status.is_final() {
+            let elapsed_ms = SystemClock.now().duration_since(began_at).as_millis().max(0) as u64;
+            return Ok(report(context, run, &state, elapsed_ms));
+        }
+        SystemClock.sleep_until(SystemClock.now() + WAIT_INTERVAL).await;
+    }
+}
+
+/// Takes the project, does the work, gives the project back; or hands the work to the server that has the project.
 pub(super) async fn work(context: &Context<'_>, opened: &Opened, work: Work, how: &HowToRun) -> Result<Exit, CliError> {
+    if let Some(store) = served(opened)? {
+        return hand_over(context, opened, &store, work).await;
+    }
     Hold::take(context, opened, how).await?.work(context, opened, work, how).await
 }
 
@@ -176,8 +236,13 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) async fn take(context: &Context<'_>, opened: &Opened, how: &HowToRun) -> Result<Self, CliError> {
+        Self::take_as("subak run", context, opened, how).await
+    }
+
+    /// The same for a process that calls itself so.
+    pub(super) async fn take_as(command: &str, context: &Context<'_>, opened: &Opened, how: &HowToRun) -> Result<Self, CliError> {
         let store = opened.store()?;
-        let holder = Holder::current("subak run");
+        let holder = Holder::current(command);
         let deadline = SystemClock.now() + Duration::from_secs(how.wait);
         let mut has_said = false;
         loop {
@@ -205,7 +270,8 @@ impl Hold {
         Ok(self.store.release(&self.lease).await?)
     }
 
-    async fn work(self, context: &Context<'_>, opened: &Opened, work: Work, how: &HowToRun) -> Result<Exit, CliError> {
+    /// What runs plans of this project, under this lease.
+    pub(super) fn engine(&self, context: &Context<'_>, opened: &Opened) -> Result<Engine, CliError> {
         let snapshot = self.store.snapshot()?;
         let watcher: Arc<dyn Reporter> = Arc::new(Watcher::new(context.printer, expected(&snapshot)));
         let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, false);
@@ -221,7 +287,7 @@ impl Hold {
             place: open::place(&opened.root, context.settings, redactor.clone()),
         };
         let executor = Redacting { inner, redactor };
-        let engine = Engine {
+        Ok(Engine {
             log: Arc::new(self.store.clone()),
             leases: Arc::new(self.store.clone()),
             lease: Some(self.lease.clone()),
@@ -229,13 +295,46 @@ impl Hold {
             executor: Arc::new(executor),
             reporter: watcher,
             holder: self.holder.to_string(),
-        };
+        })
+    }
+
+    async fn work(self, context: &Context<'_>, opened: &Opened, work: Work, how: &HowToRun) -> Result<Exit, CliError> {
+        let engine = self.engine(context, opened)?;
         let result = self.run(context, opened, &engine, work, how).await;
         // After an error the lease may be somebody else's already; giving it back has no effect then.
         let given_back = self.give_back().await;
         let exit = result?;
         given_back?;
         Ok(exit)
+    }
+
+    /// Records what became of runs whose process is gone. Runs that a server has taken on and not begun wait for the next server.
+    pub(super) async fn settle(&self, context: &Context<'_>, engine: &Engine) -> Result<(), CliError> {
+        let mut lost = Vec::new();
+        for run in self.store.open_runs()? {
+            if !is_waiting(&self.store, run)? {
+                lost.push(run);
+            }
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let dead = self.lost_holder.as_ref().map_or_else(|| "a process that is gone".to_owned(), ToString::to_string);
+        engine.settle_lost(&lost, &dead).await?;
+        let runs: Vec<String> = lost.iter().map(ToString::to_string).collect();
+        let what = format!("{dead} died during run {}; what it published stays, nothing else is visible", runs.join(", "));
+        context.printer.note(&what);
+        Ok(())
+    }
+
+    /// The state of the project.
+    pub(super) fn store(&self) -> &SqliteStore {
+        &self.store
+    }
+
+    /// The right to change it.
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     async fn run(
@@ -246,22 +345,14 @@ impl Hold {
         work: Work,
         how: &HowToRun,
     ) -> Result<Exit, CliError> {
-        let lost = self.store.open_runs()?;
-        if !lost.is_empty() {
-            let dead = self.lost_holder.as_ref().map_or_else(|| "a process that is gone".to_owned(), ToString::to_string);
-            engine.settle_lost(&lost, &dead).await?;
-            let runs: Vec<String> = lost.iter().map(ToString::to_string).collect();
-            context
-                .printer
-                .note(&format!("{dead} died during run {}; what it published stays, nothing else is visible", runs.join(", ")));
-        }
+        self.settle(context, engine).await?;
         let run = match work {
             Work::Resume { run } => {
                 engine.resume(run, &engine.holder).await?;
                 run
             }
             Work::New { actions, selection, job, params } => {
-                let run = RunId::from_parts(u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0), random());
+                let run = new_run();
                 let (trigger, as_of) = ("command line".to_owned(), opened.as_of_template.clone());
                 engine.plan_run(run, RunEvent::Planned { actions, selection, trigger, as_of, job, params }).await?;
                 run
@@ -281,6 +372,21 @@ impl Hold {
     }
 }
 
+/// The id of a run that is made now.
+pub(super) fn new_run() -> RunId {
+    RunId::from_parts(u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0), random())
+}
+
+/// Whether a run is planned for a server and not begun.
+pub(super) fn is_waiting(store: &SqliteStore, run: RunId) -> Result<bool, CliError> {
+    let events = store.run_events(run)?;
+    let is_for_server = |event: &RunEvent| matches!(event, RunEvent::Planned { trigger, .. } if trigger.starts_with(FOR_SERVER));
+    Ok(events.len() == 1 && events.iter().all(|event| is_for_server(&event.event)))
+}
+
+/// How runs begin the word on who asked for them, when a server is to run them.
+pub(super) const FOR_SERVER: &str = "server: ";
+
 /// 80 random bits for a run id, from the hash keys that the standard library draws from the system.
 fn random() -> u128 {
     use std::hash::{BuildHasher, RandomState};
@@ -294,7 +400,7 @@ fn expected(snapshot: &Snapshot) -> BTreeMap<StepId, u64> {
     snapshot.latest.iter().filter_map(rows).collect()
 }
 
-fn limits(opened: &Opened, how: &HowToRun) -> Limits {
+pub(super) fn limits(opened: &Opened, how: &HowToRun) -> Limits {
     let assets = opened.graph().assets();
     let connections = &opened.project.config.connections;
     let pools = connections.iter().filter_map(|(name, connection)| Some((name.to_string(), connection.parallel?.get())));
@@ -360,7 +466,7 @@ fn watch_signals(cancel: &StopSignal, code_seen: &Arc<AtomicI32>) -> Result<toki
 }
 
 /// Says how the run ended, and every failure in full.
-fn report(context: &Context<'_>, run: RunId, state: &RunState, elapsed_ms: u64) -> Exit {
+pub(super) fn report(context: &Context<'_>, run: RunId, state: &RunState, elapsed_ms: u64) -> Exit {
     let printer = context.printer;
     let failures: Vec<(&StepId, &Failure)> = state
         .steps

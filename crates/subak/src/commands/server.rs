@@ -1,0 +1,296 @@
+//! `subak server start`: starts jobs by their schedules, and runs what other commands hand over.
+//!
+//! Nothing is remembered here. What is to be run stands in the log as runs that are planned and not begun; what came of ticks stands in the store.
+//! Both are read anew in each turn, so a restart changes nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::time::Duration;
+
+use subak_domain::schedule::CatchUp;
+use subak_domain::{Job, JobWork, RunEvent, RunId, RunState, Schedule, Timestamp};
+use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
+use subak_plan::schedule::Times;
+use subak_store::{Append, Leases, ScheduleState, Tick, TickOutcome};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::run::{self, FOR_SERVER, Hold};
+use super::{Context, automation, job, plan};
+use crate::args::{Selection, ServerStartArgs};
+use crate::exit::{CliError, Exit};
+use crate::project::{self, Opened};
+
+/// How often it looks around when nothing is due.
+const TURN: Duration = Duration::from_secs(1);
+
+/// How often the right to act is renewed while nothing runs.
+const RENEW_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How late a tick may be evaluated without counting as missed.
+const LATE_MAX: Duration = Duration::from_secs(60);
+
+/// Missed ticks that are looked at, and kept, at most.
+const MISSED_COUNT_MAX: usize = 1_000;
+
+type Running<'a> = Pin<Box<dyn Future<Output = Result<RunState, CliError>> + 'a>>;
+
+pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exit, CliError> {
+    context.block_on(async {
+        let opened = context.open()?;
+        let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
+        let engine = hold.engine(context, &opened)?;
+        hold.settle(context, &engine).await?;
+        drop(engine);
+        let mut server = Server { context, args, hold: &hold, schedules: BTreeMap::new(), files: 0, is_broken: false };
+        server.load(&opened).await?;
+        server.files = project::fingerprint(&opened.root);
+        let served = server.serve(&opened).await;
+        hold.give_back().await?;
+        served
+    })
+}
+
+struct Server<'a> {
+    context: &'a Context<'a>,
+    args: &'a ServerStartArgs,
+    hold: &'a Hold,
+    /// Jobs with their schedules, as they were when the project could last be loaded.
+    schedules: BTreeMap<String, (Job, Schedule, Times)>,
+    /// What the files of the project looked like then.
+    files: u64,
+    /// Whether the project has errors as it is now: what is to be run waits until its files change.
+    is_broken: bool,
+}
+
+fn signals(kind: SignalKind) -> Result<Signal, CliError> {
+    signal(kind).map_err(|error| {
+        let problem = subak_diag::Diagnostic::error(subak_diag::codes::RESOURCE, "signals cannot be watched");
+        CliError::new(problem.caused_by(error.to_string()), Exit::Unreachable)
+    })
+}
+
+impl<'a> Server<'a> {
+    /// Takes the jobs of a project. A schedule that is new, or another than before, counts from now on.
+    async fn load(&mut self, opened: &Opened) -> Result<(), CliError> {
+        self.schedules.clear();
+        let now = SystemClock.now();
+        for job in opened.project.jobs() {
+            let Some(schedule) = &job.schedule else { continue };
+            let definition = automation::definition(schedule);
+            let known = self.hold.store().schedule(&job.name)?;
+            if known.as_ref().is_none_or(|known| known.definition != definition) {
+                let is_off = known.is_some_and(|known| known.is_off);
+                self.hold.store().set_schedule(&job.name, ScheduleState { definition, since: now, is_off }).await?;
+            }
+            self.schedules.insert(job.name.clone(), (job.clone(), schedule.clone(), automation::times(schedule)?));
+        }
+        let next = self.schedules.values().filter_map(|(job, _, times)| Some((times.next_after(now)?, job.name.as_str()))).min();
+        let next =
+            next.map_or_else(String::new, |(at, name)| format!("; next is `{name}` at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));
+        let (project, count) = (&opened.project.config.project, self.schedules.len());
+        self.context.printer.note(&format!("serving `{project}`: {}{next}", crate::printer::counted(count as u64, "schedule")));
+        Ok(())
+    }
+
+    /// Until somebody asks it to stop: a run that goes on is waited for. Asked again, it stops the run; a third time, it ends at once.
+    async fn serve(&mut self, opened: &Opened) -> Result<Exit, CliError> {
+        let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+        let (mut asked, mut code) = (0, Exit::Interrupted);
+        let mut running: Option<(RunId, Timestamp, StopSignal, Running<'a>)> = None;
+        let mut renew_at = SystemClock.now();
+        let mut queue: VecDeque<RunId> = VecDeque::new();
+        loop {
+            let now = SystemClock.now();
+            if now >= renew_at {
+                self.hold.store().renew(self.hold.lease(), now).await?;
+                renew_at = now + RENEW_INTERVAL;
+            }
+            if asked == 0 {
+                self.reload(opened).await?;
+                self.evaluate(now).await?;
+                if running.is_none() && queue.is_empty() {
+                    queue = self.waiting()?;
+                }
+                if running.is_none()
+                    && !self.is_broken
+                    && let Some(next) = queue.pop_front()
+                {
+                    let stop = StopSignal::default();
+                    let work = run_one(self.context, self.args, self.hold, next, stop.clone());
+                    running = Some((next, now, stop, Box::pin(work)));
+                }
+            } else if running.is_none() {
+                return Ok(code);
+            }
+            let wake_at = self.schedules.values().filter_map(|(.., times)| times.next_after(now)).min();
+            let wake_at = wake_at.unwrap_or(now + TURN).min(now + TURN);
+            tokio::select! {
+                ended = async { match &mut running { Some((.., work)) => work.await, None => std::future::pending().await } } => {
+                    if let Some((run, began_at, ..)) = running.take() {
+                        self.tell(run, began_at, ended)?;
+                    }
+                }
+                _ = interrupt.recv() => { asked += 1; code = Exit::Interrupted; }
+                _ = terminate.recv() => { asked += 1; code = Exit::Terminated; }
+                () = SystemClock.sleep_until(wake_at) => continue,
+            }
+            match (asked, &running) {
+                (1, Some((run, ..))) => {
+                    self.context.printer.note(&format!("stopping when run {run} is done; once more stops the run too"));
+                }
+                (2, Some((.., stop, _))) => stop.stop(StopReason::Canceled),
+                (3.., _) => return Ok(code),
+                _ => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, run: RunId, began_at: Timestamp, ended: Result<RunState, CliError>) -> Result<(), CliError> {
+        match ended {
+            Ok(state) => {
+                let elapsed_ms = SystemClock.now().duration_since(began_at).as_millis().max(0) as u64;
+                run::report(self.context, run, &state, elapsed_ms);
+                Ok(())
+            }
+            // A run that cannot be run is told, and the server goes on; a store that fails ends it.
+            Err(error) if error.exit == Exit::Invalid => {
+                self.context.printer.problems(&error.problems, &error.sources);
+                self.context.printer.note(&format!("run {run} waits until the project is mended"));
+                self.is_broken = true;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs that are planned and not begun, oldest first.
+    fn waiting(&self) -> Result<VecDeque<RunId>, CliError> {
+        let mut found = VecDeque::new();
+        for run in self.hold.store().open_runs()? {
+            if run::is_waiting(self.hold.store(), run)? {
+                found.push_back(run);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Loads the project again when its files have changed. While it has errors the schedules stay those that it had.
+    async fn reload(&mut self, opened: &Opened) -> Result<(), CliError> {
+        let files = project::fingerprint(&opened.root);
+        if files == self.files {
+            return Ok(());
+        }
+        self.files = files;
+        match self.context.open() {
+            Ok(opened) => {
+                self.is_broken = false;
+                self.load(&opened).await
+            }
+            Err(error) if error.exit == Exit::Invalid => {
+                self.context.printer.problems(&error.problems, &error.sources);
+                self.context.printer.note("the project has errors: ticks are recorded, and runs wait until it is mended");
+                self.is_broken = true;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Evaluates every tick that is due.
+    async fn evaluate(&self, now: Timestamp) -> Result<(), CliError> {
+        for (name, (job, schedule, times)) in &self.schedules {
+            let Some(state) = self.hold.store().schedule(name)? else { continue };
+            if state.is_off {
+                continue;
+            }
+            let last = self.hold.store().ticks(Some(name), 1)?.first().map_or(state.since, |tick| tick.at.max(state.since));
+            let due = times.due(last, now, MISSED_COUNT_MAX);
+            let newest = due.last().copied();
+            for at in due {
+                let is_late = now.duration_since(at) > jiff::SignedDuration::try_from(LATE_MAX).unwrap_or_default();
+                let missed = match schedule.catchup {
+                    CatchUp::All => None,
+                    CatchUp::Latest => (Some(at) != newest).then_some("a newer tick was due too"),
+                    CatchUp::None => is_late.then_some("no server ran when it was due"),
+                };
+                self.tick(job, schedule, times, at, missed).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records a tick, and in the same transaction the run that it starts.
+    async fn tick(
+        &self,
+        job: &Job,
+        schedule: &Schedule,
+        times: &Times,
+        at: Timestamp,
+        missed: Option<&str>,
+    ) -> Result<(), CliError> {
+        let planned = match missed {
+            Some(reason) => Err(TickOutcome::Skipped(reason.to_owned())),
+            None => self.plan(job, schedule, times, at).await,
+        };
+        let recorded_at = SystemClock.now();
+        let (outcome, append) = match planned {
+            Ok(planned) => {
+                let run = run::new_run();
+                let events = vec![(recorded_at, planned)];
+                let fence = Some(self.hold.lease().clone());
+                (TickOutcome::Started(run), Some(Append { run, expected: 1, events, fence }))
+            }
+            Err(outcome) => (outcome, None),
+        };
+        let tick = Tick { schedule: job.name.clone(), at, outcome, recorded_at };
+        let text = match &tick.outcome {
+            TickOutcome::Started(run) => format!("run {run}"),
+            TickOutcome::Skipped(reason) | TickOutcome::Failed(reason) => format!("{}: {reason}", tick.outcome.as_str()),
+        };
+        if self.hold.store().tick(tick, append).await? {
+            self.context.printer.note(&format!("tick of `{}` at {}: {text}", job.name, at.strftime("%Y-%m-%dT%H:%M:%SZ")));
+        }
+        Ok(())
+    }
+
+    /// What a tick starts. `Err` when it starts nothing.
+    async fn plan(&self, job: &Job, schedule: &Schedule, times: &Times, at: Timestamp) -> Result<RunEvent, TickOutcome> {
+        let failed = |error: CliError| TickOutcome::Failed(error.summary());
+        let clock = at.to_zoned(times.zone().clone());
+        let is_midnight = clock.time() == jiff::civil::Time::midnight();
+        let as_of = clock.strftime(if is_midnight { "%Y-%m-%d" } else { "%Y-%m-%d %H:%M:%S" }).to_string();
+        let params = job::params(job, &[]).map_err(failed)?;
+        let (actions, selection) = match &job.work {
+            JobWork::Tasks(actions) => (actions.clone(), format!("job {}", job.name)),
+            JobWork::Select(words) => {
+                let opened = self.context.open_as_of(&as_of).map_err(failed)?;
+                let selection = Selection { select: words.clone(), exclude: Vec::new() };
+                let known = self.hold.store().snapshot().map_err(|error| failed(error.into()))?;
+                let snapshot = run::present(self.context, &opened, known).await;
+                let how = plan::How { full_refresh: false, range: None };
+                let plan = plan::of(&opened, &snapshot, &selection, &how).map_err(failed)?;
+                if plan.actions.is_empty() {
+                    return Err(TickOutcome::Skipped(format!("nothing to do: {} selected assets are fresh", plan.fresh.len())));
+                }
+                (plan.actions, format!("job {}: {}", job.name, words.join(" ")))
+            }
+        };
+        let trigger = format!("{FOR_SERVER}schedule {}", automation::definition(schedule));
+        Ok(RunEvent::Planned { actions, selection, trigger, as_of, job: Some(job.name.clone()), params })
+    }
+}
+
+/// Runs a planned run to its end, with the project as it is now and the time that the run is for.
+async fn run_one(
+    context: &Context<'_>,
+    args: &ServerStartArgs,
+    hold: &Hold,
+    run: RunId,
+    stop: StopSignal,
+) -> Result<RunState, CliError> {
+    let as_of = super::runs::state(hold.store(), run)?.0.as_of;
+    let opened = context.open_as_of(&as_of)?;
+    let engine = hold.engine(context, &opened)?;
+    let limits = run::limits(&opened, &args.how);
+    Ok(engine.run(run, &limits, &stop).await?)
+}

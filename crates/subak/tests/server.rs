@@ -1,0 +1,175 @@
+//! The server: ticks that come once, runs that other commands hand over, stops that wait.
+
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use subak_testkit::Sandbox;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_subak");
+
+const PROJECT: &str = "project: served\ntimezone: Asia/Jakarta\nconnections:\n  warehouse: { type: duckdb, path: w.duckdb }\n";
+
+const JOBS: &str = "job: often
+schedule: { every: 1s }
+tasks:
+  note: { run: \"echo $SUBAK_RUN_ID {{ run.as_of }} >> log\" }
+---
+job: never
+schedule: { cron: '0 0 1 1 *', catchup: none }
+select: gold.one
+";
+
+/// A served project; the server is killed with the value.
+struct Served {
+    sandbox: Sandbox,
+    server: Option<Child>,
+}
+
+impl Served {
+    fn new(jobs: &str) -> Self {
+        let files = [("subak.yml", PROJECT), ("jobs/jobs.yml", jobs), ("assets/gold/one.sql", "select 1 as id\n")];
+        let mut served = Self { sandbox: Sandbox::new(BINARY, &files), server: None };
+        served.start();
+        served
+    }
+
+    fn start(&mut self) {
+        let server = self.sandbox.command(&["server", "start"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.server = Some(server.expect("starts"));
+    }
+
+    fn kill(&mut self) {
+        let mut server = self.server.take().expect("a server");
+        server.kill().expect("killed");
+        server.wait().expect("it ends");
+    }
+
+    /// Asks it to stop, and waits for that. The exit code.
+    fn stop(&mut self) -> Option<i32> {
+        let mut server = self.server.take().expect("a server");
+        let asked = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill");
+        assert!(asked.success());
+        server.wait().expect("it ends").code()
+    }
+
+    fn lines(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.sandbox.path().join(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until something holds.
+    fn wait(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..600 {
+            if holds(self) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{what} does not come: {:?}", self.lines("log"));
+    }
+
+    /// Ticks as `moment,outcome`, as they are.
+    fn ticks(&self, job: &str) -> Vec<String> {
+        let shown =
+            self.sandbox.command(&["automation", "show", job, "--limit", "1000", "--output", "csv"]).output().expect("starts");
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        text.lines().skip(1).map(|line| line.split(',').take(2).collect::<Vec<_>>().join(",")).collect()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(server) = &mut self.server {
+            drop(server.kill());
+            drop(server.wait());
+        }
+    }
+}
+
+/// T-10, T-11, T-29: each tick starts one run, whatever dies when.
+#[test]
+fn t_29_a_tick_starts_one_run() {
+    let mut served = Served::new(JOBS);
+    for round in 0..4 {
+        let count = served.lines("log").len();
+        served.wait("a run", |served| served.lines("log").len() > count + round % 2);
+        served.kill();
+        served.start();
+    }
+    let count = served.lines("log").len();
+    served.wait("a run", |served| served.lines("log").len() > count);
+    assert_eq!(served.stop(), Some(143));
+    let ticks = served.ticks("often");
+    let moments: BTreeSet<&str> = ticks.iter().filter_map(|tick| tick.split(',').next()).collect();
+    assert_eq!(moments.len(), ticks.len(), "{ticks:?}");
+    // A run that died may have written its line before; nothing is written twice.
+    let lines = served.lines("log");
+    let distinct: BTreeSet<&String> = lines.iter().collect();
+    assert_eq!(distinct.len(), lines.len(), "{lines:?}");
+    let started = ticks.iter().filter(|tick| tick.ends_with(",started")).count();
+    assert!(started >= lines.len(), "{started} ticks started {} runs", lines.len());
+    assert!(served.ticks("never").is_empty());
+}
+
+/// T-15: what came while a schedule was off is not made good; and its state outlives the server.
+#[test]
+fn t_15_a_schedule_that_is_off_starts_nothing() {
+    let mut served = Served::new(JOBS);
+    served.wait("a run", |served| !served.lines("log").is_empty());
+    served.sandbox.run(&["automation", "off", "often"]).expect(0);
+    served.kill();
+    served.start();
+    let listed = served.sandbox.run(&["automation", "list"]).expect(0);
+    assert!(listed.out.contains("off"), "{}", listed.out);
+    // Something else that takes a moment, so that ticks would have come.
+    served.sandbox.run(&["run", "gold.one"]).expect(0);
+    let (count, ticks) = (served.lines("log").len(), served.ticks("often").len());
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(served.lines("log").len() <= count + 1, "only what had begun");
+    assert!(served.ticks("often").len() <= ticks + 1);
+    served.sandbox.run(&["automation", "on", "often"]).expect(0);
+    let ticks = served.ticks("often").len();
+    served.wait("a run", |served| served.ticks("often").len() > ticks);
+    assert!(served.ticks("often").len() <= ticks + 2, "nothing is made good");
+}
+
+/// A command that finds a server hands its run over; the end and the exit code are those of the run.
+#[test]
+fn runs_are_handed_over() {
+    let mut served = Served::new(
+        "job: ok\nparams: { day: { type: date } }\ntasks: { a: { run: \"echo {{ params.day }} >> log\" } }\n---\njob: bad\ntasks: { a: { run: \"exit 7\" } }\n\
+         ---\njob: slow\ntasks: { a: { run: \"echo begun >> log; sleep 2; echo ended >> log\" } }\n",
+    );
+    served.wait("the server", |served| served.sandbox.run(&["run", "gold.one"]).err.contains("handed run"));
+    let ran = served.sandbox.run(&["run", "--job", "ok", "--set", "day=2025-01-31"]).expect(0);
+    assert!(ran.err.contains("handed run") && ran.out.contains("1 step done"), "{}{}", ran.out, ran.err);
+    assert_eq!(served.lines("log"), ["2025-01-31"]);
+    let failed = served.sandbox.run(&["run", "--job", "bad"]).expect(1);
+    assert!(failed.err.contains("the program ended with code 7"), "{}", failed.err);
+    // A stop waits for the run that goes on.
+    let mut slow =
+        served.sandbox.command(&["run", "--job", "slow"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    served.wait("the slow run", |served| served.lines("log").contains(&"begun".to_owned()));
+    assert_eq!(served.stop(), Some(143));
+    assert_eq!(served.lines("log").last().map(String::as_str), Some("ended"));
+    assert_eq!(slow.wait().expect("it ends").code(), Some(0));
+    // Without a server a command does the work itself.
+    served.sandbox.run(&["run", "--job", "ok", "--set", "day=2025-02-01"]).expect(0);
+}
+
+/// A project that is broken for a while loses no tick and no run (T-98, T-161 in part).
+#[test]
+fn a_broken_project_makes_runs_wait() {
+    let served = Served::new(JOBS);
+    served.wait("a run", |served| !served.lines("log").is_empty());
+    served.sandbox.write("jobs/broken.yml", "job: broken\n");
+    // Nothing can be asked while the project is broken: ticks come all the same.
+    std::thread::sleep(Duration::from_secs(4));
+    let count = served.lines("log").len();
+    std::fs::remove_file(served.sandbox.path().join("jobs/broken.yml")).expect("removed");
+    served.wait("the runs that waited", |served| served.lines("log").len() >= count + 3);
+    let (ticks, lines) = (served.ticks("often"), served.lines("log"));
+    assert!(ticks.iter().all(|tick| tick.ends_with(",started")), "{ticks:?}");
+    assert!(ticks.len() >= lines.len() && ticks.len() <= lines.len() + 2, "{ticks:?} {lines:?}");
+}
