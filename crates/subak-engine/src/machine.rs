@@ -11,7 +11,7 @@ use subak_domain::{
     Action, Failure, FailureClass, Retry, RunEvent, RunState, RunStatus, StepId, StepOutcome, StepState, StepStatus, Timestamp,
     Trigger, Work,
 };
-use subak_plan::expression::{ExpressionError, Scope};
+use subak_plan::expression::{ExpressionError, Values};
 use subak_plan::trigger::{Counts, Decision, decide};
 
 use crate::failure;
@@ -404,16 +404,16 @@ impl Machine {
                 });
             }
         }
-        let scope = || Scope::new(&self.name, &self.state, action);
+        let values = || Values::new(&self.name, &self.state, action);
         if let Some(when) = &action.rule.when {
-            match scope().is_true(when) {
+            match values().is_true(when) {
                 Ok(true) => {}
                 Ok(false) => return Next::Skip(SkipReason::Condition),
                 Err(error) => return Next::Refuse(without_value("when", when, &error)),
             }
         }
         if let Work::Task(TaskWork::Expand { items, count_max, actions, leaves }) = &action.work {
-            return match scope().items(items) {
+            return match values().items(items) {
                 Ok(found) if found.is_empty() => Next::Skip(SkipReason::NoItems),
                 Ok(found) if found.len() > *count_max as usize => Next::Refuse(too_many(found.len(), *count_max)),
                 Ok(found) => expanded(&found, actions, leaves),

@@ -121,7 +121,7 @@ fn context(executor: &DataExecutor, run: RunId, inputs: &Inputs) -> Value {
 }
 
 fn command(executor: &DataExecutor, program: &Program, inputs: &Inputs) -> Result<Command, Box<Failure>> {
-    let text = |text: &String| rendered(&inputs.scope, text);
+    let text = |text: &String| rendered(&inputs.values, text);
     let words: Vec<String> = match &program.command {
         Started::Shell(line) => vec!["/bin/sh".into(), "-c".into(), text(line)?],
         Started::Direct(words) => words.iter().map(text).collect::<Result<_, _>>()?,

@@ -10,7 +10,7 @@ use subak_domain::run::IllegalEvent;
 use subak_domain::{
     Action, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, StepStatus, Timestamp,
 };
-use subak_plan::expression::Scope;
+use subak_plan::expression::Values;
 use subak_store::{Append, EventLog, Lease, Leases, StoreError};
 use tokio::task::JoinSet;
 
@@ -37,7 +37,7 @@ pub struct Inputs {
     /// The attempt, from 1.
     pub attempt: u32,
     /// The values of the steps before it; empty where the step is no task.
-    pub scope: Scope,
+    pub values: Values,
 }
 
 /// Bounds of one run.
@@ -304,9 +304,9 @@ impl Loop<'_> {
         self.stops.insert(step.clone(), stop.clone());
         let own = action.rule.limits.map(|limits| Duration::from_millis(limits.timeout_ms));
         let timeout = self.limits.timeouts.get(&step).copied().or(own);
-        let mut inputs = Inputs { attempt, scope: Scope::default() };
+        let mut inputs = Inputs { attempt, values: Values::default() };
         if !action.rule.task.is_empty() {
-            inputs.scope = Scope::new(&run.to_string(), self.machine.state(), &action);
+            inputs.values = Values::new(&run.to_string(), self.machine.state(), &action);
         }
         let name = step.clone();
         let task = self.steps.spawn(async move {

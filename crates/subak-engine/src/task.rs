@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use subak_connect::convert;
 use subak_domain::job::TaskWork;
 use subak_domain::{Action, ConnectionName, DataType, Failure, FailureClass, RunId, StepOutcome};
-use subak_plan::expression::{ExpressionError, Scope};
+use subak_plan::expression::{ExpressionError, Values};
 
 use crate::execute::ability;
 use crate::failure::{self, DATA_NOT_BEGUN};
@@ -33,8 +33,8 @@ impl DataExecutor {
     ) -> Result<StepOutcome, Box<Failure>> {
         match work {
             TaskWork::Run(program) => program::run(self, run, action, program, inputs, stop).await,
-            TaskWork::Sql { on, sql } => self.statement(on, &rendered(&inputs.scope, sql)?, stop).await,
-            TaskWork::Query { on, sql } => self.question(on, &rendered(&inputs.scope, sql)?, stop).await,
+            TaskWork::Sql { on, sql } => self.statement(on, &rendered(&inputs.values, sql)?, stop).await,
+            TaskWork::Query { on, sql } => self.question(on, &rendered(&inputs.values, sql)?, stop).await,
             TaskWork::Wait { wait_ms } => {
                 let waited = stop.guard(tokio::time::sleep(Duration::from_millis(*wait_ms))).await;
                 waited.map_err(|reason| failure::of_stop(reason, DATA_NOT_BEGUN))?;
@@ -83,8 +83,8 @@ impl DataExecutor {
 }
 
 /// A text of a task with its templates filled in.
-pub(crate) fn rendered(scope: &Scope, text: &str) -> Result<String, Box<Failure>> {
-    scope.render(text).map_err(|error: ExpressionError| {
+pub(crate) fn rendered(values: &Values, text: &str) -> Result<String, Box<Failure>> {
+    values.render(text).map_err(|error: ExpressionError| {
         let mut failure =
             failure::plain("SBK0326", "a template of the task has no value".into(), DATA_NOT_BEGUN, FailureClass::Input);
         failure.causes.push(error.to_string());

@@ -1,6 +1,6 @@
 //! Conditions and texts of tasks: evaluated when the step is due, over the values of the steps before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::{Environment, Error, UndefinedBehavior};
 use serde_json::Value;
@@ -22,7 +22,7 @@ impl From<Error> for ExpressionError {
 
 /// What expressions and templates can read.
 #[derive(Debug, Clone, Default)]
-pub struct Scope(minijinja::Value);
+pub struct Values(minijinja::Value);
 
 /// A JSON value as templates see it. Whole numbers stay exact.
 fn seen(value: &Value) -> minijinja::Value {
@@ -53,7 +53,7 @@ fn status_of(state: &subak_domain::StepState) -> &'static str {
     }
 }
 
-impl Scope {
+impl Values {
     /// What an action of a run can read: `tasks`, `params`, `item`, `run`. Inside of a group its own tasks go by their short names too.
     pub fn new(run: &str, state: &RunState, action: &Action) -> Self {
         let own = action.rule.task.rsplit_once('.').map_or("", |(group, _)| group);
@@ -118,14 +118,14 @@ impl Scope {
     }
 }
 
-/// Whether an expression can be read at all.
-pub fn check_expression(expression: &str) -> Result<(), ExpressionError> {
-    environment().compile_expression(expression).map(drop).map_err(Into::into)
+/// The names that an expression reads, with what stands behind their dots, sorted.
+pub fn names_in_expression(expression: &str) -> Result<BTreeSet<String>, ExpressionError> {
+    Ok(environment().compile_expression(expression)?.undeclared_variables(true).into_iter().collect())
 }
 
-/// Whether a template can be read at all.
-pub fn check_template(text: &str) -> Result<(), ExpressionError> {
-    environment().template_from_str(text).map(drop).map_err(Into::into)
+/// The names that the templates in a text read.
+pub fn names_in_template(text: &str) -> Result<BTreeSet<String>, ExpressionError> {
+    Ok(environment().template_from_str(text)?.undeclared_variables(true).into_iter().collect())
 }
 
 /// A value of a template as JSON.
@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    fn scope() -> Scope {
+    fn values() -> Values {
         let action = |task: &str| Action {
             step: StepId::task(task),
             work: Work::Task(TaskWork::Wait { wait_ms: 0 }),
@@ -188,12 +188,12 @@ mod tests {
         ] {
             state.apply(Timestamp::UNIX_EPOCH, &event).expect("an event that fits");
         }
-        Scope::new("R", &state, &second)
+        Values::new("R", &state, &second)
     }
 
     #[test]
     fn expressions_see_values_by_their_names() {
-        let scope = scope();
+        let values = values();
         for (expression, expect) in [
             ("tasks.extract.value.found", true),
             ("not tasks['load[books].extract'].value.found", false),
@@ -201,16 +201,18 @@ mod tests {
             ("item.name == 'books' and params.limit > 1", true),
             ("tasks.stage.value", false),
         ] {
-            assert_eq!(scope.is_true(expression), Ok(expect), "{expression}");
+            assert_eq!(values.is_true(expression), Ok(expect), "{expression}");
         }
         assert_eq!(
-            scope.render("{{ params.limit }} {{ run.day }} {{ item.name }}").as_deref(),
+            values.render("{{ params.limit }} {{ run.day }} {{ item.name }}").as_deref(),
             Ok("18446744073709551615 2026-11-21 books")
         );
-        assert_eq!(scope.items("tasks.extract.value.rows"), Ok(vec![json!(1), json!(2)]));
+        assert_eq!(values.items("tasks.extract.value.rows"), Ok(vec![json!(1), json!(2)]));
         assert!(
-            scope.items("run.day").is_err() && scope.is_true("tasks.nobody.value").is_err() && check_expression("a b").is_err()
+            values.items("run.day").is_err()
+                && values.is_true("tasks.nobody.value").is_err()
+                && names_in_expression("a b").is_err()
         );
-        assert!(scope.render("{{ nobody }}").is_err() && check_template("{{ a").is_err());
+        assert!(values.render("{{ nobody }}").is_err() && names_in_template("{{ a").is_err());
     }
 }

@@ -99,12 +99,11 @@ mod tests {
         Succeeded,
         Failed,
         Skipped,
-        UpstreamFailed,
+        Blocked,
         Open,
     }
 
-    const ALL: [Upstream; 5] =
-        [Upstream::Succeeded, Upstream::Failed, Upstream::Skipped, Upstream::UpstreamFailed, Upstream::Open];
+    const ALL: [Upstream; 5] = [Upstream::Succeeded, Upstream::Failed, Upstream::Skipped, Upstream::Blocked, Upstream::Open];
 
     fn counts(states: &[Upstream]) -> Counts {
         let number = |wanted: Upstream| states.iter().filter(|state| **state == wanted).count();
@@ -113,7 +112,7 @@ mod tests {
             succeeded: number(Upstream::Succeeded),
             failed: number(Upstream::Failed),
             skipped: number(Upstream::Skipped),
-            upstream_failed: number(Upstream::UpstreamFailed),
+            upstream_failed: number(Upstream::Blocked),
             ..Counts::default()
         }
     }
@@ -132,12 +131,10 @@ mod tests {
         }
         match trigger {
             Trigger::Always => run,
-            Trigger::AllSuccess => pick(&[
-                (all(&[U::Succeeded]), run),
-                (any(&[U::Failed, U::UpstreamFailed]), upstream_failed),
-                (any(&[U::Skipped]), skip),
-            ]),
-            Trigger::AllFailed => pick(&[(all(&[U::Failed, U::UpstreamFailed]), run), (any(&[U::Succeeded, U::Skipped]), skip)]),
+            Trigger::AllSuccess => {
+                pick(&[(all(&[U::Succeeded]), run), (any(&[U::Failed, U::Blocked]), upstream_failed), (any(&[U::Skipped]), skip)])
+            }
+            Trigger::AllFailed => pick(&[(all(&[U::Failed, U::Blocked]), run), (any(&[U::Succeeded, U::Skipped]), skip)]),
             Trigger::AllDone => pick(&[(done, run)]),
             Trigger::AllDoneMinOneSuccess => {
                 pick(&[(any(&[U::Skipped]), skip), (done && any(&[U::Succeeded]), run), (done, upstream_failed)])
@@ -145,17 +142,17 @@ mod tests {
             // Without setups among them.
             Trigger::AllDoneSetupSuccess => pick(&[(done, skip)]),
             Trigger::OneSuccess => pick(&[(any(&[U::Succeeded]), run), (all(&[U::Skipped]), skip), (done, upstream_failed)]),
-            Trigger::OneFailed => pick(&[(any(&[U::Failed, U::UpstreamFailed]), run), (done, skip)]),
+            Trigger::OneFailed => pick(&[(any(&[U::Failed, U::Blocked]), run), (done, skip)]),
             Trigger::OneDone => pick(&[(any(&[U::Succeeded, U::Failed]), run), (done, skip)]),
-            Trigger::NoneFailed => pick(&[(any(&[U::Failed, U::UpstreamFailed]), upstream_failed), (done, run)]),
+            Trigger::NoneFailed => pick(&[(any(&[U::Failed, U::Blocked]), upstream_failed), (done, run)]),
             Trigger::NoneFailedMinOneSuccess => pick(&[
-                (any(&[U::Failed, U::UpstreamFailed]), upstream_failed),
+                (any(&[U::Failed, U::Blocked]), upstream_failed),
                 (all(&[U::Skipped]), skip),
                 (done && any(&[U::Succeeded]), run),
                 (done, upstream_failed),
             ]),
             Trigger::NoneSkipped => pick(&[(any(&[U::Skipped]), skip), (done, run)]),
-            Trigger::AllSkipped => pick(&[(all(&[U::Skipped]), run), (any(&[U::Succeeded, U::Failed, U::UpstreamFailed]), skip)]),
+            Trigger::AllSkipped => pick(&[(all(&[U::Skipped]), run), (any(&[U::Succeeded, U::Failed, U::Blocked]), skip)]),
         }
     }
 

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use minijinja::{Environment, UndefinedBehavior, context};
 use serde_json::Value as Json;
 use subak_diag::{Diagnostic, codes, nearest};
 use subak_domain::job::{self, Command, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
 use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
-use subak_domain::{Action, AssetKey, ConnectionName, Job, JobWork, Reason, Retry, Rule, Schedule, StepId, Trigger, Work};
+use subak_domain::{
+    Action, AssetGraph, AssetKey, ConnectionName, Definition, Job, JobWork, Reason, Retry, Rule, Schedule, StepId, Trigger, Work,
+};
+use subak_plan::expression::{ExpressionError, Values, names_in_expression, names_in_template};
 
 use crate::config::connection_ref;
 use crate::declare::Scope;
@@ -502,30 +504,15 @@ impl Reader<'_> {
             return None;
         }
         let rendered = match &group.item {
-            Some(item) if written.contains("{{") => {
-                let mut environment = Environment::new();
-                environment.set_undefined_behavior(UndefinedBehavior::Strict);
-                let item = match item {
-                    Json::String(text) => minijinja::Value::from(text.as_str()),
-                    Json::Object(entries) => {
-                        let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                        let entries: BTreeMap<String, String> =
-                            entries.iter().map(|(name, value)| (name.clone(), text(value))).collect();
-                        minijinja::Value::from(entries)
-                    }
-                    other => minijinja::Value::from(other.to_string()),
-                };
-                match environment.render_str(written, context! { item => item }) {
-                    Ok(text) => text,
-                    Err(error) => {
-                        let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
-                        let problem = Diagnostic::error(codes::TEMPLATE, "the name of the asset cannot be rendered");
-                        context.report(problem.caused_by(cause).help("names of assets know `item` only"), &node.span, "");
-                        return None;
-                    }
+            Some(item) => match Values::of_item(item).render(written) {
+                Ok(text) => text,
+                Err(error) => {
+                    let problem = Diagnostic::error(codes::TEMPLATE, "the name of the asset cannot be rendered");
+                    context.report(problem.caused_by(error.to_string()).help("names of assets know `item` only"), &node.span, "");
+                    return None;
                 }
-            }
-            _ => written.to_owned(),
+            },
+            None => written.to_owned(),
         };
         let key = decode::asset_key(&rendered, node, context)?;
         self.assets.push((key.clone(), context.place(&node.span)));
@@ -607,9 +594,8 @@ impl Reader<'_> {
     fn check_expression(&self, node: &Node, context: &mut Context<'_>) {
         let Value::Scalar { text, .. } = &node.value else { return };
         let text = text.trim().strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).unwrap_or(text);
-        let environment = Environment::new();
-        match environment.compile_expression(text) {
-            Ok(expression) => self.check_names(&expression.undeclared_variables(true), node, context),
+        match names_in_expression(text) {
+            Ok(names) => self.check_names(&names, node, context),
             Err(error) => unreadable(&error, node, context),
         }
     }
@@ -617,22 +603,17 @@ impl Reader<'_> {
     /// Reports templates that cannot be read, or read what is not there, in all texts of a node.
     fn check_templates(&self, node: &Node, context: &mut Context<'_>) {
         match &node.value {
-            Value::Scalar { text, .. } if text.contains("{{") || text.contains("{%") => {
-                let environment = Environment::new();
-                match environment.template_from_str(text) {
-                    Ok(template) => self.check_names(&template.undeclared_variables(true), node, context),
-                    Err(error) => unreadable(&error, node, context),
-                }
-            }
+            Value::Scalar { text, .. } if text.contains("{{") || text.contains("{%") => match names_in_template(text) {
+                Ok(names) => self.check_names(&names, node, context),
+                Err(error) => unreadable(&error, node, context),
+            },
             Value::List(items) => items.iter().for_each(|item| self.check_templates(item, context)),
             Value::Map(entries) => entries.iter().for_each(|(_, node)| self.check_templates(node, context)),
             Value::Scalar { .. } | Value::Null => {}
         }
     }
 
-    fn check_names(&self, names: &std::collections::HashSet<String>, node: &Node, context: &mut Context<'_>) {
-        let mut names: Vec<&String> = names.iter().collect();
-        names.sort();
+    fn check_names(&self, names: &BTreeSet<String>, node: &Node, context: &mut Context<'_>) {
         for name in names {
             let mut parts = name.split('.');
             let (first, second) = (parts.next().unwrap_or_default(), parts.next());
@@ -661,8 +642,8 @@ impl Reader<'_> {
     }
 }
 
-fn unreadable(error: &minijinja::Error, node: &Node, context: &mut Context<'_>) {
-    let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+fn unreadable(error: &ExpressionError, node: &Node, context: &mut Context<'_>) {
+    let cause = error.to_string();
     let problem = Diagnostic::error(codes::TEMPLATE, "this expression cannot be read");
     context.report(problem.caused_by(cause), &node.span, "");
 }
@@ -676,27 +657,31 @@ fn unknown_task(text: &str, known: &[&str], node: &Node, context: &mut Context<'
     context.report(problem, &node.span, "not declared");
 }
 
-/// Reports jobs that have one name, and tasks of assets that are not there.
-pub(crate) fn check(
-    jobs: &[(Arc<str>, &JobDeclaration)],
-    is_asset: impl Fn(&AssetKey) -> Option<bool>,
+/// The jobs of all files. Reports those that have one name, and tasks of assets that are not there.
+pub(crate) fn resolved<'a>(
+    jobs: impl Iterator<Item = (Arc<str>, &'a JobDeclaration)>,
+    graph: Option<&AssetGraph>,
     problems: &mut Vec<Diagnostic>,
-) {
-    let mut seen: BTreeMap<&str, &Arc<str>> = BTreeMap::new();
+) -> Vec<Job> {
+    let mut seen: BTreeMap<&str, Arc<str>> = BTreeMap::new();
+    let mut found = Vec::new();
     for (path, declaration) in jobs {
         let name = declaration.job.name.as_str();
-        if let Some(other) = seen.insert(name, path) {
+        found.push(declaration.job.clone());
+        if let Some(other) = seen.insert(name, Arc::clone(&path)) {
             let problem = Diagnostic::error(codes::DUPLICATE_ASSET, format!("job `{name}` is declared twice"));
-            problems.push(problem.at(path, declaration.span.clone(), "").help(format!("the other one stands in `{other}`")));
+            problems.push(problem.at(&path, declaration.span.clone(), "").help(format!("the other one stands in `{other}`")));
         }
+        let Some(graph) = graph else { continue };
         for (asset, span) in &declaration.assets {
-            let message = match is_asset(asset) {
-                Some(true) => continue,
-                Some(false) => format!("`{asset}` is external: something else keeps it up to date"),
+            let message = match graph.get(asset).map(|asset| &asset.definition) {
+                Some(Definition::External) => format!("`{asset}` is external: something else keeps it up to date"),
+                Some(_) => continue,
                 None => format!("there is no asset `{asset}`"),
             };
             let problem = Diagnostic::error(codes::UNKNOWN_UPSTREAM, message);
-            problems.push(problem.at(path, span.clone(), "").help("`subak list` shows the assets"));
+            problems.push(problem.at(&path, span.clone(), "").help("`subak list` shows the assets"));
         }
     }
+    found
 }

@@ -9,7 +9,7 @@ use subak_diag::{Diagnostic, Sources, codes, nearest};
 use subak_domain::graph::GraphError;
 use subak_domain::shape::ColumnRule;
 use subak_domain::{
-    Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, Job, Shape, SqlAsset, StandaloneCheck,
+    Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, Shape, SqlAsset, StandaloneCheck,
     Version, WriteMode,
 };
 
@@ -102,13 +102,8 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
     let mut resolver = Resolver::new(&config, options.connectors, files);
     let (graph, queries) = resolver.resolve(&parsed);
     let tests = resolver.tests(&parsed, graph.as_ref(), &queries, &values);
-    let declared: Vec<(Arc<str>, &JobDeclaration)> =
-        parsed.iter().flat_map(|(path, file)| file.jobs.iter().map(|job| (Arc::clone(path), job))).collect();
-    if let Some(graph) = &graph {
-        let is_asset = |key: &AssetKey| graph.get(key).map(|asset| !matches!(asset.definition, Definition::External));
-        jobs::check(&declared, is_asset, &mut resolver.problems);
-    }
-    let declared: Vec<Job> = declared.into_iter().map(|(_, declaration)| declaration.job.clone()).collect();
+    let declared = parsed.iter().flat_map(|(path, file)| file.jobs.iter().map(|job| (Arc::clone(path), job)));
+    let declared = jobs::resolved(declared, graph.as_ref(), &mut resolver.problems);
     problems.append(&mut resolver.problems);
     problems.extend(parsed.iter().flat_map(|(_, file)| file.problems.iter().cloned()));
     sort(&mut problems);

@@ -123,7 +123,8 @@ fn ticks_are_those_of_another_reader() {
         .spawn()
         .expect("the other reader starts");
     let mut input = oracle.stdin.take().expect("its input");
-    let text: String = cases.iter().map(|(line, zone, seconds)| format!("{line}\t{zone}\t{seconds}\n")).collect();
+    let rows: Vec<String> = cases.iter().map(|(line, zone, seconds)| format!("{line}\t{zone}\t{seconds}")).collect();
+    let text = rows.join("\n");
     let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
     let output = oracle.wait_with_output().expect("it ends");
     writer.join().expect("written").expect("written");
