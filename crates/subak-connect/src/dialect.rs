@@ -3,6 +3,7 @@
 use arrow::datatypes::DataType;
 use subak_domain::{AssetKey, CheckRule, StoredAs};
 
+use crate::sink::LiveRows;
 use crate::{Audit, TableName};
 
 /// Where a backslash escapes what follows.
@@ -141,6 +142,13 @@ impl Dialect {
             Family::Standard => format!("update {table} set {list} from {from} where {condition}"),
             Family::MySql => format!("update {table} join {from} on {condition} set {list}"),
         }
+    }
+
+    /// The condition that holds for rows which are no deletions.
+    pub fn live(&self, rows: &LiveRows) -> String {
+        let column = self.identifier(&rows.operation);
+        let words = rows.deleted_when.iter().map(|word| self.literal(word)).collect::<Vec<_>>().join(", ");
+        format!("{column} is null or lower({column}) not in ({words})")
     }
 
     /// Gives a column of a table another type.

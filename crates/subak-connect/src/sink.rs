@@ -40,6 +40,15 @@ pub trait Sink: Send + Sync {
     }
 }
 
+/// What tells the rows of a table that keeps deletions from these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveRows {
+    /// The column that says what happened.
+    pub operation: String,
+    /// The words in it that mean a deletion, in small letters.
+    pub deleted_when: Vec<String>,
+}
+
 /// A table by schema and name. Unquoted: every use quotes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
@@ -124,8 +133,8 @@ pub struct LoadRequest {
     pub removed: Vec<String>,
     /// Tables of nested lists, published with their parents.
     pub children: Vec<ChildRequest>,
-    /// A SQL condition on the table; the view `<table>__live` shows the rows for which it holds.
-    pub live: Option<String>,
+    /// What tells rows from deletions; the view `<table>__live` shows the rows.
+    pub live: Option<LiveRows>,
     /// How the table is laid out when it is made.
     pub layout: Layout,
     /// Whether deletions are remembered, so that an older row cannot bring back a key.

@@ -50,6 +50,9 @@ pub enum RunEvent {
         /// The parameters of the job.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         params: BTreeMap<String, Value>,
+        /// Whether a server is to run it, whenever there is one; otherwise it is in the hands of whoever planned it.
+        #[serde(default)]
+        for_server: bool,
     },
     /// A list became known, and the tasks of its items with it. They come before everything that needs the step.
     Expanded {
@@ -121,7 +124,7 @@ impl RunEvent {
     /// A new run of a selection, as of a time.
     pub fn planned(actions: Vec<Action>, selection: &str, trigger: &str, as_of: &str) -> Self {
         let (selection, trigger, as_of) = (selection.to_owned(), trigger.to_owned(), as_of.to_owned());
-        Self::Planned { actions, selection, trigger, as_of, job: None, params: BTreeMap::new() }
+        Self::Planned { actions, selection, trigger, as_of, job: None, params: BTreeMap::new(), for_server: false }
     }
 }
 
@@ -203,7 +206,7 @@ pub struct StepOutcome {
     /// Milliseconds that the attempt took.
     pub elapsed_ms: u64,
     /// What it hands on to the steps behind it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::job::present")]
     pub value: Option<Value>,
     /// What it says of itself, for people.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -133,7 +133,7 @@ pub struct Rule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_circuit: Option<ShortCircuit>,
     /// What `item` stands for in its texts.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub item: Option<Value>,
     /// Its bounds, where it is no asset of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,6 +145,11 @@ impl Rule {
     pub fn is_plain(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// A value that is there, also when it is null.
+pub(crate) fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Bounds of a task.

@@ -163,14 +163,24 @@ impl RunState {
 
     /// What a teardown took away has to be there again for work that is done again: its setups run again, and so does it.
     fn clear_around(&mut self) -> Result<(), IllegalEvent> {
-        let is_pending = |step: &StepId| self.steps.get(step).is_some_and(|state| state.status == StepStatus::Pending);
+        let setups: BTreeSet<&StepId> =
+            self.actions.iter().filter(|action| action.rule.role == Role::Setup).map(|action| &action.step).collect();
         let mut cleared: BTreeSet<StepId> = BTreeSet::new();
-        for action in self.actions.iter().filter(|action| action.rule.role.is_teardown()) {
-            if action.needs.iter().any(is_pending) {
-                let is_setup =
-                    |need: &&StepId| self.actions.iter().any(|other| other.step == **need && other.rule.role == Role::Setup);
-                cleared.extend(action.needs.iter().filter(is_setup).cloned());
-                cleared.insert(action.step.clone());
+        // What is cleared may be what another teardown has taken the ground of away.
+        loop {
+            let count = cleared.len();
+            for action in self.actions.iter().filter(|action| action.rule.role.is_teardown()) {
+                let is_open = |step: &StepId| {
+                    cleared.contains(step) || self.steps.get(step).is_some_and(|state| state.status == StepStatus::Pending)
+                };
+                let has_run = self.steps.get(&action.step).is_some_and(|state| state.attempt_count > 0);
+                if has_run && action.needs.iter().any(is_open) {
+                    cleared.extend(action.needs.iter().filter(|need| setups.contains(need)).cloned());
+                    cleared.insert(action.step.clone());
+                }
+            }
+            if cleared.len() == count {
+                break;
             }
         }
         for step in cleared {
@@ -182,12 +192,13 @@ impl RunState {
         Ok(())
     }
 
-    /// Takes the steps of a list that became known; whoever needs the step needs them too.
+    /// Takes the steps of a list that became known; whoever needs the step needs them instead.
     fn expand(&mut self, step: &StepId, actions: &[Action], leaves: &[StepId]) -> Result<(), IllegalEvent> {
         if !self.steps.contains_key(step) {
             return Err(IllegalEvent::UnknownStep(step.clone()));
         }
         for action in self.actions.iter_mut().filter(|action| action.needs.contains(step)) {
+            action.needs.retain(|need| need != step);
             action.needs.extend(leaves.iter().cloned());
             action.needs.sort();
             action.needs.dedup();

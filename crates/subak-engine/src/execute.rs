@@ -30,8 +30,9 @@ pub trait Connections: Send + Sync {
     async fn open(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError>;
     /// What evaluates expressions over rows in flight.
     fn programs(&self) -> Arc<dyn RowPrograms>;
-    /// A text with its references (`${NAME}`, `${secret:name}`) filled in.
-    fn resolve(&self, text: &str) -> Result<String, ConnectError>;
+    /// A declared text with its references (`${NAME}`, `${secret:name}`) filled in. `literal` makes what stands between them; what it makes is
+    /// not looked at for references, for it may come from data.
+    fn resolve(&self, text: &str, literal: &mut dyn FnMut(&str) -> String) -> Result<String, ConnectError>;
 }
 
 /// Takes what happens, for people who watch.

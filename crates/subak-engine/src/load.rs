@@ -364,7 +364,7 @@ impl Ingesting<'_> {
             children: children
                 .map(|(child, schema)| ChildRequest { table: sink::child_table(table, &child.name), schema })
                 .collect(),
-            live: changes.filter(|changes| changes.deletes == Deletes::Tombstone).map(live_condition),
+            live: changes.filter(|changes| changes.deletes == Deletes::Tombstone).map(live_rows),
             keeps_tombstones: changes.is_some_and(|changes| changes.deletes == Deletes::Remove),
             ..LoadRequest::new(self.attempt.load.clone(), table.clone(), shaper.schema(), start.mode)
         }
@@ -523,11 +523,9 @@ async fn write(load: &mut dyn Load, shaped: Option<Shaped>) -> Result<(), Connec
     Ok(())
 }
 
-/// The condition that holds for rows which are not deletions.
-fn live_condition(changes: &Changes) -> String {
-    let column = format!("\"{}\"", changes.operation.replace('"', "\"\""));
-    let words = changes.delete_when.iter().map(|word| format!("'{}'", word.replace('\'', "''"))).collect::<Vec<_>>().join(", ");
-    format!("{column} is null or lower({column}) not in ({words})")
+/// What tells rows from deletions.
+fn live_rows(changes: &Changes) -> sink::LiveRows {
+    sink::LiveRows { operation: changes.operation.clone(), deleted_when: changes.delete_when.clone() }
 }
 
 /// The outcome of a step whose load is committed.

@@ -144,6 +144,9 @@ impl Machine {
 
     /// Notes what an action needs and where it stands.
     fn enter(&mut self, action: &Action) {
+        if let Work::Task(TaskWork::Sql { on, .. } | TaskWork::Query { on, .. }) = &action.work {
+            self.slots.uses.insert(action.step.clone(), BTreeSet::from([on.to_string()]));
+        }
         let at = self.order.len();
         self.order.insert(action.step.clone(), at);
         for need in &action.needs {
@@ -279,17 +282,17 @@ impl Machine {
         self.record(turn, RunEvent::StepStarted { step: step.clone(), attempt: 1 })?;
         let note = Some(format!("{} tasks", actions.len()));
         self.record(turn, RunEvent::Expanded { step: step.clone(), actions: actions.clone(), leaves: leaves.clone() })?;
-        for reader in self.readers.get(step).cloned().unwrap_or_default() {
+        for reader in self.readers.remove(step).unwrap_or_default() {
             for leaf in &leaves {
                 self.readers.entry(leaf.clone()).or_default().push(reader.clone());
             }
             if let Some(counts) = self.counts.get_mut(&reader) {
-                counts.total += leaves.len();
+                counts.total = counts.total - 1 + leaves.len();
             }
             if let Some(action) = self.actions.get_mut(&reader) {
+                action.needs.retain(|need| need != step);
                 action.needs.extend(leaves.iter().cloned());
             }
-            self.ready.remove(&(self.order[&reader], reader));
         }
         self.actions.extend(actions.iter().map(|action| (action.step.clone(), action.clone())));
         for action in &actions {
@@ -384,7 +387,8 @@ impl Machine {
     fn next(&self, step: &StepId) -> Next {
         let action = &self.actions[step];
         let counts = self.counts.get(step).copied().unwrap_or_default();
-        if let Some(upstream) = self.short_circuit(action) {
+        let left_out = self.short_circuit(action).filter(|_| !action.rule.role.is_teardown());
+        if let Some(upstream) = left_out {
             return Next::Skip(SkipReason::ShortCircuit { upstream });
         }
         match decide(action.rule.trigger, &counts) {
@@ -416,6 +420,9 @@ impl Machine {
             return match values().items(items) {
                 Ok(found) if found.is_empty() => Next::Skip(SkipReason::NoItems),
                 Ok(found) if found.len() > *count_max as usize => Next::Refuse(too_many(found.len(), *count_max)),
+                Ok(found) if self.state.steps.len() + found.len() * actions.len() > STEP_COUNT_MAX => {
+                    Next::Refuse(too_wide(found.len() * actions.len()))
+                }
                 Ok(found) => expanded(&found, actions, leaves),
                 Err(error) => Next::Refuse(without_value("for_each", items, &error)),
             };
@@ -499,6 +506,14 @@ fn without_value(key: &str, expression: &str, error: &ExpressionError) -> Box<Fa
     failure.causes.push(error.to_string());
     failure.help.push("`subak run show` shows the values of the steps before it".into());
     failure
+}
+
+/// The most steps that a run may have once its lists are known.
+const STEP_COUNT_MAX: usize = 100_000;
+
+fn too_wide(count: usize) -> Box<Failure> {
+    let message = format!("`for_each` would make {count} more tasks, and a run has at most {STEP_COUNT_MAX} steps");
+    failure::plain("SBK0326", message, NOTHING_STARTED, FailureClass::Input)
 }
 
 fn too_many(count: usize, count_max: u32) -> Box<Failure> {

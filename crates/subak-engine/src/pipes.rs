@@ -16,6 +16,12 @@ use subak_domain::{CheckOutcome, Severity};
 
 use crate::program::Metadata;
 
+/// Bytes of a file with a value that are read at all; what may be handed on is less.
+const VALUE_FILE_LENGTH_MAX: u64 = 1024 * 1024;
+
+/// Bytes of messages that one program may send.
+const MESSAGES_LENGTH_MAX: u64 = 64 * 1024 * 1024;
+
 /// The version of the protocol.
 const VERSION: &str = "0.1";
 
@@ -67,15 +73,24 @@ impl Pipes {
 
     /// The value that the program wrote to its file.
     pub(crate) fn value(&self) -> Result<Option<Value>, String> {
-        match std::fs::read_to_string(self.value_path()) {
-            Ok(text) if text.trim().is_empty() => Ok(None),
-            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| error.to_string()),
-            Err(_) => Ok(None),
+        let Ok(file) = File::open(self.value_path()) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(VALUE_FILE_LENGTH_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        if bytes.len() as u64 > VALUE_FILE_LENGTH_MAX {
+            return Err(format!("it has more than {VALUE_FILE_LENGTH_MAX} bytes"));
         }
+        if bytes.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| error.to_string())
     }
 
     /// Takes the messages that are complete since the last call.
     pub(crate) fn hear(&self, heard: &mut Heard, mask: impl Fn(&str) -> String) {
+        if self.offset.load(Ordering::Relaxed) > MESSAGES_LENGTH_MAX {
+            heard.problem.get_or_insert(format!("the program sent more than {MESSAGES_LENGTH_MAX} bytes of messages"));
+            return;
+        }
         for line in self.new_lines() {
             take(&line, heard, &mask);
         }
@@ -86,7 +101,7 @@ impl Pipes {
             let mut file = File::open(self.folder.path().join("messages"))?;
             file.seek(SeekFrom::Start(self.offset.load(Ordering::Relaxed)))?;
             let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
+            file.take(MESSAGES_LENGTH_MAX).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         let Ok(bytes) = read() else { return Vec::new() };
@@ -154,6 +169,10 @@ fn exception(value: &Value) -> Option<String> {
 fn masked(value: &Value, mask: &impl Fn(&str) -> String) -> Value {
     match value {
         Value::String(text) => Value::from(mask(text)),
+        Value::Array(items) => items.iter().map(|item| masked(item, mask)).collect(),
+        Value::Object(entries) => {
+            entries.iter().map(|(name, value)| (name.clone(), masked(value, mask))).collect::<serde_json::Map<_, _>>().into()
+        }
         other => other.clone(),
     }
 }

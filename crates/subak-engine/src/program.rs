@@ -1,8 +1,9 @@
 //! Programs as tasks: started in a process group of their own, heard, stopped with everything that they started.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -28,6 +29,9 @@ const LISTEN_INTERVAL: Duration = Duration::from_millis(200);
 /// The last lines of the output that a failure shows.
 const TAIL_LINE_COUNT: usize = 20;
 
+/// Characters of a line that a failure shows.
+const CAUSE_LENGTH_MAX: usize = 1_000;
+
 /// Bytes of output that are kept of one attempt; of what comes behind them only the last lines are.
 const LOG_LENGTH_MAX: u64 = 64 * 1024 * 1024;
 
@@ -37,12 +41,25 @@ const LINE_LENGTH_MAX: usize = 64 * 1024;
 /// What is true of a program that did not end well.
 const DATA_PROGRAM: &str = "what the program did before it ended is done; Subak knows nothing of it";
 
+/// The process groups of programs that run now.
+static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Kills all programs that run now, for a process that ends at once.
+pub fn kill_all() {
+    for group in RUNNING.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        // It may be gone already.
+        if killpg(Pid::from_raw(*group), Signal::SIGKILL).is_err() {}
+    }
+}
+
 /// A process group; whatever is left of it is killed with the value.
 struct Group(Option<Pid>);
 
 impl Group {
     fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+        let group = child.id().and_then(|id| i32::try_from(id).ok());
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).extend(group);
+        Self(group.map(Pid::from_raw))
     }
 
     /// Best effort: the group may be gone.
@@ -58,6 +75,9 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
+        if let Some(group) = self.0 {
+            RUNNING.lock().unwrap_or_else(PoisonError::into_inner).remove(&group.as_raw());
+        }
     }
 }
 
@@ -140,7 +160,13 @@ fn command(executor: &DataExecutor, program: &Program, inputs: &Inputs) -> Resul
         command.env_remove(name);
     }
     for (name, value) in &program.env {
-        let value = executor.connections.resolve(&text(value)?).map_err(|error| failure::of_connect(&error, DATA_NOT_BEGUN))?;
+        let mut failed = None;
+        let mut literal = |part: &str| text(&part.to_owned()).unwrap_or_else(|failure| failed.insert(failure).message.clone());
+        let value = executor.connections.resolve(value, &mut literal);
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        let value = value.map_err(|error| failure::of_connect(&error, DATA_NOT_BEGUN))?;
         command.env(name, value);
     }
     Ok(command)
@@ -205,18 +231,14 @@ async fn listen(
     }
     drop(sender);
     let mask = |line: &str| (executor.place.mask)(line);
-    let (mut status, mut stopped, mut kill_at) = (None, None, None);
+    let (mut status, mut stopped, mut kill_at, mut is_silent) = (None, None, None, false);
     let mut tick = tokio::time::interval(LISTEN_INTERVAL);
-    loop {
+    while status.is_none() || !is_silent {
         tokio::select! {
-            line = lines.recv() => match line {
+            line = lines.recv(), if !is_silent => match line {
                 Some(line) => log.line(&mask(&line)).await,
                 // Nobody holds the output any more.
-                None if status.is_some() => break,
-                None => {
-                    status = Some(child.wait().await);
-                    break;
-                }
+                None => is_silent = true,
             },
             ended = child.wait(), if status.is_none() => {
                 status = Some(ended);
@@ -224,7 +246,8 @@ async fn listen(
                 group.signal(Signal::SIGTERM);
                 kill_at.get_or_insert(tokio::time::Instant::now() + GRACE);
             }
-            reason = stop.stopped(), if stopped.is_none() => {
+            // What has ended by itself cannot be stopped any more.
+            reason = stop.stopped(), if stopped.is_none() && status.is_none() => {
                 stopped = Some(reason);
                 group.signal(Signal::SIGTERM);
                 kill_at = Some(tokio::time::Instant::now() + GRACE);
@@ -234,8 +257,13 @@ async fn listen(
                 for line in heard.lines.drain(..) {
                     log.line(&line).await;
                 }
-                if kill_at.is_some_and(|at| tokio::time::Instant::now() >= at) {
+                let now = tokio::time::Instant::now();
+                if kill_at.is_some_and(|at| now >= at) {
                     group.signal(Signal::SIGKILL);
+                }
+                // Something in a session of its own still holds the output; it is not waited for.
+                if status.is_some() && kill_at.is_some_and(|at| now >= at + LISTEN_INTERVAL * 5) {
+                    break;
                 }
             }
         }
@@ -298,7 +326,7 @@ fn ended_badly(heard: &Heard, status: ExitStatus, log: &Log, path: &Path) -> Box
     let class = if status.signal() == Some(9) { FailureClass::Resource } else { FailureClass::Program };
     let mut failure = failure::plain("SBK0328", message, DATA_PROGRAM, class);
     failure.causes.extend(heard.exception.clone());
-    failure.causes.extend(log.tail.iter().cloned());
+    failure.causes.extend(log.tail.iter().map(|line| line.chars().take(CAUSE_LENGTH_MAX).collect()));
     failure.help.push(format!("all of its output stands in `{}`", path.display()));
     failure
 }

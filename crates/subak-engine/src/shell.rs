@@ -34,7 +34,7 @@ pub trait StepExecutor: Send + Sync {
 /// What an attempt of a step knows of its run.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
-    /// The attempt, from 1.
+    /// The attempt, from 1; those before a resume count.
     pub attempt: u32,
     /// The values of the steps before it; empty where the step is no task.
     pub values: Values,
@@ -304,6 +304,8 @@ impl Loop<'_> {
         self.stops.insert(step.clone(), stop.clone());
         let own = action.rule.limits.map(|limits| Duration::from_millis(limits.timeout_ms));
         let timeout = self.limits.timeouts.get(&step).copied().or(own);
+        // Attempts before a resume count too: what they left is not written over.
+        let attempt = self.machine.state().steps.get(&step).map_or(attempt, |state| state.attempt_count);
         let mut inputs = Inputs { attempt, values: Values::default() };
         if !action.rule.task.is_empty() {
             inputs.values = Values::new(&run.to_string(), self.machine.state(), &action);

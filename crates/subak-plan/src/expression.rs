@@ -67,11 +67,14 @@ impl Values {
                 ("value", value),
                 ("row_count", minijinja::Value::from(outcome.and_then(|outcome| outcome.row_count))),
             ]));
-            let short = other.rule.task.strip_prefix(own).and_then(|rest| rest.strip_prefix('.')).filter(|_| !own.is_empty());
-            if let Some(short) = short {
-                tasks.insert(short.to_owned(), entry.clone());
-            }
-            tasks.entry(other.rule.task.clone()).or_insert(entry);
+            tasks.insert(other.rule.task.clone(), entry);
+        }
+        // From the outermost group to its own, so that what is nearer hides what is farther.
+        for end in own.match_indices('.').map(|(at, _)| at).chain((!own.is_empty()).then_some(own.len())) {
+            let prefix = format!("{}.", &own[..end]);
+            let inner = tasks.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
+            let short: Vec<_> = inner.map(|(name, entry)| (name[prefix.len()..].to_owned(), entry.clone())).collect();
+            tasks.extend(short);
         }
         let params: BTreeMap<String, minijinja::Value> =
             state.params.iter().map(|(name, value)| (name.clone(), seen(value))).collect();
@@ -111,7 +114,7 @@ impl Values {
 
     /// A text with its templates filled in.
     pub fn render(&self, text: &str) -> Result<String, ExpressionError> {
-        if !text.contains("{{") && !text.contains("{%") && !text.contains("{#") {
+        if !text.contains("{{") && !text.contains("{%") {
             return Ok(text.to_owned());
         }
         Ok(environment().render_str(text, &self.0)?)

@@ -52,7 +52,14 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         return None;
     }
     let params = params(&fields, context);
-    let mut reader = Reader { scope, params: &params, names: BTreeSet::new(), assets: Vec::new(), steps: BTreeMap::new() };
+    let mut reader = Reader {
+        scope,
+        params: &params,
+        names: BTreeSet::new(),
+        assets: Vec::new(),
+        steps: BTreeMap::new(),
+        setups: BTreeSet::new(),
+    };
     let work = match (fields.get("select"), fields.get("tasks")) {
         (Some(_), None) => {
             JobWork::Select(fields.texts("select", context).into_iter().map(|(text, _)| text.to_owned()).collect())
@@ -81,12 +88,21 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         }
     };
     let assets = reader.assets;
+    let schedule = schedule(&fields, &scope.config.timezone, context);
+    if let (Some(_), Some((missing, _))) = (&schedule, params.iter().find(|(_, param)| param.default.is_none())) {
+        let message = format!("job `{name}` has a schedule, and nobody says its parameter `{missing}` then");
+        context.report(
+            Diagnostic::error(codes::INVALID_VALUE, message).help("give the parameter a `default:`"),
+            &name_node.span,
+            "",
+        );
+    }
     let job = Job {
         name: name.to_owned(),
         description: fields.text("description", context).map(str::to_owned),
         path: scope.path.to_string(),
         work,
-        schedule: schedule(&fields, &scope.config.timezone, context),
+        schedule,
         params,
     };
     Some(JobDeclaration { job, span: name_node.span.clone(), assets })
@@ -237,6 +253,8 @@ struct Reader<'a> {
     assets: Vec<(AssetKey, Range<usize>)>,
     /// Steps and the tasks that they are.
     steps: BTreeMap<StepId, String>,
+    /// Steps that prepare something.
+    setups: BTreeSet<StepId>,
 }
 
 impl Reader<'_> {
@@ -290,9 +308,10 @@ impl Reader<'_> {
     /// Tasks behind everything that they need; a circle is told with its names.
     fn ordered(&self, tasks: &[Declared<'_>], context: &mut Context<'_>) -> Option<Vec<usize>> {
         let mut order = Vec::with_capacity(tasks.len());
+        let mut is_done = vec![false; tasks.len()];
         let mut open: Vec<usize> = (0..tasks.len()).collect();
         while !open.is_empty() {
-            let is_ready = |at: &usize| tasks[*at].2.iter().all(|need| order.contains(need));
+            let is_ready = |at: &usize| tasks[*at].2.iter().all(|need| is_done[*need]);
             let Some(place) = open.iter().position(is_ready) else {
                 let (mut at, mut path) = (open[0], Vec::new());
                 while !path.contains(&at) {
@@ -310,7 +329,9 @@ impl Reader<'_> {
                 );
                 return None;
             };
-            order.push(open.remove(place));
+            let at = open.remove(place);
+            is_done[at] = true;
+            order.push(at);
         }
         Some(order)
     }
@@ -332,7 +353,7 @@ impl Reader<'_> {
             timeout: fields.duration("timeout", context).unwrap_or(base.timeout),
         };
         let own_trigger = fields.word("trigger", &Trigger::NAMES, context);
-        let own_when = fields.text("when", context);
+        let own_when = fields.text("when", context).map(bare);
         if let Some(node) = fields.get("when") {
             self.check_expression(node, context);
         }
@@ -366,6 +387,13 @@ impl Reader<'_> {
             return None;
         }
         let role = self.role(fields, context);
+        if role.is_teardown() && !group.needs.iter().any(|need| self.setups.contains(need)) {
+            let problem = Diagnostic::error(codes::INVALID_VALUE, format!("the teardown `{full}` needs no setup"));
+            context.report(problem.help("let it need the task with `role: setup` whose work it takes away"), &name.span, "");
+        }
+        if role == Role::Setup {
+            self.setups.insert(step.clone());
+        }
         let trigger = group.trigger.unwrap_or(if role.is_teardown() { Trigger::AllDoneSetupSuccess } else { Trigger::default() });
         let short_circuit =
             fields.word("short_circuit", &[("all", ShortCircuit::All), ("direct", ShortCircuit::Direct)], context);
@@ -395,6 +423,12 @@ impl Reader<'_> {
         context: &mut Context<'_>,
     ) -> Option<Found> {
         let node = fields.get("tasks")?;
+        for only in ["role", "fails_run", "short_circuit"] {
+            if let Some(key) = fields.name(only) {
+                let problem = Diagnostic::error(codes::INVALID_VALUE, format!("`{only}` belongs to a task, and this is a group"));
+                context.report(problem.help("say it on a task of the group"), &key.span, "");
+            }
+        }
         let inner = |prefix: String| Group { prefix, ..group.clone() };
         let Some(list) = fields.get("for_each") else {
             return self.group(node, &inner(format!("{}{}.", group.prefix, name.text)), base, context);
@@ -415,7 +449,7 @@ impl Reader<'_> {
                 Some(found)
             }
             Value::Scalar { text, .. } => {
-                let items = text.trim().strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).unwrap_or(text).trim();
+                let items = bare(text);
                 self.check_expression(list, context);
                 let count_max = match fields.get("items_max") {
                     Some(node) => match decode::text(node, "`items_max`", context)?.parse::<u32>() {
@@ -593,8 +627,7 @@ impl Reader<'_> {
     /// Reports an expression that cannot be read, or reads what is not there.
     fn check_expression(&self, node: &Node, context: &mut Context<'_>) {
         let Value::Scalar { text, .. } = &node.value else { return };
-        let text = text.trim().strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).unwrap_or(text);
-        match names_in_expression(text) {
+        match names_in_expression(bare(text)) {
             Ok(names) => self.check_names(&names, node, context),
             Err(error) => unreadable(&error, node, context),
         }
@@ -640,6 +673,12 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// An expression without the braces that may stand around it.
+fn bare(text: &str) -> &str {
+    let text = text.trim();
+    text.strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).unwrap_or(text).trim()
 }
 
 fn unreadable(error: &ExpressionError, node: &Node, context: &mut Context<'_>) {

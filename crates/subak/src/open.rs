@@ -12,10 +12,10 @@ use subak_connectors::{CONNECTORS, DuckDbPrograms};
 use subak_domain::config::find_field;
 use subak_domain::{ConnectionName, Secret};
 use subak_engine::{Connections, Place};
-use subak_project::{Config, PROJECT_FILES, Unresolved};
+use subak_project::{Config, PROJECT_FILES, Part, Unresolved};
 use tokio::sync::Mutex;
 
-use crate::project::STATE_FOLDER;
+use crate::project::{Opened, STATE_FOLDER};
 use crate::redact::Redactor;
 use crate::settings::Settings;
 
@@ -138,16 +138,24 @@ impl Connections for ProjectConnections {
         Arc::new(DuckDbPrograms)
     }
 
-    fn resolve(&self, text: &str) -> Result<String, ConnectError> {
+    fn resolve(&self, text: &str, literal: &mut dyn FnMut(&str) -> String) -> Result<String, ConnectError> {
         let wrong = |message: String| ConnectError::new(ConnectErrorKind::Config, message);
         let template = subak_project::Template::parse(text).map_err(|error| wrong(error.to_string()))?;
-        let variable = |name: &str| self.settings.variables.get(name).cloned();
-        let secret = |name: &str| {
-            let secret = self.secret(name)?;
-            self.redactor.add(secret.expose());
-            Some(secret)
-        };
-        let value = template.resolve(variable, secret).map_err(|error| wrong(error.to_string()))?;
+        let mut value = String::new();
+        for part in template.parts() {
+            match part {
+                Part::Literal(text) => value.push_str(&literal(text)),
+                Part::Variable { name, default } => {
+                    let found = self.settings.variables.get(name).filter(|value| !value.is_empty()).or(default.as_ref());
+                    value.push_str(found.ok_or_else(|| wrong(Unresolved::Variable(name.clone()).to_string()))?);
+                }
+                Part::Secret { name } => {
+                    let secret = self.secret(name).ok_or_else(|| wrong(Unresolved::Secret(name.clone()).to_string()))?;
+                    self.redactor.add(secret.expose());
+                    value.push_str(secret.expose());
+                }
+            }
+        }
         if template.has_secret() {
             self.redactor.add(&value);
         }
@@ -156,14 +164,14 @@ impl Connections for ProjectConnections {
 }
 
 /// Where the programs of a project run.
-pub(crate) fn place(root: &Path, settings: &Settings, redactor: Redactor) -> Place {
-    let state = root.join(STATE_FOLDER);
+pub(crate) fn place(opened: &Opened, settings: &Settings, redactor: Redactor) -> Place {
+    let (root, state) = (&opened.root, opened.state_folder());
     let python = match settings.program("uv") {
         Some(uv) => vec![uv.display().to_string(), "run".to_owned(), "--quiet".to_owned(), "--script".to_owned()],
         None => vec!["python3".to_owned()],
     };
     Place {
-        root: root.to_path_buf(),
+        root: root.clone(),
         logs: state.join("logs"),
         temporary: state.join("tmp"),
         python,

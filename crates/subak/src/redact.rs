@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use serde_json::Value;
 use subak_diag::Diagnostic;
 use subak_domain::secret::REDACTED;
 use subak_domain::{Action, CheckOutcome, Failure, RunId, StepOutcome};
@@ -32,6 +33,9 @@ pub(crate) fn redacted(problem: &Diagnostic) -> Diagnostic {
     }
 }
 
+/// The shortest line of a secret of several lines that is taken out by itself.
+const LINE_LENGTH_MIN: usize = 8;
+
 /// Values that must not show. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Redactor(Arc<Mutex<Vec<String>>>);
@@ -45,7 +49,9 @@ impl Redactor {
         let passwords = passwords_of(value);
         let meant = passwords.iter().map(|password| percent_decoded(password));
         let own = passwords.iter().map(|password| (*password).to_owned());
-        for value in std::iter::once(value.to_owned()).chain(own).chain(meant) {
+        // Output is looked at line by line.
+        let lines = value.lines().filter(|line| value.contains('\n') && line.len() >= LINE_LENGTH_MIN).map(str::to_owned);
+        for value in std::iter::once(value.to_owned()).chain(own).chain(meant).chain(lines) {
             if value.len() > 2 && !values.contains(&value) {
                 values.push(value.clone());
                 everywhere().push(value);
@@ -57,6 +63,19 @@ impl Redactor {
     pub(crate) fn redact(&self, text: &str) -> String {
         let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         without(&values, text)
+    }
+
+    /// A value with the values taken out of all texts in it.
+    fn value(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::from(self.redact(&text)),
+            Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
+            Value::Object(entries) => {
+                let entries = entries.into_iter().map(|(name, value)| (self.redact(&name), self.value(value)));
+                entries.collect::<serde_json::Map<_, _>>().into()
+            }
+            other => other,
+        }
     }
 
     fn all(&self, texts: &mut [String]) {
@@ -110,6 +129,11 @@ impl<E: StepExecutor> StepExecutor for Redacting<E> {
             Ok(mut outcome) => {
                 self.redactor.checks(&mut outcome.checks);
                 self.redactor.all(&mut outcome.warnings);
+                outcome.note = outcome.note.map(|note| self.redactor.redact(&note));
+                outcome.value = outcome.value.map(|value| self.redactor.value(value));
+                for value in outcome.metadata.values_mut() {
+                    *value = self.redactor.value(value.take());
+                }
                 Ok(outcome)
             }
             Err(mut failure) => {

@@ -98,7 +98,7 @@ struct World {
 
 #[async_trait]
 impl Connections for World {
-    fn resolve(&self, text: &str) -> Result<String, ConnectError> {
+    fn resolve(&self, text: &str, _: &mut dyn FnMut(&str) -> String) -> Result<String, ConnectError> {
         Ok(text.to_owned())
     }
 

@@ -422,7 +422,7 @@ impl ClickHouseStaged {
                 widened: widened.collect(),
                 removed: prepared.removed.clone(),
                 sql: self.view.clone(),
-                live: request.live.clone(),
+                live: request.live.as_ref().map(|rows| DIALECT.live(rows)),
                 children,
                 rejects: RejectPlan {
                     count: prepared.reject_count,

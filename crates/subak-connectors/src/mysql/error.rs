@@ -26,7 +26,8 @@ pub(super) fn opening(name: &str, place: &str, error: &Error) -> ConnectError {
 
 /// The error for anything else.
 pub(super) fn failed(message: &str, error: &Error) -> ConnectError {
-    with_detail(ConnectError::new(kind(error), message), error)
+    let failure = with_detail(ConnectError::new(kind(error), message), error);
+    if is_too_large(error) { failure.help("raise `max_allowed_packet` of the server above the largest value") } else { failure }
 }
 
 /// Whether the server has no encryption to offer.
@@ -40,6 +41,12 @@ fn is_about_tls(error: &Error) -> bool {
         || (matches!(error, Error::Io(_)) && error.to_string().contains("certificate"))
 }
 
+/// Whether a value is larger than the server takes at once.
+fn is_too_large(error: &Error) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    text.contains("packet too large") || text.contains("packet is larger") || text.contains("max_allowed_packet")
+}
+
 fn with_detail(failure: ConnectError, error: &Error) -> ConnectError {
     match error {
         Error::Server(ServerError { code, message, .. }) => failure.because(format!("{message} (error {code})")),
@@ -50,6 +57,7 @@ fn with_detail(failure: ConnectError, error: &Error) -> ConnectError {
 fn kind(error: &Error) -> ConnectErrorKind {
     let Error::Server(said) = error else {
         return match error {
+            _ if is_too_large(error) => ConnectErrorKind::Resource,
             Error::Io(_) => ConnectErrorKind::Unavailable,
             Error::Driver(DriverError::ConnectionClosed | DriverError::PoolDisconnected) => ConnectErrorKind::Unavailable,
             _ => ConnectErrorKind::Internal,

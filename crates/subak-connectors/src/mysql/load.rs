@@ -36,6 +36,7 @@ const KEY_LENGTH_MAX: usize = 600;
 
 /// A connection that changes something.
 pub(super) struct Link {
+    database: Database,
     client: Mutex<Conn>,
     /// The number of its session at the server.
     pub(super) id: u32,
@@ -44,8 +45,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(client: Conn, collation: &'static str) -> Self {
-        Self { id: client.id(), client: Mutex::new(client), collation }
+    pub(super) fn new(database: Database, client: Conn, collation: &'static str) -> Self {
+        Self { database, id: client.id(), client: Mutex::new(client), collation }
     }
 
     /// Runs blocking work. When the result is dropped before, the work ends at its next wait, and the connection is of no use any more.
@@ -55,12 +56,15 @@ impl Link {
         F: FnOnce(&MySqlSession<'_>) -> Result<T, ConnectError> + Send + 'static,
     {
         let (_awaiting, awaited) = watch::channel(());
+        let given_up = KillIfDropped(Some(Arc::clone(self)));
         let (link, handle) = (Arc::clone(self), Handle::current());
-        blocking::run(move || {
+        let result = blocking::run(move || {
             let client = link.client.blocking_lock();
             work(&MySqlSession::new(client, &handle, awaited, link.collation, message))
         })
-        .await
+        .await;
+        given_up.disarm();
+        result
     }
 
     /// The columns of a query.
@@ -74,6 +78,33 @@ impl Link {
     pub(super) async fn schema_of(&self, sql: &str, message: &str) -> Result<SchemaRef, ConnectError> {
         let statement = self.client.lock().await.prep(sql).await.map_err(|error| failed(message, &error))?;
         Ok(types::written_as(&statement.columns()))
+    }
+}
+
+/// Ends a session at the server when it is dropped, unless disarmed: what nobody waits for any more does not go on there.
+struct KillIfDropped(Option<Arc<Link>>);
+
+impl KillIfDropped {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for KillIfDropped {
+    fn drop(&mut self) {
+        if let (Some(link), Ok(handle)) = (self.0.take(), Handle::try_current()) {
+            handle.spawn(async move {
+                let kill = async {
+                    link.database
+                        .client()
+                        .await?
+                        .query_drop(format!("kill {}", link.id))
+                        .await
+                        .map_err(|error| failed("kill", &error))
+                };
+                drop(tokio::time::timeout(CLEARING, kill).await);
+            });
+        }
     }
 }
 
@@ -216,6 +247,11 @@ pub(super) struct MySqlLoad {
 
 impl MySqlLoad {
     pub(super) async fn begin(database: &Database, request: LoadRequest) -> Result<Self, ConnectError> {
+        let mut request = request;
+        request.table = database.placed(&request.table);
+        for child in &mut request.children {
+            child.table = database.placed(&child.table);
+        }
         let stage = Stage::new(&DIALECT, &request.load, &request.table, request.children.len());
         let staging = Staging::new(database, stage.clone(), &request.table).await?;
         let message = format!("cannot make a stage for `{}`", request.table);
@@ -282,7 +318,8 @@ fn add_index(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Res
 fn stage_query(session: &MySqlSession<'_>, stage: &Stage, request: &BuildRequest, collation: &str) -> Result<(), ConnectError> {
     let name = DIALECT.table(&stage.rows);
     if request.stored_as == StoredAs::View {
-        return session.execute(&format!("create view {name} as\n{}\n", request.sql)).map(drop);
+        let sql = publish::marked_view(&request.sql, request.load.as_str());
+        return session.execute(&format!("create view {name} as {sql}")).map(drop);
     }
     // Its shape only: a query that is limited to nothing is not run.
     session.execute(&format!("create table {name} as select * from (\n{}\n) as q limit 0", request.sql))?;
@@ -317,7 +354,8 @@ impl MySqlStaged {
     }
 
     /// Stages the result of a query.
-    pub(super) async fn build(database: &Database, request: BuildRequest) -> Result<Self, ConnectError> {
+    pub(super) async fn build(database: &Database, mut request: BuildRequest) -> Result<Self, ConnectError> {
+        request.table = database.placed(&request.table);
         let stage = Stage::new(&DIALECT, &request.load, &request.table, 0);
         let staging = Staging::new(database, stage.clone(), &request.table).await?;
         let (message, collation) = (format!("the query of `{}` failed", request.table), staging.link.collation);

@@ -22,7 +22,7 @@ use rustls::ClientConfig;
 use subak_connect::types::{Fate, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
-    Quarantine, Sink, Source, SqlBackend, Statements, convert,
+    Quarantine, Sink, Source, SqlBackend, Statements, TableName, convert,
 };
 use subak_domain::{DataType, StoredAs, Writes};
 
@@ -57,8 +57,12 @@ const NO_LIMIT: u64 = u64::MAX;
 
 /// What sessions are told in which loads and builds run: values that do not fit are errors, and what is derived is computed first, so that a
 /// statement may change what it was derived from.
-const SESSION: &str = "set session sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
+const SESSION: &str = "set session autocommit = 1, wait_timeout = 28800, \
+                       sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY', \
                        default_storage_engine = InnoDB, optimizer_switch = 'derived_merge=off', lock_wait_timeout = 60";
+
+/// How long a session that loads may be silent, because its source is slow.
+const IDLE_SECONDS: u32 = 28_800;
 
 /// How texts compare that have no collation of their own, and how tables without indexes are joined.
 fn query_setup(is_maria: bool) -> Vec<String> {
@@ -186,6 +190,12 @@ impl Database {
         })
     }
 
+    /// A table with the database in which it stands.
+    fn placed(&self, table: &TableName) -> TableName {
+        let schema = table.schema.clone().or_else(|| self.options.db_name().map(str::to_owned));
+        TableName { schema, name: table.name.clone() }
+    }
+
     /// Where it connects to, for people.
     fn place(&self) -> String {
         let database = self.options.db_name().unwrap_or_default();
@@ -219,7 +229,7 @@ impl Database {
         for sql in query_setup(is_maria) {
             client.query_drop(sql).await.map_err(failed)?;
         }
-        Ok(Arc::new(Link::new(client, collation)))
+        Ok(Arc::new(Link::new(self.clone(), client, collation)))
     }
 
     /// A connection of its own on which rows are read.

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{MutexGuard, watch};
 
 use super::error::failed;
+use super::publish::MARK;
 use super::{DIALECT, types};
 use crate::plain::plain_type;
 use crate::staging::{Relation, RelationKind, Session, TextRow};
@@ -103,7 +104,8 @@ impl Session for MySqlSession<'_> {
         if count_max == usize::MAX {
             return self.texts(sql);
         }
-        self.texts(&format!("select * from (\n{sql}\n) as __subak_limited limit {count_max}"))
+        // Behind the query itself: inside of another one its order would be lost.
+        self.texts(&format!("{sql}\nlimit {count_max}"))
     }
 
     fn relation(&self, table: &TableName) -> Result<Option<Relation>, ConnectError> {
@@ -171,7 +173,7 @@ impl Session for MySqlSession<'_> {
              + (select count(*) from information_schema.table_constraints where {own} and constraint_type in ('FOREIGN KEY', 'CHECK')) \
              + (select count(*) from information_schema.partitions where {own} and partition_name is not null) \
              + (select count(*) from information_schema.tables where {own} and (coalesce(engine, '') <> 'InnoDB' \
-                or coalesce(table_comment, '') <> '' or coalesce(create_options, '') not in ('', 'row_format=DYNAMIC'))) \
+                or (coalesce(table_comment, '') <> '' and table_comment not like '{MARK}%') or table_type <> 'BASE TABLE' or coalesce(create_options, '') not in ('', 'row_format=DYNAMIC'))) \
              + (select count(*) from information_schema.columns where {own} and ((is_nullable = 'NO' and column_key <> 'PRI') \
                 or coalesce(column_default, 'NULL') <> 'NULL' or coalesce(extra, '') <> '' or coalesce(column_comment, '') <> ''))",
             is_table(table, "event_object_schema", "event_object_table")

@@ -46,9 +46,10 @@ impl Database {
 #[async_trait]
 impl Sink for Database {
     async fn describe(&self, table: &TableName) -> Result<Option<TableInfo>, ConnectError> {
-        let (own, message) = (table.clone(), format!("cannot describe `{table}`"));
+        let (own, message) = (self.placed(table), format!("cannot describe `{table}`"));
         let known = self
             .with_state(message.clone(), move |session| {
+                publish::refuse_unsettled(session, &own)?;
                 if session.relation(&own)?.is_none() {
                     return Ok(None);
                 }
@@ -58,7 +59,8 @@ impl Sink for Database {
             })
             .await?;
         let Some((row_count, cursor, row_count_committed, files)) = known else { return Ok(None) };
-        let schema = self.writer().await?.schema_of(&format!("select * from {}", DIALECT.table(table)), &message).await?;
+        let sql = format!("select * from {}", DIALECT.table(&self.placed(table)));
+        let schema = self.writer().await?.schema_of(&sql, &message).await?;
         Ok(Some(TableInfo { schema, cursor, row_count, row_count_committed, files }))
     }
 
@@ -110,9 +112,11 @@ impl Sink for Database {
                 unlock(session, &lock)?;
                 match dropped {
                     Ok(()) => count += 1,
-                    // Another user's, and theirs to sweep.
-                    Err(error) if error.kind == ConnectErrorKind::Permission => {}
-                    Err(error) => return Err(error),
+                    Err(error) if matches!(error.kind, ConnectErrorKind::Unavailable | ConnectErrorKind::Canceled) => {
+                        return Err(error);
+                    }
+                    // Another user's, or one that something refers to: it is in nobody's way.
+                    Err(_) => {}
                 }
             }
             Ok(count)
@@ -143,12 +147,12 @@ impl Sink for Database {
 #[async_trait]
 impl Quarantine for Database {
     async fn count(&self, table: &TableName) -> Result<[u64; 3], ConnectError> {
-        let table = table.clone();
+        let table = self.placed(table);
         self.with_state("cannot read the quarantine".to_owned(), move |session| staging::count_rejects(session, &table)).await
     }
 
     async fn rejects(&self, table: &TableName, status: RejectStatus, count_max: u64) -> Result<Vec<StoredReject>, ConnectError> {
-        let table = table.clone();
+        let table = self.placed(table);
         self.with_state("cannot read the quarantine".to_owned(), move |session| {
             staging::list_rejects(session, &table, status, count_max)
         })
@@ -156,7 +160,7 @@ impl Quarantine for Database {
     }
 
     async fn discard(&self, table: &TableName, ids: &[String], at: &str) -> Result<u64, ConnectError> {
-        let (table, ids, at) = (table.clone(), ids.to_vec(), at.to_owned());
+        let (table, ids, at) = (self.placed(table), ids.to_vec(), at.to_owned());
         self.with_state("cannot change the quarantine".to_owned(), move |session| {
             staging::discard_rejects(session, &table, &ids, &at)
         })

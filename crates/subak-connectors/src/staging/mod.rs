@@ -17,7 +17,7 @@ use subak_domain::LoadId;
 pub(crate) use self::build::{load_of, stage_query};
 pub(crate) use self::merge::tombstones;
 pub(crate) use self::prepare::{Prepared, have_other_rows, prepare};
-pub(crate) use self::publish::{Script, live_view, publish, publish_view, script, script_of_children, stripped};
+pub(crate) use self::publish::{Script, live_name, publish, publish_view, script, script_of_children, stripped};
 pub(crate) use self::rejects::{
     RejectRows, count_rejects, discard_rejects, list_rejects, make as make_rejects, publish as publish_rejects,
     reject_stage_schema,

@@ -1,6 +1,6 @@
 //! The statements of a publication. They run in one transaction.
 
-use subak_connect::sink::DELETE_MARK;
+use subak_connect::sink::{DELETE_MARK, LiveRows};
 use subak_connect::{Commit, Committed, ConnectError, Dialect, Family, LoadRequest, TableName, crash};
 use subak_domain::WriteMode;
 
@@ -94,14 +94,14 @@ pub(crate) fn publish_view(
 }
 
 /// What changes a table that stays where it is, in three steps. Systems whose statements about tables end transactions run only the second one in
-/// a transaction: the first must not be seen by readers, and the third may be missing until the next load.
+/// a transaction: the first adds columns without values, and the third may be missing until the next load.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
     /// Tables and columns that come.
     pub(crate) before: Vec<String>,
     /// Rows that come and go.
     pub(crate) rows: Vec<String>,
-    /// Columns that go.
+    /// Columns that go, and views.
     pub(crate) after: Vec<String>,
 }
 
@@ -270,6 +270,15 @@ fn remember_deletions(
     if session.relation(&table)?.is_none() {
         script.before.push(format!("create table {name} as select {list} from {staged} where 1 = 0"));
     }
+    if prepared.is_rebuilt(request) && dialect.family == Family::Standard {
+        // Its columns may be others than those of the table that is there.
+        script.before.clear();
+        if session.relation(&table)?.is_some() {
+            script.rows.push(format!("drop table {name}"));
+        }
+        script.rows.push(format!("create table {name} as select {list} from {}", dialect.table(&stage.deletions)));
+        return Ok(());
+    }
     if prepared.is_rebuilt(request) {
         script.rows.push(format!("delete from {name}"));
         script.rows.push(format!("insert into {name} ({list}) select {list} from {}", dialect.table(&stage.deletions)));
@@ -281,10 +290,15 @@ fn remember_deletions(
 }
 
 /// A view of the rows that are not deleted, made anew: `select *` is what it was when the view was made.
-pub(crate) fn live_view(dialect: &Dialect, request: &LoadRequest, condition: &str) -> [String; 2] {
-    let view = dialect.table(&TableName { schema: request.table.schema.clone(), name: format!("{}__live", request.table.name) });
-    let table = dialect.table(&request.table);
+fn live_view(dialect: &Dialect, request: &LoadRequest, rows: &LiveRows) -> [String; 2] {
+    let view = dialect.table(&live_name(request));
+    let (table, condition) = (dialect.table(&request.table), dialect.live(rows));
     [format!("drop view if exists {view}"), format!("create view {view} as select * from {table} where {condition}")]
+}
+
+/// The view of the rows that are not deleted.
+pub(crate) fn live_name(request: &LoadRequest) -> TableName {
+    TableName { schema: request.table.schema.clone(), name: format!("{}__live", request.table.name) }
 }
 
 /// Puts staged lists in the place of those that are there, where that can be part of a transaction.

@@ -252,6 +252,7 @@ fn random_job(random: &mut Random) -> Vec<Action> {
             let first = inner("x", vec![action.step.clone()]);
             let second = inner("y", vec![first.step.clone()]);
             let leaves = vec![second.step.clone()];
+            action.rule.role = Role::Work;
             action.work = Work::Task(TaskWork::Expand { items, count_max: 5, actions: vec![first, second], leaves });
         }
         action

@@ -504,7 +504,8 @@ fn convert_column(
         vec![result, Arc::new(texts)]
     };
     let Some(data_type) = column.convert_to else {
-        let within = within_bounds(column, Arc::clone(array), &mut texts, batch, refused, changes)?;
+        let own = kept_as(column, Arc::clone(array))?;
+        let within = within_bounds(column, own, &mut texts, batch, refused, changes)?;
         return Ok(with_texts(within, texts));
     };
     let converted = convert::convert(array, data_type, column.format.as_deref(), &column.name)?;
@@ -532,8 +533,16 @@ fn convert_column(
         let is_misfit = |row: usize| batch.misfits_of(row).iter().any(|misfit| column.is_fed_by(misfit.column));
         result = filled(&result, fill, array, is_misfit)?;
     }
-    let result = within_bounds(column, result, &mut texts, batch, refused, changes)?;
+    let result = within_bounds(column, kept_as(column, result)?, &mut texts, batch, refused, changes)?;
     Ok(with_texts(result, texts))
+}
+
+/// The values in the type in which the table keeps them.
+fn kept_as(column: &PlannedColumn, array: ArrayRef) -> Result<ArrayRef, ConnectError> {
+    match column.then_convert_to {
+        Some(data_type) => Ok(convert::convert(&array, data_type, None, &column.name)?.array),
+        None => Ok(array),
+    }
 }
 
 /// The column with NULL in place of values that its table cannot hold; the policy decides what becomes of each.

@@ -27,6 +27,8 @@ pub(super) struct PlannedColumn {
     from: From,
     /// The type to convert to; `None` keeps the values as they are.
     pub(super) convert_to: Option<DataType>,
+    /// The type of the table's column behind it, where that keeps the values as well.
+    pub(super) then_convert_to: Option<DataType>,
     /// How dates and times are written.
     pub(super) format: Option<String>,
     pub(super) on_reject: OnReject,
@@ -164,6 +166,7 @@ impl Plan {
             source: source.to_owned(),
             from,
             convert_to: declared,
+            then_convert_to: None,
             format: rule.and_then(|rule| rule.format.clone()),
             on_reject: setting.policy(said.unwrap_or_default()),
             on_misfit: setting.policy(said.unwrap_or(OnReject::Null)),
@@ -302,7 +305,8 @@ impl PlannedColumn {
             return;
         }
         if setting.alike.contains(&(held_type, arriving)) {
-            self.convert_to = Some(held_type);
+            // By way of what is declared: a text says an instant, and not what a clock shows.
+            self.then_convert_to = Some(held_type);
             self.arrow_type = convert::arrow_type(held_type);
             return;
         }

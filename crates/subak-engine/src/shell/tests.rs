@@ -52,7 +52,7 @@ impl Connections for One {
         Ok(Arc::new(self.0.clone()))
     }
 
-    fn resolve(&self, text: &str) -> Result<String, ConnectError> {
+    fn resolve(&self, text: &str, _: &mut dyn FnMut(&str) -> String) -> Result<String, ConnectError> {
         Ok(text.to_owned())
     }
 

@@ -103,9 +103,9 @@ impl SqliteStore {
     }
 
     /// Records a tick, and with it the run that it starts: both are there afterwards, or neither. `false` when the tick is known already;
-    /// nothing is planned then.
-    pub async fn tick(&self, tick: Tick, planned: Option<Append>) -> Result<bool, StoreError> {
-        match self.writer.ask(Request::Tick(tick, planned)).await? {
+    /// nothing is planned then. Whoever acts under `fence` must still have it.
+    pub async fn tick(&self, tick: Tick, planned: Option<Append>, fence: Option<Lease>) -> Result<bool, StoreError> {
+        match self.writer.ask(Request::Tick(tick, planned, fence)).await? {
             Answer::Ticked(is_new) => Ok(is_new),
             Answer::Events(_) | Answer::Acquired(_) | Answer::Done => {
                 Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() })
@@ -126,6 +126,11 @@ impl SqliteStore {
     /// Notes what a schedule is now.
     pub async fn set_schedule(&self, name: &str, state: ScheduleState) -> Result<(), StoreError> {
         self.writer.ask(Request::Schedule(name.to_owned(), state)).await.map(drop)
+    }
+
+    /// Forgets what is known of schedules that are not among these.
+    pub async fn keep_schedules(&self, names: Vec<String>, lease: &Lease) -> Result<(), StoreError> {
+        self.writer.ask(Request::Schedules(names, lease.clone())).await.map(drop)
     }
 
     /// Throws the summary tables away and makes them again from the log.

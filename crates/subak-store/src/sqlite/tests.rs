@@ -37,17 +37,7 @@ fn events(run: u64) -> Vec<(Timestamp, RunEvent)> {
         ..StepOutcome::default()
     };
     vec![
-        (
-            at(1),
-            RunEvent::Planned {
-                actions: vec![action],
-                selection: "all".into(),
-                trigger: "test".into(),
-                as_of: String::new(),
-                job: None,
-                params: std::collections::BTreeMap::new(),
-            },
-        ),
+        (at(1), RunEvent::planned(vec![action], "all", "test", "")),
         (at(2), RunEvent::Started { holder: "me".into() }),
         (at(3), RunEvent::StepStarted { step: step.clone(), attempt: 1 }),
         (at(4), RunEvent::StepSucceeded { step, outcome }),
@@ -111,4 +101,37 @@ fn garbage_is_damaged_not_a_panic() {
     let path = folder.path().join("state.db");
     std::fs::write(&path, [7_u8; 4096]).expect("write");
     assert!(matches!(SqliteStore::open(&path), Err(StoreError::Damaged(_) | StoreError::Open { .. })));
+}
+
+/// A tick and its run are there together or not at all, and once.
+#[tokio::test]
+async fn a_tick_starts_one_run_or_none() {
+    let (_folder, store) = open();
+    let tick = |run: RunId| Tick {
+        schedule: "nightly".into(),
+        at: at(100),
+        outcome: crate::TickOutcome::Started(run),
+        recorded_at: at(101),
+    };
+    let planned = |run: RunId, expected: u64| {
+        Some(Append { run, expected, events: vec![(at(101), RunEvent::planned(Vec::new(), "all", "test", ""))], fence: None })
+    };
+    let [first, second] = [1, 2].map(|number| RunId::from_parts(number, 7));
+    // A run that cannot be planned leaves no tick behind.
+    assert!(store.tick(tick(first), planned(first, 9), None).await.is_err());
+    assert_eq!(store.ticks(None, 10).expect("ticks"), []);
+    let fenced = Append { fence: Some(Lease { name: "project".into(), generation: 3 }), ..planned(first, 1).expect("a run") };
+    assert!(matches!(store.tick(tick(first), Some(fenced), None).await, Err(StoreError::Fenced { .. })));
+    assert_eq!(store.ticks(None, 10).expect("ticks"), []);
+    assert!(store.tick(tick(first), planned(first, 1), None).await.expect("a tick"));
+    // Whoever comes second finds that it was there.
+    assert!(!store.tick(tick(second), planned(second, 1), None).await.expect("a tick"));
+    assert_eq!(store.ticks(Some("nightly"), 10).expect("ticks"), [tick(first)]);
+    assert_eq!(store.runs(10).expect("runs").len(), 1);
+    let skipped = Tick { at: at(200), outcome: crate::TickOutcome::Skipped("late".into()), ..tick(first) };
+    assert!(store.tick(skipped.clone(), None, None).await.expect("a tick"));
+    assert_eq!(store.ticks(None, 1).expect("ticks"), [skipped]);
+    let state = ScheduleState { definition: "@daily".into(), since: at(50), is_off: true };
+    store.set_schedule("nightly", state.clone()).await.expect("noted");
+    assert_eq!(store.schedule("nightly").expect("state"), Some(state));
 }

@@ -32,8 +32,10 @@ pub(super) enum Request {
     Release(Lease),
     Rebuild,
     /// A tick, and the run that it starts.
-    Tick(Tick, Option<Append>),
+    Tick(Tick, Option<Append>, Option<Lease>),
     Schedule(String, ScheduleState),
+    /// The schedules that there are; what is known of others is forgotten.
+    Schedules(Vec<String>, Lease),
 }
 
 /// What it answers.
@@ -182,12 +184,17 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             Ok(Answer::Done)
         }
         Request::Rebuild => summary::rebuild(connection).map(|()| Answer::Done),
-        Request::Tick(tick, append) => {
+        Request::Tick(tick, append, fence) => {
+            refuse_stale(connection, fence.as_ref())?;
             let is_new = ticks::enter(connection, tick)?;
             if let Some(append) = append.as_ref().filter(|_| is_new) {
                 append_events(connection, append)?;
             }
             Ok(Answer::Ticked(is_new))
+        }
+        Request::Schedules(names, fence) => {
+            refuse_stale(connection, Some(fence))?;
+            ticks::keep(connection, names).map(|()| Answer::Done)
         }
         Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
@@ -197,17 +204,22 @@ fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params
     connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed("written"))
 }
 
-fn append_events(connection: &Connection, append: &Append) -> Result<Vec<Event>, StoreError> {
-    if let Some(fence) = &append.fence {
-        let sql = "select generation from leases where name = ? and holder is not null";
-        let generation: Option<i64> = connection
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.query_row([&fence.name], |row| row.get(0)).optional())
-            .map_err(failed("read"))?;
-        if generation.map(i64::unsigned_abs) != Some(fence.generation) {
-            return Err(StoreError::Fenced { name: fence.name.clone() });
-        }
+/// Refuses whoever acts under a lease that somebody else has by now.
+fn refuse_stale(connection: &Connection, fence: Option<&Lease>) -> Result<(), StoreError> {
+    let Some(fence) = fence else { return Ok(()) };
+    let sql = "select generation from leases where name = ? and holder is not null";
+    let generation: Option<i64> = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row([&fence.name], |row| row.get(0)).optional())
+        .map_err(failed("read"))?;
+    if generation.map(i64::unsigned_abs) == Some(fence.generation) {
+        return Ok(());
     }
+    Err(StoreError::Fenced { name: fence.name.clone() })
+}
+
+fn append_events(connection: &Connection, append: &Append) -> Result<Vec<Event>, StoreError> {
+    refuse_stale(connection, append.fence.as_ref())?;
     let run = append.run.to_string();
     let found: i64 = connection
         .prepare_cached("select coalesce(max(sequence), 0) from events where run = ?")

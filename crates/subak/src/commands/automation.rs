@@ -3,7 +3,7 @@
 use serde_json::json;
 use subak_diag::{Diagnostic, codes};
 use subak_domain::schedule::{CatchUp, ScheduleRule};
-use subak_domain::{Job, Schedule, Timestamp};
+use subak_domain::{Job, Schedule, Timestamp, Version};
 use subak_engine::{Clock, SystemClock};
 use subak_plan::schedule::Times;
 use subak_store::{ScheduleState, SqliteStore, TickOutcome};
@@ -26,13 +26,18 @@ pub(super) fn execute(context: &Context<'_>, command: &AutomationCommand) -> Res
     Ok(Exit::Ok)
 }
 
-/// The schedule in words that change when it does.
+/// The schedule in a few words.
 pub(super) fn definition(schedule: &Schedule) -> String {
     let rule = match &schedule.rule {
         ScheduleRule::Cron(lines) => lines.join("; "),
         ScheduleRule::Every(interval) => format!("every {} s", interval.as_secs()),
     };
     format!("{rule} in {}", schedule.timezone)
+}
+
+/// Another one when anything about the schedule is.
+pub(super) fn version(schedule: &Schedule) -> String {
+    Version::of(&[("schedule", &format!("{schedule:?}"))]).to_string()
 }
 
 fn scheduled<'a>(opened: &'a Opened, name: &str) -> Result<(&'a Job, &'a Schedule, Times), CliError> {
@@ -111,7 +116,7 @@ fn switch(context: &Context<'_>, opened: &Opened, name: &str, is_off: bool) -> R
     let store = opened.store()?;
     let was_off = store.schedule(name)?.is_some_and(|state| state.is_off);
     if was_off != is_off {
-        let state = ScheduleState { definition: definition(schedule), since: SystemClock.now(), is_off };
+        let state = ScheduleState { definition: version(schedule), since: SystemClock.now(), is_off };
         context.block_on(async { Ok(store.set_schedule(name, state).await?) })?;
     }
     context.printer.note(&format!("the schedule of `{name}` is {}", if is_off { "off" } else { "on" }));

@@ -54,6 +54,13 @@ impl Context<'_> {
         project::open(self.global, self.settings, self.printer)
     }
 
+    /// The project as it is now, without a word about what it warns of.
+    fn open_quietly(&self) -> Result<Opened, CliError> {
+        let mut printer = self.printer;
+        printer.is_quiet = true;
+        project::open(self.global, self.settings, printer)
+    }
+
     /// The project as it was at another time.
     fn open_as_of(&self, as_of: &str) -> Result<Opened, CliError> {
         let global = Global { as_of: Some(as_of.to_owned()), ..self.global.clone() };

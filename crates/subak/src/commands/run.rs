@@ -8,10 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use subak_connect::{ConnectErrorKind, TableName};
 use subak_diag::{Diagnostic, codes};
-use subak_domain::job::TaskWork;
 use subak_domain::{
-    Action, AssetKey, ConnectionName, CursorRange, Failure, JobWork, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId,
-    StepStatus,
+    Action, AssetKey, ConnectionName, CursorRange, Failure, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus,
 };
 use subak_engine::{Clock, Connections, DataExecutor, Engine, Limits, Reporter, Slots, StopReason, StopSignal, SystemClock};
 use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore};
@@ -74,8 +72,8 @@ pub(super) fn selected(
 ) -> Result<Exit, CliError> {
     context.block_on(async {
         if let Some(store) = served(opened)? {
-            let snapshot = present(context, opened, store.snapshot()?).await;
-            let plan = plan::of(opened, &snapshot, selection, what)?;
+            // Its databases are the server's: what is in them is not looked at from here.
+            let plan = plan::of(opened, &store.snapshot()?, selection, what)?;
             if plan.actions.is_empty() {
                 context.printer.note(&format!("nothing to do: {} selected assets are fresh", plan.fresh.len()));
                 return Ok(Exit::Ok);
@@ -144,7 +142,7 @@ fn how_of(args: &RunArgs) -> Result<plan::How, CliError> {
 
 /// The snapshot without assets whose tables are gone, for example because somebody removed the warehouse: they are missing again.
 /// A destination that cannot be asked is left to the step that needs it, which says why.
-pub(super) async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot) -> Snapshot {
+async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot) -> Snapshot {
     let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, true);
     let mut stored: BTreeMap<&ConnectionName, Vec<&AssetKey>> = BTreeMap::new();
     for asset in opened.graph().assets().iter().filter(|asset| snapshot.latest.contains_key(&asset.key)) {
@@ -188,8 +186,12 @@ async fn hand_over(context: &Context<'_>, opened: &Opened, store: &SqliteStore, 
         return Err(CliError::new(problem.help("stop the server, or start a new run"), Exit::Conflict));
     };
     let run = new_run();
-    let (trigger, as_of) = (format!("{FOR_SERVER}command line"), opened.as_of_template.clone());
-    let planned = RunEvent::Planned { actions, selection, trigger, as_of, job, params };
+    if !context.global.vars.is_empty() {
+        let problem = Diagnostic::error(codes::USAGE, "`--var` says nothing to a server, which has values of its own");
+        return Err(CliError::new(problem.help("stop the server, or give the job a parameter: `--set`"), Exit::Invalid));
+    }
+    let (trigger, as_of) = ("command line".to_owned(), opened.as_of_template.clone());
+    let planned = RunEvent::Planned { actions, selection, trigger, as_of, job, params, for_server: true };
     let events = vec![(SystemClock.now(), planned)];
     store.append(Append { run, expected: 1, events, fence: None }).await?;
     context.printer.note(&format!("handed run {run} to the server; it goes on there, whatever happens here"));
@@ -204,6 +206,12 @@ async fn hand_over(context: &Context<'_>, opened: &Opened, store: &SqliteStore, 
         if state.status.is_final() {
             let elapsed_ms = SystemClock.now().duration_since(began_at).as_millis().max(0) as u64;
             return Ok(report(context, run, &state, elapsed_ms));
+        }
+        if served(opened)?.is_none() && !runs::state(store, run)?.0.status.is_final() {
+            let problem = Diagnostic::error(codes::RUN_LOST, format!("the server ended before run {run} did"));
+            let what =
+                if seen > 1 { "the next command on this project records what became of it" } else { "the next server runs it" };
+            return Err(CliError::new(problem.data(what), Exit::Conflict));
         }
         SystemClock.sleep_until(SystemClock.now() + WAIT_INTERVAL).await;
     }
@@ -284,7 +292,7 @@ impl Hold {
             reporter: Arc::clone(&watcher),
             as_of,
             timezone: opened.timezone(),
-            place: open::place(&opened.root, context.settings, redactor.clone()),
+            place: open::place(opened, context.settings, redactor.clone()),
         };
         let executor = Redacting { inner, redactor };
         Ok(Engine {
@@ -354,7 +362,9 @@ impl Hold {
             Work::New { actions, selection, job, params } => {
                 let run = new_run();
                 let (trigger, as_of) = ("command line".to_owned(), opened.as_of_template.clone());
-                engine.plan_run(run, RunEvent::Planned { actions, selection, trigger, as_of, job, params }).await?;
+                engine
+                    .plan_run(run, RunEvent::Planned { actions, selection, trigger, as_of, job, params, for_server: false })
+                    .await?;
                 run
             }
         };
@@ -380,12 +390,9 @@ pub(super) fn new_run() -> RunId {
 /// Whether a run is planned for a server and not begun.
 pub(super) fn is_waiting(store: &SqliteStore, run: RunId) -> Result<bool, CliError> {
     let events = store.run_events(run)?;
-    let is_for_server = |event: &RunEvent| matches!(event, RunEvent::Planned { trigger, .. } if trigger.starts_with(FOR_SERVER));
+    let is_for_server = |event: &RunEvent| matches!(event, RunEvent::Planned { for_server: true, .. });
     Ok(events.len() == 1 && events.iter().all(|event| is_for_server(&event.event)))
 }
-
-/// How runs begin the word on who asked for them, when a server is to run them.
-pub(super) const FOR_SERVER: &str = "server: ";
 
 /// 80 random bits for a run id, from the hash keys that the standard library draws from the system.
 fn random() -> u128 {
@@ -414,17 +421,7 @@ pub(super) fn limits(opened: &Opened, how: &HowToRun) -> Limits {
     });
     let checks = opened.graph().checks().iter();
     let checked = checks.map(|check| (StepId::check(&check.name), BTreeSet::from([check.on.to_string()])));
-    let tasks = opened.project.jobs().iter().flat_map(|job| match &job.work {
-        JobWork::Tasks(actions) => actions.as_slice(),
-        JobWork::Select(_) => &[],
-    });
-    let asked = tasks.filter_map(|action| match &action.work {
-        subak_domain::Work::Task(TaskWork::Sql { on, .. } | TaskWork::Query { on, .. }) => {
-            Some((action.step.clone(), BTreeSet::from([on.to_string()])))
-        }
-        _ => None,
-    });
-    let uses = materialized.chain(audited).chain(checked).chain(asked);
+    let uses = materialized.chain(audited).chain(checked);
     Limits {
         slots: Slots { count_max: usize::from(how.parallel), pools: pools.collect(), uses: uses.collect() },
         retries: assets.iter().map(|asset| (StepId::asset(&asset.key), asset.retry)).collect(),
@@ -456,6 +453,8 @@ fn watch_signals(cancel: &StopSignal, code_seen: &Arc<AtomicI32>) -> Result<toki
             count += 1;
             code_seen.store(code, Ordering::Relaxed);
             if count > 1 {
+                // Nothing that was started goes on unseen.
+                subak_engine::program::kill_all();
                 std::process::exit(code);
             }
             cancel.stop(StopReason::Canceled);

@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use subak_domain::schedule::CatchUp;
 use subak_domain::{Job, JobWork, RunEvent, RunId, RunState, Schedule, Timestamp};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
-use subak_store::{Append, Leases, ScheduleState, Tick, TickOutcome};
+use subak_store::{Append, Leases, ScheduleState, StoreError, Tick, TickOutcome};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
-use super::run::{self, FOR_SERVER, Hold};
+use super::run::{self, Hold};
 use super::{Context, automation, job, plan};
 use crate::args::{Selection, ServerStartArgs};
 use crate::exit::{CliError, Exit};
@@ -36,14 +38,15 @@ type Running<'a> = Pin<Box<dyn Future<Output = Result<RunState, CliError>> + 'a>
 
 pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exit, CliError> {
     context.block_on(async {
+        let files = project::find_root(&context.global).map(|root| project::fingerprint(&root))?;
         let opened = context.open()?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
         let engine = hold.engine(context, &opened)?;
         hold.settle(context, &engine).await?;
         drop(engine);
-        let mut server = Server { context, args, hold: &hold, schedules: BTreeMap::new(), files: 0, is_broken: false };
+        let mut server =
+            Server { context, args, hold: &hold, schedules: BTreeMap::new(), files, is_broken: false, zone: opened.timezone() };
         server.load(&opened).await?;
-        server.files = project::fingerprint(&opened.root);
         let served = server.serve(&opened).await;
         hold.give_back().await?;
         served
@@ -60,6 +63,8 @@ struct Server<'a> {
     files: u64,
     /// Whether the project has errors as it is now: what is to be run waits until its files change.
     is_broken: bool,
+    /// The project's time zone, in which runs are told the time.
+    zone: TimeZone,
 }
 
 fn signals(kind: SignalKind) -> Result<Signal, CliError> {
@@ -73,17 +78,22 @@ impl<'a> Server<'a> {
     /// Takes the jobs of a project. A schedule that is new, or another than before, counts from now on.
     async fn load(&mut self, opened: &Opened) -> Result<(), CliError> {
         self.schedules.clear();
+        self.zone = opened.timezone();
         let now = SystemClock.now();
         for job in opened.project.jobs() {
             let Some(schedule) = &job.schedule else { continue };
-            let definition = automation::definition(schedule);
+            let definition = automation::version(schedule);
             let known = self.hold.store().schedule(&job.name)?;
             if known.as_ref().is_none_or(|known| known.definition != definition) {
                 let is_off = known.is_some_and(|known| known.is_off);
-                self.hold.store().set_schedule(&job.name, ScheduleState { definition, since: now, is_off }).await?;
+                let state = ScheduleState { definition, since: now, is_off };
+                self.hold.store().set_schedule(&job.name, state).await?;
             }
             self.schedules.insert(job.name.clone(), (job.clone(), schedule.clone(), automation::times(schedule)?));
         }
+        // One that is gone and comes back is a new one.
+        let names: Vec<String> = self.schedules.keys().cloned().collect();
+        self.hold.store().keep_schedules(names, self.hold.lease()).await?;
         let next = self.schedules.values().filter_map(|(job, _, times)| Some((times.next_after(now)?, job.name.as_str()))).min();
         let next =
             next.map_or_else(String::new, |(at, name)| format!("; next is `{name}` at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));
@@ -97,24 +107,19 @@ impl<'a> Server<'a> {
         let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
         let (mut asked, mut code) = (0, Exit::Interrupted);
         let mut running: Option<(RunId, Timestamp, StopSignal, Running<'a>)> = None;
-        let mut renew_at = SystemClock.now();
-        let mut queue: VecDeque<RunId> = VecDeque::new();
+        let mut renewing = self.renewing();
         loop {
             let now = SystemClock.now();
-            if now >= renew_at {
-                self.hold.store().renew(self.hold.lease(), now).await?;
-                renew_at = now + RENEW_INTERVAL;
+            if let Some(ended) = renewing.try_join_next() {
+                return Err(given_up(&mut running, ended.ok().and_then(Result::err)).await);
             }
             if asked == 0 {
-                self.reload(opened).await?;
-                self.evaluate(now).await?;
-                if running.is_none() && queue.is_empty() {
-                    queue = self.waiting()?;
+                if let Err(error) = self.turn(opened, now).await {
+                    stop_running(&mut running).await;
+                    return Err(error);
                 }
-                if running.is_none()
-                    && !self.is_broken
-                    && let Some(next) = queue.pop_front()
-                {
+                let waiting = if running.is_none() && !self.is_broken { self.waiting()? } else { VecDeque::new() };
+                if let Some(next) = waiting.front().copied() {
                     let stop = StopSignal::default();
                     let work = run_one(self.context, self.args, self.hold, next, stop.clone());
                     running = Some((next, now, stop, Box::pin(work)));
@@ -122,6 +127,8 @@ impl<'a> Server<'a> {
             } else if running.is_none() {
                 return Ok(code);
             }
+            // What was evaluated above may have taken time.
+            let now = SystemClock.now();
             let wake_at = self.schedules.values().filter_map(|(.., times)| times.next_after(now)).min();
             let wake_at = wake_at.unwrap_or(now + TURN).min(now + TURN);
             tokio::select! {
@@ -143,6 +150,26 @@ impl<'a> Server<'a> {
                 _ => {}
             }
         }
+    }
+
+    /// Keeps the right to act, whatever else takes its time. Ends when it is lost.
+    fn renewing(&self) -> JoinSet<Result<(), StoreError>> {
+        let (store, lease) = (self.hold.store().clone(), self.hold.lease().clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            loop {
+                store.renew(&lease, SystemClock.now()).await?;
+                SystemClock.sleep_until(SystemClock.now() + RENEW_INTERVAL).await;
+            }
+        });
+        tasks
+    }
+
+    /// Looks at the files and at the schedules.
+    async fn turn(&mut self, opened: &Opened, now: Timestamp) -> Result<(), CliError> {
+        self.reload(opened).await?;
+        // What it would start could not be planned; it is looked at when the project is mended.
+        if self.is_broken { Ok(()) } else { self.evaluate(now).await }
     }
 
     fn tell(&mut self, run: RunId, began_at: Timestamp, ended: Result<RunState, CliError>) -> Result<(), CliError> {
@@ -197,8 +224,10 @@ impl<'a> Server<'a> {
     }
 
     /// Evaluates every tick that is due.
-    async fn evaluate(&self, now: Timestamp) -> Result<(), CliError> {
-        for (name, (job, schedule, times)) in &self.schedules {
+    async fn evaluate(&mut self, now: Timestamp) -> Result<(), CliError> {
+        let schedules: Vec<(Job, Schedule, Times)> = self.schedules.values().cloned().collect();
+        for (job, schedule, times) in &schedules {
+            let name = &job.name;
             let Some(state) = self.hold.store().schedule(name)? else { continue };
             if state.is_off {
                 continue;
@@ -213,32 +242,35 @@ impl<'a> Server<'a> {
                     CatchUp::Latest => (Some(at) != newest).then_some("a newer tick was due too"),
                     CatchUp::None => is_late.then_some("no server ran when it was due"),
                 };
-                self.tick(job, schedule, times, at, missed).await?;
+                if !self.tick(job, schedule, at, missed).await? {
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
 
-    /// Records a tick, and in the same transaction the run that it starts.
-    async fn tick(
-        &self,
-        job: &Job,
-        schedule: &Schedule,
-        times: &Times,
-        at: Timestamp,
-        missed: Option<&str>,
-    ) -> Result<(), CliError> {
+    /// Records a tick, and in the same transaction the run that it starts. Returns whether it could be evaluated: a project that cannot be
+    /// loaded leaves it for later.
+    async fn tick(&mut self, job: &Job, schedule: &Schedule, at: Timestamp, missed: Option<&str>) -> Result<bool, CliError> {
         let planned = match missed {
             Some(reason) => Err(TickOutcome::Skipped(reason.to_owned())),
-            None => self.plan(job, schedule, times, at).await,
+            None => match self.plan(job, schedule, at) {
+                Ok(planned) => planned,
+                Err(error) if error.exit == Exit::Invalid => {
+                    self.context.printer.problems(&error.problems, &error.sources);
+                    self.is_broken = true;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            },
         };
         let recorded_at = SystemClock.now();
         let (outcome, append) = match planned {
             Ok(planned) => {
                 let run = run::new_run();
                 let events = vec![(recorded_at, planned)];
-                let fence = Some(self.hold.lease().clone());
-                (TickOutcome::Started(run), Some(Append { run, expected: 1, events, fence }))
+                (TickOutcome::Started(run), Some(Append { run, expected: 1, events, fence: None }))
             }
             Err(outcome) => (outcome, None),
         };
@@ -247,36 +279,75 @@ impl<'a> Server<'a> {
             TickOutcome::Started(run) => format!("run {run}"),
             TickOutcome::Skipped(reason) | TickOutcome::Failed(reason) => format!("{}: {reason}", tick.outcome.as_str()),
         };
-        if self.hold.store().tick(tick, append).await? {
+        if self.hold.store().tick(tick, append, Some(self.hold.lease().clone())).await? {
             self.context.printer.note(&format!("tick of `{}` at {}: {text}", job.name, at.strftime("%Y-%m-%dT%H:%M:%SZ")));
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// What a tick starts. `Err` when it starts nothing.
-    async fn plan(&self, job: &Job, schedule: &Schedule, times: &Times, at: Timestamp) -> Result<RunEvent, TickOutcome> {
-        let failed = |error: CliError| TickOutcome::Failed(error.summary());
-        let clock = at.to_zoned(times.zone().clone());
+    /// What a tick starts; the inner error says why it starts nothing.
+    fn plan(&self, job: &Job, schedule: &Schedule, at: Timestamp) -> Result<Result<RunEvent, TickOutcome>, CliError> {
+        if let Some(run) = self.waiting_for(&job.name)? {
+            return Ok(Err(TickOutcome::Skipped(format!("run {run} of the same job still waits"))));
+        }
+        // On the project's clock, which is that of its runs; the schedule's may be another.
+        let clock = at.to_zoned(self.zone.clone());
         let is_midnight = clock.time() == jiff::civil::Time::midnight();
         let as_of = clock.strftime(if is_midnight { "%Y-%m-%d" } else { "%Y-%m-%d %H:%M:%S" }).to_string();
-        let params = job::params(job, &[]).map_err(failed)?;
+        let params = match job::params(job, &[]) {
+            Ok(params) => params,
+            Err(error) => return Ok(Err(TickOutcome::Failed(error.summary()))),
+        };
         let (actions, selection) = match &job.work {
             JobWork::Tasks(actions) => (actions.clone(), format!("job {}", job.name)),
             JobWork::Select(words) => {
-                let opened = self.context.open_as_of(&as_of).map_err(failed)?;
+                let opened = self.context.open_as_of(&as_of)?;
                 let selection = Selection { select: words.clone(), exclude: Vec::new() };
-                let known = self.hold.store().snapshot().map_err(|error| failed(error.into()))?;
-                let snapshot = run::present(self.context, &opened, known).await;
                 let how = plan::How { full_refresh: false, range: None };
-                let plan = plan::of(&opened, &snapshot, &selection, &how).map_err(failed)?;
+                // A run that goes on may hold the databases: what is in them is not looked at here.
+                let plan = match plan::of(&opened, &self.hold.store().snapshot()?, &selection, &how) {
+                    Ok(plan) => plan,
+                    Err(error) => return Ok(Err(TickOutcome::Failed(error.summary()))),
+                };
                 if plan.actions.is_empty() {
-                    return Err(TickOutcome::Skipped(format!("nothing to do: {} selected assets are fresh", plan.fresh.len())));
+                    let reason = format!("nothing to do: {} selected assets are fresh", plan.fresh.len());
+                    return Ok(Err(TickOutcome::Skipped(reason)));
                 }
                 (plan.actions, format!("job {}: {}", job.name, words.join(" ")))
             }
         };
-        let trigger = format!("{FOR_SERVER}schedule {}", automation::definition(schedule));
-        Ok(RunEvent::Planned { actions, selection, trigger, as_of, job: Some(job.name.clone()), params })
+        let trigger = format!("schedule {}", automation::definition(schedule));
+        Ok(Ok(RunEvent::Planned { actions, selection, trigger, as_of, job: Some(job.name.clone()), params, for_server: true }))
+    }
+
+    /// A run of a job that has not begun.
+    fn waiting_for(&self, job: &str) -> Result<Option<RunId>, CliError> {
+        for run in self.waiting()? {
+            if super::runs::state(self.hold.store(), run)?.0.job.as_deref() == Some(job) {
+                return Ok(Some(run));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Ends the run in hand as one that somebody stopped, and waits for that.
+async fn stop_running(running: &mut Option<(RunId, Timestamp, StopSignal, Running<'_>)>) {
+    if let Some((.., stop, work)) = running.take() {
+        stop.stop(StopReason::Canceled);
+        // What became of it stands in the log, or the next holder of the project records it.
+        drop(work.await);
+    }
+}
+
+/// The error of a server that has lost the project.
+async fn given_up(running: &mut Option<(RunId, Timestamp, StopSignal, Running<'_>)>, error: Option<StoreError>) -> CliError {
+    stop_running(running).await;
+    match error {
+        Some(error) => error.into(),
+        None => {
+            CliError::new(subak_diag::Diagnostic::error(subak_diag::codes::STATE_FAILED, "the project was lost"), Exit::Conflict)
+        }
     }
 }
 
@@ -289,7 +360,9 @@ async fn run_one(
     stop: StopSignal,
 ) -> Result<RunState, CliError> {
     let as_of = super::runs::state(hold.store(), run)?.0.as_of;
-    let opened = context.open_as_of(&as_of)?;
+    // A run of today that no time was asked for sees the time as it is.
+    let opened = context.open_quietly()?;
+    let opened = if as_of == opened.as_of_template { opened } else { context.open_as_of(&as_of)? };
     let engine = hold.engine(context, &opened)?;
     let limits = run::limits(&opened, &args.how);
     Ok(engine.run(run, &limits, &stop).await?)

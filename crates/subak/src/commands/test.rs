@@ -91,7 +91,7 @@ struct TestConnections {
 
 #[async_trait]
 impl Connections for TestConnections {
-    fn resolve(&self, text: &str) -> Result<String, ConnectError> {
+    fn resolve(&self, text: &str, _: &mut dyn FnMut(&str) -> String) -> Result<String, ConnectError> {
         Ok(text.to_owned())
     }
 
