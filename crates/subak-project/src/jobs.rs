@@ -451,44 +451,56 @@ impl Reader<'_> {
             Value::Scalar { text, .. } => {
                 let items = bare(text);
                 self.check_expression(list, context);
-                let count_max = match fields.get("items_max") {
-                    Some(node) => match decode::text(node, "`items_max`", context)?.parse::<u32>() {
-                        Ok(count) if count > 0 => count,
-                        _ => {
-                            context.invalid(node, "`items_max` must be a whole number above zero".to_owned());
-                            return None;
-                        }
-                    },
-                    None => ITEM_COUNT_MAX,
-                };
-                let full = format!("{}{}", group.prefix, name.text);
-                let step = StepId::task(&full);
-                let inside = Group {
-                    prefix: format!("{full}[*]."),
-                    needs: vec![step.clone()],
-                    trigger: None,
-                    when: None,
-                    item: None,
-                    is_template: true,
-                };
-                let made = self.group(node, &inside, base, context)?;
-                let work = TaskWork::Expand { items: items.to_owned(), count_max, actions: made.actions, leaves: made.leaves };
-                let rule = Rule {
-                    task: full,
-                    trigger: group.trigger.unwrap_or_default(),
-                    when: group.when.clone(),
-                    item: group.item.clone(),
-                    ..Rule::default()
-                };
-                let action =
-                    Action { step: step.clone(), work: Work::Task(work), reason: Reason::Job, needs: group.needs.clone(), rule };
-                Some(Found { actions: vec![action], leaves: vec![step] })
+                self.expanding(name, fields, (items, node), group, base, context)
             }
             _ => {
                 context.wrong_shape(list, "`for_each`", "a list, or an expression that is one");
                 None
             }
         }
+    }
+
+    /// A group whose list is known only in the run: `items` is the expression, `node` holds its tasks.
+    fn expanding(
+        &mut self,
+        name: &Name,
+        fields: &Fields<'_>,
+        (items, node): (&str, &Node),
+        group: &Group,
+        base: &Base,
+        context: &mut Context<'_>,
+    ) -> Option<Found> {
+        let count_max = match fields.get("items_max") {
+            Some(node) => match decode::text(node, "`items_max`", context)?.parse::<u32>() {
+                Ok(count) if count > 0 => count,
+                _ => {
+                    context.invalid(node, "`items_max` must be a whole number above zero".to_owned());
+                    return None;
+                }
+            },
+            None => ITEM_COUNT_MAX,
+        };
+        let full = format!("{}{}", group.prefix, name.text);
+        let step = StepId::task(&full);
+        let inside = Group {
+            prefix: format!("{full}[*]."),
+            needs: vec![step.clone()],
+            trigger: None,
+            when: None,
+            item: None,
+            is_template: true,
+        };
+        let made = self.group(node, &inside, base, context)?;
+        let work = TaskWork::Expand { items: items.to_owned(), count_max, actions: made.actions, leaves: made.leaves };
+        let rule = Rule {
+            task: full,
+            trigger: group.trigger.unwrap_or_default(),
+            when: group.when.clone(),
+            item: group.item.clone(),
+            ..Rule::default()
+        };
+        let action = Action { step: step.clone(), work: Work::Task(work), reason: Reason::Job, needs: group.needs.clone(), rule };
+        Some(Found { actions: vec![action], leaves: vec![step] })
     }
 
     /// What a task does, and the step that it is.

@@ -101,6 +101,18 @@ fn t_39_a_list_may_be_empty_and_has_a_bound() {
     assert!(failed.err.contains("`for_each: tasks.list.value.b` has no value"), "{}", failed.err);
 }
 
+/// T-38: whoever needs a list waits for its tasks, and counts them and not the list.
+#[test]
+fn t_38_rules_see_the_tasks_of_a_list() {
+    let sandbox = project(
+        "job: j\ntasks:\n  each:\n    for_each: \"['a', 'b']\"\n    tasks:\n      x: { run: [sh, -c, \"exit 1\"] }\n  none: { needs: each, trigger: one_success, run: \"true\" }\n  \
+         all: { needs: each, trigger: all_failed, run: \"true\" }\n  done: { needs: each, trigger: one_done, run: \"true\" }\n",
+    );
+    sandbox.run(&["run", "--job", "j"]).expect(1);
+    let expect = ["each succeeded", "each[a].x failed", "each[b].x failed", "none skipped", "all succeeded", "done succeeded"];
+    assert_eq!(steps(&sandbox), expect);
+}
+
 /// T-40: what fails for one item stops that item only.
 #[test]
 fn t_40_items_of_a_list_are_on_their_own() {
@@ -172,6 +184,9 @@ tasks:
   gone: { run: [no_such_program_anywhere] }
   again: { run: \"echo x >> tries; test $(wc -l < tries) = 3\", retry: { attempts_max: 3, delay_first: 10ms } }
   late: { run: \"sleep 60\", timeout: 300ms }
+  mute: { run: \"exec > /dev/null 2>&1; sleep 60\", timeout: 300ms }
+  data: { query: \"select '${secret:token}' as text\" }
+  told: { needs: data, run: { command: [sh, -c, 'test \"$TEXT\" = \"<$1>\"', sh, \"{{ tasks.data.value.text }}\"], env: { TEXT: \"<{{ tasks.data.value.text }}>\" } } }
 ",
     );
     std::fs::create_dir(sandbox.path().join("sub")).expect("a folder");
@@ -194,7 +209,10 @@ tasks:
     assert!(!err.contains("hunter22"), "{err}");
     let logs = sandbox.run(&["run", "logs", "last", "task:env"]).expect(0);
     assert!(logs.out.contains("[redacted]\n") && !logs.out.contains("hunter22"), "{}", logs.out);
-    assert!(steps(&sandbox).contains(&"again succeeded".to_owned()));
+    let steps = steps(&sandbox);
+    for expect in ["again succeeded", "told succeeded", "mute failed"] {
+        assert!(steps.contains(&expect.to_owned()), "{expect}: {steps:?}");
+    }
 }
 
 /// Waits until a file is there.

@@ -154,6 +154,39 @@ fn values_arrive_exactly_and_again_change_nothing() {
     assert_eq!(lines(server.rows("select id from replaced.edges order by id")), ["1", "3", "4", "6", "50"]);
 }
 
+/// Texts that say instants, twice; a table without a schema; deletions that are kept.
+#[test]
+fn a_second_load_finds_what_the_first_has_made() {
+    let server = MariaDb::start();
+    let stream = "ingest:\n  from: files\n  to: my\n  streams:\n    plain: { path: plain.csv, primary_key: id, columns: { id: bigint, at: timestamp } }\n    \
+                  kept:\n      path: kept.csv\n      primary_key: id\n      columns: { id: bigint, v: bigint }\n      \
+                  changes: { operation: op, version: v, delete_when: [d], deletes: tombstone }\n";
+    let sandbox = with_server(&server, &[("assets/t.yml", stream)]);
+    sandbox.write("input/kept.csv", "id,v,op\n1,1,c\n2,1,c\n");
+    sandbox.write("input/plain.csv", "id,at\n1,2024-03-31T01:30:00Z\n");
+    sandbox.run(&["run"]).expect(0);
+    sandbox.write("input/plain.csv", "id,at\n1,2024-03-31T01:30:00Z\n2,2024-03-31T03:30:00+02:00\n");
+    sandbox.write("input/kept.csv", "id,v,op\n2,2,d\n3,1,c\n");
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(
+        lines(server.rows("select id, at from subak.plain order by id")),
+        ["1,2024-03-31 01:30:00", "2,2024-03-31 01:30:00"]
+    );
+    assert_eq!(lines(server.rows("select id from subak.kept__live order by id")), ["1", "3"]);
+    // Another database of the same server has its own cursors and its own tables.
+    server.sql("create database other");
+    let config = std::fs::read_to_string(sandbox.path().join("subak.yml")).expect("the project");
+    sandbox.write("subak.yml", &config.replace("database: subak", "database: other"));
+    std::fs::remove_dir_all(sandbox.path().join(".subak/tmp")).expect("removed");
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(lines(server.rows("select count(*) from other.plain")), ["2"]);
+    assert_eq!(lines(server.rows("select count(*) from subak.plain")), ["2"]);
+    // A view of theirs that is gone is made again, though nothing has changed.
+    server.sql("drop view other.kept__live");
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(lines(server.rows("select id from other.kept__live")), ["3"]);
+}
+
 #[test]
 fn values_that_the_server_has_not_are_told() {
     let server = MariaDb::start();

@@ -11,7 +11,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_subak");
 const PROJECT: &str = "project: served\ntimezone: Asia/Jakarta\nconnections:\n  warehouse: { type: duckdb, path: w.duckdb }\n";
 
 const JOBS: &str = "job: often
-schedule: { every: 1s }
+schedule: { every: 1s, timezone: America/New_York }
 tasks:
   note: { run: \"echo $SUBAK_RUN_ID {{ run.as_of }} >> log\" }
 ---
@@ -111,6 +111,13 @@ fn t_29_a_tick_starts_one_run() {
     let started = ticks.iter().filter(|tick| tick.ends_with(",started")).count();
     assert!(started >= lines.len(), "{started} ticks started {} runs", lines.len());
     assert!(served.ticks("never").is_empty());
+    // Runs are told the moment of their tick, on the clock of the project and not on that of the schedule.
+    let moments: BTreeSet<jiff::Timestamp> = moments.iter().filter_map(|moment| moment.parse().ok()).collect();
+    for line in lines {
+        let wall = line.split_once(' ').and_then(|(_, wall)| wall.parse::<jiff::civil::DateTime>().ok()).expect("a time");
+        let moment = wall.in_tz("Asia/Jakarta").expect("the zone").timestamp();
+        assert!(moments.contains(&moment), "{line}");
+    }
 }
 
 /// T-15: what came while a schedule was off is not made good; and its state outlives the server.

@@ -38,7 +38,7 @@ type Running<'a> = Pin<Box<dyn Future<Output = Result<RunState, CliError>> + 'a>
 
 pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exit, CliError> {
     context.block_on(async {
-        let files = project::find_root(&context.global).map(|root| project::fingerprint(&root))?;
+        let files = project::find_root(context.global).map(|root| project::fingerprint(&root))?;
         let opened = context.open()?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
         let engine = hold.engine(context, &opened)?;
