@@ -471,7 +471,7 @@ impl Reader<'_> {
         context: &mut Context<'_>,
     ) -> Option<Found> {
         let count_max = match fields.get("items_max") {
-            Some(node) => match decode::text(node, "`items_max`", context)?.parse::<u32>() {
+            Some(node) => match text(node, "`items_max`", context)?.parse::<u32>() {
                 Ok(count) if count > 0 => count,
                 _ => {
                     context.invalid(node, "`items_max` must be a whole number above zero".to_owned());
