@@ -139,10 +139,11 @@ fn connectors() -> String {
 }
 
 fn types() -> String {
-    let mut page = "# Types\n\nWhat becomes of each type in a destination. *exact*: every value, in the same type. *widened*: every value, in a type that holds more; declared, it \
+    let mut page = "# Types\n\nRows travel in the types of the first column. What becomes of each of them in a destination, and below, what the types of each \
+                    source are read as. *exact*: every value, in the same type. *widened*: every value, in a type that holds more; declared, it \
                     reads back as what it was. *policy*: every value within the bounds, and `on_reject` says what becomes of others (NULL and counted where nothing is said). *refused*: the load fails \
-                    and says which type would do.\n\nThe guides of the sources say which of their types become which of these. This table is tested: each type is loaded with its edges into each \
-                    destination and read back.\n\n|"
+                    and says which type would do.\n\nThese tables are tested: each type is loaded with its edges into each destination and read back, and a table of each type of a source \
+                    is made in the source itself, with the edge that is shown and one beyond the bounds.\n\n## In destinations\n\n|"
         .to_owned();
     let sinks: Vec<_> = CONNECTORS.iter().filter(|connector| connector.stores(EVERY[0]).is_some()).collect();
     for sink in &sinks {
@@ -165,7 +166,29 @@ fn types() -> String {
         }
         put!(page, " |\n");
     }
+    source_types(&mut page);
     page
+}
+
+/// What the types of each source are read as.
+fn source_types(page: &mut String) {
+    for source in CONNECTORS.iter().filter(|source| !source.reads().is_empty()) {
+        put!(
+            page,
+            "\n## From {0}\n\nWhere nothing is declared under `columns:`.\n\n| {0} | becomes | values | an edge |\n|---|---|---|---|\n",
+            source.kind()
+        );
+        for read_as in source.reads() {
+            let bounds = if let Fate::Policy(bounds) = read_as.fate { format!(", {bounds}") } else { String::new() };
+            let edge = read_as.edge.1.replace('|', "\\|");
+            let edge = if edge.is_empty() { "the empty text".to_owned() } else { format!("`{edge}`") };
+            put!(page, "| `{}` | `{}` | {}{bounds} | {edge} |\n", read_as.word, read_as.data_type, read_as.fate.word());
+        }
+    }
+    put!(
+        page,
+        "\n## From other sources\n\nFiles, spreadsheets, MongoDB, HTTP and ADBC have types by value: their guides say what becomes of them. Parquet keeps its own types.\n"
+    );
 }
 
 fn rows_of(fields: &[Field], prefix: &str, page: &mut String) {

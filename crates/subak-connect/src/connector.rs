@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use subak_domain::{DataType, Writes};
 
-use crate::types::Stored;
+use crate::types::{ReadAs, Stored};
 use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Quarantine, Sink, Source, SqlBackend, Statements};
 
 /// A kind of outside system.
@@ -20,6 +20,10 @@ pub trait Connector: Send + Sync {
     fn config(&self) -> ConfigSchema;
     /// What its connections can do.
     fn abilities(&self) -> Abilities;
+    /// What the types of its tables are read as; empty where rows have none of their own.
+    fn reads(&self) -> &'static [ReadAs] {
+        &[]
+    }
     /// What becomes of a logical type in its tables; `None` when it writes none.
     fn stores(&self, _: DataType) -> Option<Stored> {
         None

@@ -39,7 +39,7 @@ mod staging;
 mod tls;
 
 use subak_connect::Registry;
-pub use subak_connect::types::{EVERY, Fate, Stored};
+pub use subak_connect::types::{EVERY, Fate, ReadAs, Stored};
 
 #[cfg(feature = "duckdb")]
 pub use duckdb::DuckDbPrograms;

@@ -19,7 +19,7 @@ use crate::{
     SourceItem, Staged, TableName,
 };
 
-pub use types::types;
+pub use types::{source_types, types};
 pub use writes::{partial_events, writes};
 
 /// The rows of a table as texts, NULL as `None`, sorted.

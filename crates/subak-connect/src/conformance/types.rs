@@ -9,8 +9,8 @@ use arrow::record_batch::RecordBatch;
 use subak_domain::{DataType, WriteMode};
 
 use super::{load_id, read_all, table};
-use crate::types::{EVERY, Fate};
-use crate::{Batch, ConnectError, Connection, Connector, LoadRequest, ReadRequest, convert};
+use crate::types::{EVERY, Fate, ReadAs};
+use crate::{Batch, ConnectError, ConnectErrorKind, Connection, Connector, LoadRequest, ReadRequest, Source, TableName, convert};
 
 /// Values of a type with its edges, as its texts.
 fn edges(data_type: DataType) -> &'static [&'static str] {
@@ -88,4 +88,68 @@ async fn store(connection: &dyn Connection, case: &str, records: RecordBatch) ->
     let mut load = sink.begin(LoadRequest::new(load_id(case), table(case), records.schema(), WriteMode::Replace)).await?;
     load.write(Batch::new(records)).await?;
     load.stage().await?.publish(None.into()).await.map(drop)
+}
+
+/// Makes a table of each type that a source is said to read, and reads its edges: one that is kept, and one beyond the bounds where there are
+/// some. `layout` is what a definition ends with.
+pub async fn source_types(connection: &dyn Connection, connector: &dyn Connector, layout: &str) {
+    assert!(!connector.reads().is_empty(), "nothing says what its types are read as");
+    let mut differences = Vec::new();
+    for (at, read_as) in connector.reads().iter().enumerate() {
+        let mut expect = vec![format!("1 {} {:?}", read_as.edge.1, Some(read_as.data_type))];
+        expect.extend(read_as.beyond.map(|_| format!("2 misfit {:?}", Some(read_as.data_type))));
+        match edges_of(connection, &format!("source_type_{at}"), read_as, layout).await {
+            Ok(found) if found == expect => {}
+            Ok(found) => differences.push(format!("{}: {found:?} instead of {expect:?}", read_as.word)),
+            Err(error) => differences.push(format!("{}: {error:?}", read_as.word)),
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// What is read of the edges of a type, each in a table of its own: number, text and logical type.
+async fn edges_of(connection: &dyn Connection, case: &str, read_as: &ReadAs, layout: &str) -> Result<Vec<String>, ConnectError> {
+    let statements = connection.statements().expect("statements");
+    let source = connection.source().expect("the connection has a source");
+    let mut found = Vec::new();
+    for (at, value) in [Some(read_as.edge.0), read_as.beyond].into_iter().flatten().enumerate() {
+        let (id, table) = (at + 1, table(&format!("{case}_{at}")));
+        let name = statements.dialect().table(&table);
+        statements.execute(&format!("create table {name} (id integer, v {}) {layout}", read_as.word)).await?;
+        statements.execute(&format!("insert into {name} values ({id}, {value})")).await?;
+        // Nested values are compared in the form in which they are loaded.
+        let columns = match read_as.data_type {
+            DataType::Json => BTreeMap::from([("v".to_owned(), DataType::Json)]),
+            _ => BTreeMap::new(),
+        };
+        let own = logical_type_of(source, &table).await?;
+        match read_all(source, ReadRequest { stream: source.stream_of(&table), columns, ..ReadRequest::default() }).await {
+            // Where rows have no types of their own, the row is refused.
+            Err(error) if id == 2 && error.kind == ConnectErrorKind::ValueMisfit => found.push(format!("2 misfit {own:?}")),
+            Err(error) => return Err(error),
+            Ok((batches, _)) => {
+                for batch in batches.iter().filter(|batch| batch.row_count() == 1) {
+                    let values = batch.records.column_by_name("v").expect("the column");
+                    let read = convert::logical_type(values.data_type());
+                    assert!(
+                        read_as.data_type == DataType::Json || Some(read) == own,
+                        "{}: read as {read}, shown as {own:?}",
+                        read_as.word
+                    );
+                    let is_misfit = values.is_null(0) && !batch.misfits_of(0).is_empty();
+                    let text = if is_misfit { "misfit".to_owned() } else { convert::text_at(values, 0) };
+                    found.push(format!("{id} {text} {own:?}"));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What the source says that the column is.
+async fn logical_type_of(source: &dyn Source, table: &TableName) -> Result<Option<DataType>, ConnectError> {
+    let stream = source.stream_of(table);
+    let streams = source.discover().await?;
+    let found = streams.into_iter().find(|found| found.name == stream);
+    Ok(found.and_then(|found| found.columns.into_iter().find(|column| column.name == "v")).map(|column| column.data_type))
 }

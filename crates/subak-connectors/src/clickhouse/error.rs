@@ -33,7 +33,11 @@ pub(super) fn transport(error: &reqwest::Error) -> ConnectError {
 
 /// Puts what was tried in front.
 pub(super) fn during(message: &str, mut error: ConnectError) -> ConnectError {
-    message.clone_into(&mut error.message);
+    match error.kind {
+        // What changed is said by nothing else.
+        ConnectErrorKind::SchemaChanged => error.message = format!("{message}: {}", error.message),
+        _ => message.clone_into(&mut error.message),
+    }
     error
 }
 

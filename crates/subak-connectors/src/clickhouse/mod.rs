@@ -12,6 +12,7 @@ mod native;
 mod prepare;
 mod publish;
 mod read;
+mod read_as;
 mod rejects;
 mod script;
 mod sink;
@@ -22,7 +23,7 @@ mod types;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use subak_connect::types::{Fate, Stored};
+use subak_connect::types::{Fate, ReadAs, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Quarantine, Sink,
     Source, SqlBackend, Statements, convert,
@@ -93,6 +94,10 @@ impl Connector for ClickHouse {
 
     fn abilities(&self) -> Abilities {
         Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
+    }
+
+    fn reads(&self) -> &'static [ReadAs] {
+        read_as::TYPES
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {

@@ -296,6 +296,7 @@ mod tests {
         if version == ClickHouseVersion::New {
             conformance::partial_events(&server, &read).await;
             conformance::types(&server, &super::super::ClickHouse).await;
+            conformance::source_types(&server, &super::super::ClickHouse, "engine = MergeTree order by id").await;
         }
         conformance::sql(&server, &read).await;
         engine.sql("create table default.src (id Int64, note String) engine = MergeTree order by tuple()");

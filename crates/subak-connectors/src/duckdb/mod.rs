@@ -8,8 +8,10 @@ mod load;
 mod program;
 mod query;
 mod raw;
+mod read_as;
 mod session;
 mod sink;
+mod special;
 mod types;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use duckdb::Config;
-use subak_connect::types::{Fate, Stored};
+use subak_connect::types::{Fate, ReadAs, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, SqlBackend, Statements, blocking, convert,
@@ -99,6 +101,10 @@ impl Connector for DuckDb {
 
     fn abilities(&self) -> Abilities {
         Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
+    }
+
+    fn reads(&self) -> &'static [ReadAs] {
+        read_as::TYPES
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {

@@ -8,15 +8,15 @@ use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::source::future_warning;
 use subak_connect::{
-    Audit, AuditResult, Batch, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem,
-    SqlBackend, Staged, StreamInfo, TableName, blocking, convert,
+    Audit, AuditResult, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem, SqlBackend,
+    Staged, StreamInfo, TableName, blocking, convert,
 };
 use subak_domain::{Column, Cursor};
 
 use super::error::failed;
 use super::load::DuckDbStaged;
 use super::session::DuckDbSession;
-use super::{DIALECT, Database};
+use super::{DIALECT, Database, special};
 use crate::staging::{self, Session};
 
 /// Runs a query and hands over its batches; at least one, which may be empty.
@@ -93,7 +93,9 @@ impl Source for Database {
             let list = || -> duckdb::Result<Vec<String>> { connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect() };
             let names = list().map_err(|error| failed("cannot list tables", error))?;
             let info = |name: String| {
-                let columns = columns_of(connection, &format!("select * from {} limit 0", DIALECT.stream(&name)))?;
+                let relation = DIALECT.stream(&name);
+                let columns =
+                    columns_of(connection, &format!("select {} from {relation} limit 0", selection(connection, &relation)?))?;
                 Ok(StreamInfo { name, columns, primary_key: Vec::new() })
             };
             names.into_iter().map(info).collect()
@@ -114,20 +116,40 @@ impl Source for Database {
     }
 }
 
+/// Every column of a relation; those whose numbers have no place in Arrow's decimals as texts, because a driver would hand over other numbers.
+fn selection(connection: &Connection, relation: &str) -> Result<String, ConnectError> {
+    let sql = format!("select column_name from (describe select * from {relation}) where column_type = 'UHUGEINT'");
+    let list = || -> duckdb::Result<Vec<String>> { connection.prepare(&sql)?.query_map([], |row| row.get(0))?.collect() };
+    let names = list().map_err(|error| failed("the query cannot be described", error))?;
+    if names.is_empty() {
+        return Ok("*".to_owned());
+    }
+    let text = |name: &String| format!("cast({0} as varchar) as {0}", DIALECT.identifier(name));
+    Ok(format!("* replace ({})", names.iter().map(text).collect::<Vec<_>>().join(", ")))
+}
+
 /// Rows and their highest cursor value come from one transaction, so nothing can slip in between.
 fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
     let table = request.relation(&DIALECT, "*")?;
     let sql_failed = |error| Stopped::Failed(failed(&format!("cannot read `{}`", request.stream), error));
     connection.execute_batch("begin transaction").map_err(sql_failed)?;
-    let columns = columns_of(connection, &format!("select * from {table} limit 0")).map_err(|mut error| {
+    let describe = || {
+        let selection = selection(connection, &table)?;
+        Ok((columns_of(connection, &format!("select {selection} from {table} limit 0"))?, selection))
+    };
+    let (columns, selection) = describe().map_err(|mut error: ConnectError| {
         error.kind = ConnectErrorKind::NotFound;
         error.message = format!("there is no stream `{}`", request.stream);
         error
     })?;
+    let hand_over = |rows: RecordBatch| -> Result<(), Stopped> {
+        let unread = |error| {
+            ConnectError::new(ConnectErrorKind::Internal, format!("rows of `{}` cannot be taken over: {error}", request.stream))
+        };
+        Ok(producer.send(SourceItem::Batch(special::without(rows).map_err(unread)?))?)
+    };
     let Some(bound) = &request.cursor else {
-        return stream_batches(connection, &format!("select * from {table}"), |batch| {
-            Ok(producer.send(SourceItem::Batch(Batch::new(batch)))?)
-        });
+        return stream_batches(connection, &format!("select {selection} from {table}"), &hand_over);
     };
     let Some(column) = columns.iter().find(|column| column.name == bound.column) else {
         let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
@@ -138,9 +160,7 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
     let quoted = DIALECT.identifier(&bound.column);
     // Texts are compared in the type of the column.
     let filter = bound.condition(&quoted, |value, word| format!("{quoted} {word} {}", DIALECT.literal(&value.value)));
-    stream_batches(connection, &format!("select * from {table}{filter}"), |batch| {
-        Ok(producer.send(SourceItem::Batch(Batch::new(batch)))?)
-    })?;
+    stream_batches(connection, &format!("select {selection} from {table}{filter}"), hand_over)?;
     let session = DuckDbSession::new(connection, format!("cannot read `{}`", request.stream));
     let highest = |test: &str| -> Result<Option<Cursor>, ConnectError> {
         let sql = format!("select cast(max({quoted}){test} as varchar) as highest from {table}{filter}");
@@ -194,6 +214,7 @@ mod tests {
         let read = reader(database.clone());
         conformance::sink(&database, &read).await;
         conformance::types(&database, &super::super::DuckDb).await;
+        conformance::source_types(&database, &super::super::DuckDb, "").await;
         conformance::writes(&database, &read).await;
         conformance::partial_events(&database, &read).await;
         conformance::sql(&database, &read).await;

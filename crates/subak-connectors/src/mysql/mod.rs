@@ -6,6 +6,7 @@ mod error;
 mod load;
 mod publish;
 mod read;
+mod read_as;
 mod session;
 mod sink;
 mod types;
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
 use rustls::ClientConfig;
-use subak_connect::types::{Fate, Stored};
+use subak_connect::types::{Fate, ReadAs, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, SqlBackend, Statements, TableName, convert,
@@ -113,6 +114,10 @@ impl Connector for MySql {
 
     fn abilities(&self) -> Abilities {
         Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
+    }
+
+    fn reads(&self) -> &'static [ReadAs] {
+        read_as::TYPES
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {

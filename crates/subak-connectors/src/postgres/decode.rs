@@ -20,7 +20,8 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 /// Days and microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL counts from.
 pub(super) const EPOCH_DAYS: i32 = 10_957;
-pub(super) const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
+pub(super) const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * DAY_MICROS;
+const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Builds batches out of the bytes of a copy, in whatever pieces they come.
 pub(super) struct Decoder {
@@ -246,7 +247,11 @@ impl Builder {
                 i32::MIN => return Ok(Taken::Misfit("-infinity", "not a date")),
                 days => builder.append_value(days.checked_add(EPOCH_DAYS).ok_or("the date lies beyond what is known")?),
             },
-            Self::Time(builder) => builder.append_value(i64::from_be_bytes(fixed(bytes)?)),
+            Self::Time(builder) => match i64::from_be_bytes(fixed(bytes)?) {
+                // The end of a day is a time in PostgreSQL, and in nothing that rows travel in.
+                DAY_MICROS => return Ok(Taken::Misfit("24:00:00", "not a time of a day")),
+                micros => builder.append_value(micros),
+            },
             Self::DateTime(builder) | Self::Timestamp(builder) => match i64::from_be_bytes(fixed(bytes)?) {
                 i64::MAX => return Ok(Taken::Misfit("infinity", "not a time")),
                 i64::MIN => return Ok(Taken::Misfit("-infinity", "not a time")),

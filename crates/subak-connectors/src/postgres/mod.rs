@@ -7,6 +7,7 @@ mod error;
 mod load;
 mod materialized;
 mod read;
+mod read_as;
 mod session;
 mod sink;
 mod types;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustls::ClientConfig;
-use subak_connect::types::{Fate, Stored};
+use subak_connect::types::{Fate, ReadAs, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, SqlBackend, Statements, blocking, convert,
@@ -100,6 +101,10 @@ impl Connector for Postgres {
 
     fn abilities(&self) -> Abilities {
         Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
+    }
+
+    fn reads(&self) -> &'static [ReadAs] {
+        read_as::TYPES
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {

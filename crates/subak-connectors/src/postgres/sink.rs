@@ -154,6 +154,7 @@ mod tests {
         };
         conformance::sink(&database, &read).await;
         conformance::types(&database, &super::super::Postgres).await;
+        conformance::source_types(&database, &super::super::Postgres, "").await;
         conformance::writes(&database, &read).await;
         conformance::partial_events(&database, &read).await;
         conformance::sql(&database, &read).await;

@@ -87,7 +87,7 @@ impl ReadColumn {
 
     fn field(&self) -> FieldRef {
         let field = Field::new(&self.name, self.form.arrow_type(), true);
-        if matches!(self.form, Form::Decimal { .. } | Form::Date | Form::DateTime | Form::Timestamp) {
+        if matches!(self.form, Form::Decimal { .. } | Form::Date | Form::Time | Form::DateTime | Form::Timestamp) {
             return field.with_metadata(HashMap::from([(MAY_MISFIT.to_owned(), "true".to_owned())])).into();
         }
         field.into()

@@ -329,6 +329,7 @@ mod tests {
         };
         conformance::sink(&database, &read).await;
         conformance::types(&database, &super::super::Sqlite).await;
+        conformance::source_types(&database, &super::super::Sqlite, "").await;
         conformance::writes(&database, &read).await;
         conformance::partial_events(&database, &read).await;
 

@@ -2,6 +2,7 @@
 
 mod load;
 mod read;
+mod read_as;
 mod session;
 mod values;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection as Driver, OpenFlags};
-use subak_connect::types::{Fate, Stored};
+use subak_connect::types::{Fate, ReadAs, Stored};
 use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, Statements, blocking, convert,
@@ -66,6 +67,10 @@ impl Connector for Sqlite {
 
     fn abilities(&self) -> Abilities {
         Abilities { source: true, writes: Writes::Rows, sql: None, schemas: false, statements: true }
+    }
+
+    fn reads(&self) -> &'static [ReadAs] {
+        read_as::TYPES
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {
