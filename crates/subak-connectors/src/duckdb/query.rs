@@ -78,7 +78,7 @@ impl SqlBackend for Database {
         let (database, sql) = (self.clone(), sql.to_owned());
         blocking::produce(move |producer: &Producer<RecordBatch>| {
             let connection = database.connect()?;
-            stream_batches(&connection, &sql, |batch| Ok(producer.send(batch)?))
+            stream_batches(&connection, &sql, |rows| Ok(producer.send(as_they_are(rows)?)?))
         })
     }
 }
@@ -114,6 +114,18 @@ impl Source for Database {
     async fn probe(&self) -> Result<(), ConnectError> {
         self.with(|connection| DuckDbSession::new(connection, "the database does not answer").count("select 1").map(drop)).await
     }
+}
+
+/// The rows of a query. Values that would be shown as others are an error.
+fn as_they_are(rows: RecordBatch) -> Result<RecordBatch, ConnectError> {
+    let unread = |error| ConnectError::new(ConnectErrorKind::Internal, format!("the result cannot be taken over: {error}"));
+    let batch = special::without(rows).map_err(unread)?;
+    let Some(misfit) = batch.misfits.first() else { return Ok(batch.records) };
+    let schema = batch.records.schema();
+    let column = schema.field(misfit.column).name();
+    let message = format!("column `{column}` of the result: `{}` is {}", misfit.text, misfit.problem);
+    Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message)
+        .help(format!("select `cast({0} as varchar) as {0}`", DIALECT.identifier(column))))
 }
 
 /// Every column of a relation; those whose numbers have no place in Arrow's decimals as texts, because a driver would hand over other numbers.
@@ -182,6 +194,7 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
     use subak_connect::{ConnectionConfig, OpenRequest, conformance};
 
     use super::*;
@@ -218,6 +231,13 @@ mod tests {
         conformance::writes(&database, &read).await;
         conformance::partial_events(&database, &read).await;
         conformance::sql(&database, &read).await;
+        for (value, problem) in
+            [("170141183460469231731687303715884105727", "more than 38 digits"), ("'infinity'::date", "not a date")]
+        {
+            let mut rows = database.query(&format!("select {value} as v"));
+            let error = rows.next().await.expect("an answer").expect_err("no other value");
+            assert!(error.message.contains("column `v`") && error.message.contains(problem), "{}", error.message);
+        }
         let connection = database.connect().expect("connect");
         connection
             .execute_batch(
