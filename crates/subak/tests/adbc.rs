@@ -44,7 +44,7 @@ fn a_server_is_read_through_its_driver() {
                   facts: { stream: public.facts, primary_key: id, cursor: id }\n    \
                   late: { stream: public.facts, cursor: at, mode: append }\n    \
                   sums: { sql: \"select ok, count(*) as n, sum(ratio) as total, max(price) as price from facts group by ok\", mode: replace }\n    \
-                  few: { stream: public.facts, where: 'id <= 3', limit: 2, mode: replace }\n";
+                  few: { stream: public.facts, where: 'id <= 3', limit: 2, select: [id, ok], mode: replace }\n";
     let sandbox = postgres(&server, &[("assets/raw.yml", ingest)]);
     sandbox.run(&["run"]).expect(0);
     let facts = "select count(*), sum(id), sum(price), count(note), sum(ratio), max(\"at\"), max(seen::varchar), max(day), count(distinct hex(raw)) from facts";
@@ -60,7 +60,11 @@ fn a_server_is_read_through_its_driver() {
         read(&sandbox, "select ok, n, total, price from sums order by ok"),
         ["false,20000,100000000.0,39999.25", "true,20000,100005000.0,40000.25"]
     );
-    assert_eq!(read(&sandbox, "select count(*) from few"), ["2"]);
+    assert_eq!(read(&sandbox, "select count(*), count(ok) from few"), ["2,2"]);
+    assert_eq!(
+        read(&sandbox, "select string_agg(column_name, ' ') from information_schema.columns where table_name = 'few'"),
+        ["id ok"]
+    );
 
     // Only what is new is read: by the server for numbers, here for times.
     server

@@ -101,10 +101,24 @@ fn schema_of(system: &System, relation: &str, message: &str) -> Result<SchemaRef
     Ok(carried_schema(&run(system, &format!("select * from {relation} where 1 = 0"), message)?.reader.schema()))
 }
 
+/// What is selected: the columns that are needed.
+fn selection(system: &System, schema: &Schema, request: &ReadRequest) -> String {
+    let names = schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>();
+    let needed = request.needed(names, |name| name).into_iter().map(|name| system.dialect.identifier(name));
+    needed.collect::<Vec<_>>().join(", ")
+}
+
 fn read_stream(system: &System, request: &ReadRequest, producer: &Producer<SourceItem>) -> Result<(), Stopped> {
     let message = format!("cannot read `{}`", request.stream);
     let relation = request.relation(system.dialect, "*")?;
     let relation = if relation.starts_with('(') { format!("{relation} subak_rows") } else { relation };
+    let list = match request.wanted {
+        Some(_) => {
+            let schema = schema_of(system, &relation, &message)?;
+            selection(system, schema.as_ref(), request)
+        }
+        None => "*".to_owned(),
+    };
     let mut condition = String::new();
     let mut tracker = None;
     if let Some(bound) = &request.cursor {
@@ -122,7 +136,7 @@ fn read_stream(system: &System, request: &ReadRequest, producer: &Producer<Sourc
         }
         tracker = Some(Tracker::new(bound.clone()));
     }
-    let mut rows = run(system, &format!("select * from {relation}{condition}"), &message)?;
+    let mut rows = run(system, &format!("select {list} from {relation}{condition}"), &message)?;
     let schema = carried_schema(&rows.reader.schema());
     let mut send = |records: RecordBatch| -> Result<(), Stopped> {
         let mut batch = Batch::new(carry(&records, &schema)?);

@@ -115,6 +115,7 @@ fn read_stream(server: &Server, request: &ReadRequest, producer: &Producer<Sourc
         ConnectErrorKind::NotFound => during(&format!("there is no stream `{}`", request.stream), error),
         _ => during(&message, error),
     })?;
+    let columns = request.needed(columns, |column| &column.name);
     let Some(range) = &request.cursor else {
         return server.select(columns, &table, &message, producer, |batch| Ok(SourceItem::Batch(Batch::new(batch))));
     };

@@ -94,8 +94,10 @@ impl Source for Database {
             let names = list().map_err(|error| failed("cannot list tables", error))?;
             let info = |name: String| {
                 let relation = DIALECT.stream(&name);
-                let columns =
-                    columns_of(connection, &format!("select {} from {relation} limit 0", selection(connection, &relation)?))?;
+                let columns = columns_of(
+                    connection,
+                    &format!("select {} from {relation} limit 0", selection(connection, &relation, &ReadRequest::default())?),
+                )?;
                 Ok(StreamInfo { name, columns, primary_key: Vec::new() })
             };
             names.into_iter().map(info).collect()
@@ -128,16 +130,18 @@ fn as_they_are(rows: RecordBatch) -> Result<RecordBatch, ConnectError> {
         .help(format!("select `cast({0} as varchar) as {0}`", DIALECT.identifier(column))))
 }
 
-/// Every column of a relation; those whose numbers have no place in Arrow's decimals as texts, because a driver would hand over other numbers.
-fn selection(connection: &Connection, relation: &str) -> Result<String, ConnectError> {
-    let sql = format!("select column_name from (describe select * from {relation}) where column_type = 'UHUGEINT'");
-    let list = || -> duckdb::Result<Vec<String>> { connection.prepare(&sql)?.query_map([], |row| row.get(0))?.collect() };
-    let names = list().map_err(|error| failed("the query cannot be described", error))?;
-    if names.is_empty() {
-        return Ok("*".to_owned());
-    }
-    let text = |name: &String| format!("cast({0} as varchar) as {0}", DIALECT.identifier(name));
-    Ok(format!("* replace ({})", names.iter().map(text).collect::<Vec<_>>().join(", ")))
+/// What is selected of a relation: the columns that are needed. Numbers that a driver would hand over as other numbers are selected as texts.
+fn selection(connection: &Connection, relation: &str, request: &ReadRequest) -> Result<String, ConnectError> {
+    let sql = format!("select column_name, column_type from (describe select * from {relation})");
+    let list = || -> duckdb::Result<Vec<(String, String)>> {
+        connection.prepare(&sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    };
+    let columns = list().map_err(|error| failed("the query cannot be described", error))?;
+    let selected = request.needed(columns, |(name, _)| name).into_iter().map(|(name, data_type)| {
+        let quoted = DIALECT.identifier(&name);
+        if data_type == "UHUGEINT" { format!("cast({quoted} as varchar) as {quoted}") } else { quoted }
+    });
+    Ok(selected.collect::<Vec<_>>().join(", "))
 }
 
 /// Rows and their highest cursor value come from one transaction, so nothing can slip in between.
@@ -146,7 +150,7 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
     let sql_failed = |error| Stopped::Failed(failed(&format!("cannot read `{}`", request.stream), error));
     connection.execute_batch("begin transaction").map_err(sql_failed)?;
     let describe = || {
-        let selection = selection(connection, &table)?;
+        let selection = selection(connection, &table, request)?;
         Ok((columns_of(connection, &format!("select {selection} from {table} limit 0"))?, selection))
     };
     let (columns, selection) = describe().map_err(|mut error: ConnectError| {

@@ -87,6 +87,7 @@ fn read_stream(driver: &Driver, request: &ReadRequest, producer: &Producer<Sourc
     let table = request.relation(&DIALECT, "*")?;
     let mut columns =
         if request.has_query() { query_columns(driver, request, &table)? } else { stream_info(driver, &request.stream)?.columns };
+    columns = request.needed(columns, |column| &column.name);
     for column in &mut columns {
         // A column that is declared as text keeps every value as it is written.
         if request.columns.get(&column.name) == Some(&DataType::Text) {
