@@ -1,5 +1,6 @@
 //! Reading: streams, queries and small results as text.
 
+use arrow::datatypes::DataType as ArrowType;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use duckdb::Connection;
@@ -11,7 +12,7 @@ use subak_connect::{
     Audit, AuditResult, BuildRequest, ConnectError, ConnectErrorKind, Dialect, ReadRequest, Source, SourceItem, SqlBackend,
     Staged, StreamInfo, TableName, blocking, convert,
 };
-use subak_domain::{Column, Cursor};
+use subak_domain::{Column, Cursor, DataType};
 
 use super::error::failed;
 use super::load::DuckDbStaged;
@@ -78,7 +79,15 @@ impl SqlBackend for Database {
         let (database, sql) = (self.clone(), sql.to_owned());
         blocking::produce(move |producer: &Producer<RecordBatch>| {
             let connection = database.connect()?;
-            stream_batches(&connection, &sql, |rows| Ok(producer.send(as_they_are(rows)?)?))
+            let mut is_known = false;
+            stream_batches(&connection, &sql, |rows| {
+                if !is_known && rows.schema().fields().iter().any(|field| *field.data_type() == ArrowType::Decimal128(38, 0)) {
+                    // Beside the result that is being read.
+                    refuse_wrapped(&database.connect()?, &sql)?;
+                }
+                is_known = true;
+                Ok(producer.send(as_they_are(rows)?)?)
+            })
         })
     }
 }
@@ -130,7 +139,19 @@ fn as_they_are(rows: RecordBatch) -> Result<RecordBatch, ConnectError> {
         .help(format!("select `cast({0} as varchar) as {0}`", DIALECT.identifier(column))))
 }
 
-/// What is selected of a relation: the columns that are needed. Numbers that a driver would hand over as other numbers are selected as texts.
+/// A driver hands over the largest type of whole numbers in one that has no place for its upper half, and says nothing.
+fn refuse_wrapped(connection: &Connection, sql: &str) -> Result<(), ConnectError> {
+    let sql = format!("select column_name from (describe {sql}) where column_type = 'UHUGEINT'");
+    let list = || -> duckdb::Result<Vec<String>> { connection.prepare(&sql)?.query_map([], |row| row.get(0))?.collect() };
+    // What cannot be described has no such column.
+    let Some(column) = list().ok().and_then(|names| names.into_iter().next()) else { return Ok(()) };
+    let message = format!("column `{column}` of the result is uhugeint, which no result here holds");
+    Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message)
+        .help(format!("select `cast({0} as varchar) as {0}`", DIALECT.identifier(&column))))
+}
+
+/// What is selected of a relation: the columns that are needed. Numbers that a driver would hand over as other numbers are selected as texts,
+/// and dates and large numbers too where they are declared as texts: those that have no other form then keep theirs.
 fn selection(connection: &Connection, relation: &str, request: &ReadRequest) -> Result<String, ConnectError> {
     let sql = format!("select column_name, column_type from (describe select * from {relation})");
     let list = || -> duckdb::Result<Vec<(String, String)>> {
@@ -139,7 +160,8 @@ fn selection(connection: &Connection, relation: &str, request: &ReadRequest) -> 
     let columns = list().map_err(|error| failed("the query cannot be described", error))?;
     let selected = request.needed(columns, |(name, _)| name).into_iter().map(|(name, data_type)| {
         let quoted = DIALECT.identifier(&name);
-        if data_type == "UHUGEINT" { format!("cast({quoted} as varchar) as {quoted}") } else { quoted }
+        let is_text = request.columns.get(&name) == Some(&DataType::Text) && matches!(data_type.as_str(), "DATE" | "HUGEINT");
+        if is_text || data_type == "UHUGEINT" { format!("cast({quoted} as varchar) as {quoted}") } else { quoted }
     });
     Ok(selected.collect::<Vec<_>>().join(", "))
 }
@@ -224,6 +246,16 @@ mod tests {
             .expect("open")
     }
 
+    async fn declared_texts_keep_their_form(database: &Database) {
+        let sql = "create table main.odd as select 'infinity'::date as d, 170141183460469231731687303715884105727 as n";
+        subak_connect::Statements::execute(database, sql).await.expect("a table");
+        let columns = ["d", "n"].map(|name| (name.to_owned(), DataType::Text)).into();
+        let request = ReadRequest { stream: "main.odd".into(), columns, ..ReadRequest::default() };
+        let (batches, _) = conformance::read_all(database, request).await.expect("rows");
+        let texts: Vec<String> = batches[0].records.columns().iter().map(|column| convert::text_at(column, 0)).collect();
+        assert_eq!(texts, ["infinity", "170141183460469231731687303715884105727"]);
+    }
+
     #[tokio::test]
     async fn conforms() {
         let folder = tempfile::tempdir().expect("folder");
@@ -235,20 +267,23 @@ mod tests {
         conformance::writes(&database, &read).await;
         conformance::partial_events(&database, &read).await;
         conformance::sql(&database, &read).await;
-        for (value, problem) in
-            [("170141183460469231731687303715884105727", "more than 38 digits"), ("'infinity'::date", "not a date")]
-        {
+        for (value, problem) in [
+            ("170141183460469231731687303715884105727", "more than 38 digits"),
+            ("'infinity'::date", "not a date"),
+            ("340282366920938463463374607431768211455::uhugeint", "uhugeint"),
+        ] {
             let mut rows = database.query(&format!("select {value} as v"));
             let error = rows.next().await.expect("an answer").expect_err("no other value");
             assert!(error.message.contains("column `v`") && error.message.contains(problem), "{}", error.message);
         }
+        declared_texts_keep_their_form(&database).await;
         let connection = database.connect().expect("connect");
         connection
             .execute_batch(
                 "create table main.src as select n as id, 'x' as note from range(50000) t(n) union all select 49999, 'tie'",
             )
             .expect("rows");
-        let highest = Cursor { column: "id".into(), value: "49999".into(), data_type: subak_domain::DataType::BigInt };
+        let highest = Cursor { column: "id".into(), value: "49999".into(), data_type: DataType::BigInt };
         let request = ReadRequest { stream: "main.src".into(), ..ReadRequest::default() };
         conformance::source(&database, request, &highest, 2).await;
     }

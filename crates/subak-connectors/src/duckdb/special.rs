@@ -48,7 +48,7 @@ pub(super) fn without(records: RecordBatch) -> Result<Batch, ArrowError> {
 /// The schema, in which the columns that may have such values are marked.
 fn marked(schema: &SchemaRef) -> SchemaRef {
     let mark = |field: &Arc<Field>| match field.data_type() {
-        DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(..) | DataType::Decimal128(38, 0) => {
+        DataType::Date32 | DataType::Time64(TimeUnit::Microsecond) | DataType::Timestamp(..) | DataType::Decimal128(38, 0) => {
             let metadata = HashMap::from([(MAY_MISFIT.to_owned(), "true".to_owned())]);
             Arc::new(field.as_ref().clone().with_metadata(metadata))
         }
