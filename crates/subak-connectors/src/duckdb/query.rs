@@ -141,7 +141,8 @@ fn as_they_are(rows: RecordBatch) -> Result<RecordBatch, ConnectError> {
 
 /// A driver hands over the largest type of whole numbers in one that has no place for its upper half, and says nothing.
 fn refuse_wrapped(connection: &Connection, sql: &str) -> Result<(), ConnectError> {
-    let sql = format!("select column_name from (describe {sql}) where column_type = 'UHUGEINT'");
+    let sql = sql.trim_end().trim_end_matches(';');
+    let sql = format!("select column_name from (describe\n{sql}\n) where column_type = 'UHUGEINT'");
     let list = || -> duckdb::Result<Vec<String>> { connection.prepare(&sql)?.query_map([], |row| row.get(0))?.collect() };
     // What cannot be described has no such column.
     let Some(column) = list().ok().and_then(|names| names.into_iter().next()) else { return Ok(()) };
@@ -272,7 +273,7 @@ mod tests {
             ("'infinity'::date", "not a date"),
             ("340282366920938463463374607431768211455::uhugeint", "uhugeint"),
         ] {
-            let mut rows = database.query(&format!("select {value} as v"));
+            let mut rows = database.query(&format!("select {value} as v;"));
             let error = rows.next().await.expect("an answer").expect_err("no other value");
             assert!(error.message.contains("column `v`") && error.message.contains(problem), "{}", error.message);
         }
