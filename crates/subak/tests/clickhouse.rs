@@ -1,6 +1,8 @@
 //! ClickHouse as destination, warehouse and source: Debian's old server and the newest engine behind HTTP, both of each test's own.
 //! Results are read back with `curl`, not through Subak.
 
+#[path = "support/late.rs"]
+mod late;
 #[path = "support/network.rs"]
 mod network;
 #[path = "support/secret.rs"]
@@ -247,6 +249,18 @@ fn a_relational_source_in_steps_reaches_both_engines() {
             let left = server.sql("select count() from system.tables where name like '\\_\\_subak\\_stage%'");
             assert_eq!(lines(left), ["0"], "{version:?} {variant}: tables of loads that died");
         }
+    }
+}
+
+#[test]
+fn a_column_that_comes_late_doubles_no_rows() {
+    let server = ClickHouse::start(ClickHouseVersion::Old);
+    for point in ["columns_added", "inside_publish"] {
+        for name in ["loads", "_subak"] {
+            server.sql(&format!("drop database if exists {name}"));
+        }
+        let sandbox = with_server(&server, &[("assets/loads/all.yml", &late::asset("ch"))]);
+        late::doubles_no_rows(&sandbox, point, || lines(server.sql("select * from loads.events")));
     }
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "support/destination.rs"]
 mod destination;
+#[path = "support/late.rs"]
+mod late;
 #[path = "support/network.rs"]
 mod network;
 #[path = "support/secret.rs"]
@@ -77,6 +79,16 @@ fn sql_assets_checks_and_keys() {
 #[test]
 fn kills_and_cuts_lose_and_double_nothing() {
     destination::survives_kills(&mut MariaDb::start());
+}
+
+#[test]
+fn a_column_that_comes_late_doubles_no_rows() {
+    let server = MariaDb::start();
+    for point in ["columns_added", "inside_publish"] {
+        server.forget();
+        let sandbox = with_server(&server, &[("assets/loads/all.yml", &late::asset("my"))]);
+        late::doubles_no_rows(&sandbox, point, || lines(server.rows("select * from loads.events")));
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #[path = "support/destination.rs"]
 mod destination;
+#[path = "support/late.rs"]
+mod late;
 #[path = "support/network.rs"]
 mod network;
 #[path = "support/secret.rs"]
@@ -338,6 +340,16 @@ fn what_a_server_refuses_is_told() {
 #[test]
 fn kills_and_cuts_lose_and_double_nothing() {
     destination::survives_kills(&mut Postgres::start());
+}
+
+#[test]
+fn a_column_that_comes_late_doubles_no_rows() {
+    let server = Postgres::start();
+    for point in ["inside_publish"] {
+        server.forget();
+        let sandbox = with_server(&server, &[("assets/loads/all.yml", &late::asset("pg"))]);
+        late::doubles_no_rows(&sandbox, point, || lines(server.rows("select * from loads.events")));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array};
 use arrow::record_batch::RecordBatch;
 use subak_domain::write::{Latest, OrderBy, Tie};
-use subak_domain::{History, LoadId, RowAccount, RunId, StepId, WriteMode};
+use subak_domain::{Cursor, DataType, History, LoadId, RowAccount, RunId, StepId, WriteMode};
 
 use super::{Reader, Rows};
 use crate::memory::rows;
@@ -31,6 +31,7 @@ pub async fn writes(connection: &dyn Connection, read: Reader<'_>) {
     suite.nested_lists_follow_their_rows().await;
     suite.volatile_columns_make_no_difference().await;
     suite.columns_become_wider().await;
+    suite.late_columns_double_no_rows().await;
 }
 
 /// Runs the case for sinks that take events which leave out values.
@@ -388,6 +389,36 @@ impl Suite<'_> {
             assert_eq!(committed.changed, number == 1, "{case}/{number}");
         }
         self.assert_rows(case, &[&[Some("1"), Some("10:00")]]);
+    }
+
+    async fn late_columns_double_no_rows(&self) {
+        let case = "late";
+        let bound = || Some(Cursor { column: "at".to_owned(), value: "2".to_owned(), data_type: DataType::Text });
+        let first = batch(&["at", "id"], &[&[Some("1"), Some("a")], &[Some("2"), Some("b")]]);
+        self.load(Self::request(case, WriteMode::Replace, &first), first).await.expect(case);
+        // A column comes, with a value for every row; then rows at the same bound, and above it.
+        let b: Row<'_> = &[Some("2"), Some("b"), Some("7")];
+        let c: Row<'_> = &[Some("2"), Some("c"), Some("8")];
+        let [d, above, other]: [Row<'_>; 3] =
+            [&[Some("2"), Some("d"), Some("9")], &[Some("3"), Some("e"), Some("1")], &[Some("3"), Some("e"), Some("2")]];
+        let reads: [&[Row<'_>]; 4] = [&[b, c], &[c, b], &[b, d, above, c], &[other, b, c, d, above]];
+        for (read, added) in reads.iter().zip([1, 0, 2, 1]) {
+            let records = batch(&["at", "id", "size"], read);
+            let request = LoadRequest {
+                overlap: bound(),
+                ..Self::request(&format!("{case}/{}", read.len() * 10 + added), WriteMode::Append, &records)
+            };
+            let committed = self.load(request, records).await.expect(case);
+            assert_eq!(committed.written, added as u64, "{case}: {read:?}");
+        }
+        let rows: [Row<'_>; 6] = [&[Some("1"), Some("a"), None], &[Some("2"), Some("b"), None], c, d, above, other];
+        self.assert_rows(case, &rows);
+        // Made anew, it has the column from the beginning.
+        let again = batch(&["at", "id", "size"], &[b]);
+        self.load(Self::request("late/anew", WriteMode::Replace, &again), again).await.expect(case);
+        let records = batch(&["at", "id", "size"], &[b, &[Some("2"), Some("b"), Some("8")]]);
+        let request = LoadRequest { overlap: bound(), ..Self::request("late/after", WriteMode::Append, &records) };
+        assert_eq!(self.load(request, records).await.expect(case).written, 1, "{case}");
     }
 
     async fn columns_become_wider(&self) {

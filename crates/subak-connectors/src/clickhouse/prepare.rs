@@ -10,6 +10,7 @@ use super::publish::Action;
 use super::script::{Storage, Typed, equal_hashes, hashes, list, names, typed};
 use super::tables::{DELETED_COLUMN, LOAD_COLUMN, Layout, Name, Relation, bare, nullable, rows_of};
 use super::{DIALECT, Server};
+use crate::staging::late;
 
 /// The column of a stage that numbers its rows in the order of their arrival.
 pub(super) const ROW_COLUMN: &str = "__subak_row";
@@ -63,6 +64,8 @@ pub(super) struct Prepared {
     pub(super) columns: Vec<Typed>,
     /// Columns that a table which stays gets.
     pub(super) added: Vec<Typed>,
+    /// For an append: what the cursor column held at most before they came.
+    pub(super) added_after: Option<String>,
     /// Columns of it that become wider.
     pub(super) widened: Vec<Typed>,
     pub(super) removed: Vec<String>,
@@ -127,6 +130,7 @@ pub(super) async fn prepare(
         layout: Layout::Plain,
         columns: columns.clone(),
         added: Vec::new(),
+        added_after: None,
         widened: columns.iter().filter(|column| request.widened.contains(&column.name)).cloned().collect(),
         removed: request.removed.clone(),
         preview: String::new(),
@@ -489,6 +493,9 @@ impl Preparing<'_> {
     async fn make_alike(&mut self) -> Result<(), ConnectError> {
         let Some(held) = self.done.held.clone() else { return Ok(()) };
         self.done.added = self.columns.iter().filter(|column| !held.has(&column.name)).cloned().collect();
+        if !self.done.added.is_empty() && self.request.mode == WriteMode::Append {
+            self.done.added_after = self.highest(&held).await?;
+        }
         let mut stored = held.stored.clone();
         for (name, word) in &mut stored {
             if let Some(wider) = self.done.widened.iter().find(|wider| wider.name == *name) {
@@ -548,14 +555,24 @@ impl Preparing<'_> {
         let mut condition = String::new();
         if self.request.overlap.is_some() && self.request.children.is_empty() && !compared.is_empty() {
             let [one, other] = hashes(&compared, self.server.client.is_modern());
+            let late = self.late_columns(&compared).await?;
+            // Rows with the columns as they are compared.
+            let seen = |row: &str, table: &Name| {
+                let item = |column: &Typed| {
+                    let value = late.iter().find(|(name, _)| *name == column.name).map(|(_, value)| value);
+                    value.map_or_else(|| column.quoted(), |value| format!("{value} as {}", column.quoted()))
+                };
+                let items = compared.iter().map(item).collect::<Vec<_>>().join(", ");
+                format!("(select {row}{items} from {})", table.quoted())
+            };
             // Of equal rows that arrive, as many are left out as the table has.
             condition = format!(
                 " where {ROW_COLUMN} in (select arrayJoin(arraySlice(arraySort(s_rows), toInt64(t_held) + 1)) from \
                  (select s_rows, t_held from (select {one} as h_one, {other} as h_other, groupArray({ROW_COLUMN}) as s_rows from {} group by h_one, h_other) as s \
                  any left join (select h_one, h_other, count() as t_held from (select {one} as h_one, {other} as h_other from {}) group by h_one, h_other) \
                  as t using (h_one, h_other)))",
-                self.from.quoted(),
-                self.done.target.quoted()
+                seen(&format!("{ROW_COLUMN}, "), &self.from),
+                seen("", &self.done.target)
             );
         }
         let columns = list(&stored);
@@ -577,6 +594,28 @@ impl Preparing<'_> {
         self.done.changed = self.done.rows.written > 0;
         self.done.preview = self.united(&self.done.target.quoted(), &fresh.quoted());
         Ok(())
+    }
+
+    /// What takes the places of columns when rows are compared: NULL, for rows that may have been there before a column was.
+    async fn late_columns(&self, compared: &[Typed]) -> Result<Vec<(String, String)>, ConnectError> {
+        let Some(cursor) = &self.request.overlap else { return Ok(Vec::new()) };
+        if !self.done.held.as_ref().is_some_and(|held| held.has(&cursor.column)) {
+            return Ok(Vec::new());
+        }
+        let late = self.server.late_columns(&self.done.target).await?;
+        let is_number = self.request.schema.field_with_name(&cursor.column).is_ok_and(|field| field.data_type().is_numeric());
+        let item = |column: &Typed| {
+            let highest = late.get(&column.name)?;
+            Some((column.name.clone(), late::expression(&DIALECT, &column.name, &cursor.column, Some(highest), is_number)))
+        };
+        Ok(compared.iter().filter_map(item).collect())
+    }
+
+    /// What the cursor column of the table holds at most.
+    async fn highest(&self, held: &Relation) -> Result<Option<String>, ConnectError> {
+        let Some(cursor) = self.request.overlap.as_ref().filter(|cursor| held.has(&cursor.column)) else { return Ok(None) };
+        let sql = format!("select toString(max({})) from {}", DIALECT.identifier(&cursor.column), self.done.target.quoted());
+        Ok(self.server.client.rows(&sql).await?.into_iter().next().and_then(|row| row.into_iter().next()?))
     }
 
     /// Engines that merge rows into one merge the numbers of their loads too, by which a load that was cut off is found again.

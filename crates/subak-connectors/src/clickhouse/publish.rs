@@ -36,6 +36,9 @@ pub(super) struct Plan {
     pub(super) columns: Vec<String>,
     /// Columns that fit the table for the parts, with their types: those that come, and those that become wider.
     pub(super) added: Vec<(String, String)>,
+    /// For an append: what the cursor column held at most before those came; see [`crate::staging::late`].
+    #[serde(default)]
+    pub(super) added_after: Option<String>,
     pub(super) widened: Vec<(String, String)>,
     pub(super) removed: Vec<String>,
     /// The query of a view.
@@ -174,6 +177,7 @@ impl Server {
         for (column, word) in plan.added.iter().filter(|(column, _)| !has(column)) {
             self.client.execute(&format!("alter table {name} add column {} {word}", DIALECT.identifier(column))).await?;
         }
+        crash::point("columns_added");
         for (column, word) in &plan.widened {
             self.client.execute(&format!("alter table {name} modify column {} {word}", DIALECT.identifier(column))).await?;
         }

@@ -211,6 +211,21 @@ impl Server {
         Ok(state)
     }
 
+    /// Columns that were added to a table, also by loads that were cut off, and what the cursor column held at most before.
+    pub(super) async fn late_columns(&self, table: &Name) -> Result<BTreeMap<String, String>, ConnectError> {
+        let key = DIALECT.literal(&key_of(table));
+        let mut late = BTreeMap::new();
+        for entry in self.entries(&format!("table_key = {key} and state in ('prepared', 'committed')")).await? {
+            if entry.is_rebuilt && entry.plan.action == Action::Swap {
+                late.clear();
+            }
+            if let Some(highest) = &entry.plan.added_after {
+                late.extend(entry.plan.added.iter().map(|(column, _)| (column.clone(), highest.clone())));
+            }
+        }
+        Ok(late)
+    }
+
     /// The ledger's entry of a load, which is finished first if a crash cut it off.
     pub(super) async fn entry_of(&self, load: &LoadId) -> Result<Option<Entry>, ConnectError> {
         let is_load = format!("load_id = {}", DIALECT.literal(load.as_str()));

@@ -309,7 +309,7 @@ fn in_turn(
             Ok(committed)
         });
         if done.is_err() {
-            // Columns that came before it have no values: a later load must not take rows without them for others.
+            // A load that fails changes nothing that can be seen.
             for column in prepared.added().into_iter().filter(|_| prepared.held.is_some()) {
                 drop(session.execute(&format!("alter table {} drop column {}", prepared.target, DIALECT.identifier(column))));
             }

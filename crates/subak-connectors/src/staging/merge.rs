@@ -6,7 +6,7 @@ use subak_domain::WriteMode;
 use subak_domain::write::{Latest, OrderBy, Tie};
 
 use super::prepare::Prepared;
-use super::{Session, Stage, all_of, contains};
+use super::{Session, Stage, all_of, contains, late};
 
 /// The table that remembers deletions of a table.
 pub(crate) fn tombstones(table: &TableName) -> TableName {
@@ -251,17 +251,28 @@ fn drop_copies(session: &dyn Session, request: &LoadRequest, prepared: &Prepared
         return Ok(0);
     }
     let row_id = prepared.row_id(dialect)?;
-    let (stage, target) = (&prepared.stage, &prepared.target);
     let is_same = all_of(&compared, |column| {
         let column = dialect.identifier(column);
         format!("t.{column} {} s.{column}", dialect.null_safe_equal)
     });
     let list = dialect.identifiers(&compared);
     let copies = dialect.partition(&prepared.words_of(&compared));
+    let late = late::compared_as(session, request, prepared)?;
+    // Rows with the columns as they are compared.
+    let seen = |table: &str, row: &str| {
+        let item = |column: &String| {
+            let name = dialect.identifier(column);
+            late.iter().find(|(late, _)| late == column).map_or(name.clone(), |(_, value)| format!("{value} as {name}"))
+        };
+        let items = compared.iter().map(item).collect::<Vec<_>>().join(", ");
+        format!("(select {row}{items} from {table}) as q")
+    };
+    let staged = seen(&prepared.stage, &format!("{row_id} as __subak_row, "));
+    let there = seen(&prepared.target, "");
     let held = format!(
-        "select s.__subak_row from (select {row_id} as __subak_row, row_number() over (partition by {copies}) as __subak_copy, {list} \
-         from {stage}) as s join (select {list}, count(*) as __subak_held from {target} group by {list}) as t on {is_same} \
+        "select s.__subak_row from (select __subak_row, row_number() over (partition by {copies}) as __subak_copy, {list} \
+         from {staged}) as s join (select {list}, count(*) as __subak_held from {there} group by {list}) as t on {is_same} \
          where s.__subak_copy <= t.__subak_held"
     );
-    session.execute(&dialect.delete_rows(stage, row_id, &held))
+    session.execute(&dialect.delete_rows(&prepared.stage, row_id, &held))
 }

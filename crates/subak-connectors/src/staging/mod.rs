@@ -3,6 +3,7 @@
 
 mod build;
 mod history;
+pub(crate) mod late;
 mod merge;
 mod prepare;
 mod publish;

@@ -5,7 +5,7 @@ use subak_connect::{Commit, Committed, ConnectError, Dialect, Family, LoadReques
 use subak_domain::WriteMode;
 
 use super::prepare::Prepared;
-use super::{Session, Stage, contains, history, merge, rejects, state};
+use super::{Session, Stage, contains, history, late, merge, rejects, state};
 
 /// Publishes a prepared stage inside the transaction of `session`, with state and ledger. The caller commits.
 pub(crate) fn publish(
@@ -122,6 +122,7 @@ pub(crate) fn script(
     if prepared.is_rebuilt(request) {
         empty(session, stage, request, prepared, &mut script)?;
     } else if prepared.held.is_some() {
+        script.before.extend(late::notes(session, request, prepared)?);
         script.before.extend(alterations(session, stage, request, prepared)?);
         let removed = removals(dialect, target, &request.removed);
         // Inside of a transaction a table is altered before its rows are; outside of one no column goes before its rows are published.

@@ -5,18 +5,18 @@ use subak_connect::source::FileMark;
 use subak_connect::{Committed, ConnectError, ConnectErrorKind, TableName};
 use subak_domain::{Cursor, LoadId};
 
-use super::Session;
+use super::{Session, late};
 
 fn table(session: &dyn Session, name: &str) -> String {
     session.dialect().table(&state_table(name))
 }
 
-fn state_table(name: &str) -> TableName {
+pub(super) fn state_table(name: &str) -> TableName {
     TableName { schema: Some("_subak".to_owned()), name: name.to_owned() }
 }
 
 /// How a table is named in the state.
-fn key_of(session: &dyn Session, table: &TableName) -> String {
+pub(super) fn key_of(session: &dyn Session, table: &TableName) -> String {
     let dialect = session.dialect();
     let key = if dialect.has_schemas {
         format!("{}.{}", table.schema.as_deref().unwrap_or(dialect.schema_default), table.name)
@@ -136,6 +136,7 @@ pub(crate) fn write(
         dialect.literal(load.as_str())
     ))?;
     if is_rebuilt {
+        late::forget(session, of)?;
         session.execute(&format!("delete from {files} where table_key = {key}"))?;
     }
     for marks in marks.chunks(200) {
