@@ -10,9 +10,9 @@ use duckdb::Connection;
 use subak_connect::program::Blame;
 use subak_connect::{ConnectError, ConnectErrorKind, RowProgram, RowPrograms, convert};
 
-use super::DIALECT;
 use super::error::failed;
 use super::session::DuckDbSession;
+use super::{DIALECT, special};
 use crate::staging;
 
 /// The column that says whether a row passes the filter.
@@ -44,11 +44,8 @@ impl RowPrograms for DuckDbPrograms {
             })?;
             computed.push(format!("({expression}) as {}", DIALECT.identifier(name)));
         }
-        let mut sql = String::from("select * from rows");
-        for item in &computed {
-            // One level per column, so that a later expression sees the earlier columns.
-            sql = format!("select *, {item} from ({sql}) as r");
-        }
+        refuse_wrapped(&connection, &computed)?;
+        let sql = with_computed(&computed);
         if let Some(filter) = filter {
             let sql = format!("select coalesce(({filter}), false) as keep from ({sql}) as r");
             connection
@@ -83,12 +80,24 @@ fn explained(message: String, expression: &str, error: duckdb::Error) -> Connect
         .help(format!("correct `{expression}`; columns have the names and types that they have in the table"))
 }
 
+/// The driver hands over the largest type of whole numbers as another one.
+fn refuse_wrapped(connection: &Connection, computed: &[String]) -> Result<(), ConnectError> {
+    let sql =
+        format!("select column_name from (describe {}) where contains(column_type, 'UHUGEINT') limit 1", with_computed(computed));
+    let find =
+        || -> duckdb::Result<Option<String>> { connection.prepare(&sql)?.query_map([], |row| row.get(0))?.next().transpose() };
+    let Some(name) = find().map_err(|error| failed("expressions cannot be prepared", error))? else { return Ok(()) };
+    let message = format!("the expression of `{name}` under `derive:` returns uhugeint, which no column here holds");
+    Err(ConnectError::new(ConnectErrorKind::Config, message).help("cast it: `cast(... as varchar)`, or to a type that holds it"))
+}
+
+/// The rows with columns that are computed of them: one level per column, so that a later expression sees the earlier columns.
+fn with_computed(computed: &[String]) -> String {
+    computed.iter().fold("select * from rows".to_owned(), |sql, item| format!("select *, {item} from ({sql}) as r"))
+}
+
 fn check(connection: &Connection, computed: &[String], item: &str) -> duckdb::Result<()> {
-    let mut sql = String::from("select * from rows");
-    for item in computed {
-        sql = format!("select *, {item} from ({sql}) as r");
-    }
-    connection.prepare(&format!("select *, {item} from ({sql}) as r")).map(drop)
+    connection.prepare(&format!("select *, {item} from ({}) as r", with_computed(computed))).map(drop)
 }
 
 /// The type in which a computed column travels on. Sums of whole numbers are 128 bits wide in DuckDB, which has no column type here.
@@ -151,9 +160,22 @@ impl RowProgram for Program {
             return Err(ConnectError::new(ConnectErrorKind::Internal, "an expression changed the number of rows")
                 .help("`derive:` takes expressions over one row, no aggregates and no `unnest`"));
         }
+        let own = result.project(&(self.input_count..self.schema.fields().len()).collect::<Vec<_>>()).map_err(internal)?;
+        let own = special::without(own).map_err(internal)?;
+        if let Some(misfit) = own.misfits.first() {
+            let message = format!(
+                "the expression of `{}` returns `{}` in row {} of a batch: {}",
+                self.names[misfit.column],
+                misfit.text,
+                misfit.row + 1,
+                misfit.problem
+            );
+            return Err(
+                ConnectError::new(ConnectErrorKind::ValueMisfit, message).help("cast it to varchar, or to a type that holds it")
+            );
+        }
         let mut arrays = rows.columns().to_vec();
-        for (at, field) in self.schema.fields().iter().enumerate().skip(self.input_count) {
-            let array = result.column(at);
+        for (array, field) in own.records.columns().iter().zip(self.schema.fields().iter().skip(self.input_count)) {
             let data_type = convert::logical_type(field.data_type());
             let converted = convert::convert(array, data_type, None, field.name())?;
             if let Some(row) = converted.misfits.first() {
@@ -229,5 +251,17 @@ mod tests {
         let derive = [("x".to_owned(), "cast(name as integer)".to_owned())];
         let mut program = DuckDbPrograms.compile(&rows.schema(), &derive, None).expect("compile");
         assert_eq!(program.run(&rows).map(drop).expect_err("no number").kind, ConnectErrorKind::ValueMisfit);
+        for (expression, problem) in [
+            ("170141183460469231731687303715884105727", "more than 38 digits"),
+            ("[case when id = 3 then 'infinity'::date end]", "`infinity` in row 3 of a batch: not a date"),
+        ] {
+            let derive = [("y".to_owned(), "id + 1".to_owned()), ("x".to_owned(), expression.to_owned())];
+            let mut program = DuckDbPrograms.compile(&rows.schema(), &derive, None).expect("compile");
+            let error = program.run(&rows).map(drop).expect_err("no other value");
+            assert!(error.message.contains("`x`") && error.message.contains(problem), "{}", error.message);
+        }
+        let derive = [("x".to_owned(), "md5_number(name)".to_owned())];
+        let error = DuckDbPrograms.compile(&rows.schema(), &derive, None).map(drop).expect_err("no such column type");
+        assert!(error.message.contains("`x`") && error.message.contains("uhugeint"), "{}", error.message);
     }
 }

@@ -1,6 +1,5 @@
 //! Reading: streams, queries and small results as text.
 
-use arrow::datatypes::DataType as ArrowType;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use duckdb::Connection;
@@ -81,7 +80,7 @@ impl SqlBackend for Database {
             let connection = database.connect()?;
             let mut is_known = false;
             stream_batches(&connection, &sql, |rows| {
-                if !is_known && rows.schema().fields().iter().any(|field| *field.data_type() == ArrowType::Decimal128(38, 0)) {
+                if !is_known && rows.schema().fields().iter().any(|field| special::is_long(field.data_type())) {
                     // Beside the result that is being read.
                     refuse_wrapped(&database.connect()?, &sql)?;
                 }
@@ -142,7 +141,7 @@ fn as_they_are(rows: RecordBatch) -> Result<RecordBatch, ConnectError> {
 /// A driver hands over the largest type of whole numbers in one that has no place for its upper half, and says nothing.
 fn refuse_wrapped(connection: &Connection, sql: &str) -> Result<(), ConnectError> {
     let sql = sql.trim_end().trim_end_matches(';');
-    let sql = format!("select column_name from (describe\n{sql}\n) where column_type = 'UHUGEINT'");
+    let sql = format!("select column_name from (describe\n{sql}\n) where contains(column_type, 'UHUGEINT')");
     let list = || -> duckdb::Result<Vec<String>> { connection.prepare(&sql)?.query_map([], |row| row.get(0))?.collect() };
     // What cannot be described has no such column.
     let Some(column) = list().ok().and_then(|names| names.into_iter().next()) else { return Ok(()) };
@@ -162,7 +161,13 @@ fn selection(connection: &Connection, relation: &str, request: &ReadRequest) -> 
     let selected = request.needed(columns, |(name, _)| name).into_iter().map(|(name, data_type)| {
         let quoted = DIALECT.identifier(&name);
         let is_text = request.columns.get(&name) == Some(&DataType::Text) && matches!(data_type.as_str(), "DATE" | "HUGEINT");
-        if is_text || data_type == "UHUGEINT" { format!("cast({quoted} as varchar) as {quoted}") } else { quoted }
+        match data_type.as_str() {
+            "UHUGEINT" => format!("cast({quoted} as varchar) as {quoted}"),
+            _ if is_text => format!("cast({quoted} as varchar) as {quoted}"),
+            // Lists and structs of such numbers are read as JSON.
+            nested if nested.contains("UHUGEINT") => format!("to_json({quoted}) as {quoted}"),
+            _ => quoted,
+        }
     });
     Ok(selected.collect::<Vec<_>>().join(", "))
 }
@@ -201,7 +206,11 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
     let filter = bound.condition(&quoted, |value, word| format!("{quoted} {word} {}", DIALECT.literal(&value.value)));
     stream_batches(connection, &format!("select {selection} from {table}{filter}"), hand_over)?;
     let session = DuckDbSession::new(connection, format!("cannot read `{}`", request.stream));
+    // What is never reached is no place to go on from.
+    let is_moment = matches!(column.data_type, DataType::Date | DataType::DateTime | DataType::Timestamp);
+    let finite = if is_moment { format!("isfinite({quoted})") } else { "true".to_owned() };
     let highest = |test: &str| -> Result<Option<Cursor>, ConnectError> {
+        let test = format!(" filter (where {finite}{test})");
         let sql = format!("select cast(max({quoted}){test} as varchar) as highest from {table}{filter}");
         let value = session.rows(&sql, 1)?.into_iter().next().and_then(|row| row.into_iter().next()?.1);
         Ok(value.map(|value| Cursor { column: bound.column.clone(), value, data_type: column.data_type }))
@@ -211,7 +220,7 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
         && let Some(limit) = future.cursor(&bound.column, column.data_type).filter(|limit| beyond.is_after(limit))
     {
         producer.send(SourceItem::Warning(future_warning(beyond)))?;
-        cursor = highest(&format!(" filter (where {quoted} <= {})", DIALECT.literal(&limit.value)))?;
+        cursor = highest(&format!(" and {quoted} <= {}", DIALECT.literal(&limit.value)))?;
     }
     if let Some(cursor) = cursor {
         producer.send(SourceItem::Cursor(cursor))?;
@@ -257,6 +266,32 @@ mod tests {
         assert_eq!(texts, ["infinity", "170141183460469231731687303715884105727"]);
     }
 
+    /// The rows that hold such values, their problems, and what the others are.
+    async fn values_within_others_are_found(database: &Database) {
+        let sql = "create table main.nested as select * from (values
+            (1, [date '2020-01-01', date 'infinity'], {'a': 1::hugeint}, [1::uhugeint]),
+            (2, [date '2020-01-01'], {'a': 170141183460469231731687303715884105727}, [340282366920938463463374607431768211455]),
+            (3, null, null, null)) as t(id, days, long, wide)";
+        subak_connect::Statements::execute(database, sql).await.expect("a table");
+        let request = ReadRequest { stream: "main.nested".into(), ..ReadRequest::default() };
+        let (batches, _) = conformance::read_all(database, request).await.expect("rows");
+        let [batch] = batches.as_slice() else { panic!("one batch") };
+        let misfits: Vec<_> = batch.misfits.iter().map(|misfit| (misfit.row, misfit.column, misfit.text.as_str())).collect();
+        assert_eq!(misfits, [(0, 1, "infinity"), (1, 2, "170141183460469231731687303715884105727")]);
+        let texts = |column: usize| (0..3).map(|row| convert::text_at(batch.records.column(column), row)).collect::<Vec<_>>();
+        assert_eq!(texts(1), ["", "[2020-01-01]", ""]);
+        assert_eq!(texts(3), ["[1]", "[340282366920938463463374607431768211455]", ""]);
+    }
+
+    async fn a_cursor_is_finite(database: &Database) {
+        let sql = "create table main.ends as select * from (values (1, date '2020-01-01'), (2, date 'infinity')) as t(id, until)";
+        subak_connect::Statements::execute(database, sql).await.expect("a table");
+        let cursor = subak_connect::CursorBound { column: "until".into(), ..Default::default() };
+        let request = ReadRequest { stream: "main.ends".into(), cursor: Some(cursor), ..ReadRequest::default() };
+        let (_, cursor) = conformance::read_all(database, request).await.expect("rows");
+        assert_eq!(cursor.map(|cursor| cursor.value), Some("2020-01-01".to_owned()));
+    }
+
     #[tokio::test]
     async fn conforms() {
         let folder = tempfile::tempdir().expect("folder");
@@ -272,12 +307,18 @@ mod tests {
             ("170141183460469231731687303715884105727", "more than 38 digits"),
             ("'infinity'::date", "not a date"),
             ("340282366920938463463374607431768211455::uhugeint", "uhugeint"),
+            ("[340282366920938463463374607431768211455::uhugeint]", "uhugeint"),
+            ("[1, 170141183460469231731687303715884105727]", "more than 38 digits"),
+            ("{'a': {'b': '-infinity'::timestamptz}}", "not a time"),
+            ("map { 'a': ['24:00'::time] }", "not a time of a day"),
         ] {
             let mut rows = database.query(&format!("select {value} as v;"));
             let error = rows.next().await.expect("an answer").expect_err("no other value");
             assert!(error.message.contains("column `v`") && error.message.contains(problem), "{}", error.message);
         }
         declared_texts_keep_their_form(&database).await;
+        values_within_others_are_found(&database).await;
+        a_cursor_is_finite(&database).await;
         let connection = database.connect().expect("connect");
         connection
             .execute_batch(
