@@ -239,6 +239,9 @@ fn project_files() -> String {
         ("A task of a job", keys::TASK),
         ("`run`", keys::PROGRAM),
         ("`sql` and `query`", keys::STATEMENT),
+        ("`http`", keys::HTTP_CALL),
+        ("`notify`", keys::MESSAGE),
+        ("An entry of `on_failure` and its like", keys::NOTICE),
         ("`lint`", keys::LINT),
     ] {
         put!(page, "\n## {title}\n\n| key | value | required | meaning |\n|---|---|---|---|\n");
@@ -271,5 +274,7 @@ fn shape(key: &Key) -> String {
         Shape::Tasks => "mapping by name".into(),
         Shape::Program(_) => "text, list or mapping".into(),
         Shape::Items => "list or expression".into(),
+        Shape::Body => "text, list or mapping".into(),
+        Shape::Receiver => "receiver".into(),
     }
 }

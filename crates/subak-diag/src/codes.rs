@@ -346,6 +346,10 @@ codes! {
         "a program reported in a way that is not understood",
         "Its messages are none of Dagster's Pipes, version 0.1.",
         "Use a client library of that version, or none.";
+    REQUEST_REFUSED = "SBK0330":
+        "a request was not answered as expected",
+        "The status of the answer is none of those that count as success: `expect:` of the task, or any from 200 to 299.",
+        "Read what the other side says; correct the request, or list the status under `expect:`.";
     STATE_OPEN = "SBK0401":
         "the state of the project cannot be opened",
         "The database below `.subak/` cannot be opened, or is damaged.",

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{Action, CheckOutcome, Cursor, RowAccount, RunId, RunStatus, StepId, Timestamp, Trigger, ValueChange, Version};
 
 /// Version of the stored form of events.
-pub const EVENT_FORMAT: u32 = 3;
+pub const EVENT_FORMAT: u32 = 4;
 
 /// One event as the log holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]

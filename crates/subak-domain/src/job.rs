@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Action, ConnectionName, Retry, Schedule, StepId, Work};
+use crate::{Action, ConnectionName, Notifications, Retry, Schedule, StepId, Work};
 
 /// When a step runs, by how the steps that it needs ended. Airflow's thirteen rules, by their names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +262,15 @@ pub enum TaskWork {
         /// The query.
         sql: String,
     },
+    /// Sends one request; the answer is the value.
+    Http(HttpCall),
+    /// Tells somebody something.
+    Notify {
+        /// The receiver.
+        receiver: String,
+        /// What.
+        message: String,
+    },
     /// Waits.
     Wait {
         /// Milliseconds from the start of the step.
@@ -278,6 +287,22 @@ pub enum TaskWork {
         /// Those of them that nothing else in the group waits for.
         leaves: Vec<StepId>,
     },
+}
+
+/// A request over HTTP. Its texts are templates, in which references (`${secret:…}`) may stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpCall {
+    /// The method, in capitals.
+    pub method: String,
+    /// The address.
+    pub url: String,
+    /// Headers by name.
+    pub headers: BTreeMap<String, String>,
+    /// What is sent; a JSON object or list is sent as JSON.
+    pub body: Option<String>,
+    /// Status codes that count as success; any from 200 to 299 where there are none.
+    pub expect: Vec<u16>,
 }
 
 /// A program and how it is started.
@@ -325,6 +350,8 @@ pub struct Job {
     pub params: BTreeMap<String, Param>,
     /// When it starts by itself.
     pub schedule: Option<Schedule>,
+    /// Who is told about its runs.
+    pub notifications: Notifications,
 }
 
 /// What a job does.

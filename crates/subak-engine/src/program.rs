@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use crate::failure::{self, DATA_NOT_BEGUN};
 use crate::pipes::{Heard, Pipes};
 use crate::task::{fitting, rendered};
-use crate::{DataExecutor, Inputs, StopSignal};
+use crate::{DataExecutor, Inputs, Outbound, StopSignal, outbound};
 
 /// How long a program that was asked to stop may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -384,7 +384,7 @@ impl Log {
     }
 }
 
-/// Where programs run and what they leave.
+/// Where tasks run: what programs find and leave, and how the outside is reached.
 pub struct Place {
     /// The project's folder.
     pub root: PathBuf,
@@ -398,6 +398,8 @@ pub struct Place {
     pub hidden: Vec<String>,
     /// Takes secrets out of a line.
     pub mask: Box<dyn Fn(&str) -> String + Send + Sync>,
+    /// Sends requests and messages of tasks.
+    pub outbound: Arc<dyn Outbound>,
 }
 
 impl Default for Place {
@@ -410,6 +412,7 @@ impl Default for Place {
             python: vec!["python3".to_owned()],
             hidden: Vec::new(),
             mask: Box::new(str::to_owned),
+            outbound: outbound::nobody(),
         }
     }
 }

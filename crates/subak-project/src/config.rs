@@ -9,7 +9,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use subak_diag::{Diagnostic, codes};
 use subak_domain::config::{Field, FieldKind};
-use subak_domain::{AssetKey, ConnectionName, Retry, asset};
+use subak_domain::notification::RECEIVER_KINDS;
+use subak_domain::{AssetKey, ConnectionName, Notifications, Occasion, Retry, asset};
 
 use crate::ConnectorInfo;
 use crate::decode::{self, Context, Fields, list, text};
@@ -40,6 +41,19 @@ pub struct Config {
     pub vars: BTreeMap<String, String>,
     /// House rules for names.
     pub lint: Lint,
+    /// Who can be told about runs, by name.
+    pub receivers: BTreeMap<String, ReceiverDeclaration>,
+    /// Who is told about runs of jobs that say nothing themselves.
+    pub notifications: Notifications,
+}
+
+/// A receiver of notifications, references not resolved.
+#[derive(Debug, Clone)]
+pub struct ReceiverDeclaration {
+    /// One of [`RECEIVER_KINDS`].
+    pub kind: &'static str,
+    /// Its values by key, as written.
+    pub values: BTreeMap<String, Template>,
 }
 
 /// House rules for names.
@@ -111,7 +125,8 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
         unknown_profile(settings.profile.unwrap_or_default(), &profiles, &mut context);
     }
     let warehouse = self::warehouse(warehouse, &connections, &mut context);
-    let (retry, timeout) = defaults(&fields, &mut context);
+    let receivers = receivers(&fields, settings, &mut context);
+    let (retry, timeout, notifications) = defaults(&fields, &receivers, &mut context);
     let external = external(&fields, &mut context);
     let mut vars = BTreeMap::new();
     for (name, node) in fields.named("vars", &mut context) {
@@ -120,7 +135,20 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
         }
     }
     let lint = lint(&fields, &mut context);
-    Some(Config { project, timezone, warehouse, connections, profiles, retry, timeout, external, vars, lint })
+    Some(Config {
+        project,
+        timezone,
+        warehouse,
+        connections,
+        profiles,
+        retry,
+        timeout,
+        external,
+        vars,
+        lint,
+        receivers,
+        notifications,
+    })
 }
 
 fn lint(fields: &Fields<'_>, context: &mut Context<'_>) -> Lint {
@@ -167,11 +195,103 @@ fn timezone(fields: &Fields<'_>, context: &mut Context<'_>) -> String {
     name.to_owned()
 }
 
-fn defaults(fields: &Fields<'_>, context: &mut Context<'_>) -> (Retry, Duration) {
-    let none = (Retry::default(), asset::TIMEOUT_DEFAULT);
+fn defaults(
+    fields: &Fields<'_>,
+    receivers: &BTreeMap<String, ReceiverDeclaration>,
+    context: &mut Context<'_>,
+) -> (Retry, Duration, Notifications) {
+    let none = (Retry::default(), asset::TIMEOUT_DEFAULT, Notifications::default());
     let Some(node) = fields.get("defaults") else { return none };
     let Some(fields) = Fields::of(node, keys::DEFAULTS, &[], "`defaults`", context) else { return none };
-    (decode::retry(&fields, none.0, context), fields.duration("timeout", context).unwrap_or(none.1))
+    let timeout = fields.duration("timeout", context).unwrap_or(none.1);
+    (decode::retry(&fields, none.0, context), timeout, notifications(&fields, receivers, context))
+}
+
+fn receivers(fields: &Fields<'_>, settings: &Settings<'_>, context: &mut Context<'_>) -> BTreeMap<String, ReceiverDeclaration> {
+    let mut receivers = BTreeMap::new();
+    for (name, node) in fields.named("notifications", context) {
+        if let Some(receiver) = receiver(&name.text, node, settings, context) {
+            receivers.insert(name.text.clone(), receiver);
+        }
+    }
+    receivers
+}
+
+fn receiver(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Context<'_>) -> Option<ReceiverDeclaration> {
+    let what = format!("receiver `{name}`");
+    let Value::Map(entries) = &node.value else {
+        context.wrong_shape(node, &what, "a mapping");
+        return None;
+    };
+    let kinds: Vec<&str> = RECEIVER_KINDS.iter().map(|kind| kind.kind).collect();
+    let Some((_, kind_node)) = entries.iter().find(|(key, _)| key.text == "type") else {
+        let problem = Diagnostic::error(codes::MISSING_KEY, format!("{what} needs the key `type`"));
+        context.report(problem.help(format!("known types are {}", list(&kinds))), &node.span, "");
+        return None;
+    };
+    let word = text(kind_node, "`type`", context)?;
+    let Some(kind) = RECEIVER_KINDS.iter().find(|kind| kind.kind == word) else {
+        decode::unknown_word(kind_node, word, &kinds, "`type`", context);
+        return None;
+    };
+    let fields = Fields::of(node, &keys_of(kind.fields), &["type"], &what, context)?;
+    let mut values = BTreeMap::new();
+    for field in kind.fields {
+        if let Some(node) = fields.get(field.name) {
+            each_value(node, field, "", context, &mut |name, node, template, context| {
+                warn_of_missing(&template, node, settings, context);
+                values.insert(name, template);
+            });
+        }
+    }
+    Some(ReceiverDeclaration { kind: kind.kind, values })
+}
+
+/// Who is told: `on_failure`, `on_success`, `on_recovery`, `on_late`.
+pub(crate) fn notifications(
+    fields: &Fields<'_>,
+    receivers: &BTreeMap<String, ReceiverDeclaration>,
+    context: &mut Context<'_>,
+) -> Notifications {
+    let mut found = Notifications::default();
+    for (name, occasion) in Occasion::NAMES {
+        let key = format!("on_{name}");
+        let Some(node) = fields.get(&key) else { continue };
+        let Value::List(items) = &node.value else {
+            context.wrong_shape(node, &format!("`{key}`"), "a list: `[ { notify: NAME } ]`");
+            continue;
+        };
+        let mut told = Vec::new();
+        for item in items {
+            let named = match &item.value {
+                Value::Map(_) => Fields::of(item, keys::NOTICE, &[], &format!("an entry of `{key}`"), context)
+                    .and_then(|fields| fields.get("notify")),
+                _ => Some(item),
+            };
+            told.extend(named.and_then(|node| receiver_ref(text(node, "`notify`", context)?, node, receivers, context)));
+        }
+        found.receivers.insert(occasion, told);
+    }
+    found
+}
+
+/// A reference to a declared receiver.
+pub(crate) fn receiver_ref(
+    name: &str,
+    node: &Node,
+    receivers: &BTreeMap<String, ReceiverDeclaration>,
+    context: &mut Context<'_>,
+) -> Option<String> {
+    if receivers.contains_key(name) {
+        return Some(name.to_owned());
+    }
+    let problem = Diagnostic::error(codes::UNKNOWN_CONNECTION, format!("there is no receiver `{name}`"));
+    let help = match subak_diag::nearest(name, receivers.keys().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "declare it under `notifications:` in `subak.yml`".to_owned(),
+    };
+    context.report(problem.help(help), &node.span, "not declared");
+    None
 }
 
 fn external(fields: &Fields<'_>, context: &mut Context<'_>) -> Vec<(AssetKey, Range<usize>)> {

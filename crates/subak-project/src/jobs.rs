@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use subak_diag::{Diagnostic, codes, nearest};
-use subak_domain::job::{self, Command, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
+use subak_domain::job::{self, Command, HttpCall, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
 use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
 use subak_domain::{
-    Action, AssetGraph, AssetKey, ConnectionName, Definition, Job, JobWork, Reason, Retry, Rule, Schedule, StepId, Trigger, Work,
+    Action, AssetGraph, AssetKey, ConnectionName, Definition, Job, JobWork, Notifications, Occasion, Reason, Retry, Rule,
+    Schedule, StepId, Trigger, Work,
 };
 use subak_plan::expression::{ExpressionError, Values, names_in_expression, names_in_template};
 
-use crate::config::connection_ref;
+use crate::config::{connection_ref, receiver_ref};
 use crate::declare::Scope;
 use crate::decode::{self, Context, Fields, text};
 use crate::keys;
@@ -104,8 +105,26 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         work,
         schedule,
         params,
+        notifications: notifications(&fields, scope, context),
     };
     Some(JobDeclaration { job, span: name_node.span.clone(), assets })
+}
+
+/// Who is told about runs of the job: those that it names, else those that the project does.
+fn notifications(fields: &Fields<'_>, scope: &Scope<'_>, context: &mut Context<'_>) -> Notifications {
+    let mut found = scope.config.notifications.clone();
+    found.receivers.extend(crate::config::notifications(fields, &scope.config.receivers, context).receivers);
+    found.deadline = fields.duration("deadline", context);
+    let is_told = found.receivers.get(&Occasion::Late).is_some_and(|told| !told.is_empty());
+    if let (Some(node), None) = (fields.get("on_late"), found.deadline) {
+        let problem = Diagnostic::error(codes::MISSING_KEY, "`on_late` needs `deadline`");
+        context.report(problem.help("say when a run is late: `deadline: 2h`"), &node.span, "");
+    }
+    if let (Some(node), Some(_), false) = (fields.get("deadline"), found.deadline, is_told) {
+        let problem = Diagnostic::warning(codes::MISSING_KEY, "nobody is told when the deadline has passed");
+        context.report(problem.help("name somebody: `on_late: [ { notify: NAME } ]`"), &node.span, "");
+    }
+    found
 }
 
 /// `schedule`: a cron line, or a mapping.
@@ -337,7 +356,7 @@ impl Reader<'_> {
     }
 
     fn task(&mut self, name: &Name, fields: &Fields<'_>, group: &Group, base: &Base, context: &mut Context<'_>) -> Option<Found> {
-        const KINDS: [&str; 7] = ["run", "python", "sql", "query", "wait", "asset", "tasks"];
+        const KINDS: [&str; 9] = ["run", "python", "sql", "query", "http", "notify", "wait", "asset", "tasks"];
         let kinds: Vec<&str> = KINDS.iter().copied().filter(|kind| fields.get(kind).is_some()).collect();
         let [kind] = kinds.as_slice() else {
             let message = match kinds.as_slice() {
@@ -529,6 +548,11 @@ impl Reader<'_> {
                 let (on, sql) = self.statement(node, "query", context)?;
                 TaskWork::Query { on, sql }
             }
+            "http" => TaskWork::Http(self.http_call(node, context)?),
+            "notify" => {
+                let (receiver, message) = self.message(node, context)?;
+                TaskWork::Notify { receiver, message }
+            }
             "wait" => {
                 let wait = fields.duration("wait", context)?;
                 TaskWork::Wait { wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) }
@@ -604,6 +628,65 @@ impl Reader<'_> {
         }
         let dir = fields.text("dir", context).map(str::to_owned);
         Some(Program { command, env, dir })
+    }
+
+    /// A receiver and what it is told.
+    fn message(&self, node: &Node, context: &mut Context<'_>) -> Option<(String, String)> {
+        self.check_templates(node, context);
+        let fields = Fields::of(node, keys::MESSAGE, &[], "`notify`", context)?;
+        let to = fields.get("to")?;
+        let receiver = receiver_ref(text(to, "`to`", context)?, to, &self.scope.config.receivers, context)?;
+        Some((receiver, fields.text("message", context)?.to_owned()))
+    }
+
+    fn http_call(&self, node: &Node, context: &mut Context<'_>) -> Option<HttpCall> {
+        self.check_templates(node, context);
+        let reference = |node: &Node, text: &str, context: &mut Context<'_>| {
+            let error = crate::reference::Template::parse(text).err();
+            if let Some(error) = &error {
+                context.report(Diagnostic::error(codes::INVALID_REFERENCE, error.to_string()), &node.span, "");
+            }
+            error.is_none()
+        };
+        let Value::Map(_) = &node.value else {
+            let url = text(node, "`http`", context)?;
+            let call = HttpCall { method: "GET".to_owned(), url: url.to_owned(), ..HttpCall::default() };
+            return reference(node, url, context).then_some(call);
+        };
+        let fields = Fields::of(node, keys::HTTP_CALL, &[], "`http`", context)?;
+        let url = fields.text("url", context)?.to_owned();
+        let mut is_sound = reference(fields.get("url")?, &url, context);
+        let mut headers = BTreeMap::new();
+        for (name, node) in fields.named("headers", context) {
+            let value = text(node, &format!("header `{}`", name.text), context)?;
+            is_sound &= reference(node, value, context);
+            headers.insert(name.text.clone(), value.to_owned());
+        }
+        let body = match fields.get("body") {
+            None => None,
+            Some(node) => {
+                let written = match &node.value {
+                    Value::Scalar { text, .. } => text.clone(),
+                    _ => crate::json_value(node).to_string(),
+                };
+                is_sound &= reference(node, &written, context);
+                Some(written)
+            }
+        };
+        let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"].map(|name| (name, name));
+        let default = if body.is_some() { "POST" } else { "GET" };
+        let method = fields.word("method", &methods, context).unwrap_or(default).to_owned();
+        let mut expect = Vec::new();
+        for (text, node) in fields.texts("expect", context) {
+            match text.parse::<u16>() {
+                Ok(status) if (100..600).contains(&status) => expect.push(status),
+                _ => {
+                    context.invalid(node, format!("`{text}` is no status code"));
+                    is_sound = false;
+                }
+            }
+        }
+        is_sound.then_some(HttpCall { method, url, headers, body, expect })
     }
 
     /// A statement or a question, and where it runs.

@@ -57,6 +57,10 @@ pub enum Shape {
     Program(&'static [Key]),
     /// A list, or an expression that is one.
     Items,
+    /// A text, a mapping or a list.
+    Body,
+    /// A receiver of notifications: `type` and the keys of its kind.
+    Receiver,
 }
 
 const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
@@ -83,9 +87,17 @@ pub static JOB: &[Key] = &[
         Shape::TextOr(SCHEDULE),
         "When it starts by itself, while `subak server start` runs: a cron line, or a mapping.",
     ),
+    key("on_failure", Shape::List(&Shape::TextOr(NOTICE)), "Who is told when a run of it fails."),
+    key("on_success", Shape::List(&Shape::TextOr(NOTICE)), "Who is told when a run of it succeeds."),
+    key("on_recovery", Shape::List(&Shape::TextOr(NOTICE)), "Who is told when a run of it succeeds after one that failed."),
+    key("on_late", Shape::List(&Shape::TextOr(NOTICE)), "Who is told when a run of it has not ended by its deadline."),
+    key("deadline", Shape::Duration, "How long after it was due or asked for a run is late; told once to those of `on_late`."),
     key("retry", Shape::Map(RETRY), "How often a failed task is tried again. By default a task is tried once."),
     key("timeout", Shape::Duration, "Upper bound for one attempt of a task."),
 ];
+
+/// Somebody who is told.
+pub static NOTICE: &[Key] = &[required("notify", Shape::Text, "The receiver, by its name under `notifications:`.")];
 
 /// A parameter of a job.
 pub static PARAM: &[Key] = &[
@@ -128,12 +140,14 @@ pub static DST: &[Key] = &[
     ),
 ];
 
-/// A task of a job. It has one of `run`, `python`, `sql`, `query`, `wait`, `asset` and `tasks`.
+/// A task of a job. It has one of `run`, `python`, `sql`, `query`, `http`, `notify`, `wait`, `asset` and `tasks`.
 pub static TASK: &[Key] = &[
     key("run", Shape::Program(PROGRAM), "A program: a line for the shell, a list of words, or a mapping."),
     key("python", Shape::Texts, "A Python file and its arguments; by `uv` where it is installed, else by `python3`."),
     key("sql", Shape::TextOr(STATEMENT), "A statement, on the warehouse where nothing else is said."),
     key("query", Shape::TextOr(STATEMENT), "A question; the first row of the answer is the value, by column."),
+    key("http", Shape::TextOr(HTTP_CALL), "Sends one request; the answer is the value."),
+    key("notify", Shape::Map(MESSAGE), "Tells somebody something."),
     key("wait", Shape::Duration, "Waits so long."),
     key("asset", Shape::Text, "Brings an asset up to date."),
     key("tasks", Shape::Tasks, "A group: tasks that share what they need."),
@@ -180,6 +194,25 @@ pub static TASK: &[Key] = &[
     key("timeout", Shape::Duration, "Upper bound for one attempt."),
 ];
 
+/// A request of a task.
+pub static HTTP_CALL: &[Key] = &[
+    required(
+        "url",
+        Shape::Text,
+        "The address. `${NAME}` and `${secret:name}` are filled in when it is sent, here and in headers and body.",
+    ),
+    key("method", Shape::Word(&["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]), "By default `GET`, with a body `POST`."),
+    key("headers", Shape::Named(&Shape::Text), "Headers by name."),
+    key("body", Shape::Body, "What is sent: a text, or a mapping or list, which is sent as JSON."),
+    key("expect", Shape::Texts, "Status codes that count as success. By default any from 200 to 299."),
+];
+
+/// What a task tells somebody.
+pub static MESSAGE: &[Key] = &[
+    required("to", Shape::Text, "The receiver, by its name under `notifications:`."),
+    required("message", Shape::Text, "The text; a template."),
+];
+
 /// A program.
 pub static PROGRAM: &[Key] = &[
     key("command", Shape::Texts, "A line for the shell, or a program and its arguments."),
@@ -207,6 +240,7 @@ pub static PROJECT: &[Key] = &[
     ),
     required("connections", Shape::Named(&Shape::Connection), "The outside systems by name."),
     key("profiles", Shape::Named(&Shape::Map(PROFILE)), "Overlays that `--profile NAME` lays over these settings."),
+    key("notifications", Shape::Named(&Shape::Receiver), "Who can be told about runs, by name: webhooks, chats, mail."),
     key("defaults", Shape::Map(DEFAULTS), "Settings that assets have where they say nothing."),
     key("lint", Shape::Map(LINT), "House rules for names; `subak validate` warns of names that break them."),
     key(
@@ -237,6 +271,9 @@ pub static PROFILE: &[Key] = &[
 pub static DEFAULTS: &[Key] = &[
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one attempt of a step. By default `6h`."),
+    key("on_failure", Shape::List(&Shape::TextOr(NOTICE)), "Who is told when a run of a job fails that says nothing itself."),
+    key("on_recovery", Shape::List(&Shape::TextOr(NOTICE)), "The same for a success after a failure."),
+    key("on_late", Shape::List(&Shape::TextOr(NOTICE)), "The same for a run that has not ended by the deadline of its job."),
 ];
 
 /// `retry`.

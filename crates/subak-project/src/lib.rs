@@ -182,6 +182,22 @@ pub fn yaml_value(text: &str) -> Result<serde_json::Value, String> {
     Ok(documents.first().map_or(serde_json::Value::Null, plain_value))
 }
 
+/// The value as JSON: numbers that are not quoted are numbers.
+fn json_value(node: &yaml::Node) -> serde_json::Value {
+    use serde_json::Value;
+    match &node.value {
+        yaml::Value::Scalar { text, is_plain: true } => match serde_json::from_str::<serde_json::Number>(text) {
+            Ok(number) => Value::Number(number),
+            Err(_) => plain_value(node),
+        },
+        yaml::Value::List(items) => items.iter().map(json_value).collect(),
+        yaml::Value::Map(entries) => {
+            entries.iter().map(|(name, node)| (name.text.clone(), json_value(node))).collect::<serde_json::Map<_, _>>().into()
+        }
+        _ => plain_value(node),
+    }
+}
+
 fn plain_value(node: &yaml::Node) -> serde_json::Value {
     use serde_json::Value;
     match &node.value {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use subak_domain::config::{Field, FieldKind};
+use subak_domain::notification::{RECEIVER_KINDS, ReceiverKind};
 
 use crate::ConnectorInfo;
 use crate::keys::{self, Key, Shape};
@@ -99,6 +100,8 @@ fn shape(shape: &Shape, connectors: &[ConnectorInfo]) -> Value {
             { "type": "string" }, { "type": "array", "items": { "type": ["string", "number", "boolean"] } }, mapping(table, &[], connectors)
         ] }),
         Shape::Items => json!({ "oneOf": [{ "type": "string" }, { "type": "array" }] }),
+        Shape::Body => json!({ "type": ["string", "object", "array"] }),
+        Shape::Receiver => json!({ "oneOf": RECEIVER_KINDS.iter().map(receiver).collect::<Vec<_>>() }),
         Shape::Connection => json!({ "oneOf": connectors.iter().map(connection).collect::<Vec<_>>() }),
     }
 }
@@ -115,6 +118,15 @@ fn connection(info: &ConnectorInfo) -> Value {
         .chain(info.config.connection.iter().filter(|field| field.is_required).map(|field| field.name))
         .collect();
     json!({ "type": "object", "description": info.summary, "properties": properties, "required": required, "additionalProperties": false })
+}
+
+fn receiver(kind: &ReceiverKind) -> Value {
+    let mut properties = Map::new();
+    properties.insert("type".into(), json!({ "const": kind.kind }));
+    properties.extend(kind.fields.iter().map(|field| (field.name.to_owned(), self::field(field))));
+    let required: Vec<&str> =
+        std::iter::once("type").chain(kind.fields.iter().filter(|field| field.is_required).map(|field| field.name)).collect();
+    json!({ "type": "object", "description": kind.doc, "properties": properties, "required": required, "additionalProperties": false })
 }
 
 fn field(field: &Field) -> Value {

@@ -116,6 +116,9 @@ pub(crate) enum Command {
     /// Look at schedules and their ticks, switch them on and off
     #[command(subcommand)]
     Automation(AutomationCommand),
+    /// Look at what people were told about runs, and test whether they can be told
+    #[command(subcommand)]
+    Notification(NotificationCommand),
     /// Serve the project
     #[command(subcommand)]
     Server(ServerCommand),
@@ -377,6 +380,29 @@ pub(crate) struct AutomationTestArgs {
     /// Ticks to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) limit: usize,
+}
+
+/// `subak notification`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NotificationCommand {
+    /// List what people were told, are still to be told, and could not be told, newest first
+    List(NotificationListArgs),
+    /// Send a test message to a receiver
+    Test(NotificationTestArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NotificationListArgs {
+    /// Notices to show
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NotificationTestArgs {
+    /// The receiver, by its name under `notifications:`
+    #[arg(value_name = "NAME")]
+    pub(crate) receiver: String,
 }
 
 /// `subak job`.

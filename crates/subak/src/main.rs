@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod complete;
 mod exit;
+mod notices;
 mod open;
 mod printer;
 mod progress;

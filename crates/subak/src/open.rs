@@ -10,9 +10,11 @@ use subak_connect::connector::find;
 use subak_connect::{ConnectError, ConnectErrorKind, Connection, ConnectionConfig, FieldKind, OpenRequest, RowPrograms};
 use subak_connectors::{CONNECTORS, DuckDbPrograms};
 use subak_domain::config::find_field;
+use subak_domain::notification::RECEIVER_KINDS;
 use subak_domain::{ConnectionName, Secret};
-use subak_engine::{Connections, Place};
-use subak_project::{Config, PROJECT_FILES, Part, Unresolved};
+use subak_engine::{Connections, Outbound, Place};
+use subak_notify::Receiver;
+use subak_project::{Config, PROJECT_FILES, Part, Template, Unresolved};
 use tokio::sync::Mutex;
 
 use crate::project::{Opened, STATE_FOLDER};
@@ -64,17 +66,9 @@ impl ProjectConnections {
         let fields = connector.config().connection;
         for (key, template) in &declaration.values {
             let Some(field) = find_field(fields, key) else { continue };
-            let variable = |name: &str| self.settings.variables.get(name).cloned();
-            // Each part of its own: an answer or an address may show it without what stands around it.
-            let secret = |name: &str| {
-                let secret = self.secret(name)?;
-                self.redactor.add(secret.expose());
-                Some(secret)
-            };
-            let value = template.resolve(variable, secret).map_err(|error| unresolved(name, key, &error))?;
-            if template.has_secret() || field.kind == FieldKind::Secret {
-                self.redactor.add(&value);
-            }
+            let value = self
+                .value(template, field.kind == FieldKind::Secret)
+                .map_err(|error| unresolved(&format!("connection `{name}`, `{key}`"), &error))?;
             if field.kind == FieldKind::Secret {
                 config.secrets.insert(key.clone(), Secret::new(value));
             } else if field.kind == FieldKind::Path {
@@ -89,6 +83,37 @@ impl ProjectConnections {
         Ok((connector.kind(), OpenRequest { name: name.to_string(), config, temporary, state, is_read_only: self.is_read_only }))
     }
 
+    /// A receiver of notifications with its references resolved.
+    pub(crate) fn receiver(&self, name: &str) -> Result<Receiver, ConnectError> {
+        let missing = || ConnectError::new(ConnectErrorKind::Config, format!("there is no receiver `{name}`"));
+        let declaration = self.config.receivers.get(name).ok_or_else(missing)?;
+        let kind = RECEIVER_KINDS.iter().find(|kind| kind.kind == declaration.kind).ok_or_else(missing)?;
+        let mut values = BTreeMap::new();
+        for (key, template) in &declaration.values {
+            let is_secret = find_field(kind.fields, key).is_some_and(|field| field.kind == FieldKind::Secret);
+            let value =
+                self.value(template, is_secret).map_err(|error| unresolved(&format!("receiver `{name}`, `{key}`"), &error))?;
+            values.insert(key.clone(), Secret::new(value));
+        }
+        Ok(Receiver { kind: declaration.kind.to_owned(), values })
+    }
+
+    /// A value with its references resolved; what is secret of it will not show.
+    fn value(&self, template: &Template, is_secret: bool) -> Result<String, Unresolved> {
+        let variable = |name: &str| self.settings.variables.get(name).cloned();
+        // Each part of its own: an answer or an address may show it without what stands around it.
+        let secret = |name: &str| {
+            let secret = self.secret(name)?;
+            self.redactor.add(secret.expose());
+            Some(secret)
+        };
+        let value = template.resolve(variable, secret)?;
+        if template.has_secret() || is_secret {
+            self.redactor.add(&value);
+        }
+        Ok(value)
+    }
+
     /// The environment first, then a file below `.subak/secrets/` that only its owner can read.
     fn secret(&self, name: &str) -> Option<Secret> {
         self.settings.secret(name).or_else(|| {
@@ -100,7 +125,7 @@ impl ProjectConnections {
     }
 }
 
-fn unresolved(connection: &ConnectionName, key: &str, error: &Unresolved) -> ConnectError {
+fn unresolved(place: &str, error: &Unresolved) -> ConnectError {
     let help = match error {
         Unresolved::Variable(name) => format!("set `{name}` in the environment, or give a default: `${{{name}:-default}}`"),
         Unresolved::Secret(name) => {
@@ -110,7 +135,7 @@ fn unresolved(connection: &ConnectionName, key: &str, error: &Unresolved) -> Con
             )
         }
     };
-    ConnectError::new(ConnectErrorKind::Config, format!("connection `{connection}`, `{key}`: {error}")).help(help)
+    ConnectError::new(ConnectErrorKind::Config, format!("{place}: {error}")).help(help)
 }
 
 #[async_trait]
@@ -140,7 +165,7 @@ impl Connections for ProjectConnections {
 
     fn resolve(&self, text: &str, literal: &mut dyn FnMut(&str) -> String) -> Result<String, ConnectError> {
         let wrong = |message: String| ConnectError::new(ConnectErrorKind::Config, message);
-        let template = subak_project::Template::parse(text).map_err(|error| wrong(error.to_string()))?;
+        let template = Template::parse(text).map_err(|error| wrong(error.to_string()))?;
         let mut value = String::new();
         for part in template.parts() {
             match part {
@@ -164,7 +189,7 @@ impl Connections for ProjectConnections {
 }
 
 /// Where the programs of a project run.
-pub(crate) fn place(opened: &Opened, settings: &Settings, redactor: Redactor) -> Place {
+pub(crate) fn place(opened: &Opened, settings: &Settings, redactor: Redactor, outbound: Arc<dyn Outbound>) -> Place {
     let (root, state) = (&opened.root, opened.state_folder());
     let python = match settings.program("uv") {
         Some(uv) => vec![uv.display().to_string(), "run".to_owned(), "--quiet".to_owned(), "--script".to_owned()],
@@ -177,5 +202,6 @@ pub(crate) fn place(opened: &Opened, settings: &Settings, redactor: Redactor) ->
         python,
         hidden: settings.secret_variables(),
         mask: Box::new(move |line| redactor.redact(line)),
+        outbound,
     }
 }

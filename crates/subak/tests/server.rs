@@ -1,5 +1,8 @@
 //! The server: ticks that come once, runs that other commands hand over, stops that wait.
 
+#[path = "support/served.rs"]
+mod served;
+
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -149,7 +152,8 @@ fn runs_are_handed_over() {
         "job: ok\nparams: { day: { type: date } }\ntasks: { a: { run: \"echo {{ params.day }} >> log\" } }\n---\njob: bad\ntasks: { a: { run: \"exit 7\" } }\n\
          ---\njob: slow\ntasks: { a: { run: \"echo begun >> log; sleep 2; echo ended >> log\" } }\n",
     );
-    served.wait("the server", |served| served.sandbox.run(&["run", "gold.one"]).err.contains("handed run"));
+    served::wait(served.sandbox.path());
+    assert!(served.sandbox.run(&["run", "gold.one"]).expect(0).err.contains("handed run"));
     let ran = served.sandbox.run(&["run", "--job", "ok", "--set", "day=2025-01-31"]).expect(0);
     assert!(ran.err.contains("handed run") && ran.out.contains("1 step done"), "{}{}", ran.out, ran.err);
     assert_eq!(served.lines("log"), ["2025-01-31"]);

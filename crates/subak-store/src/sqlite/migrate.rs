@@ -60,6 +60,27 @@ const MIGRATIONS: &[&str] = &[
         definition text not null,
         since integer not null,
         is_off integer not null) strict;",
+    "
+    create table notices (
+        position integer not null,
+        occasion text not null,
+        receiver text not null,
+        run text not null,
+        state text not null,
+        attempt_count integer not null,
+        due_at integer,
+        sent_at integer,
+        error text,
+        made_at integer not null,
+        primary key (position, occasion, receiver)) strict, without rowid;
+    create index notices_by_due on notices (due_at) where due_at is not null;
+    alter table runs add column job text;
+    update runs set job = (
+        select json_extract(body, '$.planned.job') from events where events.run = runs.run and events.sequence = 1);
+    create index runs_by_job on runs (job, ended_at);
+    create table notices_read (
+        is_only integer primary key check (is_only = 1),
+        position integer not null) strict;",
 ];
 
 /// The format that this binary writes: schema and events together.

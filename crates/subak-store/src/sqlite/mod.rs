@@ -5,6 +5,7 @@
 //! and never block it (WAL).
 
 mod migrate;
+mod notices;
 mod summary;
 mod ticks;
 mod writer;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
-use subak_domain::{Event, RunEvent, RunId, Snapshot, Timestamp};
+use subak_domain::{Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, Timestamp};
 use tokio::sync::watch;
 
 pub use self::summary::RunSummary;
@@ -131,6 +132,49 @@ impl SqliteStore {
     /// Forgets what is known of schedules that are not among these.
     pub async fn keep_schedules(&self, names: Vec<String>, lease: &Lease) -> Result<(), StoreError> {
         self.writer.ask(Request::Schedules(names, lease.clone())).await.map(drop)
+    }
+
+    /// How the run of a job ended that ended last before a moment, another one than `run` and not one that was canceled.
+    pub fn ended_before(&self, job: &str, run: RunId, at: Timestamp) -> Result<Option<RunStatus>, StoreError> {
+        summary::ended_before(&self.read(), job, run, at)
+    }
+
+    /// Whether there is a notice of this kind about an event.
+    pub fn has_notice(&self, position: u64, occasion: Occasion) -> Result<bool, StoreError> {
+        let sql = "select exists (select 1 from notices where position = ? and occasion = ?)";
+        let parameters = params![position.cast_signed(), occasion.as_str()];
+        self.read().query_row(sql, parameters, |row| row.get(0)).map_err(failed("read"))
+    }
+
+    /// The position up to which the log was read for notices; `None` before the first time.
+    pub fn notices_read(&self) -> Result<Option<u64>, StoreError> {
+        notices::read_position(&self.read())
+    }
+
+    /// Enters notices that are new, and notes that the log was read up to `position`: both, or neither.
+    pub async fn enter_notices(&self, position: u64, made: Vec<Notice>, fence: Lease) -> Result<(), StoreError> {
+        self.writer.ask(Request::Notices(position, made, fence)).await.map(drop)
+    }
+
+    /// Notices that are to be sent by `now`, those that are due the longest first.
+    pub fn notices_due(&self, now: Timestamp, count_max: usize) -> Result<Vec<Notice>, StoreError> {
+        notices::due(&self.read(), now, count_max)
+    }
+
+    /// The newest notices first.
+    pub fn notices(&self, count_max: usize) -> Result<Vec<Notice>, StoreError> {
+        notices::newest(&self.read(), count_max)
+    }
+
+    /// Notes what became of a notice.
+    pub async fn settle_notice(&self, notice: Notice) -> Result<(), StoreError> {
+        self.writer.ask(Request::Notice(notice)).await.map(drop)
+    }
+
+    /// The position of the newest event.
+    pub fn newest_position(&self) -> Result<u64, StoreError> {
+        let sql = "select coalesce(max(position), 0) from events";
+        self.read().query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(failed("read"))
     }
 
     /// Throws the summary tables away and makes them again from the log.

@@ -40,9 +40,9 @@ pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreE
     let status =
         |status: RunStatus| execute(connection, "update runs set status = ? where run = ?", params![status.as_str(), run]);
     match &event.event {
-        RunEvent::Planned { actions, selection, trigger, .. } => {
-            let sql = "insert into runs (run, status, selection, trigger_text, step_count, planned_at) values (?, 'queued', ?, ?, ?, ?)";
-            execute(connection, sql, params![run, selection, trigger, actions.len() as i64, at])
+        RunEvent::Planned { actions, selection, trigger, job, .. } => {
+            let sql = "insert into runs (run, status, selection, trigger_text, step_count, planned_at, job) values (?, 'queued', ?, ?, ?, ?, ?)";
+            execute(connection, sql, params![run, selection, trigger, actions.len() as i64, at, job])
         }
         RunEvent::Started { .. } => {
             let sql =
@@ -189,6 +189,20 @@ pub(super) fn runs_by_prefix(connection: &Connection, prefix: &str) -> Result<Ve
 
 pub(super) fn open_runs(connection: &Connection) -> Result<Vec<RunId>, StoreError> {
     ids(connection, "select run from runs where status in ('queued', 'running', 'stopping') order by run", [])
+}
+
+/// How the run of a job ended that ended last before a moment, another one than `run` and not one that was canceled.
+pub(super) fn ended_before(
+    connection: &Connection,
+    job: &str,
+    run: RunId,
+    at: Timestamp,
+) -> Result<Option<RunStatus>, StoreError> {
+    let sql = "select status from runs where job = ? and ended_at <= ? and run <> ? and status in ('succeeded', 'failed') \
+               order by ended_at desc limit 1";
+    let parameters = params![job, at.as_microsecond(), run.to_string()];
+    let found: Option<String> = connection.query_row(sql, parameters, |row| row.get(0)).optional().map_err(failed("read"))?;
+    found.map(|text| status_of(&text)).transpose()
 }
 
 /// Folds the whole log again.

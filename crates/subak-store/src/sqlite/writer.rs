@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use subak_domain::{Event, Timestamp};
+use subak_domain::{Event, Notice, Timestamp};
 use tokio::sync::oneshot;
 
-use super::{failed, summary, ticks};
+use super::{failed, notices, summary, ticks};
 use crate::lease::LEASE_DURATION;
 use crate::{Acquired, Append, Holder, Lease, ScheduleState, StoreError, Tick};
 
@@ -34,6 +34,10 @@ pub(super) enum Request {
     /// A tick, and the run that it starts.
     Tick(Tick, Option<Append>, Option<Lease>),
     Schedule(String, ScheduleState),
+    /// Notices that are new, and how far the log was read for them.
+    Notices(u64, Vec<Notice>, Lease),
+    /// What became of a notice.
+    Notice(Notice),
     /// The schedules that there are; what is known of others is forgotten.
     Schedules(Vec<String>, Lease),
 }
@@ -196,6 +200,11 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             refuse_stale(connection, Some(fence))?;
             ticks::keep(connection, names).map(|()| Answer::Done)
         }
+        Request::Notices(position, made, fence) => {
+            refuse_stale(connection, Some(fence))?;
+            notices::enter(connection, *position, made).map(|()| Answer::Done)
+        }
+        Request::Notice(notice) => notices::settle(connection, notice).map(|()| Answer::Done),
         Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
 }

@@ -50,6 +50,8 @@ fn kind_of(action: &Action) -> &'static str {
         Work::Task(TaskWork::Run(_)) => "run",
         Work::Task(TaskWork::Sql { .. }) => "sql",
         Work::Task(TaskWork::Query { .. }) => "query",
+        Work::Task(TaskWork::Http(_)) => "http",
+        Work::Task(TaskWork::Notify { .. }) => "notify",
         Work::Task(TaskWork::Wait { .. }) => "wait",
         Work::Task(TaskWork::Expand { .. }) => "group",
         _ => "asset",

@@ -14,6 +14,7 @@ mod init;
 mod job;
 mod lineage;
 mod list;
+mod notification;
 mod plan;
 mod quarantine;
 mod query;
@@ -25,6 +26,8 @@ mod test;
 mod validate;
 mod verify;
 mod why;
+
+pub(crate) use self::runs::state as run_state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +138,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
         },
         Command::Job(command) => job::execute(&context, command),
         Command::Automation(command) => automation::execute(&context, command),
+        Command::Notification(command) => notification::execute(&context, command),
         Command::Server(ServerCommand::Start(args)) => server::start(&context, args),
         Command::Why(args) => why::execute(&context, args),
         Command::Check(args) => check::execute(&context, args),

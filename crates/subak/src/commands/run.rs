@@ -17,6 +17,7 @@ use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore
 use super::{Context, job, plan, runs};
 use crate::args::{HowToRun, RunArgs, RunResumeArgs, Selection};
 use crate::exit::{CliError, Exit, diagnostic_of, exit_of};
+use crate::notices::{self, Teller, Told};
 use crate::open::{self, ProjectConnections};
 use crate::printer::{Tone, count, counted, duration};
 use crate::progress::Watcher;
@@ -284,7 +285,9 @@ impl Hold {
         let watcher: Arc<dyn Reporter> = Arc::new(Watcher::new(context.printer, expected(&snapshot)));
         let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, false);
         let redactor = connections.redactor();
-        let connections: Arc<dyn Connections> = Arc::new(connections);
+        let connections = Arc::new(connections);
+        let teller = Arc::new(Teller::new(Arc::clone(&connections))?);
+        let connections: Arc<dyn Connections> = connections;
         let as_of = opened.as_of.clone();
         let inner = DataExecutor {
             graph: Arc::clone(opened.graph()),
@@ -292,7 +295,7 @@ impl Hold {
             reporter: Arc::clone(&watcher),
             as_of,
             timezone: opened.timezone(),
-            place: open::place(opened, context.settings, redactor.clone()),
+            place: open::place(opened, context.settings, redactor.clone(), teller),
         };
         let executor = Redacting { inner, redactor };
         Ok(Engine {
@@ -309,11 +312,22 @@ impl Hold {
     async fn work(self, context: &Context<'_>, opened: &Opened, work: Work, how: &HowToRun) -> Result<Exit, CliError> {
         let engine = self.engine(context, opened)?;
         let result = self.run(context, opened, &engine, work, how).await;
+        if result.is_ok() && !opened.project.config.receivers.is_empty() {
+            self.tell(context, opened).await?;
+        }
         // After an error the lease may be somebody else's already; giving it back has no effect then.
         let given_back = self.give_back().await;
         let exit = result?;
         given_back?;
         Ok(exit)
+    }
+
+    /// Tells people what became of runs. Whoever cannot be told now is told by the next run, or by a server.
+    async fn tell(&self, context: &Context<'_>, opened: &Opened) -> Result<(), CliError> {
+        for problem in notices::turn(&self.store, &self.lease, &told(context, opened)?).await? {
+            context.printer.note(&problem);
+        }
+        Ok(())
     }
 
     /// Records what became of runs whose process is gone. Runs that a server has taken on and not begun wait for the next server.
@@ -353,6 +367,9 @@ impl Hold {
         work: Work,
         how: &HowToRun,
     ) -> Result<Exit, CliError> {
+        if !opened.project.config.receivers.is_empty() {
+            notices::begin(&self.store, &self.lease).await?;
+        }
         self.settle(context, engine).await?;
         let run = match work {
             Work::Resume { run } => {
@@ -380,6 +397,13 @@ impl Hold {
         let is_terminated = exit == Exit::Interrupted && code_seen.load(Ordering::Relaxed) == 143;
         Ok(if is_terminated { Exit::Terminated } else { exit })
     }
+}
+
+/// What people are told from, for the project as it is.
+pub(super) fn told(context: &Context<'_>, opened: &Opened) -> Result<Told, CliError> {
+    let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, true);
+    let teller = Teller::new(Arc::new(connections))?;
+    Ok(Told { project: opened.project.config.project.clone(), jobs: opened.project.jobs().to_vec(), teller })
 }
 
 /// The id of a run that is made now.

@@ -27,7 +27,7 @@ pub(super) fn find(store: &SqliteStore, text: &str) -> Result<RunId, CliError> {
 }
 
 /// The state of a run.
-pub(super) fn state(store: &SqliteStore, run: RunId) -> Result<(RunState, Vec<Event>), CliError> {
+pub(crate) fn state(store: &SqliteStore, run: RunId) -> Result<(RunState, Vec<Event>), CliError> {
     let events = store.run_events(run)?;
     let state = RunState::fold(events.iter().map(|event| (event.at, &event.event)));
     let unknown = || CliError::new(Diagnostic::error(codes::UNKNOWN_RUN, format!("there is no run `{run}`")), Exit::Invalid);

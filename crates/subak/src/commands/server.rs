@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -14,12 +15,14 @@ use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
 use subak_store::{Append, Leases, ScheduleState, StoreError, Tick, TickOutcome};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::run::{self, Hold};
 use super::{Context, automation, job, plan};
 use crate::args::{Selection, ServerStartArgs};
 use crate::exit::{CliError, Exit};
+use crate::notices::{self, Told};
 use crate::project::{self, Opened};
 
 /// How often it looks around when nothing is due.
@@ -44,10 +47,17 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
         let engine = hold.engine(context, &opened)?;
         hold.settle(context, &engine).await?;
         drop(engine);
-        let mut server =
-            Server { context, args, hold: &hold, schedules: BTreeMap::new(), files, is_broken: false, zone: opened.timezone() };
+        let (schedules, zone, told) = (BTreeMap::new(), opened.timezone(), watch::Sender::default());
+        let mut server = Server { context, args, hold: &hold, schedules, files, is_broken: false, zone, told };
         server.load(&opened).await?;
         let served = server.serve(&opened).await;
+        let told = server.told.borrow().clone();
+        if let (Ok(_), Some(told)) = (&served, told) {
+            // Of what ended last.
+            for problem in notices::turn(hold.store(), hold.lease(), &told).await? {
+                context.printer.note(&problem);
+            }
+        }
         hold.give_back().await?;
         served
     })
@@ -65,6 +75,8 @@ struct Server<'a> {
     is_broken: bool,
     /// The project's time zone, in which runs are told the time.
     zone: TimeZone,
+    /// What people are told from.
+    told: watch::Sender<Option<Arc<Told>>>,
 }
 
 fn signals(kind: SignalKind) -> Result<Signal, CliError> {
@@ -78,6 +90,8 @@ impl<'a> Server<'a> {
     /// Takes the jobs of a project. A schedule that is new, or another than before, counts from now on.
     async fn load(&mut self, opened: &Opened) -> Result<(), CliError> {
         self.schedules.clear();
+        let has_receivers = !opened.project.config.receivers.is_empty();
+        self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, opened)?)) } else { None });
         self.zone = opened.timezone();
         let now = SystemClock.now();
         for job in opened.project.jobs() {
@@ -160,6 +174,21 @@ impl<'a> Server<'a> {
             loop {
                 store.renew(&lease, SystemClock.now()).await?;
                 SystemClock.sleep_until(SystemClock.now() + RENEW_INTERVAL).await;
+            }
+        });
+        let (store, lease) = (self.hold.store().clone(), self.hold.lease().clone());
+        let (printer, told) = (self.context.printer, self.told.subscribe());
+        tasks.spawn(async move {
+            loop {
+                let now = told.borrow().clone();
+                if let Some(told) = now {
+                    // Who cannot be told, or a state that cannot be read just now, keeps nothing else from going on.
+                    match notices::turn(&store, &lease, &told).await {
+                        Ok(problems) => problems.iter().for_each(|problem| printer.note(problem)),
+                        Err(error) => printer.note(&format!("people are told later: {}", error.summary())),
+                    }
+                }
+                SystemClock.sleep_until(SystemClock.now() + TURN).await;
             }
         });
         tasks
