@@ -62,7 +62,7 @@ fn action(name: &str, needs: Vec<StepId>) -> Action {
     let asset: AssetKey = name.parse().expect("key");
     Action {
         step: StepId::asset(&asset),
-        work: Work::Materialize { asset, full_refresh: false, range: None },
+        work: Work::Materialize { asset, full_refresh: false, range: None, partition: None },
         reason: Reason::Missing,
         needs,
         rule: subak_domain::Rule::default(),

@@ -220,6 +220,7 @@ fn project_files() -> String {
         ("A nested list of `children`", keys::CHILD),
         ("`seed`", keys::SEED),
         ("The header of a SQL asset", keys::SQL_HEADER),
+        ("`partition`", keys::PARTITION),
         ("The header of a standalone check", keys::CHECK_HEADER),
         ("`surrogate_key`", keys::SURROGATE_KEY),
         ("A check of an asset", keys::CHECK),

@@ -4,7 +4,7 @@ use arrow::datatypes::DataType;
 use subak_domain::{AssetKey, CheckRule, StoredAs};
 
 use crate::sink::LiveRows;
-use crate::{Audit, TableName};
+use crate::{Audit, Slice, TableName};
 
 /// Where a backslash escapes what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +186,32 @@ impl Dialect {
             return format!("(coalesce({one} = {other}, 1 = 0) or ({one} is null and {other} is null))");
         }
         format!("({one} {} {other})", self.null_safe_equal)
+    }
+
+    /// The condition that a row belongs to a part of a table. `word` is the system's word for the type of its column, `is_instant` whether that
+    /// column holds moments and not times of a clock.
+    pub fn slice(&self, slice: &Slice, word: &str, is_instant: bool) -> String {
+        let column = self.identifier(&slice.column);
+        let has_time = word.to_ascii_lowercase().contains("time");
+        let typed = |text: &str| {
+            // Texts compare as they are kept.
+            if self.name == "sqlite" {
+                return self.literal(text);
+            }
+            let text = if has_time && text.len() == "2026-11-21".len() { format!("{text} 00:00:00") } else { text.to_owned() };
+            let zoned =
+                if is_instant && self.name != "mysql" && self.name != "clickhouse" { format!("{text}+00:00") } else { text };
+            let literal = self.literal(&zoned);
+            if self.name == "mysql" { literal } else { format!("cast({literal} as {word})") }
+        };
+        match &slice.partition.window {
+            None if self.name == "mysql" || self.name == "sqlite" => format!("{column} = {}", self.literal(&slice.partition.key)),
+            None => format!("{column} = cast({} as {word})", self.literal(&slice.partition.key)),
+            Some(window) => {
+                let (start, end) = if is_instant { (&window.start_utc, &window.end_utc) } else { (&window.start, &window.end) };
+                format!("({column} >= {} and {column} < {})", typed(start), typed(end))
+            }
+        }
     }
 
     /// The quoted name of a table.

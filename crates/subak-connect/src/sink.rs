@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
 use async_trait::async_trait;
-use subak_domain::{AssetKey, CheckRule, Cursor, DataType, History, Latest, Layout, LoadId, RowAccount, WriteMode};
+use subak_domain::{AssetKey, CheckRule, Cursor, DataType, History, Latest, Layout, LoadId, Partition, RowAccount, WriteMode};
 
 use crate::source::FileMark;
 use crate::{Batch, ConnectError, Reject};
@@ -96,6 +96,15 @@ pub const DELETE_MARK: &str = "__subak_delete";
 /// not stored.
 pub const UNCHANGED: &str = "__subak_unchanged";
 
+/// A part of a table: the rows of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// The column that says to which partition a row belongs.
+    pub column: String,
+    /// The partition.
+    pub partition: Partition,
+}
+
 /// What to load.
 #[derive(Debug, Clone)]
 pub struct LoadRequest {
@@ -114,6 +123,9 @@ pub struct LoadRequest {
     pub has_unique_key: bool,
     /// Columns that identify a row; not empty for modes with a key.
     pub primary_key: Vec<String>,
+    /// In [`WriteMode::DeleteInsert`]: the part of the table that the rows take the place of, instead of the rows with their keys. Rows that lie
+    /// outside of it are refused.
+    pub slice: Option<Slice>,
     /// In [`WriteMode::Append`] with a cursor: the bound from which the rows were read, inclusive. Rows at exactly this value that
     /// the table holds already are not added again.
     pub overlap: Option<Cursor>,
@@ -161,6 +173,7 @@ impl LoadRequest {
             mode,
             has_unique_key: matches!(mode, WriteMode::Merge | WriteMode::Snapshot),
             primary_key: Vec::new(),
+            slice: None,
             overlap: None,
             latest: None,
             history: History::default(),

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use subak_domain::{Column, History, Latest, Layout, LoadId, SchemaChange, StoredAs, SurrogateKey, WriteMode};
 
-use crate::{Audit, AuditResult, ConnectError, Dialect, Staged, TableName};
+use crate::{Audit, AuditResult, ConnectError, Dialect, Slice, Staged, TableName};
 
 /// One external system that runs SQL and stores what comes of it.
 #[async_trait]
@@ -66,4 +66,6 @@ pub struct Incremental {
     pub history: History,
     /// What happens to columns that the table does not have, and to those that only it has.
     pub on_schema_change: SchemaChange,
+    /// The part of the table that the rows take the place of; see [`crate::LoadRequest::slice`].
+    pub slice: Option<Slice>,
 }

@@ -350,6 +350,10 @@ codes! {
         "a request was not answered as expected",
         "The status of the answer is none of those that count as success: `expect:` of the task, or any from 200 to 299.",
         "Read what the other side says; correct the request, or list the status under `expect:`.";
+    PARTITION_NONE = "SBK0331":
+        "there is no such partition",
+        "The asset is cut into partitions, and none of them is meant, or has ended yet.",
+        "Name one with `--partition`; `subak partition list KEY` shows them.";
     STATE_OPEN = "SBK0401":
         "the state of the project cannot be opened",
         "The database below `.subak/` cannot be opened, or is damaged.",

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Rule, TaskWork};
-use crate::{AssetKey, StepId};
+use crate::{AssetKey, Partition, StepId};
 
 /// One unit of work in a plan. It becomes one step of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub enum Work {
         /// Reads only this part of the stream, and leaves its cursor where it is.
         #[serde(default)]
         range: Option<CursorRange>,
+        /// The partition, where the asset has any; without one it is the last window that has ended at the time of the run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        partition: Option<Partition>,
     },
     /// Loads rejects of an asset after all.
     Replay {
@@ -90,6 +93,8 @@ pub enum Reason {
     },
     /// It reads an outside source, which may hold something new.
     SourceMayHaveNew,
+    /// The last attempt to bring this partition up to date failed.
+    LastFailed,
     /// Somebody asked for exactly this.
     Selected,
     /// Somebody asked to rebuild it from nothing.
@@ -112,6 +117,7 @@ impl Reason {
             Self::UpstreamNewer { .. } => "upstream_newer",
             Self::UpstreamMayChange { .. } => "upstream_may_change",
             Self::SourceMayHaveNew => "source_may_have_new",
+            Self::LastFailed => "last_failed",
             Self::Selected => "selected",
             Self::FullRefresh => "full_refresh",
             Self::Job => "job",
@@ -127,6 +133,7 @@ impl fmt::Display for Reason {
             Self::UpstreamNewer { upstream } => write!(formatter, "`{upstream}` is newer"),
             Self::UpstreamMayChange { upstream } => write!(formatter, "`{upstream}` may change"),
             Self::SourceMayHaveNew => formatter.write_str("its source may have new rows"),
+            Self::LastFailed => formatter.write_str("its last attempt failed"),
             Self::Selected => formatter.write_str("selected"),
             Self::FullRefresh => formatter.write_str("full refresh"),
             Self::Job => formatter.write_str("part of the job"),

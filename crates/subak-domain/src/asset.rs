@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::{AssetKey, Check, ConnectionName, DataType, History, Latest, Layout, Shape, SurrogateKey, Version, WriteMode};
+use crate::{
+    AssetKey, Check, ConnectionName, DataType, History, Latest, Layout, Partitioning, Shape, SurrogateKey, Version, WriteMode,
+};
 
 /// A named dataset and how it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Asset {
     pub timeout: Duration,
     /// Statements around each time that it is brought up to date.
     pub hooks: Hooks,
+    /// How it is cut into partitions.
+    pub partitioning: Option<Partitioning>,
 }
 
 impl Asset {

@@ -32,6 +32,7 @@ pub struct Event {
 /// What can happen to a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "successes are what most events are, and events are handled one at a time")]
 pub enum RunEvent {
     /// The run was made, with its whole plan.
     Planned {
@@ -205,6 +206,9 @@ pub struct StepOutcome {
     pub warnings: Vec<String>,
     /// Milliseconds that the attempt took.
     pub elapsed_ms: u64,
+    /// The key of the partition that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// What it hands on to the steps behind it.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::job::present")]
     pub value: Option<Value>,

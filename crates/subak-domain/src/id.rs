@@ -64,6 +64,23 @@ impl StepId {
         Self(asset.as_str().to_owned())
     }
 
+    /// The step that brings one partition of `asset` up to date.
+    pub fn partition(asset: &crate::AssetKey, key: &str) -> Self {
+        Self(format!("{asset}[{key}]"))
+    }
+
+    /// The step of the whole asset, where this is one of its partitions; else the step itself.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        self.as_partition().map_or_else(|| self.clone(), |(asset, _)| Self::asset(&asset))
+    }
+
+    /// The asset and the key of the partition that the step brings up to date; `None` for any other step.
+    pub fn as_partition(&self) -> Option<(crate::AssetKey, &str)> {
+        let (asset, key) = self.0.strip_suffix(']')?.split_once('[')?;
+        Some((asset.parse().ok()?, key))
+    }
+
     /// The step that evaluates the standalone check `name`.
     pub fn check(name: &str) -> Self {
         Self(format!("check:{name}"))

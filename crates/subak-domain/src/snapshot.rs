@@ -2,13 +2,40 @@
 
 use std::collections::BTreeMap;
 
-use crate::{AssetKey, Event, RowAccount, RunEvent, RunId, StepId, StepOutcome, Timestamp, Version};
+use crate::{AssetKey, Event, FailureClass, RowAccount, RunEvent, RunId, StepId, StepOutcome, Timestamp, Version};
 
 /// The immutable picture of what was materialized when.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The last materialization of each asset that has one.
     pub latest: BTreeMap<AssetKey, Materialization>,
+    /// The partitions of which anything is known, by asset and key.
+    pub partitions: BTreeMap<AssetKey, BTreeMap<String, PartitionState>>,
+    /// The keys of dynamic partitions by the name of their set, in the order in which they were added.
+    pub dynamic: BTreeMap<String, Vec<String>>,
+}
+
+/// What is known of a partition. Positions are those of events in the log; 0 stands for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartitionState {
+    /// The event that last changed its data.
+    pub position: u64,
+    /// The event that last found it up to date or made it so.
+    pub confirmed_position: u64,
+    /// The attempt that failed, unless one has succeeded since.
+    pub failed_position: u64,
+}
+
+impl PartitionState {
+    /// Whether it was ever brought up to date.
+    pub fn is_materialized(&self) -> bool {
+        self.confirmed_position > 0
+    }
+
+    /// Whether the last attempt failed.
+    pub fn is_failed(&self) -> bool {
+        self.failed_position > 0
+    }
 }
 
 /// The recorded fact that an asset was brought up to date.
@@ -36,6 +63,10 @@ pub struct Materialization {
 impl Snapshot {
     /// Takes one event; events come in the order of their positions.
     pub fn apply(&mut self, event: &Event) {
+        if let Some((asset, key, change)) = partition_changed_by(&event.event) {
+            let state = self.partitions.entry(asset).or_default().entry(key.to_owned()).or_default();
+            *state = state.after(change, event.position);
+        }
         let Some(asset) = materialized_by(&event.event) else { return };
         if let Some(next) = materialization_after(self.latest.get(&asset), event) {
             self.latest.insert(asset, next);
@@ -43,10 +74,57 @@ impl Snapshot {
     }
 }
 
-/// The asset whose data an event changes or confirms, if it does: the outcome of such a step has a version, and its id is the key.
+/// What an event says of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionChange {
+    /// Its data changed.
+    Changed,
+    /// It was found as it should be.
+    Confirmed,
+    /// An attempt to bring it up to date failed for good.
+    Failed,
+}
+
+impl PartitionState {
+    /// What is known after a change that the event at a position tells.
+    #[must_use]
+    pub fn after(self, change: PartitionChange, position: u64) -> Self {
+        match change {
+            PartitionChange::Changed => Self { position, confirmed_position: position, failed_position: 0 },
+            PartitionChange::Confirmed => {
+                let changed_at = if self.position == 0 { position } else { self.position };
+                Self { position: changed_at, confirmed_position: position, failed_position: 0 }
+            }
+            PartitionChange::Failed => Self { failed_position: position, ..self },
+        }
+    }
+}
+
+/// The partition that an event tells something of.
+pub fn partition_changed_by(event: &RunEvent) -> Option<(AssetKey, &str, PartitionChange)> {
+    if let Some((step, outcome)) = published_by(event) {
+        let asset = asset_of(step)?;
+        let change = if outcome.changed { PartitionChange::Changed } else { PartitionChange::Confirmed };
+        return Some((asset, outcome.partition.as_deref()?, change));
+    }
+    match event {
+        RunEvent::StepErrored { step, retry_at: None, failure } if failure.class != FailureClass::Canceled => {
+            let (asset, key) = step.as_partition()?;
+            Some((asset, key, PartitionChange::Failed))
+        }
+        _ => None,
+    }
+}
+
+/// The asset that a step brings up to date, in whole or a partition of it.
+fn asset_of(step: &StepId) -> Option<AssetKey> {
+    step.as_partition().map(|(asset, _)| asset).or_else(|| step.as_str().parse().ok())
+}
+
+/// The asset whose data an event changes or confirms, if it does: the outcome of such a step has a version, and its id begins with the key.
 pub fn materialized_by(event: &RunEvent) -> Option<AssetKey> {
     let (step, _) = published_by(event)?;
-    step.as_str().parse().ok()
+    asset_of(step)
 }
 
 /// The step whose outcome readers see, and that outcome: a step that failed after it had published has one too.

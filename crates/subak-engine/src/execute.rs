@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use subak_connect::sql::Incremental;
 use subak_connect::{
-    Audit, AuditResult, BuildRequest, Commit, ConnectError, ConnectErrorKind, Connection, RowPrograms, Staged, TableName, convert,
+    Audit, AuditResult, BuildRequest, Commit, ConnectError, ConnectErrorKind, Connection, RowPrograms, Slice, Staged, TableName,
+    convert,
 };
 use subak_domain::{
     Action, Asset, AssetGraph, AssetKey, Check, CheckOutcome, CheckRule, Column, ConnectionName, CursorRange, Definition,
-    Failure, FailureClass, Hook, LoadId, Reason, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck, StepId, StepOutcome,
-    StoredAs, Version, Work,
+    Failure, FailureClass, Hook, LoadId, Partition, PartitionRule, Reason, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck,
+    StepId, StepOutcome, StoredAs, Version, Work, WriteMode,
 };
 
 use crate::failure::{self, DATA_BEFORE, DATA_NOT_BEGUN, DATA_PUBLISHED, DATA_UNTOUCHED};
@@ -91,16 +92,18 @@ impl StepExecutor for DataExecutor {
         stop: &StopSignal,
     ) -> Result<StepOutcome, Box<Failure>> {
         match &action.work {
-            Work::Materialize { asset, full_refresh, range } => {
+            Work::Materialize { asset, full_refresh, range, partition } => {
                 let asset = self.asset(asset)?;
                 let attempt = self.attempt(run, action, asset, stop);
-                let how = How { full_refresh: *full_refresh, range: range.as_ref() };
+                let slice = self.slice(asset, partition.as_ref())?;
+                let how = How { full_refresh: *full_refresh, range: range.as_ref(), slice: slice.as_ref() };
                 if !asset.hooks.before.is_empty() && !self.is_committed(asset, &attempt).await? {
                     self.run_hooks(asset, &asset.hooks.before, "before", &attempt, DATA_BEFORE).await?;
                 }
                 let mut outcome = self.materialize(asset, &how, &attempt).await?;
                 // A part of the stream says nothing about the rest of the table.
                 outcome.version = range.is_none().then(|| asset.version.clone());
+                outcome.partition = slice.map(|slice| slice.partition.key);
                 let after = self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED).await;
                 if let Err(mut failure) = after {
                     // Not the version that is declared: the asset is due until its statements have run. A stream always is.
@@ -140,8 +143,13 @@ impl StepExecutor for DataExecutor {
         }
         let note = Some("the process died after this was published".to_owned());
         let is_whole = matches!(action.work, Work::Materialize { range: None, .. });
+        let partition = match &action.work {
+            Work::Materialize { partition, .. } => self.slice(asset, partition.as_ref()).ok()?.map(|slice| slice.partition.key),
+            _ => None,
+        };
         Some(StepOutcome {
             version: is_whole.then(|| asset.version.clone()),
+            partition,
             ..load::outcome(&committed, committed.account, Vec::new(), note)
         })
     }
@@ -152,6 +160,13 @@ fn in_utc(text: &str, zone: &TimeZone) -> Option<String> {
     let wall: jiff::civil::DateTime = text.parse().ok()?;
     let instant = wall.to_zoned(zone.clone()).ok()?.timestamp();
     convert::format_datetime(instant.as_microsecond())
+}
+
+fn no_partition(asset: &Asset, why: &str) -> Box<Failure> {
+    let message = format!("`{}` has no partition for this run: {why}", asset.key);
+    let mut failure = failure::plain("SBK0331", message, DATA_NOT_BEGUN, FailureClass::Input);
+    failure.help.push(format!("name one: `subak run {} --partition KEY`", asset.key));
+    failure
 }
 
 fn moved_on(what: &str) -> Box<Failure> {
@@ -177,6 +192,7 @@ pub(crate) fn ability<T>(found: Option<T>, name: &ConnectionName, what: &str) ->
 struct How<'a> {
     full_refresh: bool,
     range: Option<&'a CursorRange>,
+    slice: Option<&'a Slice>,
 }
 
 impl DataExecutor {
@@ -196,6 +212,27 @@ impl DataExecutor {
             stop,
             reporter: self.reporter.as_ref(),
         }
+    }
+
+    /// The part of the asset's table that a step is about: the partition of its plan, else the last window that has ended at the time of the run.
+    fn slice(&self, asset: &Asset, planned: Option<&Partition>) -> Result<Option<Slice>, Box<Failure>> {
+        let Some(partitioning) = &asset.partitioning else {
+            return match planned {
+                None => Ok(None),
+                Some(partition) => Err(moved_on(&format!("partition `{}` of `{}`", partition.key, asset.key))),
+            };
+        };
+        let partition = match (planned, &partitioning.rule) {
+            (Some(partition), _) => partition.clone(),
+            (None, PartitionRule::Time(windows)) => {
+                let wall: Option<jiff::civil::DateTime> = self.as_of.parse().ok();
+                let now = wall.and_then(|wall| wall.to_zoned(self.timezone.clone()).ok()).map(|zoned| zoned.timestamp());
+                let last = now.and_then(|now| windows.partition(windows.last(now)?));
+                last.ok_or_else(|| no_partition(asset, "no window of it has ended yet"))?
+            }
+            (None, _) => return Err(no_partition(asset, "its partitions are no windows of time, so that one has to be named")),
+        };
+        Ok(Some(Slice { column: partitioning.column.clone(), partition }))
     }
 
     fn asset(&self, key: &AssetKey) -> Result<&Asset, Box<Failure>> {
@@ -218,15 +255,15 @@ impl DataExecutor {
                 let source = ability(source.source(), &ingest.from, "source")?;
                 let sink = ability(destination.sink(), &ingest.to, "destination")?;
                 let programs = self.connections.programs();
-                let (full_refresh, range) = (how.full_refresh, how.range);
+                let (full_refresh, range, slice) = (how.full_refresh, how.range, how.slice);
                 let programs = programs.as_ref();
-                load::Ingesting { asset, ingest, source, sink, programs, full_refresh, range, replayed: None, attempt }
+                load::Ingesting { asset, ingest, source, sink, programs, full_refresh, range, slice, replayed: None, attempt }
                     .run()
                     .await
             }
             Definition::Sql(sql) => {
                 let connection = self.open(&sql.on, attempt.stop).await?;
-                build(asset, sql, connection.as_ref(), how.full_refresh, attempt).await
+                build(asset, sql, connection.as_ref(), how, attempt).await
             }
             Definition::External => Err(moved_on(&format!("external asset `{}`", asset.key))),
         }
@@ -292,6 +329,7 @@ impl DataExecutor {
             programs: programs.as_ref(),
             full_refresh: false,
             range: None,
+            slice: None,
             replayed: Some(&ids),
             attempt,
         };
@@ -443,12 +481,14 @@ async fn build(
     asset: &Asset,
     sql: &SqlAsset,
     connection: &dyn Connection,
-    full_refresh: bool,
+    how: &How<'_>,
     attempt: &Attempt<'_>,
 ) -> Result<StepOutcome, Box<Failure>> {
     let backend = ability(connection.sql(), &sql.on, "SQL backend")?;
     let table = TableName::of(&asset.key);
-    let is_kept = sql.stored_as == StoredAs::Snapshot || (sql.stored_as == StoredAs::Incremental && !full_refresh);
+    // The other partitions stay, whatever is asked for.
+    let is_kept = sql.stored_as == StoredAs::Snapshot
+        || (sql.stored_as == StoredAs::Incremental && (how.slice.is_some() || !how.full_refresh));
     let is_there = match connection.sink() {
         Some(sink) => !guarded(attempt.stop, sink.existing(std::slice::from_ref(&table))).await?.is_empty(),
         None => false,
@@ -460,13 +500,19 @@ async fn build(
         return Ok(load::outcome(&committed, None, Vec::new(), note));
     }
     let text = sql.incremental_sql.as_ref().filter(|_| is_kept && is_there).unwrap_or(&sql.sql);
+    let dialect = backend.dialect();
+    let text = match how.slice {
+        Some(slice) => slice.partition.fill(text, |value| dialect.literal(value)),
+        None => text.clone(),
+    };
     let request = BuildRequest {
         load: attempt.load.clone(),
-        sql: rendered(text, &backend.dialect().table(&table), &attempt.run),
+        sql: rendered(&text, &dialect.table(&table), &attempt.run),
         table,
         stored_as: sql.stored_as,
         incremental: is_kept.then(|| Incremental {
-            mode: sql.mode,
+            mode: if how.slice.is_some() { WriteMode::DeleteInsert } else { sql.mode },
+            slice: how.slice.cloned(),
             unique_key: sql.unique_key.clone(),
             latest: sql.latest.clone(),
             history: sql.history.clone(),

@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt};
 use subak_connect::sink::{self, ChildRequest};
 use subak_connect::{
     Batch, Commit, Committed, ConnectError, ConnectErrorKind, KnownFiles, Load, LoadRequest, ReadRequest, Reject, RowPrograms,
-    Sink, Source, SourceItem, Staged, TableInfo, TableName, convert,
+    Sink, Slice, Source, SourceItem, Staged, TableInfo, TableName, convert,
 };
 use subak_domain::shape::{Changes, Contract, Deletes, Naming, OnReject};
 use subak_domain::write::{Latest, Tie};
@@ -38,6 +38,8 @@ pub(crate) struct Ingesting<'a> {
     pub(crate) programs: &'a dyn RowPrograms,
     pub(crate) full_refresh: bool,
     pub(crate) range: Option<&'a CursorRange>,
+    /// The part of the table that the rows take the place of.
+    pub(crate) slice: Option<&'a Slice>,
     /// Rejects that are loaded after all; the source then yields exactly these, in their order.
     pub(crate) replayed: Option<&'a [String]>,
     pub(crate) attempt: &'a Attempt<'a>,
@@ -138,10 +140,20 @@ impl Ingesting<'_> {
             let schema = Schema::new(self.ingest.columns.iter().map(field).collect::<Vec<_>>());
             return self.take(Batch::new(RecordBatch::new_empty(Arc::new(schema))), table, start, None, reading).await;
         };
+        if let Some(slice) = self.slice.filter(|_| !reading.is_read) {
+            let message = format!("`{}` has nothing for partition `{}`", self.ingest.stream, slice.partition.key);
+            let error = ConnectError::new(ConnectErrorKind::NotFound, message);
+            return Err(untouched(error.help("provide it, or leave the partition out")));
+        }
         // What was read is empty, or nothing was there to be read; only the first makes a table empty.
         let is_emptied = reading.is_read && start.mode == WriteMode::Replace;
-        let mode = if is_emptied { WriteMode::Replace } else { WriteMode::Append };
+        let mode = match (is_emptied, self.slice) {
+            (true, _) => WriteMode::Replace,
+            (false, Some(_)) => WriteMode::DeleteInsert,
+            (false, None) => WriteMode::Append,
+        };
         let mut request = LoadRequest::new(self.attempt.load.clone(), table.clone(), self.own_schema(info), mode);
+        request.slice = self.slice.cloned();
         (request.run, request.at) = (self.attempt.run.id.clone(), self.attempt.run.started_at.clone());
         if is_emptied {
             for child in &self.ingest.shape.children {
@@ -177,9 +189,15 @@ impl Ingesting<'_> {
         let is_known = !start.is_rebuilt && (self.ingest.mode == WriteMode::Append || !self.attempt.is_redefined);
         let files = info.filter(|_| is_known).map(|info| info.files.clone()).unwrap_or_default();
         let refuses_changed = self.ingest.mode == WriteMode::Append;
+        let mut options = self.ingest.options.clone();
+        if let Some(slice) = self.slice {
+            for text in options.values_mut() {
+                *text = slice.partition.fill(text, str::to_owned);
+            }
+        }
         ReadRequest {
             stream: self.ingest.stream.clone(),
-            options: self.ingest.options.clone(),
+            options,
             columns: self.ingest.columns.clone(),
             cursor: start.bound.clone(),
             known_files: (is_new_only && self.replayed.is_none()).then_some(KnownFiles { files, refuses_changed }),
@@ -353,6 +371,7 @@ impl Ingesting<'_> {
             run: self.attempt.run.id.clone(),
             has_unique_key: matches!(self.ingest.mode, WriteMode::Merge | WriteMode::Snapshot),
             primary_key: self.ingest.primary_key.clone(),
+            slice: self.slice.cloned(),
             overlap: start.overlap.clone(),
             latest: self.latest(),
             history: self.ingest.history.clone(),

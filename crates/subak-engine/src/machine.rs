@@ -79,7 +79,7 @@ impl From<usize> for Slots {
 impl Slots {
     /// The pools of a step.
     fn of(&self, step: &StepId) -> impl Iterator<Item = (&String, usize)> {
-        let used = self.uses.get(step).into_iter().flatten();
+        let used = self.uses.get(step).or_else(|| self.uses.get(&step.base())).into_iter().flatten();
         used.filter_map(|name| Some((name, (*self.pools.get(name)?).max(1))))
     }
 }
@@ -242,7 +242,7 @@ impl Machine {
     fn retry_at(&self, now: Timestamp, step: &StepId, failure: &Failure) -> Option<Timestamp> {
         let StepStatus::Running { attempt } = self.state.steps[step].status else { return None };
         let declared = self.actions.get(step).and_then(|action| action.rule.limits).map(|limits| limits.retry());
-        let retry = self.retries.get(step).copied().or(declared).unwrap_or_default();
+        let retry = self.retries.get(step).or_else(|| self.retries.get(&step.base())).copied().or(declared).unwrap_or_default();
         if !failure.class.is_transient() || attempt >= retry.attempts_max.get() {
             return None;
         }

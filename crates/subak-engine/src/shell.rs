@@ -303,7 +303,7 @@ impl Loop<'_> {
         let stop = StopSignal::default();
         self.stops.insert(step.clone(), stop.clone());
         let own = action.rule.limits.map(|limits| Duration::from_millis(limits.timeout_ms));
-        let timeout = self.limits.timeouts.get(&step).copied().or(own);
+        let timeout = self.limits.timeouts.get(&step).or_else(|| self.limits.timeouts.get(&step.base())).copied().or(own);
         // Attempts before a resume count too: what they left is not written over.
         let attempt = self.machine.state().steps.get(&step).map_or(attempt, |state| state.attempt_count);
         let mut inputs = Inputs { attempt, values: Values::default() };

@@ -3,10 +3,12 @@
 //! Deliberately not here: reading files or state, clocks, and doing anything.
 
 pub mod expression;
+pub mod partition;
 mod plan;
 pub mod schedule;
 pub mod selection;
 pub mod trigger;
 
-pub use plan::{Plan, PlanRequest, plan, plan_checks};
+pub use partition::{Known, PartitionError, PartitionPick};
+pub use plan::{PARTITION_COUNT_MAX, Plan, PlanRequest, plan, plan_checks};
 pub use selection::{Selected, SelectionError, select};

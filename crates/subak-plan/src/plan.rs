@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use subak_domain::{
-    Action, Asset, AssetGraph, AssetKey, CursorRange, Definition, Reason, Rule, Snapshot, StepId, StoredAs, Work,
+    Action, Asset, AssetGraph, AssetKey, CursorRange, Definition, Partitioning, Reason, Rule, Snapshot, StepId, StoredAs,
+    Timestamp, Work,
 };
 
 use crate::Selected;
+use crate::partition::{Known, PartitionError, PartitionPick, picked, read_by};
 
 /// What to plan.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +23,14 @@ pub struct PlanRequest<'a> {
     pub full_refresh: bool,
     /// The part of their streams that ingests with a cursor read; the others are read as ever.
     pub range: Option<&'a CursorRange>,
+    /// The partitions that are asked for; those that need it where nobody says.
+    pub picks: &'a [PartitionPick],
+    /// The time that counts as now: windows that have not ended then are no partitions yet.
+    pub now: Timestamp,
 }
+
+/// Partitions of one asset that a plan takes where nobody says which; the oldest ones come first.
+pub const PARTITION_COUNT_MAX: usize = 1_000;
 
 /// What to do, and what was asked for but needs nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +39,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Selected assets that are fresh, in dependency order.
     pub fresh: Vec<AssetKey>,
+    /// How many partitions of an asset would be next, beyond [`PARTITION_COUNT_MAX`].
+    pub left: BTreeMap<AssetKey, usize>,
 }
 
 /// What the readers of an asset have to know about it.
@@ -41,17 +52,24 @@ struct Flow {
     newest_from: Option<AssetKey>,
     /// Steps of the plan that must succeed before a reader sees what it should.
     steps: BTreeSet<StepId>,
+    /// Its partitions that are in the plan, by key.
+    partitions: BTreeMap<String, StepId>,
     /// An asset of the plan whose data will change.
     changing: Option<AssetKey>,
     /// Whether something outside may have changed the data; nobody tells when it does.
     is_external: bool,
 }
 
-/// Plans bringing the selected assets up to date. The same input gives the same plan.
-pub fn plan(request: PlanRequest<'_>) -> Plan {
+/// Plans bringing the selected assets up to date. The same input gives the same plan. Fails for partitions that an asset does not have.
+pub fn plan(request: PlanRequest<'_>) -> Result<Plan, PartitionError> {
     let mut plan = Plan::default();
     let mut flows: BTreeMap<&AssetKey, Flow> = BTreeMap::new();
     for asset in request.graph.assets() {
+        if let Some(partitioning) = &asset.partitioning {
+            let flow = plan_partitions(asset, partitioning, &flows, &request, &mut plan)?;
+            flows.insert(&asset.key, flow);
+            continue;
+        }
         let upstream: Vec<&Flow> = asset.upstream.iter().filter_map(|key| flows.get(key)).collect();
         let needs: BTreeSet<StepId> = upstream.iter().flat_map(|flow| flow.steps.iter().cloned()).collect();
         let reason = reason(asset, &upstream, &request);
@@ -64,7 +82,8 @@ pub fn plan(request: PlanRequest<'_>) -> Plan {
             flow.changing = Some(asset.key.clone());
             let has_cursor = matches!(&asset.definition, Definition::Ingest(ingest) if ingest.cursor.is_some());
             let range = request.range.filter(|_| has_cursor).cloned();
-            let work = Work::Materialize { asset: asset.key.clone(), full_refresh: request.full_refresh, range };
+            let (asset, full_refresh) = (asset.key.clone(), request.full_refresh);
+            let work = Work::Materialize { asset, full_refresh, range, partition: None };
             let needs = needs.into_iter().collect();
             plan.actions.push(Action { step, work, reason, needs, rule: Rule::default() });
         } else {
@@ -79,7 +98,116 @@ pub fn plan(request: PlanRequest<'_>) -> Plan {
         flows.insert(&asset.key, flow);
     }
     plan.actions.extend(check_actions(request.graph, &plan.actions));
-    plan
+    Ok(plan)
+}
+
+/// Plans the partitions of an asset, each as a step of its own.
+fn plan_partitions(
+    asset: &Asset,
+    partitioning: &Partitioning,
+    flows: &BTreeMap<&AssetKey, Flow>,
+    request: &PlanRequest<'_>,
+    plan: &mut Plan,
+) -> Result<Flow, PartitionError> {
+    let latest = request.snapshot.latest.get(&asset.key);
+    let newest = latest.map_or(0, |latest| latest.position);
+    let mut flow = Flow { newest, newest_from: Some(asset.key.clone()), ..Flow::default() };
+    if !request.selected.assets.contains(&asset.key) {
+        return Ok(flow);
+    }
+    let known = Known::of(partitioning, request.snapshot, request.now);
+    let own = Reader { asset, partitioning, flows, request };
+    let mut chosen: Vec<(usize, Reason)> = if !request.picks.is_empty() {
+        let places = picked(asset, partitioning, request.picks, request.snapshot, request.now)?;
+        places.into_iter().map(|at| (at, Reason::Selected)).collect()
+    } else if request.full_refresh {
+        (0..known.len()).map(|at| (at, Reason::FullRefresh)).collect()
+    } else {
+        let is_last = |at: usize| at + 1 == known.len();
+        (0..known.len()).filter_map(|at| Some((at, own.reason(&known.key(at)?, is_last(at))?))).collect()
+    };
+    if request.picks.is_empty() && chosen.len() > PARTITION_COUNT_MAX {
+        plan.left.insert(asset.key.clone(), chosen.len() - PARTITION_COUNT_MAX);
+        chosen.truncate(PARTITION_COUNT_MAX);
+    }
+    if chosen.is_empty() {
+        plan.fresh.push(asset.key.clone());
+    }
+    for (at, reason) in chosen {
+        let Some(partition) = known.partition(at) else { continue };
+        let step = StepId::partition(&asset.key, &partition.key);
+        let needs: BTreeSet<StepId> = own.needs(&partition.key);
+        flow.steps.insert(step.clone());
+        flow.changing = Some(asset.key.clone());
+        flow.partitions.insert(partition.key.clone(), step.clone());
+        // Each partition is written anew anyway, and the others stay.
+        let work = Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None, partition: Some(partition) };
+        plan.actions.push(Action { step, work, reason, needs: needs.into_iter().collect(), rule: Rule::default() });
+    }
+    Ok(flow)
+}
+
+/// An asset with partitions, and what is known of what it reads.
+struct Reader<'a> {
+    asset: &'a Asset,
+    partitioning: &'a Partitioning,
+    flows: &'a BTreeMap<&'a AssetKey, Flow>,
+    request: &'a PlanRequest<'a>,
+}
+
+impl Reader<'_> {
+    fn upstream(&self) -> impl Iterator<Item = (&Asset, &Flow)> {
+        let of = |key: &AssetKey| Some((self.request.graph.get(key)?, self.flows.get(key)?));
+        self.asset.upstream.iter().filter_map(of)
+    }
+
+    /// The partitions of an upstream asset that one of ours reads; `None` where it reads it as a whole.
+    fn read(&self, key: &str, upstream: &Asset) -> Option<Vec<String>> {
+        read_by(Some((self.partitioning, key)), upstream.partitioning.as_ref()?)
+    }
+
+    /// Steps that come before the one of a partition.
+    fn needs(&self, key: &str) -> BTreeSet<StepId> {
+        let mut needs = BTreeSet::new();
+        for (upstream, flow) in self.upstream() {
+            match self.read(key, upstream) {
+                Some(keys) => needs.extend(keys.iter().filter_map(|key| flow.partitions.get(key)).cloned()),
+                None => needs.extend(flow.steps.iter().cloned()),
+            }
+        }
+        needs
+    }
+
+    /// Why a partition must be made, or `None` when it need not. What is read as a whole makes the last partition stale and no other.
+    fn reason(&self, key: &str, is_last: bool) -> Option<Reason> {
+        let states = self.request.snapshot.partitions.get(&self.asset.key);
+        let state = states.and_then(|states| states.get(key)).copied().unwrap_or_default();
+        if state.is_failed() {
+            return Some(Reason::LastFailed);
+        }
+        if !state.is_materialized() {
+            return Some(Reason::Missing);
+        }
+        for (upstream, flow) in self.upstream() {
+            let (newest, is_changing) = match self.read(key, upstream) {
+                Some(keys) => {
+                    let of = self.request.snapshot.partitions.get(&upstream.key);
+                    let position = |key: &String| of.and_then(|states| states.get(key)).map_or(0, |state| state.position);
+                    let is_changing = keys.iter().any(|key| flow.partitions.contains_key(key));
+                    (keys.iter().map(position).max().unwrap_or(0), is_changing)
+                }
+                None if is_last => (flow.newest, flow.changing.is_some()),
+                None => continue,
+            };
+            if newest > state.confirmed_position {
+                return Some(Reason::UpstreamNewer { upstream: flow.newest_from.clone().unwrap_or(upstream.key.clone()) });
+            }
+            if is_changing {
+                return Some(Reason::UpstreamMayChange { upstream: flow.changing.clone().unwrap_or(upstream.key.clone()) });
+            }
+        }
+        None
+    }
 }
 
 /// Readers of a view see what is behind it.
@@ -131,10 +259,15 @@ fn reason(asset: &Asset, upstream: &[&Flow], request: &PlanRequest<'_>) -> Optio
 
 /// The standalone checks that read an asset of the plan.
 fn check_actions(graph: &AssetGraph, actions: &[Action]) -> Vec<Action> {
-    let planned: BTreeSet<&StepId> = actions.iter().map(|action| &action.step).collect();
+    let mut planned: BTreeMap<StepId, Vec<StepId>> = BTreeMap::new();
+    for action in actions {
+        planned.entry(action.step.base()).or_default().push(action.step.clone());
+    }
     let action = |check: &subak_domain::StandaloneCheck| {
-        let needs: Vec<StepId> = check.upstream.iter().map(StepId::asset).filter(|step| planned.contains(step)).collect();
-        let upstream = check.upstream.iter().find(|key| planned.contains(&StepId::asset(key)))?.clone();
+        let steps = check.upstream.iter().filter_map(|key| planned.get(&StepId::asset(key)));
+        let needs: BTreeSet<StepId> = steps.flatten().cloned().collect();
+        let needs: Vec<StepId> = needs.into_iter().collect();
+        let upstream = check.upstream.iter().find(|key| planned.contains_key(&StepId::asset(key)))?.clone();
         let work = Work::Check { name: check.name.clone() };
         Some(Action {
             step: StepId::check(&check.name),
@@ -165,7 +298,7 @@ pub fn plan_checks(graph: &AssetGraph, selected: &Selected) -> Plan {
         needs: Vec::new(),
         rule: Rule::default(),
     });
-    Plan { actions: audits.chain(checks).collect(), fresh: Vec::new() }
+    Plan { actions: audits.chain(checks).collect(), ..Plan::default() }
 }
 
 #[cfg(test)]
@@ -224,6 +357,7 @@ pub(crate) mod tests {
             retry: Retry::default(),
             timeout: subak_domain::asset::TIMEOUT_DEFAULT,
             hooks: subak_domain::Hooks::default(),
+            partitioning: None,
         }
     }
 
@@ -244,7 +378,17 @@ pub(crate) mod tests {
             };
             (name.parse().expect("key"), materialization)
         });
-        Snapshot { latest: latest.collect() }
+        Snapshot { latest: latest.collect(), ..Snapshot::default() }
+    }
+
+    fn request<'a>(
+        graph: &'a AssetGraph,
+        snapshot: &'a Snapshot,
+        selected: &'a Selected,
+        picks: &'a [PartitionPick],
+    ) -> PlanRequest<'a> {
+        let now = "2024-01-04T00:00:00Z".parse().expect("now");
+        PlanRequest { graph, snapshot, selected, full_refresh: false, range: None, picks, now }
     }
 
     #[track_caller]
@@ -252,8 +396,7 @@ pub(crate) mod tests {
         let (graph, snapshot) = (graph(assets), history(done));
         let include: Vec<String> = selection.split_whitespace().map(str::to_owned).collect();
         let selected = crate::select(&graph, &snapshot, &include, &[]).expect("selection");
-        let plan =
-            plan(PlanRequest { graph: &graph, snapshot: &snapshot, selected: &selected, full_refresh: false, range: None });
+        let plan = plan(request(&graph, &snapshot, &selected, &[])).expect("a plan");
         let line = |action: &Action| {
             let needs: Vec<&str> = action.needs.iter().map(StepId::as_str).collect();
             format!("{}: {} [{}]\n", action.step, action.reason, needs.join(" "))
@@ -355,5 +498,88 @@ pub(crate) mod tests {
                 last: `mart` may change [mart]
                 fresh: v"#]],
         );
+    }
+
+    /// Cuts assets into days from the first of January 2024, or weeks for those whose names begin with `w`.
+    fn cut(graph: &AssetGraph, names: &[&str]) -> AssetGraph {
+        use subak_domain::partition::{Cadence, PartitionRule, TimeWindows};
+        let assets = graph.assets().iter().cloned().map(|mut asset| {
+            let cadence = if asset.key.as_str().starts_with('w') { Cadence::Weekly } else { Cadence::Daily };
+            let windows =
+                TimeWindows { cadence, start: "2024-01-01".parse().expect("start"), end: None, timezone: "UTC".to_owned() };
+            let rule = PartitionRule::Time(windows);
+            asset.partitioning = names.contains(&asset.key.as_str()).then(|| Partitioning { column: "day".to_owned(), rule });
+            asset
+        });
+        AssetGraph::new(assets.collect(), Vec::new()).expect("graph")
+    }
+
+    /// `name[key]@position`, `name[key]!position` for one that failed; assets without a key as in [`history`].
+    fn known(text: &str) -> Snapshot {
+        let (cut, whole): (Vec<&str>, Vec<&str>) = text.split_whitespace().partition(|word| word.contains('['));
+        let mut snapshot = history(&whole.join(" "));
+        for word in cut {
+            let (name, rest) = word.split_once('[').expect("name[key]@position");
+            let (key, rest) = rest.split_once(']').expect("name[key]@position");
+            let position = rest[1..].parse().expect("position");
+            let state = snapshot.partitions.entry(name.parse().expect("key")).or_default().entry(key.to_owned()).or_default();
+            if rest.starts_with('!') {
+                state.failed_position = position;
+            } else {
+                (state.position, state.confirmed_position) = (position, position);
+            }
+        }
+        snapshot
+    }
+
+    fn lines(graph: &AssetGraph, snapshot: &Snapshot, picks: &[PartitionPick], selection: &str) -> String {
+        let include: Vec<String> = selection.split_whitespace().map(str::to_owned).collect();
+        let selected = crate::select(graph, snapshot, &include, &[]).expect("selection");
+        let plan = plan(request(graph, snapshot, &selected, picks)).expect("a plan");
+        let line = |action: &Action| {
+            let needs: Vec<&str> = action.needs.iter().map(StepId::as_str).collect();
+            format!("{}: {} [{}]", action.step, action.reason, needs.join(" "))
+        };
+        plan.actions.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// T-130: a partition waits for those that it reads, and for no others; what failed or is missing comes by itself.
+    #[test]
+    fn t_130_partitions_wait_for_those_that_they_read() {
+        let graph = cut(&graph("a\nb <- a\nc <- b"), &["a", "b"]);
+        let first = lines(&graph, &Snapshot::default(), &[], "");
+        expect![[r#"
+            a[2024-01-01]: never materialized []
+            a[2024-01-02]: never materialized []
+            a[2024-01-03]: never materialized []
+            b[2024-01-01]: never materialized [a[2024-01-01]]
+            b[2024-01-02]: never materialized [a[2024-01-02]]
+            b[2024-01-03]: never materialized [a[2024-01-03]]
+            c: never materialized [b[2024-01-01] b[2024-01-02] b[2024-01-03]]"#]]
+        .assert_eq(&first);
+        let done = "a[2024-01-01]@1 a[2024-01-02]@9 a[2024-01-03]!4 b[2024-01-01]@5 b[2024-01-02]@6 b[2024-01-03]@7 c@8 b@7 a@9";
+        expect![[r#"
+            a[2024-01-03]: its last attempt failed []
+            b[2024-01-02]: `a` is newer []
+            b[2024-01-03]: `a` may change [a[2024-01-03]]
+            c: `b` may change [b[2024-01-02] b[2024-01-03]]"#]]
+        .assert_eq(&lines(&graph, &known(done), &[], ""));
+        let picks = [PartitionPick::parse("2024-01-01..2024-01-02")];
+        expect![[r#"
+            b[2024-01-01]: selected []
+            b[2024-01-02]: selected []"#]]
+        .assert_eq(&lines(&graph, &known(done), &picks, "b"));
+    }
+
+    /// T-104, T-114: a week reads its seven days; what has no partitions makes only the last one stale.
+    #[test]
+    fn t_104_what_is_whole_makes_the_last_partition_stale() {
+        let graph = cut(&graph("a\nd\nb <- a d"), &["a", "b"]);
+        let done = "a[2024-01-01]@1 a[2024-01-02]@1 a[2024-01-03]@1 d@9 b[2024-01-01]@5 b[2024-01-02]@5 b[2024-01-03]@5 a@1 b@5";
+        assert_eq!(lines(&graph, &known(done), &[], "b"), "b[2024-01-03]: `d` is newer []");
+        let graph = cut(&self::graph("a\nweek <- a"), &["a", "week"]);
+        let picks = [PartitionPick::parse("all")];
+        // No week has ended yet.
+        assert!(!lines(&graph, &Snapshot::default(), &picks, "").contains("week"));
     }
 }

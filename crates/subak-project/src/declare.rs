@@ -10,8 +10,8 @@ use subak_diag::{Diagnostic, codes};
 use subak_domain::shape::{Contract, OnReject};
 use subak_domain::write::Tie;
 use subak_domain::{
-    AssetKey, Check, ConnectionName, CursorRule, DataType, History, Hooks, Lag, Latest, Layout, NullCursor, Retry, SchemaChange,
-    Severity, Shape, StoredAs, SurrogateKey, WriteMode, Writes,
+    AssetKey, Check, ConnectionName, CursorRule, DataType, History, Hooks, Lag, Latest, Layout, NullCursor, Partitioning, Retry,
+    SchemaChange, Severity, Shape, StoredAs, SurrogateKey, WriteMode, Writes,
 };
 
 use crate::ConnectorInfo;
@@ -20,7 +20,7 @@ use crate::decode::{self, Context, Fields, text};
 use crate::found::{self, FoundAt, FoundStream, StreamPattern};
 use crate::reference::Template;
 use crate::yaml::{self, Name, Node, Value};
-use crate::{checks, hooks, keys, shaping};
+use crate::{checks, hooks, keys, partition, shaping};
 
 /// What one file declares.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +49,11 @@ pub(crate) struct Common {
     pub(crate) retry: Retry,
     pub(crate) timeout: Duration,
     pub(crate) hooks: Hooks,
+    pub(crate) partitioning: Option<Partitioning>,
+    /// Whether it says anything of partitions, be it wrong.
+    pub(crate) says_partition: bool,
+    /// The project's time zone.
+    pub(crate) timezone: String,
 }
 
 /// A stream that becomes an asset.
@@ -149,6 +154,9 @@ impl Common {
             retry: config.retry,
             timeout: config.timeout,
             hooks: Hooks::default(),
+            partitioning: None,
+            says_partition: false,
+            timezone: config.timezone.clone(),
         }
     }
 
@@ -166,6 +174,8 @@ impl Common {
         self.retry = decode::retry(fields, self.retry, context);
         self.timeout = fields.duration("timeout", context).unwrap_or(self.timeout);
         self.checks.extend(checks::read(fields, context));
+        self.says_partition |= fields.get("partition").is_some();
+        self.partitioning = partition::read(fields, &self.timezone, context).or(self.partitioning.take());
         let mut names = BTreeSet::new();
         let twice: Vec<String> =
             self.checks.iter().filter(|check| !names.insert(&check.name)).map(|check| check.name.clone()).collect();
@@ -420,11 +430,13 @@ impl StreamReader<'_> {
             declaration.latest = Some(latest);
         }
         declaration.mode = mode.unwrap_or(match (declaration.primary_key.is_empty(), &declaration.cursor) {
+            _ if declaration.common.partitioning.is_some() => WriteMode::Replace,
             (false, _) => WriteMode::Merge,
             (true, Some(_)) => WriteMode::Append,
             (true, None) => WriteMode::Replace,
         });
         refuse_misuse(&declaration, &own, name, context);
+        partition::refuse_stream(&declaration, &own, context);
         if self.is_whole_only {
             refuse_rows(&declaration, &own, name, context);
         }
@@ -645,7 +657,8 @@ fn storing(fields: &Fields<'_>, declaration: &mut QueryDeclaration, context: &mu
         ("incremental", StoredAs::Incremental),
         ("snapshot", StoredAs::Snapshot),
     ];
-    declaration.stored_as = fields.word("stored_as", &words, context).unwrap_or(StoredAs::View);
+    let stored_as = if partition::is_declared(fields) { StoredAs::Incremental } else { StoredAs::View };
+    declaration.stored_as = fields.word("stored_as", &words, context).unwrap_or(stored_as);
     declaration.unique_key = fields.texts("unique_key", context).into_iter().map(|(column, _)| column.to_owned()).collect();
     declaration.latest = shaping::latest(fields, context);
     declaration.history = shaping::history(fields, context).unwrap_or_default();
@@ -775,6 +788,7 @@ fn read_header(
             }
         }
         storing(fields, declaration, context);
+        partition::refuse_query(declaration, fields, common.partitioning.is_some(), context);
     }
     if let Some(node) = fields.get("on")
         && let Some(text) = text(node, "`on`", context)

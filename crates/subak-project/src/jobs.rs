@@ -559,7 +559,7 @@ impl Reader<'_> {
             }
             _ => {
                 let asset = self.asset(node, group, context)?;
-                let work = Work::Materialize { asset: asset.clone(), full_refresh: false, range: None };
+                let work = Work::Materialize { asset: asset.clone(), full_refresh: false, range: None, partition: None };
                 return Some((StepId::asset(&asset), work));
             }
         };

@@ -284,6 +284,22 @@ pub static RETRY: &[Key] = &[
     key("jitter", Shape::Share, "Share of the wait that varies, from 0 to 1. By default 0.2."),
 ];
 
+/// `partition`. It has one of the cadences, `static` or `dynamic`.
+pub static PARTITION: &[Key] = &[
+    key("hourly", Shape::Text, "Windows of an hour by this column, from one full hour of UTC to the next."),
+    key("daily", Shape::Text, "Days by this column."),
+    key("weekly", Shape::Text, "Weeks by this column, from Monday."),
+    key("monthly", Shape::Text, "Months by this column."),
+    key("quarterly", Shape::Text, "Quarters by this column."),
+    key("yearly", Shape::Text, "Years by this column."),
+    key("start", Shape::Text, "The first day, or time, of the first window. Windows of time need it."),
+    key("end", Shape::Text, "Where the last window ends. By default there is no end."),
+    key("timezone", Shape::Text, "The time zone of the windows. By default the project's."),
+    key("static", Shape::Texts, "The keys, in their order."),
+    key("dynamic", Shape::Text, "The name of a set of keys that grows while the project runs: `subak partition add NAME KEY`."),
+    key("column", Shape::Text, "The column that holds the key, for `static` and `dynamic`."),
+];
+
 /// `hooks`.
 pub static HOOKS: &[Key] = &[
     key(
@@ -410,6 +426,7 @@ pub static STREAM: &[Key] = &[
     key("owner", Shape::Text, "Who answers for it."),
     key("group", Shape::Text, "Its group. By default the first part of its key."),
     key("tags", Shape::Texts, "Free labels."),
+    key("partition", Shape::Map(PARTITION), "How it is cut into partitions, which are brought up to date one by one."),
     key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one attempt."),
@@ -625,6 +642,7 @@ pub static SQL_HEADER: &[Key] = &[
     key("owner", Shape::Text, "Who answers for it."),
     key("group", Shape::Text, "Its group. By default the first part of its key."),
     key("tags", Shape::Texts, "Free labels."),
+    key("partition", Shape::Map(PARTITION), "How it is cut into partitions, which are brought up to date one by one."),
     key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one attempt."),

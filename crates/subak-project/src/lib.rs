@@ -13,6 +13,7 @@ mod hooks;
 mod jobs;
 pub mod keys;
 pub mod lineage;
+pub mod partition;
 mod reference;
 mod resolve;
 pub mod schema;

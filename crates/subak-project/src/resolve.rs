@@ -18,14 +18,16 @@ use crate::declare::{self, Common, FileDeclarations, QueryDeclaration, Scope, Se
 use crate::found::lock_path;
 use crate::jobs::{self, JobDeclaration};
 use crate::lineage::{self, Catalog, ColumnRef, OutputColumn, OutputColumns};
-use crate::sql::{self, ParsedSql, SqlProblem};
+use crate::sql::{self, ParsedSql};
 use crate::template::{self, TemplateValues, physical_name};
 use crate::test::TestDeclaration;
-use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, PROJECT_FILES, Project, shaping, test};
+use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, PROJECT_FILES, Project, partition, shaping, test};
 
 mod linked;
+mod query;
 mod versions;
 
+use query::{render_query, sql_problem};
 use versions::{check_fields, ingest_version, storing_fields, version_of};
 
 /// What one file declares, its SQL parsed. Depends on the file, on `subak.yml` and on nothing else.
@@ -290,6 +292,8 @@ fn parse_query(
     let values = TemplateValues { kind, ..values.clone() };
     let (rendered, incremental) =
         if is_templated { render_query(path, &declaration, &values, problems)? } else { (declaration.body.clone(), None) };
+    let rendered = partition::with_literals(&rendered);
+    let incremental = incremental.map(|sql| partition::with_literals(&sql));
     let parsed = match sql::parse(&rendered, dialect) {
         Ok(parsed) => Some(parsed),
         Err(problem) => {
@@ -307,8 +311,9 @@ fn parse_query(
     };
     let canonical = sql::canonical(&rendered, dialect);
     let canonical_incremental = incremental.as_ref().map(|sql| sql::canonical(sql, dialect)).unwrap_or_default();
-    let rendered = sql::without_end(&rendered, dialect);
-    let incremental = incremental.map(|sql| sql::without_end(&sql, dialect));
+    let rendered = partition::with_marks(&sql::without_end(&rendered, dialect));
+    let incremental = incremental.map(|sql| partition::with_marks(&sql::without_end(&sql, dialect)));
+    partition::refuse_marks_in_query(path, &declaration, &rendered, problems);
     let columns = parsed.as_ref().and_then(|parsed| lineage::columns(&parsed.query, &Nothing));
     let columns = columns.map(|columns| columns.into_iter().map(|column| column.name).collect());
     let kind = if declaration.check.is_some() { "check" } else { "sql" };
@@ -322,77 +327,6 @@ fn parse_query(
     more.extend(storing_fields(&declaration, &canonical_incremental));
     let version = version_of(&fields, &more);
     Some(ParsedQuery { declaration, rendered, incremental, is_templated, parsed, columns, version })
-}
-
-/// The SQL of a templated file, and the SQL for a table that is there where it differs.
-fn render_query(
-    path: &Arc<str>,
-    declaration: &QueryDeclaration,
-    values: &TemplateValues,
-    problems: &mut Vec<Diagnostic>,
-) -> Option<(String, Option<String>)> {
-    let render = |is_incremental| template::render(&declaration.body, values, is_incremental);
-    let both = render(false).and_then(|full| {
-        let incremental = if full.asks_incremental { Some(render(true)?.text) } else { None };
-        Ok((full.text, incremental))
-    });
-    let error = match both {
-        Ok(rendered) => return Some(rendered),
-        Err(error) => error,
-    };
-    let start = declaration.body_start;
-    let whole = start..(start + declaration.body.len()).max(start);
-    let span = template::place(&error, &declaration.body, values).map_or(whole, |range| range.start + start..range.end + start);
-    let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
-    let problem = Diagnostic::error(codes::TEMPLATE, "the template cannot be rendered").at(path, span, "").caused_by(cause);
-    problems.push(problem.help(
-        "templates know `ref('asset.key')`, `var('name')`, `as_of`, `run.id`, `run.started_at`, `target.name`, `target.type`, \
-         `this`, `is_incremental()` and the macros below `macros/`",
-    ));
-    None
-}
-
-fn sql_problem(
-    problem: SqlProblem,
-    declaration: &QueryDeclaration,
-    dialect: &str,
-    place: impl Fn(usize) -> Range<usize>,
-) -> (Diagnostic, bool) {
-    let none: Arc<str> = "".into();
-    match problem {
-        SqlProblem::Unparsed(why, at) if declaration.depends_on.is_some() => {
-            let problem =
-                Diagnostic::warning(codes::SQL_UNPARSED_NOTE, "our parser does not follow this SQL; `depends_on` is trusted");
-            (problem.at(&none, place(at), "").caused_by(why), false)
-        }
-        SqlProblem::Unparsed(why, at) => {
-            let problem = Diagnostic::error(
-                codes::SQL_UNPARSED,
-                format!("our {dialect} parser does not follow this SQL, so what it reads is not known"),
-            );
-            let problem = problem.at(&none, place(at), "").caused_by(why);
-            let help = "if the SQL is right, list what it reads in the header: `depends_on: [silver.users]`, or `depends_on: []`";
-            (problem.help(help), true)
-        }
-        SqlProblem::Empty => (
-            Diagnostic::error(codes::SQL_EMPTY, "the file holds no SQL")
-                .at(&none, place(0), "")
-                .help("write a query behind the header"),
-            true,
-        ),
-        SqlProblem::Several(second) => {
-            let problem = Diagnostic::error(codes::SQL_SEVERAL, "the file holds more than one statement").at(
-                &none,
-                place(second),
-                "the second begins here",
-            );
-            (problem.help("an asset or check is one query; split the file"), true)
-        }
-        SqlProblem::NotQuery => {
-            let problem = Diagnostic::error(codes::SQL_NOT_QUERY, "the statement is not a query").at(&none, place(0), "");
-            (problem.help("write a `select`; how its result is stored stands in the header: `stored_as: table`"), true)
-        }
-    }
 }
 
 /// Schemas that every system has and no project declares.
@@ -552,6 +486,7 @@ impl<'a> Resolver<'a> {
             retry: common.retry,
             timeout: common.timeout,
             hooks: common.hooks.clone(),
+            partitioning: common.partitioning.clone(),
         }
     }
 
@@ -571,6 +506,7 @@ impl<'a> Resolver<'a> {
             retry: self.config.retry,
             timeout: self.config.timeout,
             hooks: subak_domain::Hooks::default(),
+            partitioning: None,
         }
     }
 
@@ -651,6 +587,9 @@ impl<'a> Resolver<'a> {
             retry: self.config.retry,
             timeout: self.config.timeout,
             hooks: subak_domain::Hooks::default(),
+            partitioning: None,
+            says_partition: false,
+            timezone: String::new(),
         };
         let common = description.map_or(&plain, |seed| &seed.common);
         Some(Self::asset(common, path, Definition::Seed(ingest), Vec::new(), version))

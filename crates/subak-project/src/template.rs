@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
 use subak_domain::AssetKey;
+use subak_domain::partition::{MARK_END, MARK_END_UTC, MARK_KEY, MARK_START, MARK_START_UTC};
 
 /// What templates can read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,7 +84,10 @@ pub(crate) fn render(body: &str, values: &TemplateValues, is_incremental: bool) 
     environment.add_global("target", Value::from_pairs(target));
     environment.add_global("as_of", values.as_of.as_str());
     environment.add_global("project", values.project.as_str());
-    let text = environment.render_str(&whole, context! { this => "{{ this }}", run => run })?;
+    let partition = context! {
+        key => MARK_KEY, start => MARK_START, end => MARK_END, start_utc => MARK_START_UTC, end_utc => MARK_END_UTC
+    };
+    let text = environment.render_str(&whole, context! { this => "{{ this }}", run => run, partition => partition })?;
     let asks_incremental = *asked.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Rendered { text, asks_incremental })
 }

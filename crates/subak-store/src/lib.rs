@@ -17,7 +17,7 @@ use tokio::sync::watch;
 pub use error::StoreError;
 pub use lease::{Acquired, Holder, Lease, Leases};
 pub use memory::MemoryStore;
-pub use sqlite::{RunSummary, SqliteStore};
+pub use sqlite::{PartitionDetail, RunSummary, SqliteStore};
 pub use tick::{ScheduleState, Tick, TickOutcome};
 
 /// Events that one append may carry.

@@ -110,6 +110,9 @@ pub(crate) enum Command {
     /// Bring assets up to date; or look at runs with `run list|show|logs|resume`
     #[command(args_conflicts_with_subcommands = true)]
     Run(RunArgs),
+    /// Look at the partitions of an asset, and add keys to sets of partitions that grow
+    #[command(subcommand)]
+    Partition(PartitionCommand),
     /// Look at jobs; `subak run --job NAME` starts one
     #[command(subcommand)]
     Job(JobCommand),
@@ -298,6 +301,9 @@ pub(crate) struct PlanArgs {
     /// Rebuild everything that is selected from nothing
     #[arg(long)]
     pub(crate) full_refresh: bool,
+    /// Only these partitions: a key, `FIRST..LAST`, `latest`, `missing`, `failed`, `all`. By default those that need it
+    #[arg(long, value_name = "KEY", value_delimiter = ',', conflicts_with = "full_refresh")]
+    pub(crate) partition: Vec<String>,
     /// Exit with 5 when there is something to do
     #[arg(long)]
     pub(crate) check: bool,
@@ -318,8 +324,11 @@ pub(crate) struct RunArgs {
     /// Read only rows whose cursor is below this value, and leave the cursor where it is
     #[arg(long, value_name = "VALUE", conflicts_with = "full_refresh")]
     pub(crate) until: Option<String>,
+    /// Only these partitions: a key, `FIRST..LAST`, `latest`, `missing`, `failed`, `all`. By default those that need it
+    #[arg(long, value_name = "KEY", value_delimiter = ',', conflicts_with_all = ["full_refresh", "from", "until"])]
+    pub(crate) partition: Vec<String>,
     /// Start this job instead of bringing selected assets up to date
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["select", "exclude", "full_refresh", "from", "until"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["select", "exclude", "full_refresh", "from", "until", "partition"])]
     pub(crate) job: Option<String>,
     /// A parameter of the job; may be given more than once
     #[arg(long, value_name = "NAME=VALUE", value_parser = key_value, requires = "job")]
@@ -380,6 +389,40 @@ pub(crate) struct AutomationTestArgs {
     /// Ticks to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) limit: usize,
+}
+
+/// `subak partition`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PartitionCommand {
+    /// List the partitions of an asset and how they stand, the last ones first
+    List(PartitionListArgs),
+    /// Add keys to a set of dynamic partitions; those that it has stay as they are
+    Add(PartitionKeysArgs),
+    /// Remove keys from a set of dynamic partitions; their rows stay where they are
+    Remove(PartitionKeysArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PartitionListArgs {
+    /// The asset
+    #[arg(value_name = "KEY")]
+    pub(crate) asset: String,
+    /// Only partitions that stand so
+    #[arg(long, value_name = "STATE", value_parser = ["done", "outdated", "failed", "missing"])]
+    pub(crate) state: Option<String>,
+    /// Partitions to show
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PartitionKeysArgs {
+    /// The set, as `partition: { dynamic: NAME }` calls it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The keys
+    #[arg(value_name = "KEY", required = true)]
+    pub(crate) keys: Vec<String>,
 }
 
 /// `subak notification`.

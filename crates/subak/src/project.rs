@@ -34,6 +34,13 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// The moment that counts as now.
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        let wall = self.as_of.parse::<jiff::civil::DateTime>().ok();
+        let zoned = wall.and_then(|wall| wall.to_zoned(self.timezone()).ok());
+        zoned.map_or_else(|| SystemClock.now(), |zoned| zoned.timestamp())
+    }
+
     pub(crate) fn graph(&self) -> &Arc<AssetGraph> {
         &self.project.graph
     }

@@ -253,6 +253,23 @@ fn a_relational_source_in_steps_reaches_both_engines() {
 }
 
 #[test]
+fn days_are_replaced_by_themselves() {
+    let server = ClickHouse::start(ClickHouseVersion::Old);
+    let raw = "ingest:\n  from: files\n  to: ch\n  streams:\n    raw: { path: raw.csv, mode: replace, columns: { at: datetime, amount: bigint } }\n";
+    let daily = "/* subak\non: ch\npartition: { daily: day_at, start: 2024-01-01 }\n*/\nselect r.at as day_at, sum(r.amount) as amount from loads.raw as r \
+                 where r.at >= toDateTime({{ partition.start }} || ' 00:00:00') and r.at < toDateTime({{ partition.end }} || ' 00:00:00') group by r.at\n";
+    let sandbox = with_server(&server, &[("assets/loads/raw.yml", raw), ("assets/loads/daily.sql", daily)]);
+    sandbox.write("input/raw.csv", "at,amount\n2024-01-01 00:00:00,1\n2024-01-01 23:59:59,2\n2024-01-02 00:00:00,4\n");
+    sandbox.run(&["run", "--as-of", "2024-01-03"]).expect(0);
+    let amounts = || lines(server.sql("select amount from loads.daily order by day_at"));
+    assert_eq!(amounts(), ["1", "2", "4"]);
+    sandbox.write("input/raw.csv", "at,amount\n2024-01-01 23:59:59,2\n2024-01-02 00:00:00,9\n");
+    sandbox.run(&["run", "loads.raw", "--as-of", "2024-01-03"]).expect(0);
+    sandbox.run(&["run", "loads.daily", "--partition", "2024-01-01", "--as-of", "2024-01-03"]).expect(0);
+    assert_eq!(amounts(), ["2", "4"]);
+}
+
+#[test]
 fn a_column_that_comes_late_doubles_no_rows() {
     let server = ClickHouse::start(ClickHouseVersion::Old);
     for point in ["columns_added", "inside_publish"] {

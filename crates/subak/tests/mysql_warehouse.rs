@@ -82,6 +82,11 @@ fn kills_and_cuts_lose_and_double_nothing() {
 }
 
 #[test]
+fn days_are_replaced_by_themselves() {
+    destination::replaces_days(&MariaDb::start());
+}
+
+#[test]
 fn a_column_that_comes_late_doubles_no_rows() {
     let server = MariaDb::start();
     for point in ["columns_added", "inside_publish"] {

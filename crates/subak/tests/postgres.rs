@@ -343,6 +343,11 @@ fn kills_and_cuts_lose_and_double_nothing() {
 }
 
 #[test]
+fn days_are_replaced_by_themselves() {
+    destination::replaces_days(&Postgres::start());
+}
+
+#[test]
 fn a_column_that_comes_late_doubles_no_rows() {
     let server = Postgres::start();
     let sandbox = with_server(&server, &[("assets/loads/all.yml", &late::asset("pg"))]);

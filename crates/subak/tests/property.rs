@@ -179,6 +179,7 @@ impl Loader {
             retry: Retry::default(),
             timeout: Duration::from_secs(60),
             hooks: subak_domain::Hooks::default(),
+            partitioning: None,
         };
         let database = database().await;
         let source = Arc::new(Cutting { memory: memory.clone(), dice: dice.clone(), fails });
@@ -201,7 +202,7 @@ impl Loader {
             self.run += 1;
             let action = Action {
                 step: StepId::asset(&key),
-                work: Work::Materialize { asset: key.clone(), full_refresh: false, range: None },
+                work: Work::Materialize { asset: key.clone(), full_refresh: false, range: None, partition: None },
                 reason: Reason::Selected,
                 needs: Vec::new(),
                 rule: subak_domain::Rule::default(),

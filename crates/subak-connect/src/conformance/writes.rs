@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array};
+use arrow::array::{ArrayRef, BooleanArray, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::record_batch::RecordBatch;
+use subak_domain::partition::{Partition, Window};
 use subak_domain::write::{Latest, OrderBy, Tie};
 use subak_domain::{Cursor, DataType, History, LoadId, RowAccount, RunId, StepId, WriteMode};
 
@@ -12,7 +13,9 @@ use super::{Reader, Rows};
 use crate::memory::rows;
 use crate::reject::{self, RejectStatus};
 use crate::sink::{self, ChildRequest, DELETE_MARK, UNCHANGED};
-use crate::{Batch, Commit, Committed, ConnectError, ConnectErrorKind, Connection, FileMark, LoadRequest, Reject, TableName};
+use crate::{
+    Batch, Commit, Committed, ConnectError, ConnectErrorKind, Connection, FileMark, LoadRequest, Reject, Slice, TableName,
+};
 
 /// One row of texts.
 type Row<'a> = &'a [Option<&'a str>];
@@ -32,6 +35,7 @@ pub async fn writes(connection: &dyn Connection, read: Reader<'_>) {
     suite.volatile_columns_make_no_difference().await;
     suite.columns_become_wider().await;
     suite.late_columns_double_no_rows().await;
+    suite.slices_take_the_place_of_their_rows().await;
 }
 
 /// Runs the case for sinks that take events which leave out values.
@@ -389,6 +393,54 @@ impl Suite<'_> {
             assert_eq!(committed.changed, number == 1, "{case}/{number}");
         }
         self.assert_rows(case, &[&[Some("1"), Some("10:00")]]);
+    }
+
+    async fn slices_take_the_place_of_their_rows(&self) {
+        let case = "slices";
+        // Days from the first of January 2024.
+        let records = |lines: &[(i32, &str)]| {
+            let days: ArrayRef = Arc::new(Date32Array::from_iter_values(lines.iter().map(|(day, _)| 19_723 + day)));
+            let moments = lines.iter().map(|(day, _)| i64::from(19_723 + day) * 86_400_000_000 - 1_000_000);
+            let moments: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(moments).with_timezone("UTC"));
+            let notes: ArrayRef = Arc::new(StringArray::from_iter_values(lines.iter().map(|(_, note)| *note)));
+            RecordBatch::try_from_iter_with_nullable([("day", days, true), ("note", notes, true), ("moment", moments, true)])
+                .expect(case)
+        };
+        let slice = |column: &str, start: &str, end: &str| {
+            let [start, end] = [start, end].map(str::to_owned);
+            let window = Window { start: start.clone(), end: end.clone(), start_utc: start.clone(), end_utc: end };
+            Some(Slice { column: column.to_owned(), partition: Partition { key: start, window: Some(window) } })
+        };
+        let load = |number: u32, slice: Option<Slice>, lines: &[(i32, &str)]| {
+            let records = records(lines);
+            let request = Self::request(&format!("{case}/{number}"), WriteMode::DeleteInsert, &records);
+            let request = LoadRequest { primary_key: Vec::new(), slice, ..request };
+            self.load(request, records)
+        };
+        let notes = || {
+            let rows = (self.read)(&table(case)).expect(case);
+            let notes: std::collections::BTreeSet<String> = rows.iter().filter_map(|row| row[1].clone()).collect();
+            notes.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        let first = records(&[(0, "a"), (0, "b"), (1, "c"), (2, "d")]);
+        let request = LoadRequest { primary_key: Vec::new(), ..Self::request(case, WriteMode::Replace, &first) };
+        self.load(request, first).await.expect(case);
+        // One day is written anew, and made empty; the others stay.
+        let day = slice("day", "2024-01-01", "2024-01-02");
+        assert!(load(1, day.clone(), &[(0, "b"), (0, "x")]).await.expect(case).changed, "{case}");
+        assert_eq!(notes(), "b c d x", "{case}");
+        assert!(!load(2, day.clone(), &[(0, "x"), (0, "b")]).await.expect(case).changed, "{case}: the same again");
+        assert!(load(3, day.clone(), &[]).await.expect(case).changed, "{case}: nothing left");
+        assert_eq!(notes(), "c d", "{case}");
+        // By moments: those of the second row lie on the day before.
+        let moment = slice("moment", "2024-01-01", "2024-01-02");
+        assert!(load(4, moment, &[(1, "y")]).await.expect(case).changed, "{case}");
+        assert_eq!(notes(), "d y", "{case}");
+        // Rows of another day are refused, and nothing happens.
+        let refused = load(5, day, &[(0, "z"), (1, "stray")]).await.expect_err(case);
+        assert_eq!(refused.kind, ConnectErrorKind::ValueMisfit, "{case}");
+        assert!(refused.message.contains("1 rows do not belong to partition `2024-01-01`"), "{}", refused.message);
+        assert_eq!(notes(), "d y", "{case}");
     }
 
     async fn late_columns_double_no_rows(&self) {

@@ -268,6 +268,7 @@ impl ClickHouseStaged {
             load.latest.clone_from(&rule.latest);
             load.history.clone_from(&rule.history);
             load.is_complete = true;
+            load.slice.clone_from(&rule.slice);
             load.has_unique_key = matches!(rule.mode, WriteMode::Merge | WriteMode::Snapshot);
             let held = server.relation(&server.name_of(&request.table)).await?.filter(|held| held.layout != Layout::View);
             load.mode = if held.is_none() && rule.mode != WriteMode::Snapshot { WriteMode::Replace } else { rule.mode };
@@ -397,7 +398,8 @@ impl ClickHouseStaged {
             _ => Vec::new(),
         };
         let children = if prepared.changed { self.children().await? } else { Vec::new() };
-        let is_lost = matches!(request.mode, WriteMode::Replace | WriteMode::DeleteInsert) || prepared.held.is_none();
+        let is_lost = matches!(request.mode, WriteMode::Replace | WriteMode::DeleteInsert) && request.slice.is_none()
+            || prepared.held.is_none();
         Ok(Entry {
             version: ENTRY_VERSION,
             load: request.load.as_str().to_owned(),

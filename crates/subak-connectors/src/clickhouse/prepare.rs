@@ -213,6 +213,7 @@ impl Preparing<'_> {
         if request.has_unique_key {
             self.refuse_double_keys().await?;
         }
+        self.refuse_outside().await?;
         self.done.keys_from = self.from.clone();
         match request.mode {
             _ if self.is_rebuilt() => self.rebuild().await?,
@@ -838,7 +839,11 @@ impl Preparing<'_> {
         let Some(held) = self.done.held.clone() else { return Ok(()) };
         let keys = list(&self.request.primary_key);
         let target = self.done.target.quoted();
-        let of_groups = format!("{target} where ({keys}) in (select {keys} from {})", self.from.quoted());
+        let condition = self.slice_condition();
+        let of_groups = match &condition {
+            Some(condition) => format!("{target} where {condition}"),
+            None => format!("{target} where ({keys}) in (select {keys} from {})", self.from.quoted()),
+        };
         let own = self.unmarked();
         self.done.rows.written = self.count(&format!("{}{own}", self.from.quoted())).await?;
         let compared = self.compared();
@@ -853,7 +858,41 @@ impl Preparing<'_> {
             self.done.preview = target;
             return Ok(());
         }
-        self.unite(&held, &format!("{target} where {}", self.is_kept(&self.from.quoted())), &own).await
+        let kept = match &condition {
+            Some(condition) => format!("ifNull(not ({condition}), 1)"),
+            None => self.is_kept(&self.from.quoted()),
+        };
+        self.unite(&held, &format!("{target} where {kept}"), &own).await
+    }
+
+    /// The condition that a row belongs to the part of the table that the rows take the place of.
+    fn slice_condition(&self) -> Option<String> {
+        let slice = self.request.slice.as_ref()?;
+        let word = self.columns.iter().find(|column| column.name == slice.column).map(|column| column.word.as_str())?;
+        let is_instant = match self.request.schema.field_with_name(&slice.column) {
+            Ok(field) => matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(_, Some(_))),
+            Err(_) => word.contains("'UTC'"),
+        };
+        Some(DIALECT.slice(slice, word, is_instant))
+    }
+
+    /// Refuses rows that lie outside of the part of the table that they take the place of.
+    async fn refuse_outside(&self) -> Result<(), ConnectError> {
+        let Some(slice) = &self.request.slice else { return Ok(()) };
+        let Some(condition) = self.slice_condition() else {
+            let message =
+                format!("`{}` would get rows without the column `{}` of its partitions", self.request.table, slice.column);
+            let help = "correct `partition:`, or select the column";
+            return Err(ConnectError::new(ConnectErrorKind::ColumnMissing, message).help(help));
+        };
+        let outside = format!("{} where ifNull(not ({condition}), 1)", self.from.quoted());
+        let rows = self.sample(&format!("select {} from {outside}", list(&names(&self.columns))), 1).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let count = self.count(&outside).await?;
+        let message =
+            format!("{count} rows do not belong to partition `{}` of `{}`: {row}", slice.partition.key, self.request.table);
+        let help = format!("read or select only rows whose `{}` lies in the partition", slice.column);
+        Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help))
     }
 
     /// The columns of the table afterwards: those that it has, wider where that is wanted, and those that come.

@@ -54,6 +54,7 @@ pub(crate) fn load_of(session: &dyn Session, stage: &Stage, request: &BuildReque
     load.latest.clone_from(&rule.latest);
     load.history.clone_from(&rule.history);
     load.is_complete = true;
+    load.slice.clone_from(&rule.slice);
     load.has_unique_key = matches!(rule.mode, WriteMode::Merge | WriteMode::Snapshot);
     let held = session.relation(&request.table)?.filter(|held| !held.is_view());
     load.mode = if held.is_none() && rule.mode != WriteMode::Snapshot { WriteMode::Replace } else { rule.mode };

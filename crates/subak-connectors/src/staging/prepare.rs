@@ -104,6 +104,7 @@ pub(crate) fn prepare(session: &dyn Session, stage: &Stage, request: &LoadReques
     if request.has_unique_key {
         refuse_double_keys(session, request, &prepared)?;
     }
+    refuse_outside(session, request, &prepared)?;
     if prepared.is_rebuilt(request) && prepared.has_marks {
         // Nothing is there to be deleted from, but a late row must not bring back what was deleted.
         if request.keeps_tombstones {
@@ -138,7 +139,7 @@ pub(crate) fn prepare(session: &dyn Session, stage: &Stage, request: &LoadReques
         // Every row is there already: nothing will be written.
         prepared.rows.overlap += std::mem::take(&mut prepared.rows.written);
     }
-    prepared.preview = preview(session.dialect(), stage, request, &prepared);
+    prepared.preview = preview(session, stage, request, &prepared);
     Ok(prepared)
 }
 
@@ -225,6 +226,37 @@ fn refuse_double_keys(session: &dyn Session, request: &LoadRequest, prepared: &P
     Err(ConnectError::new(ConnectErrorKind::KeyTwice, message).help(help))
 }
 
+/// The condition that a row belongs to the part of the table that the rows take the place of.
+pub(crate) fn slice_condition(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Option<String> {
+    let slice = request.slice.as_ref()?;
+    let word = prepared.words.iter().find(|(name, _)| name.eq_ignore_ascii_case(&slice.column)).map(|(_, word)| word)?;
+    let is_instant = match request.schema.field_with_name(&slice.column) {
+        Ok(field) => matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(_, Some(_))),
+        // The result of a query: by the system's own word.
+        Err(_) => word.to_ascii_lowercase().contains("time zone"),
+    };
+    Some(session.dialect().slice(slice, word, is_instant))
+}
+
+/// Refuses rows that lie outside of the part of the table that they take the place of.
+fn refuse_outside(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<(), ConnectError> {
+    let Some(slice) = &request.slice else { return Ok(()) };
+    let Some(condition) = slice_condition(session, request, prepared) else {
+        let message = format!("`{}` would get rows without the column `{}` of its partitions", request.table, slice.column);
+        return Err(
+            ConnectError::new(ConnectErrorKind::ColumnMissing, message).help("correct `partition:`, or select the column")
+        );
+    };
+    let list = session.dialect().identifiers(&prepared.columns);
+    let sql = format!("select {list} from {} where not ({condition}) or ({condition}) is null", prepared.stage);
+    let Some(row) = session.rows(&sql, 1)?.into_iter().next() else { return Ok(()) };
+    let count = session.count(&format!("select count(*) from ({sql}) as t"))?;
+    let message =
+        format!("{count} rows do not belong to partition `{}` of `{}`: {}", slice.partition.key, request.table, row_text(&row));
+    let help = format!("read or select only rows whose `{}` lies in the partition", slice.column);
+    Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help))
+}
+
 fn will_change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prepared: &Prepared) -> Result<bool, ConnectError> {
     let Some(held) = &prepared.held else { return Ok(true) };
     if !prepared.added().is_empty() || !request.removed.is_empty() {
@@ -256,7 +288,10 @@ fn will_change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prep
         }
         WriteMode::DeleteInsert => {
             let keys = session.dialect().identifiers(&request.primary_key);
-            let same = format!("(select * from {} where ({keys}) in (select {keys} from {}))", prepared.target, prepared.stage);
+            let same = match slice_condition(session, request, prepared) {
+                Some(condition) => format!("(select * from {} where {condition})", prepared.target),
+                None => format!("(select * from {} where ({keys}) in (select {keys} from {}))", prepared.target, prepared.stage),
+            };
             // Lists are not compared part by part.
             Ok(!prepared.has_same_columns() || !request.children.is_empty() || differs(session, request, prepared, &same)?)
         }
@@ -310,7 +345,8 @@ fn count_gone(session: &dyn Session, stage: &Stage, request: &LoadRequest) -> Re
 }
 
 /// The rows as they will be after publication.
-fn preview(dialect: &Dialect, stage: &Stage, request: &LoadRequest, prepared: &Prepared) -> String {
+fn preview(session: &dyn Session, stage: &Stage, request: &LoadRequest, prepared: &Prepared) -> String {
+    let dialect = session.dialect();
     let Prepared { stage: staged, target, .. } = prepared;
     let unmarked =
         if prepared.has_marks { format!(" where s.{} is not true", dialect.identifier(DELETE_MARK)) } else { String::new() };
@@ -334,6 +370,10 @@ fn preview(dialect: &Dialect, stage: &Stage, request: &LoadRequest, prepared: &P
         format!("not exists (select 1 from {other} as s where {test})")
     };
     let kept = match request.mode {
+        WriteMode::DeleteInsert if request.slice.is_some() => {
+            let condition = slice_condition(session, request, prepared).unwrap_or_else(|| "1 = 0".to_owned());
+            format!(" where not ({condition}) or ({condition}) is null")
+        }
         WriteMode::Merge | WriteMode::DeleteInsert => format!(" where {}", same_key(staged)),
         WriteMode::Snapshot => {
             let current = dialect.identifier(&request.history.is_current);

@@ -4,7 +4,7 @@ use subak_connect::sink::{DELETE_MARK, LiveRows};
 use subak_connect::{Commit, Committed, ConnectError, Dialect, Family, LoadRequest, TableName, crash};
 use subak_domain::WriteMode;
 
-use super::prepare::Prepared;
+use super::prepare::{Prepared, slice_condition};
 use super::{Session, Stage, contains, history, late, merge, rejects, state};
 
 /// Publishes a prepared stage inside the transaction of `session`, with state and ledger. The caller commits.
@@ -135,7 +135,9 @@ pub(crate) fn script(
         history::statements(session, stage, request, prepared, &mut script);
         return Ok(script);
     }
-    if request.mode.needs_key() && !prepared.is_rebuilt(request) {
+    if let Some(condition) = slice_condition(session, request, prepared).filter(|_| !prepared.is_rebuilt(request)) {
+        script.rows.push(format!("delete from {target} where {condition}"));
+    } else if request.mode.needs_key() && !prepared.is_rebuilt(request) {
         script.rows.push(dialect.delete_same(target, &request.primary_key, staged, &request.primary_key));
     }
     let list = dialect.identifiers(&prepared.columns);

@@ -104,7 +104,7 @@ pub(crate) fn publish(
         ))?;
     }
     // What was carried over stood in the table that this load makes anew: it waits again.
-    let is_lost = prepared.is_rebuilt(request) || request.mode == WriteMode::DeleteInsert;
+    let is_lost = prepared.is_rebuilt(request) || (request.mode == WriteMode::DeleteInsert && request.slice.is_none());
     if is_there && is_lost && reject_count > 0 {
         session.execute(&format!(
             "update {name} set status = 'open', resolved_at = null where status = 'replayed' and reject_id in (select reject_id from {staged})"

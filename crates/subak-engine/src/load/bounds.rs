@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use subak_connect::source::FutureLimit;
-use subak_connect::{ConnectError, ConnectErrorKind, CursorBound, TableInfo, convert};
+use subak_connect::{ConnectError, ConnectErrorKind, CursorBound, Slice, TableInfo, convert};
+use subak_domain::partition::asks_for_partition;
 use subak_domain::{Cursor, CursorRule, DataType, Failure, FailureClass, Lag, NullCursor, WriteMode};
 
 use super::{Ingesting, Reading, untouched};
@@ -42,6 +43,12 @@ impl Ingesting<'_> {
                 is_complete: false,
             });
         }
+        if let Some(slice) = self.slice {
+            let is_rebuilt = info.is_none();
+            let mode = if is_rebuilt { WriteMode::Replace } else { WriteMode::DeleteInsert };
+            let bound = self.window(slice);
+            return Ok(Start { mode, committed: None, bound, overlap: None, is_rebuilt, is_complete: false });
+        }
         let rule = self.ingest.cursor.as_ref();
         let committed = info
             .filter(|_| !is_rebuilt)
@@ -71,6 +78,27 @@ impl Ingesting<'_> {
         let is_complete = bound.as_ref().is_none_or(|bound| bound.from.is_none() && bound.to.is_none() && !bound.without_nulls)
             && self.ingest.options.get("read").map(String::as_str) != Some("new");
         Ok(Start { mode, committed, bound, overlap, is_rebuilt, is_complete })
+    }
+
+    /// The rows of a partition, where the source can tell them by their column: not where the partition stands in what is read already.
+    fn window(&self, slice: &Slice) -> Option<CursorBound> {
+        let texts = self.ingest.options.values();
+        if texts.into_iter().any(|text| asks_for_partition(text)) {
+            return None;
+        }
+        let window = slice.partition.window.as_ref()?;
+        let data_type = self.ingest.columns.get(&slice.column).copied();
+        let (start, end) = match data_type {
+            Some(DataType::Timestamp) => (&window.start_utc, &window.end_utc),
+            _ => (&window.start, &window.end),
+        };
+        let value = |text: &str| {
+            let data_type = data_type.unwrap_or(DataType::DateTime);
+            in_type(Cursor { column: slice.column.clone(), value: text.to_owned(), data_type })
+        };
+        let mut bound = CursorBound::new(&slice.column, Some(value(start)));
+        (bound.to, bound.without_nulls) = (Some(value(end)), true);
+        Some(bound)
     }
 
     /// Somebody emptied the table, or put back an older one: the cursor stands above rows that are not there any more, and reading on
@@ -126,7 +154,7 @@ impl Ingesting<'_> {
 
     /// How far the stream is read after this load. A cursor never goes back.
     pub(super) fn cursor_after(&self, start: &Start, reading: &mut Reading) -> Option<Cursor> {
-        if self.range.is_some() || self.replayed.is_some() {
+        if self.range.is_some() || self.replayed.is_some() || self.slice.is_some() {
             return None;
         }
         let rule = self.ingest.cursor.as_ref()?;

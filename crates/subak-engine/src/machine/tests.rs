@@ -24,7 +24,7 @@ fn actions(text: &str) -> Vec<Action> {
         let reason = if is_only_upstream { Reason::UpstreamMayChange { upstream: key("x") } } else { Reason::Missing };
         Action {
             step: StepId::asset(&key(name)),
-            work: Work::Materialize { asset: key(name), full_refresh: false, range: None },
+            work: Work::Materialize { asset: key(name), full_refresh: false, range: None, partition: None },
             reason,
             needs: needs.split_whitespace().map(|need| StepId::asset(&key(need))).collect(),
             rule: Rule::default(),
@@ -216,7 +216,7 @@ fn random_plan(random: &mut Random) -> Vec<Action> {
         let is_only_upstream = random.below(2) == 0;
         Action {
             step: name(at),
-            work: Work::Materialize { asset: key(&format!("s{at:02}")), full_refresh: false, range: None },
+            work: Work::Materialize { asset: key(&format!("s{at:02}")), full_refresh: false, range: None, partition: None },
             reason: if is_only_upstream { Reason::UpstreamMayChange { upstream: key("x") } } else { Reason::Missing },
             needs: needs.into_iter().collect(),
             rule: Rule::default(),

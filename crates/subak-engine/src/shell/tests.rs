@@ -110,6 +110,7 @@ fn asset(name: &str, mode: WriteMode, cursor: bool, checks: Vec<Check>) -> Asset
         retry: Retry::default(),
         timeout: Duration::from_secs(3600),
         hooks: subak_domain::Hooks::default(),
+        partitioning: None,
     }
 }
 
@@ -140,7 +141,7 @@ fn world(faults: &Faults, checks: &[Check]) -> World {
         .iter()
         .map(|asset| Action {
             step: StepId::asset(&asset.key),
-            work: Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None },
+            work: Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None, partition: None },
             reason: Reason::SourceMayHaveNew,
             needs: Vec::new(),
             rule: subak_domain::Rule::default(),

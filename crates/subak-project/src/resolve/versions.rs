@@ -1,6 +1,6 @@
 //! What decides whether an asset must be built again: the fields that its version is a digest of.
 
-use subak_domain::{Ingest, Shape, StoredAs, Version};
+use subak_domain::{Ingest, PartitionRule, Shape, StoredAs, Version};
 
 use crate::declare::{Common, QueryDeclaration};
 
@@ -24,14 +24,19 @@ pub(super) fn storing_fields(declaration: &QueryDeclaration, incremental: &str) 
 
 pub(super) fn check_fields(common: &Common) -> Vec<(String, String)> {
     // Checks decide whether data may be published, so a changed check makes the asset due.
-    common
-        .checks
-        .iter()
-        .map(|check| {
-            let how = format!("{:?} {} {:?} {:?}", check.severity, check.blocking, check.filter, check.tolerance);
-            (format!("check {}", check.name), format!("{:?} {how}", check.rule))
-        })
-        .collect()
+    let checks = common.checks.iter().map(|check| {
+        let how = format!("{:?} {} {:?} {:?}", check.severity, check.blocking, check.filter, check.tolerance);
+        (format!("check {}", check.name), format!("{:?} {how}", check.rule))
+    });
+    // Where its windows begin and end says nothing of what is in one.
+    let partitioning = common.partitioning.as_ref().map(|partitioning| {
+        let rule = match &partitioning.rule {
+            PartitionRule::Time(windows) => format!("{} in {}", windows.cadence, windows.timezone),
+            PartitionRule::Static(_) | PartitionRule::Dynamic(_) => "keys".to_owned(),
+        };
+        ("partition".to_owned(), format!("{rule} by {}", partitioning.column))
+    });
+    checks.chain(partitioning).collect()
 }
 
 pub(super) fn version_of(fields: &[(&str, &str)], more: &[(String, String)]) -> Version {

@@ -81,6 +81,24 @@ const MIGRATIONS: &[&str] = &[
     create table notices_read (
         is_only integer primary key check (is_only = 1),
         position integer not null) strict;",
+    "
+    create table partitions (
+        asset text not null,
+        key text not null,
+        position integer not null,
+        confirmed_position integer not null,
+        failed_position integer not null,
+        version text,
+        run text not null,
+        at integer not null,
+        row_count integer,
+        primary key (asset, key)) strict, without rowid;
+    create table dynamic_partitions (
+        place integer primary key autoincrement,
+        name text not null,
+        key text not null,
+        added_at integer not null,
+        unique (name, key)) strict;",
 ];
 
 /// The format that this binary writes: schema and events together.

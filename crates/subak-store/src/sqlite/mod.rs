@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
-use subak_domain::{Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, Timestamp};
+use subak_domain::{AssetKey, Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, Timestamp};
 use tokio::sync::watch;
 
-pub use self::summary::RunSummary;
+pub use self::summary::{PartitionDetail, RunSummary};
 use self::writer::{Answer, Request, Writer};
 use crate::{Acquired, Append, EventLog, Holder, Lease, Leases, ScheduleState, StoreError, Tick};
 
@@ -108,9 +108,7 @@ impl SqliteStore {
     pub async fn tick(&self, tick: Tick, planned: Option<Append>, fence: Option<Lease>) -> Result<bool, StoreError> {
         match self.writer.ask(Request::Tick(tick, planned, fence)).await? {
             Answer::Ticked(is_new) => Ok(is_new),
-            Answer::Events(_) | Answer::Acquired(_) | Answer::Done => {
-                Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() })
-            }
+            _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
         }
     }
 
@@ -144,6 +142,28 @@ impl SqliteStore {
         let sql = "select exists (select 1 from notices where position = ? and occasion = ?)";
         let parameters = params![position.cast_signed(), occasion.as_str()];
         self.read().query_row(sql, parameters, |row| row.get(0)).map_err(failed("read"))
+    }
+
+    /// What is known of the partitions of an asset, by key.
+    pub fn partitions(&self, asset: &AssetKey) -> Result<Vec<PartitionDetail>, StoreError> {
+        summary::partitions(&self.read(), asset)
+    }
+
+    /// Adds keys to a set of dynamic partitions; those that it has already stay as they are. Returns how many are new.
+    pub async fn add_partitions(&self, name: &str, keys: Vec<String>, now: Timestamp) -> Result<u64, StoreError> {
+        match self.writer.ask(Request::AddPartitions(name.to_owned(), keys, now)).await? {
+            Answer::Count(count) => Ok(count),
+            _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
+        }
+    }
+
+    /// Removes keys from a set of dynamic partitions; what is not there is left alone. What is known of the partitions stays. Returns how many
+    /// there were.
+    pub async fn remove_partitions(&self, name: &str, keys: Vec<String>) -> Result<u64, StoreError> {
+        match self.writer.ask(Request::RemovePartitions(name.to_owned(), keys)).await? {
+            Answer::Count(count) => Ok(count),
+            _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
+        }
     }
 
     /// The position up to which the log was read for notices; `None` before the first time.

@@ -1,8 +1,8 @@
 //! Summary tables: folds of the log that lists read, changed in the transaction of the events.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use subak_domain::snapshot::{materialization_after, materialized_by};
-use subak_domain::{AssetKey, Event, Materialization, RunEvent, RunId, RunStatus, Snapshot, Timestamp, Version};
+use subak_domain::snapshot::{materialization_after, materialized_by, partition_changed_by};
+use subak_domain::{AssetKey, Event, Materialization, PartitionState, RunEvent, RunId, RunStatus, Snapshot, Timestamp, Version};
 
 use super::{failed, read_events};
 use crate::StoreError;
@@ -34,8 +34,86 @@ fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params
     connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed("written")).map(drop)
 }
 
+/// Takes what an event says of a partition.
+fn apply_to_partition(connection: &Connection, event: &Event) -> Result<(), StoreError> {
+    let Some((asset, key, change)) = partition_changed_by(&event.event) else { return Ok(()) };
+    let known = "select position, confirmed_position, failed_position from partitions where asset = ? and key = ?";
+    let previous = connection
+        .prepare_cached(known)
+        .and_then(|mut statement| statement.query_row(params![asset.as_str(), key], |row| partition_state(row, 0)).optional())
+        .map_err(failed("read"))?;
+    let next = previous.unwrap_or_default().after(change, event.position);
+    // What was there before an attempt that failed is what readers still see.
+    let outcome = match &event.event {
+        RunEvent::StepSucceeded { outcome, .. } => Some(outcome),
+        RunEvent::StepErrored { failure, .. } => failure.published.as_deref(),
+        _ => None,
+    };
+    let positions = [next.position, next.confirmed_position, next.failed_position].map(u64::cast_signed);
+    execute(
+        connection,
+        "insert into partitions (asset, key, position, confirmed_position, failed_position, version, run, at, row_count) \
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) on conflict (asset, key) do update set position = ?3, confirmed_position = ?4, \
+         failed_position = ?5, version = coalesce(?6, version), run = ?7, at = ?8, row_count = coalesce(?9, row_count)",
+        params![
+            asset.as_str(),
+            key,
+            positions[0],
+            positions[1],
+            positions[2],
+            outcome.and_then(|outcome| outcome.version.as_ref()).map(Version::as_str),
+            event.run.to_string(),
+            event.at.as_microsecond(),
+            outcome.and_then(|outcome| outcome.row_count).map(u64::cast_signed),
+        ],
+    )
+}
+
+fn partition_state(row: &Row<'_>, from: usize) -> rusqlite::Result<PartitionState> {
+    let at = |place: usize| row.get::<_, i64>(from + place).map(i64::unsigned_abs);
+    Ok(PartitionState { position: at(0)?, confirmed_position: at(1)?, failed_position: at(2)? })
+}
+
+/// What is known of one partition, for lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionDetail {
+    /// Its key.
+    pub key: String,
+    /// How it stands.
+    pub state: PartitionState,
+    /// Version of the definition that made its data.
+    pub version: Option<String>,
+    /// The run that was about it last.
+    pub run: RunId,
+    /// When that was.
+    pub at: Timestamp,
+    /// Rows in the whole table afterwards, where that is known.
+    pub row_count: Option<u64>,
+}
+
+/// The partitions of an asset.
+pub(super) fn partitions(connection: &Connection, asset: &AssetKey) -> Result<Vec<PartitionDetail>, StoreError> {
+    let sql = "select key, position, confirmed_position, failed_position, version, run, at, row_count from partitions \
+               where asset = ? order by key";
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let mut rows = statement.query([asset.as_str()]).map_err(failed("read"))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(failed("read"))? {
+        let read = || {
+            let (key, state, version): (String, _, Option<String>) = (row.get(0)?, partition_state(row, 1)?, row.get(4)?);
+            let (run, at, row_count): (String, i64, Option<i64>) = (row.get(5)?, row.get(6)?, row.get(7)?);
+            Ok((key, state, version, run, at, row_count))
+        };
+        let (key, state, version, run, at, row_count) = read().map_err(failed("read"))?;
+        let (run, at, row_count) = (run.parse().map_err(damaged)?, time(at)?, row_count.map(i64::unsigned_abs));
+        found.push(PartitionDetail { key, state, version, run, at, row_count });
+    }
+    Ok(found)
+}
+
 /// Takes one event.
 pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreError> {
+    apply_to_partition(connection, event)?;
     let (run, at) = (event.run.to_string(), event.at.as_microsecond());
     let status =
         |status: RunStatus| execute(connection, "update runs set status = ? where run = ?", params![status.as_str(), run]);
@@ -138,7 +216,23 @@ pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> 
     let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
     let rows = statement.query_map([], materialization_of).map_err(failed("read"))?;
     let latest = rows.map(|row| row.map_err(failed("read"))?).collect::<Result<_, StoreError>>()?;
-    Ok(Snapshot { latest })
+    let mut snapshot = Snapshot { latest, ..Snapshot::default() };
+    let sql = "select asset, key, position, confirmed_position, failed_position from partitions";
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let mut rows = statement.query([]).map_err(failed("read"))?;
+    while let Some(row) = rows.next().map_err(failed("read"))? {
+        let read = || Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, partition_state(row, 2)?));
+        let (asset, key, state) = read().map_err(failed("read"))?;
+        snapshot.partitions.entry(asset.parse().map_err(damaged)?).or_default().insert(key, state);
+    }
+    let sql = "select name, key from dynamic_partitions order by place";
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed("read"))?;
+    for row in rows {
+        let (name, key): (String, String) = row.map_err(failed("read"))?;
+        snapshot.dynamic.entry(name).or_default().push(key);
+    }
+    Ok(snapshot)
 }
 
 fn status_of(text: &str) -> Result<RunStatus, StoreError> {
@@ -208,7 +302,9 @@ pub(super) fn ended_before(
 /// Folds the whole log again.
 pub(super) fn rebuild(connection: &Connection) -> Result<(), StoreError> {
     const PAGE_LENGTH: i64 = 1000;
-    connection.execute_batch("delete from runs; delete from materializations;").map_err(failed("written"))?;
+    connection
+        .execute_batch("delete from runs; delete from materializations; delete from partitions;")
+        .map_err(failed("written"))?;
     let sql = "select position, run, sequence, at, body from events where position > ? order by position limit ?";
     let mut position = 0;
     loop {

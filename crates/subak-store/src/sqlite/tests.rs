@@ -21,11 +21,11 @@ async fn conforms() {
 }
 
 fn events(run: u64) -> Vec<(Timestamp, RunEvent)> {
-    let asset: subak_domain::AssetKey = "silver.t".parse().expect("key");
+    let asset: AssetKey = "silver.t".parse().expect("key");
     let step = StepId::asset(&asset);
     let action = Action {
         step: step.clone(),
-        work: Work::Materialize { asset, full_refresh: false, range: None },
+        work: Work::Materialize { asset, full_refresh: false, range: None, partition: None },
         reason: Reason::Missing,
         needs: Vec::new(),
         rule: subak_domain::Rule::default(),

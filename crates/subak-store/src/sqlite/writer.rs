@@ -34,6 +34,10 @@ pub(super) enum Request {
     /// A tick, and the run that it starts.
     Tick(Tick, Option<Append>, Option<Lease>),
     Schedule(String, ScheduleState),
+    /// Keys that a set of dynamic partitions gets.
+    AddPartitions(String, Vec<String>, Timestamp),
+    /// Keys that go from a set of dynamic partitions.
+    RemovePartitions(String, Vec<String>),
     /// Notices that are new, and how far the log was read for them.
     Notices(u64, Vec<Notice>, Lease),
     /// What became of a notice.
@@ -49,6 +53,8 @@ pub(super) enum Answer {
     Acquired(Acquired),
     /// Whether a tick was new.
     Ticked(bool),
+    /// How many rows it was about.
+    Count(u64),
     Done,
 }
 
@@ -92,7 +98,7 @@ impl Writer {
     pub(super) async fn append(&self, request: Append) -> Result<Vec<Event>, StoreError> {
         match self.ask(Request::Append(request)).await? {
             Answer::Events(events) => Ok(events),
-            Answer::Acquired(_) | Answer::Ticked(_) | Answer::Done => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -100,9 +106,7 @@ impl Writer {
         let request = Request::Acquire { name: name.to_owned(), holder: Box::new(holder.clone()), now };
         match self.ask(request).await? {
             Answer::Acquired(acquired) => Ok(acquired),
-            Answer::Events(_) | Answer::Ticked(_) | Answer::Done => {
-                Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() })
-            }
+            _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
         }
     }
 }
@@ -199,6 +203,16 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Schedules(names, fence) => {
             refuse_stale(connection, Some(fence))?;
             ticks::keep(connection, names).map(|()| Answer::Done)
+        }
+        Request::AddPartitions(name, keys, now) => {
+            let sql = "insert into dynamic_partitions (name, key, added_at) values (?, ?, ?) on conflict do nothing";
+            let added = |key: &String| execute(connection, sql, params![name, key, now.as_microsecond()]);
+            keys.iter().map(added).sum::<Result<usize, _>>().map(|count| Answer::Count(count as u64))
+        }
+        Request::RemovePartitions(name, keys) => {
+            let sql = "delete from dynamic_partitions where name = ? and key = ?";
+            let removed = |key: &String| execute(connection, sql, params![name, key]);
+            keys.iter().map(removed).sum::<Result<usize, _>>().map(|count| Answer::Count(count as u64))
         }
         Request::Notices(position, made, fence) => {
             refuse_stale(connection, Some(fence))?;

@@ -95,6 +95,7 @@ fn everything() -> RunArgs {
         full_refresh: false,
         from: None,
         until: None,
+        partition: Vec::new(),
         job: None,
         set: Vec::new(),
         dry_run: false,

@@ -110,7 +110,7 @@ pub(super) fn start(context: &Context<'_>, opened: &Opened, name: &str, args: &R
         JobWork::Tasks(actions) => actions.clone(),
         JobWork::Select(words) => {
             let selection = Selection { select: words.clone(), exclude: Vec::new() };
-            let how = plan::How { full_refresh: false, range: None };
+            let how = plan::How::default();
             if args.dry_run {
                 plan::print(context, &plan::make(context, opened, &selection, &how)?);
                 return Ok(Exit::Ok);

@@ -37,8 +37,16 @@ pub(super) fn execute(context: &Context<'_>, selection: &Selection) -> Result<Ex
 pub(super) fn due(opened: &Opened, snapshot: &Snapshot) -> Vec<Action> {
     let everything =
         Selected { assets: opened.graph().assets().iter().map(|asset| asset.key.clone()).collect(), ..Selected::default() };
-    let request = PlanRequest { graph: opened.graph(), snapshot, selected: &everything, full_refresh: false, range: None };
-    subak_plan::plan(request).actions
+    let request = PlanRequest {
+        graph: opened.graph(),
+        snapshot,
+        selected: &everything,
+        full_refresh: false,
+        range: None,
+        picks: &[],
+        now: opened.now(),
+    };
+    subak_plan::plan(request).map(|plan| plan.actions).unwrap_or_default()
 }
 
 /// The status of an asset, and why it is not fresh. An ingest that was loaded counts as fresh: only its source knows better.
@@ -47,7 +55,7 @@ pub(super) fn status(asset: &Asset, due: &[Action]) -> (&'static str, Option<Str
     if matches!(asset.definition, Definition::External) {
         return ("external", None);
     }
-    let action = due.iter().find(|action| action.step == subak_domain::StepId::asset(&asset.key));
+    let action = due.iter().find(|action| action.step.base() == subak_domain::StepId::asset(&asset.key));
     match action.map(|action| &action.reason) {
         None | Some(Reason::SourceMayHaveNew) => ("fresh", None),
         Some(Reason::Missing) => ("missing", None),

@@ -15,6 +15,7 @@ mod job;
 mod lineage;
 mod list;
 mod notification;
+mod partition;
 mod plan;
 mod quarantine;
 mod query;
@@ -136,6 +137,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
             Some(RunCommand::Logs(args)) => runs::logs(&context, args),
             Some(RunCommand::Resume(args)) => run::resume(&context, args),
         },
+        Command::Partition(command) => partition::execute(&context, command),
         Command::Job(command) => job::execute(&context, command),
         Command::Automation(command) => automation::execute(&context, command),
         Command::Notification(command) => notification::execute(&context, command),

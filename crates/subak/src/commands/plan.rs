@@ -4,8 +4,8 @@ use arrow::array::StringArray;
 use serde_json::json;
 use subak_connect::convert;
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{CursorRange, DataType, Definition, Snapshot, StepId, Work};
-use subak_plan::{Plan, PlanRequest};
+use subak_domain::{AssetKey, CursorRange, DataType, Definition, Snapshot, StepId, Work};
+use subak_plan::{PartitionError, PartitionPick, Plan, PlanRequest};
 
 use super::{Context, select};
 use crate::args::{PlanArgs, Selection};
@@ -15,7 +15,8 @@ use crate::project::Opened;
 
 pub(super) fn execute(context: &Context<'_>, args: &PlanArgs) -> Result<Exit, CliError> {
     let opened = context.open()?;
-    let plan = make(context, &opened, &args.selection, &How { full_refresh: args.full_refresh, range: None })?;
+    let how = How { full_refresh: args.full_refresh, picks: picks(&args.partition), ..How::default() };
+    let plan = make(context, &opened, &args.selection, &how)?;
     print(context, &plan);
     let has_work = !plan.actions.is_empty();
     Ok(if args.check && has_work { Exit::Changes } else { Exit::Ok })
@@ -28,6 +29,13 @@ pub(super) struct How {
     pub(super) full_refresh: bool,
     /// Only this part of their streams.
     pub(super) range: Option<CursorRange>,
+    /// Only these partitions.
+    pub(super) picks: Vec<PartitionPick>,
+}
+
+/// Partitions from their texts.
+pub(super) fn picks(texts: &[String]) -> Vec<PartitionPick> {
+    texts.iter().map(|text| PartitionPick::parse(text)).collect()
 }
 
 /// The plan for a selection.
@@ -39,13 +47,35 @@ pub(super) fn make(context: &Context<'_>, opened: &Opened, selection: &Selection
 pub(super) fn of(opened: &Opened, snapshot: &Snapshot, selection: &Selection, how: &How) -> Result<Plan, CliError> {
     let selected = select(opened, snapshot, selection)?;
     let range = how.range.as_ref();
-    let request = PlanRequest { graph: opened.graph(), snapshot, selected: &selected, full_refresh: how.full_refresh, range };
-    let plan = subak_plan::plan(request);
+    let request = PlanRequest {
+        graph: opened.graph(),
+        snapshot,
+        selected: &selected,
+        full_refresh: how.full_refresh,
+        range,
+        picks: &how.picks,
+        now: opened.now(),
+    };
+    let is_cut = |key: &AssetKey| opened.graph().get(key).is_some_and(|asset| asset.partitioning.is_some());
+    if !how.picks.is_empty() && !selected.assets.iter().any(is_cut) {
+        let problem = Diagnostic::error(codes::USAGE, "none of the selected assets has partitions").data("nothing was run");
+        return Err(CliError::new(problem.help("declare `partition:`, or leave `--partition` out"), Exit::Invalid));
+    }
+    let plan = subak_plan::plan(request).map_err(|error| partition_problem(&error))?;
     refuse_missing_upstream(opened, snapshot, &plan)?;
     if let Some(range) = range {
         refuse_range(opened, range, &plan)?;
     }
     Ok(plan)
+}
+
+fn partition_problem(error: &PartitionError) -> CliError {
+    let problem = Diagnostic::error(codes::PARTITION_NONE, error.to_string()).data("nothing was run");
+    let problem = match error {
+        PartitionError::Unknown { known, .. } => problem.help(known.clone()),
+        PartitionError::Backwards { .. } => problem.help("say the first one first"),
+    };
+    CliError::new(problem.help("`subak partition list KEY` shows them"), Exit::Invalid)
 }
 
 /// A range must say something about every stream of the plan, in the type of its cursor.
@@ -93,7 +123,7 @@ fn refuse_missing_upstream(opened: &Opened, snapshot: &Snapshot, plan: &Plan) ->
         let Work::Materialize { asset, .. } = &action.work else { continue };
         for upstream in opened.graph().get(asset).into_iter().flat_map(|asset| &asset.upstream) {
             let is_external = opened.graph().get(upstream).is_some_and(|asset| matches!(asset.definition, Definition::External));
-            let is_planned = plan.actions.iter().any(|action| action.step == StepId::asset(upstream));
+            let is_planned = plan.actions.iter().any(|action| action.step.base() == StepId::asset(upstream));
             if !is_external && !is_planned && !snapshot.latest.contains_key(upstream) {
                 let message = format!("`{asset}` reads `{upstream}`, which was never materialized and is not part of this run");
                 let problem = Diagnostic::error(codes::UPSTREAM_MISSING, message).data("nothing was run");
@@ -123,6 +153,9 @@ pub(super) fn print(context: &Context<'_>, plan: &Plan) {
         }
     }
     context.printer.table(&table);
+    for (asset, count) in &plan.left {
+        context.printer.note(&format!("{count} more partitions of `{asset}` come with the runs after this one"));
+    }
     let (count, fresh) = (plan.actions.len(), plan.fresh.len());
     context.printer.note(&format!("{count} steps; {fresh} selected assets are fresh. A step that waits only for newer data upstream is skipped when none comes"));
 }

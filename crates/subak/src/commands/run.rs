@@ -103,6 +103,9 @@ pub(super) fn selected(
             hold.give_back().await?;
             return Ok(Exit::Ok);
         }
+        for (asset, count) in &plan.left {
+            context.printer.note(&format!("{count} more partitions of `{asset}` come with the runs after this one"));
+        }
         let words = selection_words(selection);
         let work = match job {
             None => Work::of(plan.actions, words),
@@ -138,7 +141,7 @@ fn how_of(args: &RunArgs) -> Result<plan::How, CliError> {
         let problem = Diagnostic::error(codes::USAGE, format!("the range from `{from}` until `{until}` is empty"));
         return Err(CliError::new(problem.help("`--from` is inclusive, `--until` is not"), Exit::Invalid));
     }
-    Ok(plan::How { full_refresh: args.full_refresh, range })
+    Ok(plan::How { full_refresh: args.full_refresh, range, picks: plan::picks(&args.partition) })
 }
 
 /// The snapshot without assets whose tables are gone, for example because somebody removed the warehouse: they are missing again.
@@ -165,6 +168,7 @@ async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot)
         for key in keys.into_iter().filter(|key| !existing.contains(&TableName::of(key))) {
             context.printer.note(&format!("`{key}` was materialized, and its table is gone from `{name}`: it counts as missing"));
             snapshot.latest.remove(key);
+            snapshot.partitions.remove(key);
         }
     }
     snapshot
@@ -435,8 +439,12 @@ pub(super) fn limits(opened: &Opened, how: &HowToRun) -> Limits {
     let assets = opened.graph().assets();
     let connections = &opened.project.config.connections;
     let pools = connections.iter().filter_map(|(name, connection)| Some((name.to_string(), connection.parallel?.get())));
+    // Partitions of one table take turns.
+    let turns = assets.iter().filter(|asset| asset.partitioning.is_some()).map(|asset| (turn_of(&asset.key), 1));
+    let pools = pools.chain(turns);
     let materialized = assets.iter().map(|asset| {
-        let used = asset.connections().into_iter().map(ToString::to_string).collect();
+        let turn = asset.partitioning.is_some().then(|| turn_of(&asset.key));
+        let used = asset.connections().into_iter().map(ToString::to_string).chain(turn).collect();
         (StepId::asset(&asset.key), used)
     });
     let audited = assets.iter().filter_map(|asset| {
@@ -451,6 +459,11 @@ pub(super) fn limits(opened: &Opened, how: &HowToRun) -> Limits {
         retries: assets.iter().map(|asset| (StepId::asset(&asset.key), asset.retry)).collect(),
         timeouts: assets.iter().map(|asset| (StepId::asset(&asset.key), asset.timeout)).collect(),
     }
+}
+
+/// The pool in which the steps of one table take turns; no connection has such a name.
+fn turn_of(key: &AssetKey) -> String {
+    format!("partitions of {key}")
 }
 
 /// The first signal asks the run to stop, the second one ends the process.

@@ -332,7 +332,7 @@ impl<'a> Server<'a> {
             JobWork::Select(words) => {
                 let opened = self.context.open_as_of(&as_of)?;
                 let selection = Selection { select: words.clone(), exclude: Vec::new() };
-                let how = plan::How { full_refresh: false, range: None };
+                let how = plan::How::default();
                 // A run that goes on may hold the databases: what is in them is not looked at here.
                 let plan = match plan::of(&opened, &self.hold.store().snapshot()?, &selection, &how) {
                     Ok(plan) => plan,

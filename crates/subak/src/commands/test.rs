@@ -141,7 +141,7 @@ async fn run(project: &Project, test: &ProjectTest, now: &str) -> Result<Vec<Str
     };
     let action = Action {
         step: StepId::asset(&asset.key),
-        work: Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None },
+        work: Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None, partition: None },
         reason: Reason::Selected,
         needs: Vec::new(),
         rule: subak_domain::Rule::default(),

@@ -221,3 +221,28 @@ pub(crate) fn survives<D: Destination>(server: &D, step: usize, defaults: &str, 
     let count = network::survives(&proxy, step, happen, prepare, found);
     assert!(count > 30, "a run has many messages: {count}");
 }
+
+/// A query by days of its own: each is replaced by itself, in the types of the server.
+pub(crate) fn replaces_days<D: Destination>(server: &D) {
+    let raw = format!(
+        "ingest:\n  from: files\n  to: {}\n  streams:\n    raw: {{ path: raw.csv, mode: replace, columns: {{ at: datetime, amount: bigint }} }}\n",
+        D::NAME
+    );
+    let daily = format!(
+        "/* subak\non: {}\npartition: {{ daily: day_at, start: 2024-01-01 }}\n*/\nselect r.at as day_at, sum(r.amount) as amount from loads.raw as r \
+         where r.at >= {{{{ partition.start }}}} and r.at < {{{{ partition.end }}}} group by r.at\n",
+        D::NAME
+    );
+    let sandbox = with_server(server, &[("assets/loads/raw.yml", &raw), ("assets/loads/daily.sql", &daily)]);
+    sandbox.write("input/raw.csv", "at,amount\n2024-01-01 00:00:00,1\n2024-01-01 23:59:59,2\n2024-01-02 00:00:00,4\n");
+    sandbox.run(&["run", "--as-of", "2024-01-03"]).expect(0);
+    let days = || lines(server.rows("select day_at, amount from loads.daily order by 1"));
+    let [first, last, next] = days().try_into().expect("three rows");
+    assert!(
+        first.contains("2024-01-01 00:00:00") && last.contains("2024-01-01 23:59:59") && next.contains("2024-01-02 00:00:00")
+    );
+    sandbox.write("input/raw.csv", "at,amount\n2024-01-01 23:59:59,2\n2024-01-02 00:00:00,9\n");
+    sandbox.run(&["run", "loads.raw", "--as-of", "2024-01-03"]).expect(0);
+    sandbox.run(&["run", "loads.daily", "--partition", "2024-01-01", "--as-of", "2024-01-03"]).expect(0);
+    assert_eq!(days(), [last, next]);
+}

@@ -1,0 +1,221 @@
+//! `partition:`: how an asset is cut into slices that are brought up to date one by one.
+
+use std::sync::Arc;
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use subak_diag::{Diagnostic, codes};
+use subak_domain::partition::{
+    Cadence, MARK_END, MARK_END_UTC, MARK_KEY, MARK_START, MARK_START_UTC, PartitionRule, Partitioning, TimeWindows,
+};
+use subak_domain::{StoredAs, WriteMode};
+
+use crate::declare::{QueryDeclaration, StreamDeclaration};
+use crate::decode::{Context, Fields, list, text};
+use crate::keys;
+use crate::yaml::{Node, Value};
+
+/// Reads `partition`.
+pub(crate) fn read(fields: &Fields<'_>, timezone: &str, context: &mut Context<'_>) -> Option<Partitioning> {
+    let node = fields.get("partition")?;
+    let fields = Fields::of(node, keys::PARTITION, &[], "`partition`", context)?;
+    let kinds: Vec<&str> = Cadence::NAMES.iter().map(|(name, _)| *name).chain(["static", "dynamic"]).collect();
+    let said: Vec<&str> = kinds.iter().copied().filter(|kind| fields.get(kind).is_some()).collect();
+    let [kind] = said.as_slice() else {
+        let message = match said.as_slice() {
+            [] => "`partition` does not say what the partitions are".to_owned(),
+            several => format!("`partition` says {} at once", list(several)),
+        };
+        let help = format!("give it one of {}, for example `daily: transaction_date`", list(&kinds));
+        context.report(Diagnostic::error(codes::MISSING_KEY, message).help(help), &node.span, "");
+        return None;
+    };
+    let Some((_, cadence)) = Cadence::NAMES.iter().find(|(name, _)| name == kind) else {
+        return keyed(kind, node, &fields, context);
+    };
+    let column = fields.text(kind, context)?.to_owned();
+    if let Some(key) = fields.name("column") {
+        let problem = Diagnostic::error(codes::INVALID_VALUE, format!("the column is said behind `{kind}` already"));
+        context.report(problem.help("remove `column:`"), &key.span, "");
+    }
+    let timezone = fields.text("timezone", context).unwrap_or(timezone).to_owned();
+    if let Some(node) = fields.get("timezone")
+        && TimeZone::get(&timezone).is_err()
+    {
+        context.invalid(node, format!("`{timezone}` is not a time zone; use an IANA name such as `Asia/Jakarta`"));
+    }
+    if fields.get("start").is_none() {
+        let problem = Diagnostic::error(codes::MISSING_KEY, "`partition` does not say where its windows begin");
+        context.report(problem.help("give it `start: 2024-01-01`"), &node.span, "");
+        return None;
+    }
+    let start = moment(&fields, "start", context)?;
+    let end = match fields.get("end") {
+        Some(_) => Some(moment(&fields, "end", context)?),
+        None => None,
+    };
+    if let (Some(node), Some(end)) = (fields.get("end"), end)
+        && end <= start
+    {
+        context.invalid(node, "`end` must lie behind `start`".to_owned());
+    }
+    Some(Partitioning { column, rule: PartitionRule::Time(TimeWindows { cadence: *cadence, start, end, timezone }) })
+}
+
+/// Partitions that are no windows of time.
+fn keyed(kind: &str, node: &Node, fields: &Fields<'_>, context: &mut Context<'_>) -> Option<Partitioning> {
+    for only in ["start", "end", "timezone"] {
+        if let Some(key) = fields.name(only) {
+            let message = format!("`{only}` belongs to windows of time, and these partitions are {kind}");
+            context.report(Diagnostic::error(codes::INVALID_VALUE, message).help("remove it"), &key.span, "");
+        }
+    }
+    let Some(column) = fields.text("column", context) else {
+        let problem = Diagnostic::error(codes::MISSING_KEY, "`partition` does not say by which column its rows are told apart");
+        context.report(problem.help("give it `column: NAME`"), &node.span, "");
+        return None;
+    };
+    let rule = if kind == "dynamic" {
+        let name = fields.text("dynamic", context)?;
+        if let Some(node) = fields.get("dynamic") {
+            refuse_bad_key(name, node, context);
+        }
+        PartitionRule::Dynamic(name.to_owned())
+    } else {
+        let mut keys: Vec<String> = Vec::new();
+        for (key, node) in fields.texts("static", context) {
+            refuse_bad_key(key, node, context);
+            if keys.iter().any(|known| known == key) {
+                context.invalid(node, format!("the partition `{key}` is listed twice"));
+            }
+            keys.push(key.to_owned());
+        }
+        PartitionRule::Static(keys)
+    };
+    Some(Partitioning { column: column.to_owned(), rule })
+}
+
+/// Why a text can be no key of a partition; `None` when it can.
+pub fn key_problem(key: &str) -> Option<&'static str> {
+    match key {
+        "" => Some("it is empty"),
+        "latest" | "missing" | "failed" | "all" => Some("it is a word of `--partition`"),
+        _ if key.len() > 200 => Some("it has more than 200 bytes"),
+        // T-119: what joins and ends keys elsewhere.
+        _ if key.contains("..") || key.contains(['|', '[', ']', ',']) || key.chars().any(char::is_control) => {
+            Some("keys have no `..`, `|`, `[`, `]` and `,` in them")
+        }
+        _ => None,
+    }
+}
+
+fn refuse_bad_key(key: &str, node: &Node, context: &mut Context<'_>) {
+    if let Some(why) = key_problem(key) {
+        context.invalid(node, format!("`{key}` cannot be the key of a partition: {why}"));
+    }
+}
+
+fn moment(fields: &Fields<'_>, name: &str, context: &mut Context<'_>) -> Option<DateTime> {
+    let node = fields.get(name)?;
+    let text = text(node, &format!("`{name}`"), context)?;
+    let found = text.parse::<DateTime>().ok();
+    if found.is_none() {
+        context.invalid(node, format!("`{name}` must be a day or a time such as `2026-11-21`, and this is `{text}`"));
+    }
+    found
+}
+
+/// Refuses what a stream with partitions cannot have.
+pub(crate) fn refuse_stream(declaration: &StreamDeclaration, fields: &Fields<'_>, context: &mut Context<'_>) {
+    if !declaration.common.says_partition {
+        refuse_marks(declaration.options.values(), fields, context);
+        return;
+    }
+    if declaration.common.partitioning.is_none() {
+        return;
+    }
+    let idle = [
+        ("mode", declaration.mode != WriteMode::Replace, "each partition is replaced"),
+        ("cursor", declaration.cursor.is_some(), "the partition says what is read"),
+        ("children", !declaration.shape.children.is_empty(), "nested lists of a partition are not replaced with it"),
+        ("changes", declaration.shape.changes.is_some(), "events are no rows of a partition"),
+        ("deduplicate", declaration.latest.is_some(), "each partition is replaced"),
+    ];
+    for (about, _, why) in idle.into_iter().filter(|(_, is_said, _)| *is_said) {
+        let span = fields.name(about).or(fields.name("partition")).map_or(0..0, |name| name.span.clone());
+        let message = format!("`{}` has partitions and `{about}`: {why}", declaration.common.key);
+        context.report(Diagnostic::error(codes::SHAPE_MISUSE, message).help(format!("remove `{about}:`")), &span, "");
+    }
+}
+
+/// A path that asks for a partition where there are none.
+fn refuse_marks<'a>(texts: impl Iterator<Item = &'a String>, fields: &Fields<'_>, context: &mut Context<'_>) {
+    if texts.into_iter().any(|text| subak_domain::partition::asks_for_partition(text)) {
+        let span = fields.name("path").map_or(0..0, |name| name.span.clone());
+        let problem = Diagnostic::error(codes::TEMPLATE, "this asks for a partition, and the stream has none");
+        context.report(problem.help("declare `partition:`, or write the text out"), &span, "");
+    }
+}
+
+/// Refuses what a query with partitions cannot have.
+pub(crate) fn refuse_query(declaration: &QueryDeclaration, fields: &Fields<'_>, has_partition: bool, context: &mut Context<'_>) {
+    let asks = declaration.body.contains("partition.");
+    let span = |about: &str| fields.name(about).or(fields.name("partition")).map_or(0..0, |name| name.span.clone());
+    if !has_partition {
+        return;
+    }
+    if declaration.stored_as != StoredAs::Incremental {
+        let problem = Diagnostic::error(codes::SHAPE_MISUSE, "partitions need `stored_as: incremental`");
+        context.report(problem.help("remove `stored_as:`, or `partition:`"), &span("stored_as"), "");
+    }
+    for about in ["mode", "deduplicate"] {
+        if fields.get(about).is_some() {
+            let message = format!("`{about}` has no effect: each partition is replaced");
+            context.report(Diagnostic::error(codes::SHAPE_MISUSE, message).help("remove it"), &span(about), "");
+        }
+    }
+    if !asks {
+        let problem = Diagnostic::error(codes::SHAPE_MISUSE, "the query does not ask which partition it is for");
+        let help = "filter by it: `where day >= {{ partition.start }} and day < {{ partition.end }}`, or `where country = {{ partition.key }}`";
+        context.report(problem.help(help), &span("partition"), "");
+    }
+}
+
+/// Refuses a query that asks for a partition where there are none.
+pub(crate) fn refuse_marks_in_query(
+    path: &Arc<str>,
+    declaration: &QueryDeclaration,
+    rendered: &str,
+    problems: &mut Vec<Diagnostic>,
+) {
+    if !declaration.common.says_partition && subak_domain::partition::asks_for_partition(rendered) {
+        let place = declaration.body.find("partition.").unwrap_or(0) + declaration.body_start;
+        let problem = Diagnostic::error(codes::TEMPLATE, "this asks for a partition, and the asset has none");
+        let problem = problem.at(path, place..place + "partition".len(), "");
+        problems.push(problem.help("declare it in the header: `partition: { daily: day, start: 2024-01-01 }`"));
+    }
+}
+
+/// The marks and what stands for them where SQL has to be read.
+const LITERALS: [(&str, &str); 5] = [
+    (MARK_KEY, "'subak:partition.key'"),
+    (MARK_START, "'subak:partition.start'"),
+    (MARK_END, "'subak:partition.end'"),
+    (MARK_START_UTC, "'subak:partition.start_utc'"),
+    (MARK_END_UTC, "'subak:partition.end_utc'"),
+];
+
+/// SQL with literals in the place of marks, so that it can be read.
+pub(crate) fn with_literals(sql: &str) -> String {
+    LITERALS.iter().fold(sql.to_owned(), |sql, (mark, literal)| sql.replace(mark, literal))
+}
+
+/// The reverse.
+pub(crate) fn with_marks(sql: &str) -> String {
+    LITERALS.iter().fold(sql.to_owned(), |sql, (mark, literal)| sql.replace(literal, mark))
+}
+
+/// Whether a node is a mapping, for callers that look before they read.
+pub(crate) fn is_declared(fields: &Fields<'_>) -> bool {
+    fields.get("partition").is_some_and(|node| node.value != Value::Null)
+}

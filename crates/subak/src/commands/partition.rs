@@ -1,0 +1,107 @@
+//! `subak partition`: the partitions of an asset, and sets of them that grow.
+
+use serde_json::json;
+use subak_diag::{Diagnostic, codes};
+use subak_domain::{PartitionRule, Timestamp};
+use subak_engine::{Clock, SystemClock};
+use subak_plan::Known;
+use subak_project::partition::key_problem;
+
+use super::Context;
+use crate::args::{PartitionCommand, PartitionKeysArgs, PartitionListArgs};
+use crate::exit::{CliError, Exit};
+use crate::printer::{Table, counted};
+use crate::project::Opened;
+
+pub(super) fn execute(context: &Context<'_>, command: &PartitionCommand) -> Result<Exit, CliError> {
+    let opened = context.open()?;
+    match command {
+        PartitionCommand::List(args) => list(context, &opened, args)?,
+        PartitionCommand::Add(args) => add(context, &opened, args)?,
+        PartitionCommand::Remove(args) => remove(context, &opened, args)?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn list(context: &Context<'_>, opened: &Opened, args: &PartitionListArgs) -> Result<(), CliError> {
+    let assets = opened.graph().assets();
+    let asset = assets.iter().find(|asset| asset.key.as_str() == args.asset);
+    let asset = asset.ok_or_else(|| CliError::not_found("asset", &args.asset, assets.iter().map(|asset| asset.key.as_str())))?;
+    let Some(partitioning) = &asset.partitioning else {
+        let problem = Diagnostic::error(codes::USAGE, format!("`{}` has no partitions", asset.key));
+        return Err(CliError::new(problem.help("declare them with `partition:`"), Exit::Invalid));
+    };
+    let snapshot = context.snapshot(opened)?;
+    let details =
+        if opened.state_folder().join("state.db").exists() { opened.store()?.partitions(&asset.key)? } else { Vec::new() };
+    let details: std::collections::BTreeMap<&str, _> = details.iter().map(|detail| (detail.key.as_str(), detail)).collect();
+    let known = Known::of(partitioning, &snapshot, opened.now());
+    let mut table = Table::new("partitions", &["partition", "state", "at", "run", "rows"]);
+    let mut counts = [("done", 0_usize), ("outdated", 0), ("failed", 0), ("missing", 0)];
+    for at in (0..known.len()).rev() {
+        let Some(key) = known.key(at) else { continue };
+        let detail = details.get(key.as_str());
+        let state = match detail {
+            None => "missing",
+            Some(detail) if detail.state.is_failed() => "failed",
+            Some(detail) if detail.version.as_deref() != Some(asset.version.as_str()) => "outdated",
+            Some(_) => "done",
+        };
+        counts.iter_mut().filter(|(name, _)| *name == state).for_each(|(_, count)| *count += 1);
+        if table.rows.len() == args.limit || args.state.as_deref().is_some_and(|wanted| wanted != state) {
+            continue;
+        }
+        let text = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        table.rows.push(vec![
+            json!(key),
+            json!(state),
+            json!(detail.map(|detail| text(detail.at))),
+            json!(detail.map(|detail| detail.run.to_string())),
+            json!(detail.and_then(|detail| detail.row_count)),
+        ]);
+    }
+    context.printer.table(&table);
+    let said: Vec<String> =
+        counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}")).collect();
+    context.printer.note(&format!("{}: {}", counted(known.len() as u64, "partition"), said.join(", ")));
+    Ok(())
+}
+
+/// The set must be one that an asset uses: a name that is mistyped would never be seen again.
+fn refuse_unknown(opened: &Opened, name: &str) -> Result<(), CliError> {
+    let rules =
+        opened.graph().assets().iter().filter_map(|asset| asset.partitioning.as_ref()).map(|partitioning| &partitioning.rule);
+    let names = rules.filter_map(|rule| match rule {
+        PartitionRule::Dynamic(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let names: Vec<&str> = names.collect();
+    if names.contains(&name) { Ok(()) } else { Err(CliError::not_found("set of dynamic partitions", name, names)) }
+}
+
+fn add(context: &Context<'_>, opened: &Opened, args: &PartitionKeysArgs) -> Result<(), CliError> {
+    refuse_unknown(opened, &args.name)?;
+    for key in &args.keys {
+        if let Some(why) = key_problem(key) {
+            let problem = Diagnostic::error(codes::USAGE, format!("`{key}` cannot be the key of a partition: {why}"));
+            return Err(CliError::new(problem.data("no key was added"), Exit::Invalid));
+        }
+    }
+    let store = opened.store()?;
+    let count = context.block_on(async { Ok(store.add_partitions(&args.name, args.keys.clone(), SystemClock.now()).await?) })?;
+    context.printer.note(&format!(
+        "{} added to `{}`; {} were there",
+        counted(count, "key"),
+        args.name,
+        args.keys.len() as u64 - count
+    ));
+    Ok(())
+}
+
+fn remove(context: &Context<'_>, opened: &Opened, args: &PartitionKeysArgs) -> Result<(), CliError> {
+    refuse_unknown(opened, &args.name)?;
+    let store = opened.store()?;
+    let count = context.block_on(async { Ok(store.remove_partitions(&args.name, args.keys.clone()).await?) })?;
+    context.printer.note(&format!("{} removed from `{}`; rows stay where they are", counted(count, "key"), args.name));
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Partitions: each is replaced by itself, and what is missing, failed or stale comes by itself.
+
+#[path = "support/expected.rs"]
+mod expected;
+#[path = "support/table.rs"]
+mod table;
+#[path = "support/warehouse.rs"]
+mod warehouse;
+
+use expected::{assert_equals, parity};
+use subak_testkit::Sandbox;
+use warehouse::{project, read};
+
+const COLUMNS: &str = "columns: { date: date, share_price: 'decimal(18,2)', amount: 'decimal(18,2)', spend: 'decimal(18,2)', shift: 'decimal(18,2)', spread: 'decimal(18,2)' }";
+
+/// The course's asset: a file a day, rows of the day replaced, a check that blocks (S3-14 to S3-16).
+fn course(partition: &str) -> Sandbox {
+    let stream = format!(
+        "ingest:\n  from: files\n  streams:\n    raw_partition_data:\n      path: '{{{{ partition.key }}}}.csv'\n      partition: {partition}\n      {COLUMNS}\n      \
+         checks: [ {{ name: positive, sql: \"select * from {{{{ this }}}} where share_price <= 0\" }} ]\n"
+    );
+    let sandbox = project(&[("assets/files.yml", &stream)]);
+    std::fs::create_dir_all(sandbox.path().join("input")).expect("input");
+    sandbox
+}
+
+fn give(sandbox: &Sandbox, file: &str) {
+    let from = parity("s003_partitions").join(file);
+    let name = from.file_name().expect("a name").to_owned();
+    std::fs::copy(&from, sandbox.path().join("input").join(name)).expect(file);
+}
+
+#[test]
+fn s003_partitions_of_the_course() {
+    let steps = [
+        (1, "2018-01-21", "input/2018-01-21.csv", 0),
+        (2, "2018-01-22", "input/2018-01-22.csv", 0),
+        (3, "2018-01-23", "input/2018-01-23.csv", 0),
+        (4, "2018-01-21", "input/2018-01-21.csv", 0),
+        (5, "2018-01-22", "input/changed/2018-01-22.csv", 0),
+        (6, "2018-01-23", "input/bad/2018-01-23.csv", 1),
+    ];
+    for (partition, is_dynamic) in
+        [("{ daily: date, start: 2018-01-21, end: 2018-01-24 }", false), ("{ dynamic: days, column: date }", true)]
+    {
+        let sandbox = course(partition);
+        for (step, key, file, code) in steps {
+            give(&sandbox, file);
+            if is_dynamic {
+                sandbox.run(&["partition", "add", "days", key]).expect(0);
+            }
+            let ran = sandbox.run(&["run", "raw_partition_data", "--partition", key]).expect(code);
+            assert_eq!(code == 1, ran.err.contains("positive") && ran.err.contains("share_price=0"), "{}", ran.err);
+            assert_equals(&sandbox, "raw_partition_data", &format!("s003_partitions/expected/after_step{step}.csv"));
+        }
+        // What failed is what the next run takes up.
+        let listed = sandbox.run(&["partition", "list", "raw_partition_data"]).expect(0);
+        assert!(listed.err.contains("3 partitions: 2 done, 1 failed"), "{}", listed.err);
+        let planned = sandbox.run(&["plan", "raw_partition_data"]).expect(0);
+        assert!(planned.out.contains("raw_partition_data[2018-01-23]") && !planned.out.contains("2018-01-22"), "{}", planned.out);
+        // Every key again, in order.
+        give(&sandbox, "input/2018-01-22.csv");
+        give(&sandbox, "input/2018-01-23.csv");
+        sandbox.run(&["run", "raw_partition_data", "--partition", "2018-01-21..2018-01-23"]).expect(0);
+        assert_equals(&sandbox, "raw_partition_data", "s003_partitions/expected/after_step9.csv");
+        let again = sandbox.run(&["run"]).expect(0);
+        assert!(again.err.contains("nothing to do"), "{}", again.err);
+        if is_dynamic {
+            give(&sandbox, "input/2018-01-25.csv");
+            let added = sandbox.run(&["partition", "add", "days", "2018-01-25", "2018-01-21"]).expect(0);
+            assert!(added.err.contains("1 key added to `days`; 1 were there"), "{}", added.err);
+            sandbox.run(&["run"]).expect(0);
+            assert_equals(&sandbox, "raw_partition_data", "s003_partitions/expected/after_step10.csv");
+        }
+    }
+}
+
+const CHAIN: &[(&str, &str)] = &[
+    (
+        "assets/raw.yml",
+        "ingest:\n  from: files\n  streams:\n    sales:\n      path: '{{ partition.key }}.csv'\n      partition: { daily: day, start: 2024-01-01 }\n      columns: { day: date, amount: bigint }\n",
+    ),
+    (
+        "assets/gold/daily.sql",
+        "/* subak\npartition: { daily: day, start: 2024-01-01 }\n*/\nselect day, sum(amount)::bigint as amount, '{{ run.id }}' as run from sales where day >= {{ partition.start }} and day < {{ partition.end }} group by day;\n",
+    ),
+    (
+        "assets/gold/monthly.sql",
+        "/* subak\npartition: { monthly: month, start: 2024-01-01 }\n*/\nselect date_trunc('month', day)::date as month, sum(amount)::bigint as amount from gold.daily where day >= {{ partition.start }} and day < {{ partition.end }} group by 1\n",
+    ),
+    ("assets/gold/total.sql", "/* subak\nstored_as: table\n*/\nselect sum(amount)::bigint as amount from gold.daily\n"),
+];
+
+fn chain(days: u32) -> Sandbox {
+    let sandbox = project(CHAIN);
+    for day in 1..=days {
+        sandbox
+            .write(&format!("input/2024-01-{day:02}.csv"), &format!("day,amount\n2024-01-{day:02},{day}\n2024-01-{day:02},1\n"));
+    }
+    sandbox
+}
+
+/// T-104, T-130, T-143: what is missing comes by itself; what changed makes what reads it due, and nothing else.
+#[test]
+fn what_is_due_follows_the_partitions() {
+    let sandbox = chain(31);
+    let planned = sandbox.run(&["plan", "--as-of", "2024-01-04"]).expect(0);
+    assert_eq!(planned.out.lines().filter(|line| line.contains("missing")).count(), 7, "{}", planned.out);
+    sandbox.run(&["run", "--as-of", "2024-01-04"]).expect(0);
+    assert_eq!(
+        read(&sandbox, "select day, amount from gold.daily order by day"),
+        ["2024-01-01,2", "2024-01-02,3", "2024-01-03,4"]
+    );
+    let again = sandbox.run(&["run", "--as-of", "2024-01-04"]).expect(0);
+    assert!(again.err.contains("nothing to do"), "{}", again.err);
+    let before = read(&sandbox, "select day, run from gold.daily order by day");
+    // Another day, and one that came late.
+    sandbox.write("input/2024-01-02.csv", "day,amount\n2024-01-02,100\n");
+    sandbox.run(&["run", "sales", "--partition", "2024-01-02", "--as-of", "2024-01-04"]).expect(0);
+    let planned = sandbox.run(&["plan", "--as-of", "2024-01-05"]).expect(0);
+    for step in ["sales[2024-01-04]", "gold.daily[2024-01-02]  upstream_newer", "gold.daily[2024-01-04]", "gold.total"] {
+        assert!(planned.out.contains(step), "{step}: {}", planned.out);
+    }
+    assert!(!planned.out.contains("gold.daily[2024-01-03]") && !planned.out.contains("gold.monthly"), "{}", planned.out);
+    sandbox.run(&["run", "--as-of", "2024-01-05"]).expect(0);
+    let after = read(&sandbox, "select day, run from gold.daily order by day");
+    assert_eq!([&before[0], &before[2]], [&after[0], &after[2]], "other days stay as they were");
+    assert_eq!(read(&sandbox, "select amount from gold.total"), ["111"]);
+    // The month has ended: all its days first.
+    sandbox.run(&["run", "--as-of", "2024-02-01"]).expect(0);
+    assert_eq!(read(&sandbox, "select month, amount from gold.monthly"), ["2024-01-01,624"]);
+    let listed = sandbox.run(&["partition", "list", "sales", "--as-of", "2024-02-01", "--limit", "2"]).expect(0);
+    assert!(
+        listed.out.contains("2024-01-31  done") && listed.err.contains("31 partitions: 31 done"),
+        "{}{}",
+        listed.out,
+        listed.err
+    );
+}
+
+/// Kills at every point of a run, then the same command: the tables of an undisturbed run.
+#[test]
+fn kills_lose_and_double_no_partition() {
+    let read_all = |sandbox: &Sandbox| {
+        let mut rows = read(sandbox, "select * from sales order by all");
+        rows.extend(read(sandbox, "select day, amount from gold.daily order by all"));
+        rows
+    };
+    let calm = chain(3);
+    calm.run(&["run", "--as-of", "2024-01-04"]).expect(0);
+    let expected = read_all(&calm);
+    for point in subak_connect::crash::POINTS {
+        let sandbox = chain(3);
+        for _ in 0..3 {
+            drop(sandbox.command(&["run", "--as-of", "2024-01-04"]).env("SUBAK_CRASH_AT", point).output().expect("starts"));
+        }
+        sandbox.run(&["run", "--as-of", "2024-01-04"]).expect(0);
+        assert_eq!(read_all(&sandbox), expected, "killed at {point}");
+        let again = sandbox.run(&["run", "--as-of", "2024-01-04"]).expect(0);
+        assert!(again.err.contains("nothing to do"), "killed at {point}: {}", again.err);
+    }
+}
+
+#[test]
+fn what_does_not_belong_to_a_partition_is_refused() {
+    let sandbox = chain(2);
+    let run = |arguments: &[&str]| sandbox.run(&[&["run", "--as-of", "2024-01-03"], arguments].concat());
+    for (partition, said) in [
+        ("2024-01-03", "has daily ones from `2024-01-01` to `2024-01-02`"),
+        ("yesterday", "`sales` has no partition `yesterday`"),
+        ("2024-01-02..2024-01-01", "comes before"),
+    ] {
+        let refused = run(&["sales", "--partition", partition]).expect(2);
+        assert!(refused.err.contains(said), "{partition}: {}", refused.err);
+    }
+    assert!(run(&["gold.total", "--partition", "latest"]).expect(2).err.contains("none of the selected assets has partitions"));
+    // A row of another day fails its partition, and nothing of it is published.
+    run(&["sales"]).expect(0);
+    sandbox.write("input/2024-01-02.csv", "day,amount\n2024-01-02,5\n2024-01-01,9\n");
+    let stray = run(&["sales", "--partition", "2024-01-02"]).expect(1);
+    assert!(
+        stray.err.contains("1 rows do not belong to partition `2024-01-02` of `sales`: day=2024-01-01, amount=9"),
+        "{}",
+        stray.err
+    );
+    assert_eq!(read(&sandbox, "select sum(amount) from sales"), ["5"]);
+    // A file that is not there is no empty partition.
+    std::fs::remove_file(sandbox.path().join("input/2024-01-02.csv")).expect("removed");
+    let missing = run(&["sales", "--partition", "latest"]);
+    assert_ne!(missing.code, Some(0), "{}", missing.err);
+    assert_eq!(read(&sandbox, "select sum(amount) from sales"), ["5"]);
+    assert!(
+        sandbox.run(&["partition", "add", "days", "x"]).expect(2).err.contains("there is no set of dynamic partitions `days`")
+    );
+    // An empty file is one.
+    sandbox.write("input/2024-01-02.csv", "day,amount\n");
+    run(&["sales", "--partition", "2024-01-02"]).expect(0);
+    assert_eq!(read(&sandbox, "select sum(amount) from sales"), ["2"]);
+}
+
+/// A source that knows the column is asked for the rows of the partition only.
+#[test]
+fn a_table_is_read_by_its_partitions() {
+    let sandbox = project(&[(
+        "assets/app.yml",
+        "ingest:\n  from: app\n  streams:\n    orders: { partition: { daily: at, start: 2024-01-01, timezone: Asia/Jakarta }, columns: { at: datetime } }\n",
+    )]);
+    let app = rusqlite::Connection::open(sandbox.path().join("app.db")).expect("a database");
+    app.execute_batch(
+        "create table orders (id integer, at text);
+         insert into orders values (1, '2024-01-01 00:00:00'), (2, '2024-01-01 23:59:59'), (3, '2024-01-02 00:00:00'), (4, null)",
+    )
+    .expect("rows");
+    sandbox.run(&["run", "--partition", "2024-01-01", "--as-of", "2024-01-03"]).expect(0);
+    assert_eq!(read(&sandbox, "select id from orders order by id"), ["1", "2"]);
+    sandbox.run(&["run", "--as-of", "2024-01-03"]).expect(0);
+    assert_eq!(read(&sandbox, "select id from orders order by id"), ["1", "2", "3"]);
+    app.execute_batch("delete from orders where id = 1; update orders set at = '2024-01-02 12:00:00' where id = 2")
+        .expect("changed");
+    sandbox.run(&["run", "--partition", "all", "--as-of", "2024-01-03"]).expect(0);
+    assert_eq!(read(&sandbox, "select id from orders order by id"), ["2", "3"]);
+}
