@@ -243,6 +243,14 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_alone_keeps_the_columns() {
+        let rows = rows();
+        let mut program = DuckDbPrograms.compile(&rows.schema(), &[], Some("id > 3")).expect("compile");
+        let (shaped, keep) = program.run(&rows).expect("run");
+        assert_eq!((shaped, keep), (rows, Some(BooleanArray::from(vec![false, false, false, true, true]))));
+    }
+
+    #[test]
     fn what_does_not_fit_is_named() {
         let rows = rows();
         let derive = [("x".to_owned(), "amuont * 2".to_owned())];

@@ -11,7 +11,7 @@ use arrow::datatypes::{
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use subak_connect::Batch;
 use subak_connect::batch::{MAY_MISFIT, Misfit};
 
@@ -38,7 +38,8 @@ pub(super) fn without(records: RecordBatch) -> Result<Batch, ArrowError> {
         columns.push(nullif(array, &BooleanArray::from(is_found))?);
     }
     misfits.sort_by_key(|misfit| (misfit.row, misfit.column));
-    Ok(Batch { misfits, ..Batch::new(RecordBatch::try_new(schema, columns)?) })
+    let options = RecordBatchOptions::new().with_row_count(Some(records.num_rows()));
+    Ok(Batch { misfits, ..Batch::new(RecordBatch::try_new_with_options(schema, columns, &options)?) })
 }
 
 /// Whether values of a type, or of a type within it, may have no place there.
