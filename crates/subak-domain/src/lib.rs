@@ -6,6 +6,7 @@
 pub mod account;
 pub mod action;
 pub mod asset;
+pub mod backfill;
 pub mod check;
 pub mod config;
 pub mod cursor;
@@ -29,6 +30,7 @@ pub mod write;
 pub use account::{RowAccount, ValueChange};
 pub use action::{Action, CursorRange, Reason, Work};
 pub use asset::{Asset, CursorRule, Definition, Hook, Hooks, Ingest, Lag, NullCursor, Retry, SchemaChange, SqlAsset, StoredAs};
+pub use backfill::{Backfill, BackfillState};
 pub use check::{Check, CheckOutcome, CheckRule, Severity, StandaloneCheck};
 pub use cursor::{Cursor, compare_decimals};
 pub use event::{Event, Failure, FailureClass, RunEvent, StepOutcome};

@@ -2,6 +2,7 @@
 //!
 //! Deliberately not here: reading files or state, clocks, and doing anything.
 
+pub mod backfill;
 pub mod expression;
 pub mod partition;
 mod plan;

@@ -501,7 +501,7 @@ pub(crate) mod tests {
     }
 
     /// Cuts assets into days from the first of January 2024, or weeks for those whose names begin with `w`.
-    fn cut(graph: &AssetGraph, names: &[&str]) -> AssetGraph {
+    pub(crate) fn cut(graph: &AssetGraph, names: &[&str]) -> AssetGraph {
         use subak_domain::partition::{Cadence, PartitionRule, TimeWindows};
         let assets = graph.assets().iter().cloned().map(|mut asset| {
             let cadence = if asset.key.as_str().starts_with('w') { Cadence::Weekly } else { Cadence::Daily };

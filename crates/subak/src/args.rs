@@ -113,6 +113,9 @@ pub(crate) enum Command {
     /// Look at the partitions of an asset, and add keys to sets of partitions that grow
     #[command(subcommand)]
     Partition(PartitionCommand),
+    /// Bring many partitions up to date, over as many runs as it takes
+    #[command(subcommand)]
+    Backfill(BackfillCommand),
     /// Look at jobs; `subak run --job NAME` starts one
     #[command(subcommand)]
     Job(JobCommand),
@@ -389,6 +392,66 @@ pub(crate) struct AutomationTestArgs {
     /// Ticks to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) limit: usize,
+}
+
+/// `subak backfill`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackfillCommand {
+    /// Start one; a server takes it over, else it is done here
+    Start(BackfillStartArgs),
+    /// List backfills, newest first
+    List(BackfillListArgs),
+    /// Show how one stands, and what it waits for
+    Show(BackfillIdArgs),
+    /// Start nothing more of it; the run that goes on is finished
+    Pause(BackfillIdArgs),
+    /// Go on with one that was paused, or whose process is gone
+    Resume(BackfillResumeArgs),
+    /// Give it up; the run that goes on is finished, and what is done stays
+    Cancel(BackfillIdArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackfillStartArgs {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// The partitions: a key, `FIRST..LAST`, `latest`, `missing`, `failed`, `all`
+    #[arg(long, value_name = "KEY", value_delimiter = ',', default_value = "missing")]
+    pub(crate) partition: Vec<String>,
+    /// Partitions in one run
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) per_run: u64,
+    /// Begin with the last partitions
+    #[arg(long)]
+    pub(crate) newest_first: bool,
+    /// Show what it would be about, and start nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) how: HowToRun,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackfillListArgs {
+    /// Backfills to show
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackfillIdArgs {
+    /// Its id, the beginning of it, or `last`
+    #[arg(value_name = "ID")]
+    pub(crate) backfill: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackfillResumeArgs {
+    /// Its id, the beginning of it, or `last`
+    #[arg(value_name = "ID")]
+    pub(crate) backfill: String,
+    #[command(flatten)]
+    pub(crate) how: HowToRun,
 }
 
 /// `subak partition`.

@@ -2,10 +2,15 @@
 
 #[path = "support/expected.rs"]
 mod expected;
+#[path = "support/served.rs"]
+mod served;
 #[path = "support/table.rs"]
 mod table;
 #[path = "support/warehouse.rs"]
 mod warehouse;
+
+use std::process::Stdio;
+use std::time::Duration;
 
 use expected::{assert_equals, parity};
 use subak_testkit::Sandbox;
@@ -219,4 +224,125 @@ fn a_table_is_read_by_its_partitions() {
         .expect("changed");
     sandbox.run(&["run", "--partition", "all", "--as-of", "2024-01-03"]).expect(0);
     assert_eq!(read(&sandbox, "select id from orders order by id"), ["2", "3"]);
+}
+
+const LOADED: &str = "select 'sales', day, amount from sales union all select 'daily', day, amount from gold.daily order by all";
+
+/// T-133, T-134, T-141: one day that fails holds up what reads it and nothing else; another backfill takes up the rest.
+#[test]
+fn a_backfill_tries_everything_once() {
+    let sandbox = chain(7);
+    sandbox.write("input/2024-01-04.csv", "day,amount\n2024-01-05,1\n");
+    let backfill = |arguments: &[&str]| sandbox.run(&[&["backfill"], arguments, &["--as-of", "2024-01-08"]].concat());
+    let shown = backfill(&["start", "sales", "gold.daily", "--partition", "all", "--dry-run"]).expect(0);
+    assert!(shown.out.contains("sales                7") && shown.out.contains("2024-01-01..2024-01-07"), "{}", shown.out);
+    assert!(backfill(&["list"]).expect(0).err.contains("there are no backfills yet"));
+    let first = backfill(&["start", "sales", "gold.daily", "--partition", "all", "--per-run", "3"]).expect(1);
+    assert!(
+        first.out.contains("failed: 12 of 14 partitions done, 1 failed, 1 not made because of that"),
+        "{}{}",
+        first.out,
+        first.err
+    );
+    assert!(!read(&sandbox, LOADED).iter().any(|row| row.contains("2024-01-04")));
+    sandbox.write("input/2024-01-04.csv", "day,amount\n2024-01-04,4\n");
+    let runs = sandbox.run(&["run", "list", "--output", "csv"]).expect(0).out.lines().count() - 1;
+    assert_eq!(runs, 5, "14 partitions, 3 in a run");
+    let rest = backfill(&["start", "sales", "gold.daily", "--partition", "failed,missing"]).expect(0);
+    assert!(rest.out.contains("succeeded: 2 of 2 partitions done"), "{}", rest.out);
+    assert_eq!(read(&sandbox, "select sum(amount) from gold.daily"), ["34"]);
+    let nothing = backfill(&["start", "sales", "--partition", "missing"]).expect(0);
+    assert!(nothing.err.contains("nothing to do"), "{}", nothing.err);
+    let refused = backfill(&["start", "gold.daily", "gold.monthly", "--partition", "all", "--newest-first"]);
+    // No month has ended, so days alone are left.
+    assert_eq!(refused.code, Some(0), "{}", refused.err);
+    let late = sandbox.run(&[
+        "backfill",
+        "start",
+        "gold.daily",
+        "gold.monthly",
+        "--partition",
+        "all",
+        "--newest-first",
+        "--as-of",
+        "2024-02-01",
+    ]);
+    assert!(late.expect(2).err.contains("different lengths"));
+    assert!(backfill(&["cancel", "last"]).expect(6).err.contains("it is succeeded"));
+    assert!(backfill(&["show", "nonsense"]).expect(2).err.contains("there is no backfill"));
+}
+
+/// T-137: a process that dies at any point, however often: the backfill goes on, and each day is there once.
+#[test]
+fn a_backfill_survives_kills() {
+    let calm = chain(5);
+    let start = ["backfill", "start", "sales", "gold.daily", "--partition", "all", "--per-run", "4", "--as-of", "2024-01-06"];
+    calm.run(&start).expect(0);
+    let expected = read(&calm, LOADED);
+    for point in subak_connect::crash::POINTS {
+        let sandbox = chain(5);
+        let died = sandbox.finish(sandbox.command(&start).env("SUBAK_CRASH_AT", point));
+        assert_ne!(died.code, Some(0), "killed at {point}");
+        for _ in 0..2 {
+            drop(sandbox.command(&["backfill", "resume", "last"]).env("SUBAK_CRASH_AT", point).output().expect("starts"));
+        }
+        let done = sandbox.run(&["backfill", "resume", "last"]);
+        // At points that come late in a run the kills may have left nothing to do.
+        assert!(done.code == Some(0) || done.err.contains("it is succeeded"), "killed at {point}: {}", done.err);
+        assert_eq!(read(&sandbox, LOADED), expected, "killed at {point}");
+        let shown = sandbox.run(&["backfill", "show", "last"]).expect(0);
+        assert!(shown.err.contains("succeeded: 10 done, 0 failed"), "killed at {point}: {}", shown.err);
+    }
+}
+
+/// T-136, T-140: a server goes on with it, in runs that others can come between; it is paused, goes on and is given up.
+#[test]
+fn a_server_goes_on_with_a_backfill() {
+    let sandbox = chain(31);
+    let serve = || {
+        let mut command = sandbox.command(&["server", "start", "--wait", "20"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts")
+    };
+    let until = |said: &str| {
+        for _ in 0..600 {
+            let shown = sandbox.run(&["backfill", "show", "last"]);
+            if shown.err.contains(said) {
+                return shown.err;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("waited in vain for `{said}`: {}", sandbox.run(&["backfill", "show", "last"]).err);
+    };
+    let mut server = serve();
+    served::wait(sandbox.path());
+    let start = |partition: &str| {
+        let words =
+            ["backfill", "start", "sales", "--partition", partition, "--per-run", "1", "--newest-first", "--as-of", "2024-02-01"];
+        sandbox.run(&words).expect(0)
+    };
+    assert!(start("2024-01-01..2024-01-05").err.contains("the server goes on with it"));
+    until("succeeded: 5 done");
+    assert_eq!(read(&sandbox, "select count(distinct day) from sales"), ["5"]);
+    // Killed in the middle, and another one goes on.
+    start("all");
+    until(" done, 0 failed");
+    server.kill().expect("killed");
+    server.wait().expect("it ends");
+    sandbox.run(&["backfill", "pause", "last"]).expect(0);
+    let mut server = serve();
+    served::wait(sandbox.path());
+    let paused = until("is paused");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(
+        until("is paused").split(" open").next().map(|text| text.len()),
+        paused.split(" open").next().map(|text| text.len())
+    );
+    sandbox.run(&["backfill", "resume", "last"]).expect(0);
+    until("succeeded: 31 done");
+    assert_eq!(read(&sandbox, "select count(*), count(distinct day) from sales"), ["62,31"]);
+    start("all");
+    sandbox.run(&["backfill", "cancel", "last"]).expect(0);
+    until("is canceled");
+    server.kill().expect("killed");
+    server.wait().expect("it ends");
 }

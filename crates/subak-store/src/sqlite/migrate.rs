@@ -93,6 +93,11 @@ const MIGRATIONS: &[&str] = &[
         at integer not null,
         row_count integer,
         primary key (asset, key)) strict, without rowid;
+    create table backfills (
+        id text primary key,
+        revision integer not null,
+        is_open integer not null,
+        body text not null) strict;
     create table dynamic_partitions (
         place integer primary key autoincrement,
         name text not null,

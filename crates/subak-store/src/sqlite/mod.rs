@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
-use subak_domain::{AssetKey, Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, Timestamp};
+use subak_domain::{AssetKey, Backfill, Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, Timestamp};
 use tokio::sync::watch;
 
 pub use self::summary::{PartitionDetail, RunSummary};
@@ -142,6 +142,33 @@ impl SqliteStore {
         let sql = "select exists (select 1 from notices where position = ? and occasion = ?)";
         let parameters = params![position.cast_signed(), occasion.as_str()];
         self.read().query_row(sql, parameters, |row| row.get(0)).map_err(failed("read"))
+    }
+
+    /// Backfills, newest first; only those that are not over where `open_only`.
+    pub fn backfills(&self, open_only: bool, count_max: usize) -> Result<Vec<Backfill>, StoreError> {
+        let sql = "select body from backfills where is_open >= ? order by id desc limit ?";
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+        let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![open_only, count_max], |row| row.get::<_, String>(0)).map_err(failed("read"))?;
+        let parse = |text: String| {
+            serde_json::from_str(&text).map_err(|error| StoreError::Damaged(format!("a backfill cannot be read: {error}")))
+        };
+        rows.map(|row| parse(row.map_err(failed("read"))?)).collect()
+    }
+
+    /// Enters a backfill, or notes a change of one, and plans the run that belongs to it: both, or neither. `false` when somebody has changed
+    /// it meanwhile, or entered it; nothing is planned then. Whoever acts under `fence` must still have it.
+    pub async fn put_backfill(
+        &self,
+        backfill: Backfill,
+        planned: Option<Append>,
+        fence: Option<Lease>,
+    ) -> Result<bool, StoreError> {
+        match self.writer.ask(Request::Backfill(Box::new(backfill), planned, fence)).await? {
+            Answer::Ticked(is_put) => Ok(is_put),
+            _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
+        }
     }
 
     /// What is known of the partitions of an asset, by key.

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use subak_domain::{Event, Notice, Timestamp};
+use subak_domain::{Backfill, Event, Notice, Timestamp};
 use tokio::sync::oneshot;
 
 use super::{failed, notices, summary, ticks};
@@ -34,6 +34,8 @@ pub(super) enum Request {
     /// A tick, and the run that it starts.
     Tick(Tick, Option<Append>, Option<Lease>),
     Schedule(String, ScheduleState),
+    /// A backfill as it is now, and the run that it plans.
+    Backfill(Box<Backfill>, Option<Append>, Option<Lease>),
     /// Keys that a set of dynamic partitions gets.
     AddPartitions(String, Vec<String>, Timestamp),
     /// Keys that go from a set of dynamic partitions.
@@ -203,6 +205,24 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Schedules(names, fence) => {
             refuse_stale(connection, Some(fence))?;
             ticks::keep(connection, names).map(|()| Answer::Done)
+        }
+        Request::Backfill(backfill, append, fence) => {
+            refuse_stale(connection, fence.as_ref())?;
+            let body = serde_json::to_string(backfill)
+                .map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
+            let (id, revision) = (backfill.id.to_string(), backfill.revision.cast_signed());
+            let is_open = !backfill.state.is_final();
+            let count = if revision == 1 {
+                let sql = "insert into backfills (id, revision, is_open, body) values (?, ?, ?, ?) on conflict do nothing";
+                execute(connection, sql, params![id, revision, is_open, body])?
+            } else {
+                let sql = "update backfills set revision = ?, is_open = ?, body = ? where id = ? and revision = ?";
+                execute(connection, sql, params![revision, is_open, body, id, revision - 1])?
+            };
+            if let Some(append) = append.as_ref().filter(|_| count == 1) {
+                append_events(connection, append)?;
+            }
+            Ok(Answer::Ticked(count == 1))
         }
         Request::AddPartitions(name, keys, now) => {
             let sql = "insert into dynamic_partitions (name, key, added_at) values (?, ?, ?) on conflict do nothing";

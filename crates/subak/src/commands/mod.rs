@@ -1,6 +1,7 @@
 //! One module per command. A command takes its arguments and a context, prints results, and returns an exit code.
 
 mod automation;
+mod backfill;
 mod bench;
 mod catalog;
 mod check;
@@ -138,6 +139,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
             Some(RunCommand::Resume(args)) => run::resume(&context, args),
         },
         Command::Partition(command) => partition::execute(&context, command),
+        Command::Backfill(command) => backfill::execute(&context, command),
         Command::Job(command) => job::execute(&context, command),
         Command::Automation(command) => automation::execute(&context, command),
         Command::Notification(command) => notification::execute(&context, command),

@@ -69,7 +69,7 @@ pub(super) fn of(opened: &Opened, snapshot: &Snapshot, selection: &Selection, ho
     Ok(plan)
 }
 
-fn partition_problem(error: &PartitionError) -> CliError {
+pub(super) fn partition_problem(error: &PartitionError) -> CliError {
     let problem = Diagnostic::error(codes::PARTITION_NONE, error.to_string()).data("nothing was run");
     let problem = match error {
         PartitionError::Unknown { known, .. } => problem.help(known.clone()),

@@ -175,7 +175,7 @@ async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot)
 }
 
 /// The state of the project, when a server has it in hand.
-fn served(opened: &Opened) -> Result<Option<SqliteStore>, CliError> {
+pub(super) fn served(opened: &Opened) -> Result<Option<SqliteStore>, CliError> {
     if !opened.state_folder().join("state.db").exists() {
         return Ok(None);
     }
@@ -467,7 +467,7 @@ fn turn_of(key: &AssetKey) -> String {
 }
 
 /// The first signal asks the run to stop, the second one ends the process.
-fn watch_signals(cancel: &StopSignal, code_seen: &Arc<AtomicI32>) -> Result<tokio::task::AbortHandle, CliError> {
+pub(super) fn watch_signals(cancel: &StopSignal, code_seen: &Arc<AtomicI32>) -> Result<tokio::task::AbortHandle, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |error: std::io::Error| {
         CliError::new(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use subak_domain::schedule::CatchUp;
-use subak_domain::{Job, JobWork, RunEvent, RunId, RunState, Schedule, Timestamp};
+use subak_domain::{BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Timestamp};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
 use subak_store::{Append, Leases, ScheduleState, StoreError, Tick, TickOutcome};
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::run::{self, Hold};
-use super::{Context, automation, job, plan};
+use super::{Context, automation, backfill, job, plan};
 use crate::args::{Selection, ServerStartArgs};
 use crate::exit::{CliError, Exit};
 use crate::notices::{self, Told};
@@ -198,7 +198,31 @@ impl<'a> Server<'a> {
     async fn turn(&mut self, opened: &Opened, now: Timestamp) -> Result<(), CliError> {
         self.reload(opened).await?;
         // What it would start could not be planned; it is looked at when the project is mended.
-        if self.is_broken { Ok(()) } else { self.evaluate(now).await }
+        if self.is_broken {
+            return Ok(());
+        }
+        self.evaluate(now).await?;
+        self.backfills().await
+    }
+
+    /// Takes the next step of each backfill whose run has ended, or that has none.
+    async fn backfills(&mut self) -> Result<(), CliError> {
+        for backfill in self.hold.store().backfills(true, usize::MAX)? {
+            let is_idle = match backfill.run {
+                Some(run) => super::runs::state(self.hold.store(), run)?.0.status.is_final(),
+                None => backfill.state != BackfillState::Paused,
+            };
+            if !is_idle {
+                continue;
+            }
+            match self.context.open_as_of(&backfill.as_of) {
+                Ok(opened) => drop(backfill::step(self.hold.store(), self.hold.lease(), &opened, &backfill).await?),
+                // It goes on when the project is mended.
+                Err(error) if error.exit == Exit::Invalid => self.is_broken = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn tell(&mut self, run: RunId, began_at: Timestamp, ended: Result<RunState, CliError>) -> Result<(), CliError> {

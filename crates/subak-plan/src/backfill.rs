@@ -1,0 +1,473 @@
+//! What a backfill does next: a pure step from what it was, what is known, and how its last run ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use subak_domain::backfill::{Backfill, BackfillState, Target};
+use subak_domain::event::SkipReason;
+use subak_domain::{
+    Action, Asset, AssetGraph, AssetKey, FailureClass, Partition, PartitionRule, Reason, Rule, RunId, RunState, Snapshot, StepId,
+    StepStatus, Timestamp, Work,
+};
+
+use crate::partition::{Known, PartitionError, PartitionPick, picked, read_by};
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing now: a run goes on, or somebody has paused it.
+    Wait,
+    /// Note what changed; nothing is to be run.
+    Note(Backfill),
+    /// Plan this run and note it, both or neither. The backfill names the run.
+    Run(Backfill, Vec<Action>),
+}
+
+/// The targets of a backfill over the selected assets that have partitions, as ranges.
+pub fn targets(
+    graph: &AssetGraph,
+    snapshot: &Snapshot,
+    selected: &BTreeSet<AssetKey>,
+    picks: &[PartitionPick],
+    now: Timestamp,
+) -> Result<Vec<Target>, PartitionError> {
+    let mut targets = Vec::new();
+    for asset in graph.assets().iter().filter(|asset| selected.contains(&asset.key)) {
+        let Some(partitioning) = &asset.partitioning else { continue };
+        let known = Known::of(partitioning, snapshot, now);
+        let places: Vec<usize> = picked(asset, partitioning, picks, snapshot, now)?.into_iter().collect();
+        let mut ranges = Vec::new();
+        for run in places.chunk_by(|one, next| one + 1 == *next) {
+            let ends = run.first().zip(run.last());
+            ranges.extend(ends.and_then(|(first, last)| Some((known.key(*first)?, known.key(*last)?))));
+        }
+        if !places.is_empty() {
+            targets.push(Target { asset: asset.key.clone(), ranges, count: places.len() as u64, planned: 0 });
+        }
+    }
+    Ok(targets)
+}
+
+/// Whether the last partitions of these targets can come first: not where one of them reads another with other windows, whose partitions
+/// would come later.
+pub fn can_be_reversed(graph: &AssetGraph, targets: &[Target]) -> bool {
+    let rules: Vec<_> = targets
+        .iter()
+        .filter_map(|target| graph.get(&target.asset)?.partitioning.as_ref())
+        .map(|partitioning| match &partitioning.rule {
+            PartitionRule::Time(windows) => format!("{} {}", windows.cadence, windows.timezone),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    rules.windows(2).all(|pair| pair[0] == pair[1])
+}
+
+/// The next step of a backfill. `run` is how its run stands, where it has one; `new_run` the id of the next one.
+pub fn next(backfill: &Backfill, graph: &AssetGraph, snapshot: &Snapshot, run: Option<&RunState>, new_run: RunId) -> Next {
+    if backfill.state.is_final() {
+        return Next::Wait;
+    }
+    let mut after = backfill.clone();
+    after.revision += 1;
+    if let Some(run) = run {
+        if !run.status.is_final() {
+            return Next::Wait;
+        }
+        settle(&mut after, run);
+    }
+    match after.state {
+        BackfillState::Canceling => after.state = BackfillState::Canceled,
+        BackfillState::Paused if after.run == backfill.run => return Next::Wait,
+        BackfillState::Paused => {}
+        _ => {
+            let mut chunk = Chunk { graph, snapshot, backfill: &mut after, steps: BTreeMap::new(), actions: Vec::new() };
+            // Where all that is next is left out, what comes behind it is looked at.
+            while chunk.actions.is_empty() && chunk.is_open() {
+                chunk.fill();
+            }
+            let actions = chunk.actions;
+            if !actions.is_empty() {
+                after.run = Some(new_run);
+                return Next::Run(after, actions);
+            }
+            let is_whole = after.failed == 0 && after.blocked.is_empty();
+            after.state = if is_whole { BackfillState::Succeeded } else { BackfillState::Failed };
+        }
+    }
+    Next::Note(after)
+}
+
+/// Takes over how a run ended: what it did not come to is taken up again.
+fn settle(backfill: &mut Backfill, run: &RunState) {
+    backfill.run = None;
+    for (step, state) in &run.steps {
+        let Some((asset, key)) = step.as_partition() else { continue };
+        let is_error = state.failure.as_ref().is_some_and(|failure| failure.class != FailureClass::Canceled);
+        let is_blocked = state.skip_reason.as_ref().is_some_and(SkipReason::is_failure);
+        match state.status {
+            StepStatus::Succeeded => backfill.done += 1,
+            StepStatus::Failed if is_error => backfill.failed += 1,
+            StepStatus::Skipped if is_blocked => drop(backfill.blocked.insert((asset, key.to_owned()))),
+            // Nothing was to be done for it.
+            StepStatus::Skipped => backfill.done += 1,
+            _ => backfill.again.push((asset, key.to_owned())),
+        }
+    }
+}
+
+/// The partitions of the next run.
+struct Chunk<'a> {
+    graph: &'a AssetGraph,
+    snapshot: &'a Snapshot,
+    backfill: &'a mut Backfill,
+    /// Steps of this run by asset and key.
+    steps: BTreeMap<AssetKey, BTreeMap<String, StepId>>,
+    actions: Vec<Action>,
+}
+
+impl Chunk<'_> {
+    fn is_open(&self) -> bool {
+        !self.backfill.again.is_empty() || self.backfill.targets.iter().any(|target| target.planned < target.count)
+    }
+
+    fn fill(&mut self) {
+        let mut chosen: Vec<(AssetKey, String)> = std::mem::take(&mut self.backfill.again);
+        // Gone from the project meanwhile: that is a failure that nobody can mend here (T-138).
+        while chosen.len() < self.backfill.per_run {
+            let Some(next) = self.take_next() else { break };
+            chosen.push(next);
+        }
+        // In dependency order, so that a step stands behind those that it needs.
+        let order: BTreeMap<&AssetKey, usize> =
+            self.graph.assets().iter().enumerate().map(|(at, asset)| (&asset.key, at)).collect();
+        chosen.sort_by_key(|(asset, _)| order.get(asset).copied().unwrap_or(usize::MAX));
+        for (key, partition) in chosen {
+            self.add(key, partition);
+        }
+    }
+
+    /// The next partition of the target whose window ends first, or last where the newest come first.
+    fn take_next(&mut self) -> Option<(AssetKey, String)> {
+        loop {
+            let open = self.backfill.targets.iter().enumerate().filter(|(_, target)| target.planned < target.count);
+            let places = open.map(|(at, target)| (self.order_of(target), at));
+            let (_, at) = if self.backfill.is_newest_first {
+                places.max_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)))?
+            } else {
+                places.min()?
+            };
+            let key = self.key_of(&self.backfill.targets[at]);
+            let target = &mut self.backfill.targets[at];
+            target.planned += 1;
+            match key {
+                Some(key) => return Some((target.asset.clone(), key)),
+                None => self.backfill.failed += 1,
+            }
+        }
+    }
+
+    /// By what the next partition of a target is ordered among those of other targets: when its window ends, else its number.
+    fn order_of(&self, target: &Target) -> i128 {
+        let partitioning = self.graph.get(&target.asset).and_then(|asset| asset.partitioning.as_ref());
+        match partitioning.map(|partitioning| &partitioning.rule) {
+            Some(PartitionRule::Time(windows)) => {
+                let bounds = self.key_of(target).and_then(|key| windows.bounds(windows.parse(&key)?));
+                bounds.map_or(i128::MIN, |(_, end)| end.as_nanosecond())
+            }
+            _ => i128::from(target.planned),
+        }
+    }
+
+    /// The key of the next partition of a target; `None` when the project does not have it any more.
+    fn key_of(&self, target: &Target) -> Option<String> {
+        let partitioning = self.graph.get(&target.asset)?.partitioning.as_ref()?;
+        let at = if self.backfill.is_newest_first { target.count - 1 - target.planned } else { target.planned };
+        let mut rest = usize::try_from(at).ok()?;
+        for (first, last) in &target.ranges {
+            let (from, to) = match &partitioning.rule {
+                PartitionRule::Time(windows) => (windows.parse(first)?, windows.parse(last)?),
+                _ => {
+                    let known = Known::of(partitioning, self.snapshot, Timestamp::MAX);
+                    (i64::try_from(known.place(first)?).ok()?, i64::try_from(known.place(last)?).ok()?)
+                }
+            };
+            let length = usize::try_from(to - from + 1).ok()?;
+            if rest < length {
+                let place = from + i64::try_from(rest).ok()?;
+                return match &partitioning.rule {
+                    PartitionRule::Time(windows) => windows.key(place),
+                    _ => Known::of(partitioning, self.snapshot, Timestamp::MAX).key(usize::try_from(place).ok()?),
+                };
+            }
+            rest -= length;
+        }
+        None
+    }
+
+    fn add(&mut self, key: AssetKey, partition_key: String) {
+        let found = self.graph.get(&key).and_then(|asset| Some((asset, partition_of(asset, &partition_key)?)));
+        let Some((asset, partition)) = found else {
+            self.backfill.failed += 1;
+            return;
+        };
+        if self.is_blocked(asset, &partition_key) {
+            self.backfill.blocked.insert((key, partition_key));
+            return;
+        }
+        self.backfill.blocked.remove(&(key.clone(), partition_key.clone()));
+        let mut needs = BTreeSet::new();
+        for (upstream, keys) in self.read(asset, &partition_key) {
+            let steps = self.steps.get(&upstream);
+            needs.extend(keys.iter().filter_map(|key| steps?.get(key)).cloned());
+        }
+        let step = StepId::partition(&key, &partition_key);
+        self.steps.entry(key.clone()).or_default().insert(partition_key, step.clone());
+        let work = Work::Materialize { asset: key, full_refresh: false, range: None, partition: Some(partition) };
+        let needs = needs.into_iter().collect();
+        self.actions.push(Action { step, work, reason: Reason::Selected, needs, rule: Rule::default() });
+    }
+
+    /// The partitions of other targets that a partition reads.
+    fn read(&self, asset: &Asset, key: &str) -> Vec<(AssetKey, Vec<String>)> {
+        let Some(own) = &asset.partitioning else { return Vec::new() };
+        let of = |upstream: &AssetKey| {
+            self.backfill.targets.iter().find(|target| target.asset == *upstream)?;
+            let partitioning = self.graph.get(upstream)?.partitioning.as_ref()?;
+            Some((upstream.clone(), read_by(Some((own, key)), partitioning)?))
+        };
+        asset.upstream.iter().filter_map(of).collect()
+    }
+
+    /// Whether a partition that it reads has failed within the backfill, or was not made because of one that did (T-133).
+    fn is_blocked(&self, asset: &Asset, key: &str) -> bool {
+        self.read(asset, key).iter().any(|(upstream, keys)| {
+            let states = self.snapshot.partitions.get(upstream);
+            keys.iter().any(|key| {
+                let failed = states.and_then(|states| states.get(key)).map_or(0, |state| state.failed_position);
+                failed > self.backfill.created_position || self.backfill.blocked.contains(&(upstream.clone(), key.clone()))
+            })
+        })
+    }
+}
+
+/// A partition as it stands in a plan; `None` for one that its asset does not have.
+fn partition_of(asset: &Asset, key: &str) -> Option<Partition> {
+    match &asset.partitioning.as_ref()?.rule {
+        PartitionRule::Time(windows) => windows.partition(windows.parse(key)?),
+        PartitionRule::Static(keys) => keys.iter().any(|known| known == key).then(|| Partition::of_key(key)),
+        PartitionRule::Dynamic(_) => Some(Partition::of_key(key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use subak_domain::event::SkipReason;
+    use subak_domain::{Event, Failure, RunEvent, RunStatus, StepOutcome, Version};
+
+    use super::*;
+    use crate::plan::tests::{cut, graph};
+
+    fn id(number: u64) -> RunId {
+        RunId::from_parts(number, 0)
+    }
+
+    fn of(graph: &AssetGraph, names: &[&str], picks: &str, per_run: usize, is_newest_first: bool) -> Backfill {
+        let selected = names.iter().map(|name| name.parse().expect("key")).collect();
+        let picks: Vec<PartitionPick> = picks.split(' ').map(PartitionPick::parse).collect();
+        let now = "2024-02-05T00:00:00Z".parse().expect("now");
+        let targets = targets(graph, &Snapshot::default(), &selected, &picks, now).expect("targets");
+        Backfill {
+            id: id(0),
+            revision: 1,
+            selection: String::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+            created_position: 0,
+            as_of: String::new(),
+            targets,
+            is_newest_first,
+            per_run,
+            state: BackfillState::Running,
+            run: None,
+            again: Vec::new(),
+            blocked: BTreeSet::new(),
+            done: 0,
+            failed: 0,
+        }
+    }
+
+    /// What a step comes to.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum End {
+        Done,
+        Failed,
+        Lost,
+    }
+
+    /// Runs a plan as the engine would: steps behind one that did not succeed are not made. Returns what was done, in order.
+    fn execute(
+        run: RunId,
+        actions: Vec<Action>,
+        snapshot: &mut Snapshot,
+        position: &mut u64,
+        end: &mut dyn FnMut(&str) -> End,
+    ) -> (RunState, Vec<String>) {
+        let mut state = RunState::planned(actions.clone());
+        let mut done = Vec::new();
+        let mut apply = |state: &mut RunState, event: RunEvent| {
+            *position += 1;
+            state.apply(Timestamp::UNIX_EPOCH, &event).expect("a legal event");
+            snapshot.apply(&Event { position: *position, run, sequence: 0, at: Timestamp::UNIX_EPOCH, event });
+        };
+        apply(&mut state, RunEvent::Started { holder: String::new() });
+        for action in &actions {
+            let step = action.step.clone();
+            let bad = action.needs.iter().find(|need| state.steps[*need].status != StepStatus::Succeeded).cloned();
+            if let Some(upstream) = bad {
+                apply(&mut state, RunEvent::StepSkipped { step, reason: SkipReason::UpstreamFailed { upstream } });
+                continue;
+            }
+            let ended = end(step.as_str());
+            if ended == End::Lost {
+                break;
+            }
+            apply(&mut state, RunEvent::StepStarted { step: step.clone(), attempt: 1 });
+            if ended == End::Done {
+                let Work::Materialize { partition: Some(partition), .. } = &action.work else { panic!("a partition") };
+                let outcome = StepOutcome {
+                    changed: true,
+                    version: Some(Version::of(&[("v", "1")])),
+                    partition: Some(partition.key.clone()),
+                    ..StepOutcome::default()
+                };
+                done.push(step.to_string());
+                apply(&mut state, RunEvent::StepSucceeded { step, outcome });
+            } else {
+                let failure = Failure {
+                    code: String::new(),
+                    message: String::new(),
+                    causes: Vec::new(),
+                    data: String::new(),
+                    help: Vec::new(),
+                    class: FailureClass::Input,
+                    checks: Vec::new(),
+                    elapsed_ms: 0,
+                    published: None,
+                };
+                apply(&mut state, RunEvent::StepErrored { step, failure, retry_at: None });
+            }
+        }
+        if !state.is_settled() {
+            apply(&mut state, RunEvent::Lost { holder: String::new() });
+        }
+        let status = if state.verdict() == RunStatus::Succeeded { RunStatus::Succeeded } else { RunStatus::Failed };
+        apply(&mut state, RunEvent::Finished { status });
+        (state, done)
+    }
+
+    /// Drives a backfill to its end. Returns it, what was done in order, and how many runs that took.
+    fn drive(graph: &AssetGraph, mut backfill: Backfill, end: &mut dyn FnMut(&str) -> End) -> (Backfill, Vec<String>, usize) {
+        let (mut snapshot, mut position) = (Snapshot::default(), 0);
+        let (mut run, mut done, mut count): (Option<RunState>, _, _) = (None, Vec::new(), 0);
+        for number in 1..10_000 {
+            match next(&backfill, graph, &snapshot, run.as_ref(), id(number)) {
+                Next::Wait => return (backfill, done, count),
+                Next::Note(after) => {
+                    backfill = after;
+                    run = None;
+                }
+                Next::Run(after, actions) => {
+                    backfill = after;
+                    count += 1;
+                    let (state, made) = execute(id(number), actions, &mut snapshot, &mut position, end);
+                    done.extend(made);
+                    run = Some(state);
+                }
+            }
+        }
+        panic!("it does not end");
+    }
+
+    /// T-130, T-133, T-137: whatever fails and whatever dies, each partition is done once, behind those that it reads, or failed, or left out
+    /// because of one that did.
+    #[test]
+    fn t_133_each_partition_comes_to_one_end() {
+        let graph = cut(&graph("a\nb <- a\nweek <- b"), &["a", "b", "week"]);
+        let names = ["a", "b", "week"];
+        for seed in 0..300_u64 {
+            let mut dice = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            let mut roll = move || {
+                dice ^= dice << 13;
+                dice ^= dice >> 7;
+                dice ^= dice << 17;
+                dice % 20
+            };
+            let mut ends: BTreeMap<String, End> = BTreeMap::new();
+            let backfill = of(&graph, &names, "all", 1 + (seed as usize % 9), false);
+            let count = backfill.count();
+            let (after, done, _) = drive(&graph, backfill, &mut |step| {
+                let end = match roll() {
+                    0 => End::Failed,
+                    1 | 2 => End::Lost,
+                    _ => End::Done,
+                };
+                ends.insert(step.to_owned(), end);
+                end
+            });
+            assert!(after.state.is_final(), "seed {seed}");
+            assert_eq!(after.done + after.failed + after.blocked.len() as u64, count, "seed {seed}: {after:?}");
+            let unique: BTreeSet<&String> = done.iter().collect();
+            assert_eq!(unique.len(), done.len(), "seed {seed}: nothing is done twice");
+            assert_eq!(after.state == BackfillState::Succeeded, after.done == count, "seed {seed}");
+            // What was done stood behind everything that it reads.
+            let place: BTreeMap<&str, usize> = done.iter().enumerate().map(|(at, step)| (step.as_str(), at)).collect();
+            for (step, at) in &place {
+                let (asset, key) = step.trim_end_matches(']').split_once('[').expect("a partition");
+                let asset = graph.get(&asset.parse().expect("key")).expect("asset");
+                let own = asset.partitioning.as_ref().expect("partitions");
+                for upstream in &asset.upstream {
+                    let other = graph.get(upstream).and_then(|upstream| upstream.partitioning.as_ref()).expect("partitions");
+                    for key in read_by(Some((own, key)), other).expect("keys") {
+                        let before = place.get(format!("{upstream}[{key}]").as_str());
+                        assert!(before.is_some_and(|before| before < at), "seed {seed}: {step} before {upstream}[{key}]");
+                    }
+                }
+            }
+            for (asset, key) in &after.blocked {
+                assert_ne!(ends.get(&format!("{asset}[{key}]")), Some(&End::Done), "seed {seed}: {asset}[{key}]");
+            }
+        }
+    }
+
+    /// T-128, T-134: runs take so many partitions, oldest or newest first, of ranges and not of lists.
+    #[test]
+    fn runs_take_partitions_in_order() {
+        let graph = cut(&graph("a\nb <- a"), &["a", "b"]);
+        let (after, done, count) =
+            drive(&graph, of(&graph, &["a"], "2024-01-01..2024-01-03 2024-01-05", 2, false), &mut |_| End::Done);
+        assert_eq!((after.state, count), (BackfillState::Succeeded, 2));
+        assert_eq!(done, ["a[2024-01-01]", "a[2024-01-02]", "a[2024-01-03]", "a[2024-01-05]"]);
+        assert_eq!(after.targets[0].ranges.len(), 2);
+        let newest = of(&graph, &["a", "b"], "2024-01-01..2024-01-02", 2, true);
+        let (_, done, _) = drive(&graph, newest, &mut |_| End::Done);
+        assert_eq!(done, ["a[2024-01-02]", "b[2024-01-02]", "a[2024-01-01]", "b[2024-01-01]"]);
+        assert!(can_be_reversed(&graph, &of(&graph, &["a", "b"], "all", 1, true).targets));
+        let mixed = cut(&self::graph("a\nweek <- a"), &["a", "week"]);
+        assert!(!can_be_reversed(&mixed, &of(&mixed, &["a", "week"], "all", 1, true).targets));
+    }
+
+    /// T-136, T-138, T-140: paused and canceled ones start nothing; what is gone from the project fails and holds up nothing.
+    #[test]
+    fn t_138_what_is_gone_fails_and_holds_up_nothing() {
+        let graph = cut(&graph("a\nb"), &["a", "b"]);
+        let backfill = of(&graph, &["a", "b"], "2024-01-01..2024-01-02", 10, false);
+        for state in [BackfillState::Paused, BackfillState::Canceling] {
+            let stopped = Backfill { state, ..backfill.clone() };
+            let (after, done, _) = drive(&graph, stopped, &mut |_| End::Done);
+            assert!(done.is_empty() && after.run.is_none(), "{state}");
+            assert_eq!(after.state == BackfillState::Canceled, state == BackfillState::Canceling);
+        }
+        let smaller = cut(&self::graph("a"), &["a"]);
+        let (after, done, _) = drive(&smaller, backfill, &mut |_| End::Done);
+        assert_eq!((after.state, after.done, after.failed), (BackfillState::Failed, 2, 2));
+        assert_eq!(done, ["a[2024-01-01]", "a[2024-01-02]"]);
+    }
+}
