@@ -352,6 +352,10 @@ pub struct Job {
     pub schedule: Option<Schedule>,
     /// Who is told about its runs.
     pub notifications: Notifications,
+    /// Runs of a higher one are begun first.
+    pub priority: i64,
+    /// How many of its runs go on at a time.
+    pub runs_max: NonZeroU32,
 }
 
 /// What a job does.

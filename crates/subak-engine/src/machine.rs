@@ -77,8 +77,8 @@ impl From<usize> for Slots {
 }
 
 impl Slots {
-    /// The pools of a step.
-    fn of(&self, step: &StepId) -> impl Iterator<Item = (&String, usize)> {
+    /// The pools of a step with their sizes, in the order of their names.
+    pub fn of(&self, step: &StepId) -> impl Iterator<Item = (&String, usize)> {
         let used = self.uses.get(step).or_else(|| self.uses.get(&step.base())).into_iter().flatten();
         used.filter_map(|name| Some((name, (*self.pools.get(name)?).max(1))))
     }

@@ -106,8 +106,21 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         schedule,
         params,
         notifications: notifications(&fields, scope, context),
+        priority: number(&fields, "priority", context).unwrap_or(0),
+        runs_max: number(&fields, "runs_max", context).unwrap_or(std::num::NonZeroU32::MIN),
     };
     Some(JobDeclaration { job, span: name_node.span.clone(), assets })
+}
+
+/// A whole number in the bounds of its type.
+fn number<T: std::str::FromStr>(fields: &Fields<'_>, name: &str, context: &mut Context<'_>) -> Option<T> {
+    let text = fields.text(name, context)?;
+    let parsed = text.parse().ok();
+    if let (None, Some(node)) = (&parsed, fields.get(name)) {
+        let bound = if name == "priority" { "" } else { " above zero" };
+        context.invalid(node, format!("`{name}` must be a whole number{bound}, and this is `{text}`"));
+    }
+    parsed
 }
 
 /// Who is told about runs of the job: those that it names, else those that the project does.

@@ -92,6 +92,12 @@ pub static JOB: &[Key] = &[
     key("on_recovery", Shape::List(&Shape::TextOr(NOTICE)), "Who is told when a run of it succeeds after one that failed."),
     key("on_late", Shape::List(&Shape::TextOr(NOTICE)), "Who is told when a run of it has not ended by its deadline."),
     key("deadline", Shape::Duration, "How long after it was due or asked for a run is late; told once to those of `on_late`."),
+    key(
+        "priority",
+        Shape::Text,
+        "A whole number; of runs that wait for a server, those with the highest are begun first. By default 0.",
+    ),
+    key("runs_max", Shape::Count, "Runs of it that a server lets go on at a time. By default 1."),
     key("retry", Shape::Map(RETRY), "How often a failed task is tried again. By default a task is tried once."),
     key("timeout", Shape::Duration, "Upper bound for one attempt of a task."),
 ];

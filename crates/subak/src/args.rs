@@ -352,6 +352,9 @@ pub(crate) enum ServerCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServerStartArgs {
+    /// Runs that go on at a time; two that bring the same asset up to date never do
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), env = "SUBAK_RUNS")]
+    pub(crate) runs: u16,
     #[command(flatten)]
     pub(crate) how: HowToRun,
 }

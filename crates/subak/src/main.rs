@@ -6,6 +6,7 @@ mod complete;
 mod exit;
 mod notices;
 mod open;
+mod pools;
 mod printer;
 mod progress;
 mod project;

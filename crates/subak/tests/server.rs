@@ -191,3 +191,70 @@ fn a_broken_project_makes_runs_wait() {
     assert!(seconds.len() > 4 && seconds.windows(2).all(|pair| pair[0] == pair[1] + 1), "{ticks:?}");
     assert!(ticks.iter().any(|tick| tick.ends_with(",skipped")), "{ticks:?}");
 }
+
+/// Hands a run over and does not wait for it.
+fn hand_over(served: &Served, arguments: &[&str]) -> Child {
+    let mut command = served.sandbox.command(&[&["run", "--wait", "20"], arguments].concat());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts")
+}
+
+const TOGETHER: &str = "job: slow
+tasks: { a: { run: 'echo slow begins >> log; sleep 3; echo slow ends >> log' } }
+---
+job: quick
+tasks: { a: { run: 'echo quick >> log' } }
+---
+job: first
+tasks:
+  nap: { run: 'echo first begins >> log; sleep 1; echo first ends >> log' }
+  one: { needs: nap, asset: gold.one }
+---
+job: second
+tasks:
+  nap: { run: 'echo second begins >> log; sleep 1; echo second ends >> log' }
+  one: { needs: nap, asset: gold.one }
+";
+
+/// Runs go on together, but for those of one job and those that bring one asset up to date (T-149: whoever waits holds up nobody else).
+#[test]
+fn t_149_runs_go_on_together_where_they_can() {
+    let served = Served::new(TOGETHER);
+    served::wait(served.sandbox.path());
+    let mut slow = [hand_over(&served, &["--job", "slow"])].into_iter().collect::<Vec<_>>();
+    served.wait("the slow run", |served| served.lines("log").contains(&"slow begins".to_owned()));
+    slow.push(hand_over(&served, &["--job", "slow"]));
+    served.sandbox.run(&["run", "--job", "quick"]).expect(0);
+    assert_eq!(served.lines("log"), ["slow begins", "quick"], "nothing waits for the slow one");
+    for child in &mut slow {
+        assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    }
+    assert_eq!(served.lines("log")[2..], ["slow ends", "slow begins", "slow ends"], "runs of one job take turns");
+    let mut both = [hand_over(&served, &["--job", "first"]), hand_over(&served, &["--job", "second"])];
+    for child in &mut both {
+        assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    }
+    let lines = served.lines("log").split_off(5);
+    let turns: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap_or_default()).collect();
+    assert!(turns == ["first", "first", "second", "second"] || turns == ["second", "second", "first", "first"], "{lines:?}");
+}
+
+/// Of runs that wait, those of the job with the highest priority come first.
+#[test]
+fn the_highest_priority_comes_first() {
+    let job = |name: &str, priority: &str| {
+        format!("job: {name}\n{priority}tasks: {{ a: {{ run: 'echo {name} >> log; sleep 1' }} }}\n---\n")
+    };
+    let jobs = [job("busy", ""), job("low", "priority: -1\n"), job("plain", ""), job("high", "priority: 7\n")].concat();
+    let files = [("subak.yml", PROJECT), ("jobs/jobs.yml", &jobs), ("assets/gold/one.sql", "select 1 as id\n")];
+    let mut served = Served { sandbox: Sandbox::new(BINARY, &files), server: None };
+    let mut command = served.sandbox.command(&["server", "start", "--wait", "20", "--runs", "1"]);
+    served.server = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"));
+    served::wait(served.sandbox.path());
+    let mut children = vec![hand_over(&served, &["--job", "busy"])];
+    served.wait("the first run", |served| !served.lines("log").is_empty());
+    children.extend(["low", "plain", "high"].map(|name| hand_over(&served, &["--job", name])));
+    for mut child in children {
+        assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    }
+    assert_eq!(served.lines("log"), ["busy", "high", "plain", "low"]);
+}

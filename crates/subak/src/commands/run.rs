@@ -11,7 +11,9 @@ use subak_diag::{Diagnostic, codes};
 use subak_domain::{
     Action, AssetKey, ConnectionName, CursorRange, Failure, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus,
 };
-use subak_engine::{Clock, Connections, DataExecutor, Engine, Limits, Reporter, Slots, StopReason, StopSignal, SystemClock};
+use subak_engine::{
+    Clock, Connections, DataExecutor, Engine, Limits, Reporter, Slots, StepExecutor, StopReason, StopSignal, SystemClock,
+};
 use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore};
 
 use super::{Context, job, plan, runs};
@@ -19,6 +21,7 @@ use crate::args::{HowToRun, RunArgs, RunResumeArgs, Selection};
 use crate::exit::{CliError, Exit, diagnostic_of, exit_of};
 use crate::notices::{self, Teller, Told};
 use crate::open::{self, ProjectConnections};
+use crate::pools::{Pooled, Pools};
 use crate::printer::{Tone, count, counted, duration};
 use crate::progress::Watcher;
 use crate::project::Opened;
@@ -285,29 +288,42 @@ impl Hold {
 
     /// What runs plans of this project, under this lease.
     pub(super) fn engine(&self, context: &Context<'_>, opened: &Opened) -> Result<Engine, CliError> {
+        let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, false);
+        self.engine_over(context, opened, Arc::new(connections), None)
+    }
+
+    /// The same over connections that other runs may use too, within the bounds that hold for all of them.
+    pub(super) fn engine_over(
+        &self,
+        context: &Context<'_>,
+        opened: &Opened,
+        connections: Arc<ProjectConnections>,
+        shared: Option<(Arc<Pools>, Slots)>,
+    ) -> Result<Engine, CliError> {
         let snapshot = self.store.snapshot()?;
         let watcher: Arc<dyn Reporter> = Arc::new(Watcher::new(context.printer, expected(&snapshot)));
-        let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, false);
         let redactor = connections.redactor();
-        let connections = Arc::new(connections);
         let teller = Arc::new(Teller::new(Arc::clone(&connections))?);
         let connections: Arc<dyn Connections> = connections;
-        let as_of = opened.as_of.clone();
         let inner = DataExecutor {
             graph: Arc::clone(opened.graph()),
             connections,
             reporter: Arc::clone(&watcher),
-            as_of,
+            as_of: opened.as_of.clone(),
             timezone: opened.timezone(),
             place: open::place(opened, context.settings, redactor.clone(), teller),
         };
-        let executor = Redacting { inner, redactor };
+        let inner = Redacting { inner, redactor };
+        let executor: Arc<dyn StepExecutor> = match shared {
+            Some((pools, slots)) => Arc::new(Pooled { inner, pools, slots }),
+            None => Arc::new(inner),
+        };
         Ok(Engine {
             log: Arc::new(self.store.clone()),
             leases: Arc::new(self.store.clone()),
             lease: Some(self.lease.clone()),
             clock: Arc::new(SystemClock),
-            executor: Arc::new(executor),
+            executor,
             reporter: watcher,
             holder: self.holder.to_string(),
         })

@@ -3,14 +3,16 @@
 //! Nothing is remembered here. What is to be run stands in the log as runs that are planned and not begun; what came of ticks stands in the store.
 //! Both are read anew in each turn, so a restart changes nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use subak_domain::schedule::CatchUp;
-use subak_domain::{BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Timestamp};
+use subak_domain::{
+    Action, AssetKey, BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Timestamp, Work as DomainWork,
+};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
 use subak_store::{Append, Leases, ScheduleState, StoreError, Tick, TickOutcome};
@@ -23,6 +25,8 @@ use super::{Context, automation, backfill, job, plan};
 use crate::args::{Selection, ServerStartArgs};
 use crate::exit::{CliError, Exit};
 use crate::notices::{self, Told};
+use crate::open::ProjectConnections;
+use crate::pools::Pools;
 use crate::project::{self, Opened};
 
 /// How often it looks around when nothing is due.
@@ -37,7 +41,26 @@ const LATE_MAX: Duration = Duration::from_secs(60);
 /// Missed ticks that are looked at, and kept, at most.
 const MISSED_COUNT_MAX: usize = 1_000;
 
-type Running<'a> = Pin<Box<dyn Future<Output = Result<RunState, CliError>> + 'a>>;
+type Work<'a> = Pin<Box<dyn Future<Output = Result<RunState, CliError>> + 'a>>;
+
+/// A run that goes on.
+struct Running<'a> {
+    run: RunId,
+    job: Option<String>,
+    began_at: Timestamp,
+    /// The assets that it brings up to date.
+    assets: BTreeSet<AssetKey>,
+    stop: StopSignal,
+    work: Work<'a>,
+}
+
+/// Connections that runs share while any of them goes on; a file that a database holds can then be opened by others again.
+#[derive(Default)]
+struct Shared {
+    /// What they were opened from.
+    config: String,
+    connections: Weak<ProjectConnections>,
+}
 
 pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exit, CliError> {
     context.block_on(async {
@@ -48,7 +71,9 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
         hold.settle(context, &engine).await?;
         drop(engine);
         let (schedules, zone, told) = (BTreeMap::new(), opened.timezone(), watch::Sender::default());
-        let mut server = Server { context, args, hold: &hold, schedules, files, is_broken: false, zone, told };
+        let (jobs, shared, pools) = (BTreeMap::new(), Shared::default(), Arc::default());
+        let mut server =
+            Server { context, args, hold: &hold, schedules, files, is_broken: false, zone, told, jobs, shared, pools };
         server.load(&opened).await?;
         let served = server.serve(&opened).await;
         let told = server.told.borrow().clone();
@@ -77,6 +102,10 @@ struct Server<'a> {
     zone: TimeZone,
     /// What people are told from.
     told: watch::Sender<Option<Arc<Told>>>,
+    /// All jobs by name.
+    jobs: BTreeMap<String, Job>,
+    shared: Shared,
+    pools: Arc<Pools>,
 }
 
 fn signals(kind: SignalKind) -> Result<Signal, CliError> {
@@ -90,6 +119,7 @@ impl<'a> Server<'a> {
     /// Takes the jobs of a project. A schedule that is new, or another than before, counts from now on.
     async fn load(&mut self, opened: &Opened) -> Result<(), CliError> {
         self.schedules.clear();
+        self.jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
         let has_receivers = !opened.project.config.receivers.is_empty();
         self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, opened)?)) } else { None });
         self.zone = opened.timezone();
@@ -116,29 +146,27 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// Until somebody asks it to stop: a run that goes on is waited for. Asked again, it stops the run; a third time, it ends at once.
+    /// Until somebody asks it to stop: runs that go on are waited for. Asked again, it stops them; a third time, it ends at once.
     async fn serve(&mut self, opened: &Opened) -> Result<Exit, CliError> {
         let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
         let (mut asked, mut code) = (0, Exit::Interrupted);
-        let mut running: Option<(RunId, Timestamp, StopSignal, Running<'a>)> = None;
+        let mut running: Vec<Running<'a>> = Vec::new();
         let mut renewing = self.renewing();
         loop {
             let now = SystemClock.now();
             if let Some(ended) = renewing.try_join_next() {
-                return Err(given_up(&mut running, ended.ok().and_then(Result::err)).await);
+                return Err(given_up(running, ended.ok().and_then(Result::err)).await);
             }
             if asked == 0 {
-                if let Err(error) = self.turn(opened, now).await {
-                    stop_running(&mut running).await;
+                let turned = match self.turn(opened, now).await {
+                    Ok(()) => self.begin_runs(&mut running, now),
+                    failed => failed,
+                };
+                if let Err(error) = turned {
+                    stop_all(running).await;
                     return Err(error);
                 }
-                let waiting = if running.is_none() && !self.is_broken { self.waiting()? } else { VecDeque::new() };
-                if let Some(next) = waiting.front().copied() {
-                    let stop = StopSignal::default();
-                    let work = run_one(self.context, self.args, self.hold, next, stop.clone());
-                    running = Some((next, now, stop, Box::pin(work)));
-                }
-            } else if running.is_none() {
+            } else if running.is_empty() {
                 return Ok(code);
             }
             // What was evaluated above may have taken time.
@@ -146,24 +174,95 @@ impl<'a> Server<'a> {
             let wake_at = self.schedules.values().filter_map(|(.., times)| times.next_after(now)).min();
             let wake_at = wake_at.unwrap_or(now + TURN).min(now + TURN);
             tokio::select! {
-                ended = async { match &mut running { Some((.., work)) => work.await, None => std::future::pending().await } } => {
-                    if let Some((run, began_at, ..)) = running.take() {
-                        self.tell(run, began_at, ended)?;
+                (at, ended) = first_end(&mut running) => {
+                    let Running { run, began_at, .. } = running.swap_remove(at);
+                    if let Err(error) = self.tell(run, began_at, ended) {
+                        stop_all(running).await;
+                        return Err(error);
                     }
                 }
                 _ = interrupt.recv() => { asked += 1; code = Exit::Interrupted; }
                 _ = terminate.recv() => { asked += 1; code = Exit::Terminated; }
                 () = SystemClock.sleep_until(wake_at) => continue,
             }
-            match (asked, &running) {
-                (1, Some((run, ..))) => {
-                    self.context.printer.note(&format!("stopping when run {run} is done; once more stops the run too"));
+            match asked {
+                1 if !running.is_empty() => {
+                    let runs: Vec<String> = running.iter().map(|running| running.run.to_string()).collect();
+                    let note = format!("stopping when {} is done; once more stops it too", runs.join(", "));
+                    self.context.printer.note(&note);
                 }
-                (2, Some((.., stop, _))) => stop.stop(StopReason::Canceled),
-                (3.., _) => return Ok(code),
+                2 => running.iter().for_each(|running| running.stop.stop(StopReason::Canceled)),
+                3.. => return Ok(code),
                 _ => {}
             }
         }
+    }
+
+    /// Begins runs that wait, as long as there is room: those of jobs with the highest priority first, then the oldest. One that cannot begin yet
+    /// holds up no other.
+    fn begin_runs(&mut self, running: &mut Vec<Running<'a>>, now: Timestamp) -> Result<(), CliError> {
+        if self.is_broken || running.len() >= usize::from(self.args.runs) {
+            return Ok(());
+        }
+        let mut waiting = Vec::new();
+        for run in self.waiting()? {
+            // One that was begun may not have said so yet.
+            if running.iter().any(|other| other.run == run) {
+                continue;
+            }
+            let (state, _) = super::runs::state(self.hold.store(), run)?;
+            let priority = state.job.as_ref().and_then(|job| self.jobs.get(job)).map_or(0, |job| job.priority);
+            waiting.push((std::cmp::Reverse(priority), run, state));
+        }
+        waiting.sort_by_key(|(priority, run, _)| (*priority, *run));
+        for (_, run, state) in waiting {
+            if running.len() >= usize::from(self.args.runs) {
+                break;
+            }
+            let assets = assets_of(&state.actions);
+            let runs_max = state.job.as_ref().and_then(|job| self.jobs.get(job)).map_or(u32::MAX, |job| job.runs_max.get());
+            let same = running.iter().filter(|other| other.job.is_some() && other.job == state.job).count();
+            let is_free = running.iter().all(|other| other.assets.is_disjoint(&assets));
+            if !is_free || same >= runs_max as usize {
+                continue;
+            }
+            let stop = StopSignal::default();
+            let Some(work) = self.work(run, &state.as_of, !running.is_empty(), stop.clone())? else { break };
+            running.push(Running { run, job: state.job, began_at: now, assets, stop, work });
+        }
+        Ok(())
+    }
+
+    /// A planned run to its end, with the project as it is now and the time that the run is for. `None` where it has to wait until no other run
+    /// uses connections that are declared otherwise by now.
+    fn work(&mut self, run: RunId, as_of: &str, has_others: bool, stop: StopSignal) -> Result<Option<Work<'a>>, CliError> {
+        let opened = self.opened_for(as_of);
+        let opened = match opened {
+            Ok(opened) => opened,
+            // It is told by the run that could not begin.
+            Err(error) => return Ok(Some(Box::pin(async move { Err(error) }))),
+        };
+        let config = format!("{:?}", opened.project.config.connections);
+        let connections = match self.shared.connections.upgrade() {
+            Some(connections) if config == self.shared.config => connections,
+            Some(_) if has_others => return Ok(None),
+            _ => {
+                let made = ProjectConnections::new(&opened.root, &opened.project.config, self.context.settings, false);
+                let made = Arc::new(made);
+                self.shared = Shared { config, connections: Arc::downgrade(&made) };
+                made
+            }
+        };
+        let limits = run::limits(&opened, &self.args.how);
+        let shared = Some((Arc::clone(&self.pools), limits.slots.clone()));
+        let engine = self.hold.engine_over(self.context, &opened, connections, shared)?;
+        Ok(Some(Box::pin(async move { Ok(engine.run(run, &limits, &stop).await?) })))
+    }
+
+    fn opened_for(&self, as_of: &str) -> Result<Opened, CliError> {
+        // A run of today that no time was asked for sees the time as it is.
+        let opened = self.context.open_quietly()?;
+        if as_of == opened.as_of_template { Ok(opened) } else { self.context.open_as_of(as_of) }
     }
 
     /// Keeps the right to act, whatever else takes its time. Ends when it is lost.
@@ -384,39 +483,40 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Ends the run in hand as one that somebody stopped, and waits for that.
-async fn stop_running(running: &mut Option<(RunId, Timestamp, StopSignal, Running<'_>)>) {
-    if let Some((.., stop, work)) = running.take() {
-        stop.stop(StopReason::Canceled);
-        // What became of it stands in the log, or the next holder of the project records it.
-        drop(work.await);
+/// The assets that actions bring up to date.
+fn assets_of(actions: &[Action]) -> BTreeSet<AssetKey> {
+    let asset = |action: &Action| match &action.work {
+        DomainWork::Materialize { asset, .. } | DomainWork::Replay { asset, .. } => Some(asset.clone()),
+        _ => None,
+    };
+    actions.iter().filter_map(asset).collect()
+}
+
+/// Waits until one of the runs ends; for ever where there is none.
+async fn first_end(running: &mut [Running<'_>]) -> (usize, Result<RunState, CliError>) {
+    if running.is_empty() {
+        return std::future::pending().await;
     }
+    let (ended, at, _) = futures::future::select_all(running.iter_mut().map(|running| running.work.as_mut())).await;
+    (at, ended)
+}
+
+/// Ends runs as ones that somebody stopped, and waits for that.
+async fn stop_all(running: Vec<Running<'_>>) {
+    for one in &running {
+        one.stop.stop(StopReason::Canceled);
+    }
+    // What became of them stands in the log, or the next holder of the project records it.
+    drop(futures::future::join_all(running.into_iter().map(|one| one.work)).await);
 }
 
 /// The error of a server that has lost the project.
-async fn given_up(running: &mut Option<(RunId, Timestamp, StopSignal, Running<'_>)>, error: Option<StoreError>) -> CliError {
-    stop_running(running).await;
+async fn given_up(running: Vec<Running<'_>>, error: Option<StoreError>) -> CliError {
+    stop_all(running).await;
     match error {
         Some(error) => error.into(),
         None => {
             CliError::new(subak_diag::Diagnostic::error(subak_diag::codes::STATE_FAILED, "the project was lost"), Exit::Conflict)
         }
     }
-}
-
-/// Runs a planned run to its end, with the project as it is now and the time that the run is for.
-async fn run_one(
-    context: &Context<'_>,
-    args: &ServerStartArgs,
-    hold: &Hold,
-    run: RunId,
-    stop: StopSignal,
-) -> Result<RunState, CliError> {
-    let as_of = super::runs::state(hold.store(), run)?.0.as_of;
-    // A run of today that no time was asked for sees the time as it is.
-    let opened = context.open_quietly()?;
-    let opened = if as_of == opened.as_of_template { opened } else { context.open_as_of(&as_of)? };
-    let engine = hold.engine(context, &opened)?;
-    let limits = run::limits(&opened, &args.how);
-    Ok(engine.run(run, &limits, &stop).await?)
 }
