@@ -194,15 +194,26 @@ impl Dialect {
         let column = self.identifier(&slice.column);
         let has_time = word.to_ascii_lowercase().contains("time");
         let typed = |text: &str| {
-            // Texts compare as they are kept.
+            let is_day = word.to_ascii_lowercase().contains("date") && !has_time;
+            // A day is a day, also where its midnight is left out by the clock.
+            let text = if is_day { text.get(..10).unwrap_or(text) } else { text };
+            // Texts compare as they are kept: moments as `2026-11-21T15:00:00Z`.
             if self.name == "sqlite" {
-                return self.literal(text);
+                let time = if text.len() == 10 { " 00:00:00" } else { "" };
+                let moment = || format!("{text}{time}").replacen(' ', "T", 1);
+                return self.literal(&if is_instant { moment() } else { text.to_owned() });
             }
             let text = if has_time && text.len() == "2026-11-21".len() { format!("{text} 00:00:00") } else { text.to_owned() };
             let zoned =
                 if is_instant && self.name != "mysql" && self.name != "clickhouse" { format!("{text}+00:00") } else { text };
             let literal = self.literal(&zoned);
-            if self.name == "mysql" { literal } else { format!("cast({literal} as {word})") }
+            match self.name {
+                "mysql" => literal,
+                // Not in the zone of the server: both kinds of times show UTC.
+                "clickhouse" if word.starts_with("DateTime64") => format!("toDateTime64({literal}, 6, 'UTC')"),
+                "clickhouse" if word.starts_with("DateTime") => format!("toDateTime({literal}, 'UTC')"),
+                _ => format!("cast({literal} as {word})"),
+            }
         };
         match &slice.partition.window {
             None if self.name == "mysql" || self.name == "sqlite" => format!("{column} = {}", self.literal(&slice.partition.key)),

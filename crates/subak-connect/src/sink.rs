@@ -103,6 +103,8 @@ pub struct Slice {
     pub column: String,
     /// The partition.
     pub partition: Partition,
+    /// Whether its column holds moments and not times of a clock; `None` where the type of the column says it.
+    pub is_instant: Option<bool>,
 }
 
 /// What to load.

@@ -209,6 +209,9 @@ pub struct StepOutcome {
     /// The key of the partition that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<String>,
+    /// Whether the table was not there before: it holds this partition and no other.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_new_table: bool,
     /// What it hands on to the steps behind it.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::job::present")]
     pub value: Option<Value>,

@@ -147,6 +147,11 @@ pub fn asks_for_partition(text: &str) -> bool {
     text.contains(MARK_BEGIN)
 }
 
+/// Whether a text asks for the moments of its partition, and not for times of a clock.
+pub fn asks_for_moments(text: &str) -> bool {
+    text.contains(MARK_START_UTC) || text.contains(MARK_END_UTC)
+}
+
 /// The number of a window: windows of one cadence are numbered one after the other, whatever their definition says of start and end.
 pub type Place = i64;
 
@@ -195,11 +200,12 @@ impl TimeWindows {
         }
     }
 
-    /// The window in which a wall-clock time lies.
-    fn place_of(&self, wall: DateTime) -> Place {
+    /// The window in which a moment lies.
+    fn place_of(&self, moment: Timestamp) -> Place {
         match self.cadence {
-            Cadence::Hourly => self.instant(wall).as_second().div_euclid(HOUR_SECONDS),
-            _ => self.place_of_day(wall.date()),
+            // Not by the clock, which shows some hours twice.
+            Cadence::Hourly => moment.as_second().div_euclid(HOUR_SECONDS),
+            _ => self.place_of_day(moment.to_zoned(self.zone()).date()),
         }
     }
 
@@ -215,7 +221,7 @@ impl TimeWindows {
 
     /// The first window; one that begins before `start` is left out.
     pub fn first(&self) -> Place {
-        let place = self.place_of(self.start);
+        let place = self.place_of(self.instant(self.start));
         let begins_before = self.bounds(place).is_some_and(|(begin, _)| begin < self.instant(self.start));
         if begins_before { place + 1 } else { place }
     }
@@ -223,7 +229,7 @@ impl TimeWindows {
     /// The last window that has ended at a moment, and lies before `end`. `None` when there is none yet.
     pub fn last(&self, now: Timestamp) -> Option<Place> {
         let until = self.end.map_or(now, |end| now.min(self.instant(end)));
-        let place = self.place_of(until.to_zoned(self.zone()).datetime());
+        let place = self.place_of(until);
         // The window in which the moment lies has not ended, unless it begins there.
         let mut last = place;
         while self.bounds(last).is_some_and(|(_, end)| end > until) {
@@ -287,8 +293,7 @@ impl TimeWindows {
     pub fn overlapping(&self, place: Place, other: &Self) -> Option<(Place, Place)> {
         let (begin, end) = self.bounds(place)?;
         let last_moment = end.checked_sub(1.nanosecond()).ok()?;
-        let of = |moment: Timestamp| other.place_of(moment.to_zoned(other.zone()).datetime());
-        Some((of(begin), of(last_moment)))
+        Some((other.place_of(begin), other.place_of(last_moment)))
     }
 }
 
@@ -350,6 +355,11 @@ mod tests {
             assert_eq!((last - first + 1, keys.len()), (count, count as usize), "{day}");
             assert!(keys.iter().all(|key| key.starts_with(day)), "{day}: {keys:?}");
             assert!(keys.iter().all(|key| hours.parse(key).is_some()), "{day}");
+        }
+        // Each of two equal hours reads its own.
+        for key in ["2024-11-03T01:00-04:00", "2024-11-03T01:00-05:00"] {
+            let place = hours.parse(key).expect(key);
+            assert_eq!(hours.overlapping(place, &hours), Some((place, place)), "{key}");
         }
         let window =
             days.partition(days.parse("2024-11-03").expect("day")).and_then(|partition| partition.window).expect("window");

@@ -64,7 +64,11 @@ impl Snapshot {
     /// Takes one event; events come in the order of their positions.
     pub fn apply(&mut self, event: &Event) {
         if let Some((asset, key, change)) = partition_changed_by(&event.event) {
-            let state = self.partitions.entry(asset).or_default().entry(key.to_owned()).or_default();
+            let states = self.partitions.entry(asset).or_default();
+            if makes_table_anew(&event.event) {
+                states.clear();
+            }
+            let state = states.entry(key.to_owned()).or_default();
             *state = state.after(change, event.position);
         }
         let Some(asset) = materialized_by(&event.event) else { return };
@@ -83,6 +87,11 @@ pub enum PartitionChange {
     Confirmed,
     /// An attempt to bring it up to date failed for good.
     Failed,
+    /// An attempt published its data, changed or not, and then failed: readers see it, and it is due all the same.
+    FailedBehind {
+        /// Whether the data changed.
+        changed: bool,
+    },
 }
 
 impl PartitionState {
@@ -96,6 +105,10 @@ impl PartitionState {
                 Self { position: changed_at, confirmed_position: position, failed_position: 0 }
             }
             PartitionChange::Failed => Self { failed_position: position, ..self },
+            PartitionChange::FailedBehind { changed } => {
+                let published = if changed { PartitionChange::Changed } else { PartitionChange::Confirmed };
+                Self { failed_position: position, ..self.after(published, position) }
+            }
         }
     }
 }
@@ -104,7 +117,11 @@ impl PartitionState {
 pub fn partition_changed_by(event: &RunEvent) -> Option<(AssetKey, &str, PartitionChange)> {
     if let Some((step, outcome)) = published_by(event) {
         let asset = asset_of(step)?;
-        let change = if outcome.changed { PartitionChange::Changed } else { PartitionChange::Confirmed };
+        let change = match event {
+            RunEvent::StepErrored { .. } => PartitionChange::FailedBehind { changed: outcome.changed },
+            _ if outcome.changed => PartitionChange::Changed,
+            _ => PartitionChange::Confirmed,
+        };
         return Some((asset, outcome.partition.as_deref()?, change));
     }
     match event {
@@ -114,6 +131,11 @@ pub fn partition_changed_by(event: &RunEvent) -> Option<(AssetKey, &str, Partiti
         }
         _ => None,
     }
+}
+
+/// Whether an event tells that the table was made anew with one partition: what was known of the others is gone with the table before.
+pub fn makes_table_anew(event: &RunEvent) -> bool {
+    published_by(event).is_some_and(|(_, outcome)| outcome.is_new_table)
 }
 
 /// The asset that a step brings up to date, in whole or a partition of it.

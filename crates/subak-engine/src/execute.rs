@@ -11,6 +11,7 @@ use subak_connect::{
     Audit, AuditResult, BuildRequest, Commit, ConnectError, ConnectErrorKind, Connection, RowPrograms, Slice, Staged, TableName,
     convert,
 };
+use subak_domain::partition::asks_for_moments;
 use subak_domain::{
     Action, Asset, AssetGraph, AssetKey, Check, CheckOutcome, CheckRule, Column, ConnectionName, CursorRange, Definition,
     Failure, FailureClass, Hook, LoadId, Partition, PartitionRule, Reason, RunEvent, RunId, Severity, SqlAsset, StandaloneCheck,
@@ -103,7 +104,10 @@ impl StepExecutor for DataExecutor {
                 let mut outcome = self.materialize(asset, &how, &attempt).await?;
                 // A part of the stream says nothing about the rest of the table.
                 outcome.version = range.is_none().then(|| asset.version.clone());
-                outcome.partition = slice.map(|slice| slice.partition.key);
+                if let Some(slice) = slice {
+                    outcome.is_new_table |= is_alone(&outcome);
+                    outcome.partition = Some(slice.partition.key);
+                }
                 let after = self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED).await;
                 if let Err(mut failure) = after {
                     // Not the version that is declared: the asset is due until its statements have run. A stream always is.
@@ -147,11 +151,9 @@ impl StepExecutor for DataExecutor {
             Work::Materialize { partition, .. } => self.slice(asset, partition.as_ref()).ok()?.map(|slice| slice.partition.key),
             _ => None,
         };
-        Some(StepOutcome {
-            version: is_whole.then(|| asset.version.clone()),
-            partition,
-            ..load::outcome(&committed, committed.account, Vec::new(), note)
-        })
+        let outcome = load::outcome(&committed, committed.account, Vec::new(), note);
+        let is_new_table = partition.is_some() && committed.written > 0 && committed.written == committed.row_count;
+        Some(StepOutcome { version: is_whole.then(|| asset.version.clone()), partition, is_new_table, ..outcome })
     }
 }
 
@@ -186,6 +188,12 @@ pub(crate) fn ability<T>(found: Option<T>, name: &ConnectionName, what: &str) ->
         let error = ConnectError::new(ConnectErrorKind::Config, format!("connection `{name}` cannot be used as a {what}"));
         failure::of_connect(&error, DATA_NOT_BEGUN)
     })
+}
+
+/// Whether a table holds the rows that were loaded now and no others: then no other partition is in it, whatever was known of it. Where the
+/// others are empty that costs looking at them once more.
+fn is_alone(outcome: &StepOutcome) -> bool {
+    outcome.account.is_some_and(|account| account.written > 0 && outcome.row_count == Some(account.written))
 }
 
 /// How an asset is brought up to date.
@@ -232,7 +240,12 @@ impl DataExecutor {
             }
             (None, _) => return Err(no_partition(asset, "its partitions are no windows of time, so that one has to be named")),
         };
-        Ok(Some(Slice { column: partitioning.column.clone(), partition }))
+        // A query that asks for moments has moments.
+        let is_instant = match &asset.definition {
+            Definition::Sql(sql) if asks_for_moments(&sql.sql) => Some(true),
+            _ => None,
+        };
+        Ok(Some(Slice { column: partitioning.column.clone(), partition, is_instant }))
     }
 
     fn asset(&self, key: &AssetKey) -> Result<&Asset, Box<Failure>> {
@@ -529,7 +542,14 @@ async fn build(
     }
     let committed = load::published(staged, Commit::default(), connection.sink(), attempt).await?;
     let note = (!committed.changed).then(|| "the result is what the table held already".to_owned());
-    Ok(StepOutcome { changed: committed.changed, row_count: Some(committed.row_count), checks, note, ..StepOutcome::default() })
+    Ok(StepOutcome {
+        changed: committed.changed,
+        row_count: Some(committed.row_count),
+        checks,
+        note,
+        is_new_table: how.slice.is_some() && !is_there,
+        ..StepOutcome::default()
+    })
 }
 
 /// The query with what is known only now: the names that stand for the table and the run.

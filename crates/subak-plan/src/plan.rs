@@ -54,6 +54,8 @@ struct Flow {
     steps: BTreeSet<StepId>,
     /// Its partitions that are in the plan, by key.
     partitions: BTreeMap<String, StepId>,
+    /// Partitions that are due and left for later runs.
+    left: BTreeSet<String>,
     /// An asset of the plan whose data will change.
     changing: Option<AssetKey>,
     /// Whether something outside may have changed the data; nobody tells when it does.
@@ -124,11 +126,19 @@ fn plan_partitions(
         (0..known.len()).map(|at| (at, Reason::FullRefresh)).collect()
     } else {
         let is_last = |at: usize| at + 1 == known.len();
-        (0..known.len()).filter_map(|at| Some((at, own.reason(&known.key(at)?, is_last(at))?))).collect()
+        let due = |at: usize| {
+            let key = known.key(at)?;
+            Some((at, own.reason(&key, is_last(at)).filter(|_| !own.is_left(&key))?))
+        };
+        (0..known.len()).filter_map(due).collect()
     };
-    if request.picks.is_empty() && chosen.len() > PARTITION_COUNT_MAX {
-        plan.left.insert(asset.key.clone(), chosen.len() - PARTITION_COUNT_MAX);
-        chosen.truncate(PARTITION_COUNT_MAX);
+    if request.picks.is_empty() && !request.full_refresh && chosen.len() > PARTITION_COUNT_MAX {
+        // What has failed comes behind what was never tried, or it would hold that up for ever.
+        chosen.sort_by_key(|(at, reason)| (*reason == Reason::LastFailed, *at));
+        let left = chosen.split_off(PARTITION_COUNT_MAX);
+        plan.left.insert(asset.key.clone(), left.len());
+        flow.left = left.into_iter().filter_map(|(at, _)| known.key(at)).collect();
+        chosen.sort_by_key(|(at, _)| *at);
     }
     if chosen.is_empty() {
         plan.fresh.push(asset.key.clone());
@@ -188,6 +198,7 @@ impl Reader<'_> {
         if !state.is_materialized() {
             return Some(Reason::Missing);
         }
+        let mut changing = None;
         for (upstream, flow) in self.upstream() {
             let (newest, is_changing) = match self.read(key, upstream) {
                 Some(keys) => {
@@ -202,11 +213,19 @@ impl Reader<'_> {
             if newest > state.confirmed_position {
                 return Some(Reason::UpstreamNewer { upstream: flow.newest_from.clone().unwrap_or(upstream.key.clone()) });
             }
-            if is_changing {
-                return Some(Reason::UpstreamMayChange { upstream: flow.changing.clone().unwrap_or(upstream.key.clone()) });
+            if is_changing && changing.is_none() {
+                changing = Some(flow.changing.clone().unwrap_or(upstream.key.clone()));
             }
         }
-        None
+        // What is newer is seen for certain; what may change may be left out in the end.
+        changing.map(|upstream| Reason::UpstreamMayChange { upstream })
+    }
+
+    /// Whether it reads partitions that are due and left for later runs: it comes with them.
+    fn is_left(&self, key: &str) -> bool {
+        self.upstream().any(|(upstream, flow)| {
+            !flow.left.is_empty() && self.read(key, upstream).is_some_and(|keys| keys.iter().any(|key| flow.left.contains(key)))
+        })
     }
 }
 

@@ -409,7 +409,7 @@ impl Suite<'_> {
         let slice = |column: &str, start: &str, end: &str| {
             let [start, end] = [start, end].map(str::to_owned);
             let window = Window { start: start.clone(), end: end.clone(), start_utc: start.clone(), end_utc: end };
-            Some(Slice { column: column.to_owned(), partition: Partition { key: start, window: Some(window) } })
+            Some(Slice { column: column.to_owned(), partition: Partition { key: start, window: Some(window) }, is_instant: None })
         };
         let load = |number: u32, slice: Option<Slice>, lines: &[(i32, &str)]| {
             let records = records(lines);
@@ -436,11 +436,17 @@ impl Suite<'_> {
         let moment = slice("moment", "2024-01-01", "2024-01-02");
         assert!(load(4, moment, &[(1, "y")]).await.expect(case).changed, "{case}");
         assert_eq!(notes(), "d y", "{case}");
+        // A day of another clock begins in the middle of one here.
+        let jakarta = slice("moment", "2024-01-01 17:00:00", "2024-01-02 17:00:00");
+        let refused = load(6, jakarta.clone(), &[(2, "late")]).await.expect_err(case);
+        assert_eq!(refused.kind, ConnectErrorKind::ValueMisfit, "{case}");
+        assert!(load(7, jakarta, &[(1, "in time")]).await.expect(case).changed, "{case}");
+        assert_eq!(notes(), "d in time", "{case}");
         // Rows of another day are refused, and nothing happens.
         let refused = load(5, day, &[(0, "z"), (1, "stray")]).await.expect_err(case);
         assert_eq!(refused.kind, ConnectErrorKind::ValueMisfit, "{case}");
         assert!(refused.message.contains("1 rows do not belong to partition `2024-01-01`"), "{}", refused.message);
-        assert_eq!(notes(), "d y", "{case}");
+        assert_eq!(notes(), "d in time", "{case}");
     }
 
     async fn late_columns_double_no_rows(&self) {

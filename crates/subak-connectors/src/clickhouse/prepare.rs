@@ -871,9 +871,12 @@ impl Preparing<'_> {
         let word = self.columns.iter().find(|column| column.name == slice.column).map(|column| column.word.as_str())?;
         let is_instant = match self.request.schema.field_with_name(&slice.column) {
             Ok(field) => matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(_, Some(_))),
-            Err(_) => word.contains("'UTC'"),
+            Err(_) => matches!(
+                super::types::Form::of(word),
+                Some(super::types::Form::DateTime { is_wall: false } | super::types::Form::DateTime64 { is_wall: false, .. })
+            ),
         };
-        Some(DIALECT.slice(slice, word, is_instant))
+        Some(DIALECT.slice(slice, word, slice.is_instant.unwrap_or(is_instant)))
     }
 
     /// Refuses rows that lie outside of the part of the table that they take the place of.

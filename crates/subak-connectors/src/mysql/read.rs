@@ -106,7 +106,11 @@ fn literal(form: Form, cursor: &Cursor) -> Option<String> {
         }
         Form::Date => Some(format!("date{}", DIALECT.literal(&cursor.value))),
         Form::DateTime | Form::Timestamp => {
-            let wall = cursor.value.trim_end_matches('Z').replace('T', " ");
+            let mut wall = cursor.value.trim_end_matches('Z').replace('T', " ");
+            if !wall.contains(' ') {
+                // The server takes no day for a time.
+                wall.push_str(" 00:00:00");
+            }
             Some(format!("timestamp{}", DIALECT.literal(&wall)))
         }
         _ => None,

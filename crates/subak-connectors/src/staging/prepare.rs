@@ -235,7 +235,7 @@ pub(crate) fn slice_condition(session: &dyn Session, request: &LoadRequest, prep
         // The result of a query: by the system's own word.
         Err(_) => word.to_ascii_lowercase().contains("time zone"),
     };
-    Some(session.dialect().slice(slice, word, is_instant))
+    Some(session.dialect().slice(slice, word, slice.is_instant.unwrap_or(is_instant)))
 }
 
 /// Refuses rows that lie outside of the part of the table that they take the place of.
@@ -260,7 +260,12 @@ fn refuse_outside(session: &dyn Session, request: &LoadRequest, prepared: &Prepa
 fn will_change(session: &dyn Session, stage: &Stage, request: &LoadRequest, prepared: &Prepared) -> Result<bool, ConnectError> {
     let Some(held) = &prepared.held else { return Ok(true) };
     if !prepared.added().is_empty() || !request.removed.is_empty() {
+        let is_emptied = match slice_condition(session, request, prepared) {
+            Some(condition) => session.count(&format!("select count(*) from {} where {condition}", prepared.target))? > 0,
+            None => false,
+        };
         return Ok(prepared.rows.written > 0
+            || is_emptied
             || count_gone(session, stage, request)? > 0
             || request.mode == WriteMode::Replace
             || !request.removed.is_empty());

@@ -1,7 +1,7 @@
 //! Summary tables: folds of the log that lists read, changed in the transaction of the events.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use subak_domain::snapshot::{materialization_after, materialized_by, partition_changed_by};
+use subak_domain::snapshot::{makes_table_anew, materialization_after, materialized_by, partition_changed_by};
 use subak_domain::{AssetKey, Event, Materialization, PartitionState, RunEvent, RunId, RunStatus, Snapshot, Timestamp, Version};
 
 use super::{failed, read_events};
@@ -37,6 +37,9 @@ fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params
 /// Takes what an event says of a partition.
 fn apply_to_partition(connection: &Connection, event: &Event) -> Result<(), StoreError> {
     let Some((asset, key, change)) = partition_changed_by(&event.event) else { return Ok(()) };
+    if makes_table_anew(&event.event) {
+        execute(connection, "delete from partitions where asset = ?", params![asset.as_str()])?;
+    }
     let known = "select position, confirmed_position, failed_position from partitions where asset = ? and key = ?";
     let previous = connection
         .prepare_cached(known)

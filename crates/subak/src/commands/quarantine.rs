@@ -153,6 +153,16 @@ fn wanted(asset: &AssetKey, open: &[StoredReject], ids: &[String]) -> Result<Vec
 fn replay(context: &Context<'_>, args: &QuarantineReplayArgs) -> Result<Exit, CliError> {
     let opened = context.open()?;
     let asset = ingest(&opened, &args.key)?;
+    if asset.partitioning.is_some() {
+        // The next run of its partition would take such a row away, or double it.
+        let message = format!("`{}` has partitions, and a row that is loaded beside them does not stay", asset.key);
+        let problem = Diagnostic::error(codes::USAGE, message).data("nothing was loaded");
+        let help = format!(
+            "correct the source and run the partition again: `subak run {} --partition KEY`; then discard the reject",
+            asset.key
+        );
+        return Err(CliError::new(problem.help(help), Exit::Invalid));
+    }
     let connections = connections(context, &opened, true);
     let open = context.block_on(rejects(&connections, asset, RejectStatus::Open, u64::MAX))?;
     drop(connections);
