@@ -1,5 +1,6 @@
 //! Requests over HTTP: one each, with bounds for time and length.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -41,13 +42,15 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
 }
 
-/// Sends requests. Clones share connections.
-#[derive(Debug, Clone)]
-pub struct Http(Client);
+/// Sends requests. Clones share connections. The client is made with the first of them: whoever sends nothing needs no certificates.
+#[derive(Debug, Clone, Default)]
+pub struct Http(Arc<OnceLock<Client>>);
 
 impl Http {
-    /// A client.
-    pub fn new() -> Result<Self, NotifyError> {
+    fn client(&self) -> Result<&Client, NotifyError> {
+        if let Some(client) = self.0.get() {
+            return Ok(client);
+        }
         // Another part of the process may have done it already.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = Client::builder()
@@ -57,8 +60,8 @@ impl Http {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("subak/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| NotifyError::lasting(format!("no HTTP client could be made: {error}")))?;
-        Ok(Self(client))
+            .map_err(|error| NotifyError::lasting(format!("no HTTP client could be made: {}", cause(&error))))?;
+        Ok(self.0.get_or_init(|| client))
     }
 
     /// Sends one request.
@@ -79,7 +82,7 @@ impl Http {
             value.set_sensitive(true);
             headers.append(name, value);
         }
-        let mut request = self.0.request(method, url).headers(headers);
+        let mut request = self.client()?.request(method, url).headers(headers);
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }

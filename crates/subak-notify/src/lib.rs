@@ -125,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_sent_says_why() {
-        let http = Http::new().expect("a client");
+        let http = Http::default();
         let message = Message { title: "t".into(), text: "x".into(), facts: serde_json::json!({}) };
         let receiver = |kind: &str, values: &[(&str, &str)]| Receiver {
             kind: kind.to_owned(),

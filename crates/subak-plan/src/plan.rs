@@ -590,6 +590,40 @@ pub(crate) mod tests {
         .assert_eq(&lines(&graph, &known(done), &picks, "b"));
     }
 
+    /// What failed does not hold up what was never tried, and readers of what is left wait with it.
+    #[test]
+    fn a_run_takes_what_was_never_tried_first() {
+        let mut long = cut(&graph("a\nb <- a"), &["a", "b"]);
+        let assets = long.assets().iter().cloned().map(|mut asset| {
+            if let Some(Partitioning { rule: subak_domain::PartitionRule::Time(windows), .. }) = &mut asset.partitioning {
+                windows.start = "2020-01-01".parse().expect("start");
+            }
+            asset
+        });
+        long = AssetGraph::new(assets.collect(), Vec::new()).expect("graph");
+        let first = Snapshot::default();
+        let planned = lines(&long, &first, &[], "");
+        let of = |name: &str| planned.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!((of("a["), of("b[")), (PARTITION_COUNT_MAX, PARTITION_COUNT_MAX), "readers of what is left wait");
+        assert!(!planned.contains("2024-01-03"));
+        let failed: Vec<String> = planned
+            .lines()
+            .filter_map(|line| Some(format!("{}!1", line.split(':').next()?)))
+            .filter(|word| word.starts_with('a'))
+            .collect();
+        let next = lines(&long, &known(&failed.join(" ")), &[], "a");
+        assert!(next.contains("a[2024-01-03]: never materialized"), "the last window is not held up");
+    }
+
+    /// Newer for certain is told before what may change and may be left out.
+    #[test]
+    fn newer_comes_before_may_change() {
+        let graph = cut(&graph("a\nzdim\nb <- a zdim"), &["b"]);
+        let done = "a@1 zdim@9 b[2024-01-01]@5 b[2024-01-02]@5 b[2024-01-03]@5 b@5";
+        let planned = lines(&graph, &known(done), &[], "a b");
+        assert!(planned.contains("b[2024-01-03]: `zdim` is newer [a]"), "{planned}");
+    }
+
     /// T-104, T-114: a week reads its seven days; what has no partitions makes only the last one stale.
     #[test]
     fn t_104_what_is_whole_makes_the_last_partition_stale() {

@@ -788,7 +788,7 @@ fn read_header(
             }
         }
         storing(fields, declaration, context);
-        partition::refuse_query(declaration, fields, common.partitioning.is_some(), context);
+        partition::refuse_query(declaration, fields, common.partitioning.as_ref(), context);
     }
     if let Some(node) = fields.get("on")
         && let Some(text) = text(node, "`on`", context)

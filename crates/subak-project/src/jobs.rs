@@ -9,8 +9,8 @@ use subak_diag::{Diagnostic, codes, nearest};
 use subak_domain::job::{self, Command, HttpCall, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
 use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
 use subak_domain::{
-    Action, AssetGraph, AssetKey, ConnectionName, Definition, Job, JobWork, Notifications, Occasion, Reason, Retry, Rule,
-    Schedule, StepId, Trigger, Work,
+    Action, AssetGraph, AssetKey, ConnectionName, Definition, Job, JobWork, Notifications, Occasion, PartitionRule, Reason,
+    Retry, Rule, Schedule, StepId, Trigger, Work,
 };
 use subak_plan::expression::{ExpressionError, Values, names_in_expression, names_in_template};
 
@@ -804,6 +804,12 @@ fn unknown_task(text: &str, known: &[&str], node: &Node, context: &mut Context<'
     context.report(problem, &node.span, "not declared");
 }
 
+/// Whether a task can bring an asset up to date: it is whole, or has a last window.
+fn is_runnable(graph: &AssetGraph, asset: &AssetKey) -> bool {
+    let partitioning = graph.get(asset).and_then(|asset| asset.partitioning.as_ref());
+    partitioning.is_none_or(|partitioning| matches!(partitioning.rule, PartitionRule::Time(_)))
+}
+
 /// The jobs of all files. Reports those that have one name, and tasks of assets that are not there.
 pub(crate) fn resolved<'a>(
     jobs: impl Iterator<Item = (Arc<str>, &'a JobDeclaration)>,
@@ -823,6 +829,9 @@ pub(crate) fn resolved<'a>(
         for (asset, span) in &declaration.assets {
             let message = match graph.get(asset).map(|asset| &asset.definition) {
                 Some(Definition::External) => format!("`{asset}` is external: something else keeps it up to date"),
+                Some(_) if !is_runnable(graph, asset) => {
+                    format!("`{asset}` has partitions that are no windows of time, and a task does not say which one is meant")
+                }
                 Some(_) => continue,
                 None => format!("there is no asset `{asset}`"),
             };

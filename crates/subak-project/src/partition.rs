@@ -8,7 +8,7 @@ use subak_diag::{Diagnostic, codes};
 use subak_domain::partition::{
     Cadence, MARK_END, MARK_END_UTC, MARK_KEY, MARK_START, MARK_START_UTC, PartitionRule, Partitioning, TimeWindows,
 };
-use subak_domain::{StoredAs, WriteMode};
+use subak_domain::{DataType, StoredAs, WriteMode};
 
 use crate::declare::{QueryDeclaration, StreamDeclaration};
 use crate::decode::{Context, Fields, list, text};
@@ -131,8 +131,29 @@ pub(crate) fn refuse_stream(declaration: &StreamDeclaration, fields: &Fields<'_>
         refuse_marks(declaration.options.values(), fields, context);
         return;
     }
-    if declaration.common.partitioning.is_none() {
-        return;
+    let Some(partitioning) = &declaration.common.partitioning else { return };
+    let is_window = matches!(partitioning.rule, PartitionRule::Time(_));
+    let asks = |wanted: &[&str]| declaration.options.values().any(|text| wanted.iter().any(|mark| text.contains(mark)));
+    if !is_window && asks(&WINDOW_MARKS) {
+        refuse_window(fields, context);
+    }
+    if !is_window && !asks(&[MARK_KEY]) {
+        let span = fields.name("partition").map_or(0..0, |name| name.span.clone());
+        let problem = Diagnostic::error(codes::SHAPE_MISUSE, "the stream does not ask which partition it is for");
+        context.report(problem.help("ask for it where it is read: `path: '{{ partition.key }}.csv'`"), &span, "");
+    }
+    let column_type =
+        declaration.shape.columns.iter().find(|rule| rule.name == partitioning.column).and_then(|rule| rule.data_type);
+    let is_moment =
+        |data_type: DataType| matches!(data_type, DataType::Date | DataType::DateTime | DataType::Timestamp | DataType::Text);
+    if let Some(data_type) = column_type.filter(|data_type| is_window && !is_moment(*data_type)) {
+        let span = fields.name("partition").map_or(0..0, |name| name.span.clone());
+        let message = format!("windows of time need a date or time, and `{}` is {data_type}", partitioning.column);
+        context.report(
+            Diagnostic::error(codes::SHAPE_MISUSE, message).help("name another column, or declare another type"),
+            &span,
+            "",
+        );
     }
     let idle = [
         ("mode", declaration.mode != WriteMode::Replace, "each partition is replaced"),
@@ -148,6 +169,18 @@ pub(crate) fn refuse_stream(declaration: &StreamDeclaration, fields: &Fields<'_>
     }
 }
 
+/// Marks that only windows of time have.
+const WINDOW_MARKS: [&str; 4] = [MARK_START, MARK_END, MARK_START_UTC, MARK_END_UTC];
+
+fn refuse_window(fields: &Fields<'_>, context: &mut Context<'_>) {
+    let span = fields.name("partition").map_or(0..0, |name| name.span.clone());
+    let problem = Diagnostic::error(
+        codes::TEMPLATE,
+        "this asks for the window of a partition, and these partitions are no windows of time",
+    );
+    context.report(problem.help("they have `{{ partition.key }}` only"), &span, "");
+}
+
 /// A path that asks for a partition where there are none.
 fn refuse_marks<'a>(texts: impl Iterator<Item = &'a String>, fields: &Fields<'_>, context: &mut Context<'_>) {
     if texts.into_iter().any(|text| subak_domain::partition::asks_for_partition(text)) {
@@ -158,11 +191,19 @@ fn refuse_marks<'a>(texts: impl Iterator<Item = &'a String>, fields: &Fields<'_>
 }
 
 /// Refuses what a query with partitions cannot have.
-pub(crate) fn refuse_query(declaration: &QueryDeclaration, fields: &Fields<'_>, has_partition: bool, context: &mut Context<'_>) {
+pub(crate) fn refuse_query(
+    declaration: &QueryDeclaration,
+    fields: &Fields<'_>,
+    partitioning: Option<&Partitioning>,
+    context: &mut Context<'_>,
+) {
     let asks = declaration.body.contains("partition.");
     let span = |about: &str| fields.name(about).or(fields.name("partition")).map_or(0..0, |name| name.span.clone());
-    if !has_partition {
-        return;
+    let Some(partitioning) = partitioning else { return };
+    let is_window = matches!(partitioning.rule, PartitionRule::Time(_));
+    let words = ["partition.start", "partition.end"];
+    if !is_window && words.iter().any(|word| declaration.body.contains(word)) {
+        refuse_window(fields, context);
     }
     if declaration.stored_as != StoredAs::Incremental {
         let problem = Diagnostic::error(codes::SHAPE_MISUSE, "partitions need `stored_as: incremental`");

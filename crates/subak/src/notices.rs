@@ -39,19 +39,23 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    pub(crate) fn new(connections: Arc<ProjectConnections>) -> Result<Self, ConnectError> {
-        let http = Http::new().map_err(|error| told(&error))?;
+    pub(crate) fn new(connections: Arc<ProjectConnections>) -> Self {
         let redactor = connections.redactor();
-        Ok(Self { http, connections, redactor })
+        Self { http: Http::default(), connections, redactor }
     }
 
     async fn tell(&self, receiver: &str, message: &Message) -> Result<(), (ConnectError, Option<Duration>)> {
         let receiver = self.connections.receiver(receiver).map_err(|error| (error, None))?;
         // What a run says of itself is looked through already; these secrets may be others.
-        let facts: Value = serde_json::from_str(&self.redactor.redact(&message.facts.to_string())).unwrap_or_default();
+        let facts = self.redactor.value(message.facts.clone());
         let text = self.redactor.redact(&message.text);
         let message = Message { title: self.redactor.redact(&message.title), text, facts };
-        receiver.tell(&self.http, &message).await.map_err(|error| (told(&error), error.wait))
+        // What the other side answers may repeat what it was told.
+        let without_secrets = |error: &NotifyError| {
+            let kind = told(error).kind;
+            ConnectError::new(kind, self.redactor.redact(&error.message))
+        };
+        receiver.tell(&self.http, &message).await.map_err(|error| (without_secrets(&error), error.wait))
     }
 
     /// Tells a receiver that it can be told.
@@ -72,7 +76,11 @@ fn told(error: &NotifyError) -> ConnectError {
 impl Outbound for Teller {
     async fn call(&self, request: Request) -> Result<Answer, ConnectError> {
         let Request { method, url, headers, body } = request;
-        let answer = self.http.call(&Call { method, url, headers, body }).await.map_err(|error| told(&error))?;
+        let answer = self
+            .http
+            .call(&Call { method, url, headers, body })
+            .await
+            .map_err(|error| ConnectError::new(told(&error).kind, self.redactor.redact(&error.message)))?;
         Ok(Answer { status: answer.status, text: answer.text })
     }
 
@@ -108,10 +116,14 @@ async fn enter(store: &SqliteStore, lease: &Lease, told: &Told, now: Timestamp) 
         let mut made = Vec::new();
         for event in &page {
             let is_old = event.at.checked_add(AGE_MAX).is_ok_and(|end| end <= now);
-            if let RunEvent::Finished { status } = event.event
-                && !is_old
-            {
-                made.extend(of_end(store, told, event, status, now)?);
+            if let RunEvent::Finished { status } = event.event {
+                let notices = of_end(store, told, event, status, now)?;
+                // Nobody is called about what is long over; that it was not told stands in the list.
+                let error = || "nobody was there to tell it within a day".to_owned();
+                made.extend(notices.into_iter().map(|notice| match is_old {
+                    true => Notice { state: NoticeState::Failed { error: error() }, ..notice },
+                    false => notice,
+                }));
             }
         }
         store.enter_notices(last, made, lease.clone()).await?;

@@ -66,7 +66,7 @@ impl Redactor {
     }
 
     /// A value with the values taken out of all texts in it.
-    fn value(&self, value: Value) -> Value {
+    pub(crate) fn value(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::from(self.redact(&text)),
             Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),

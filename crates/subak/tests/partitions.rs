@@ -203,6 +203,41 @@ fn what_does_not_belong_to_a_partition_is_refused() {
     assert_eq!(read(&sandbox, "select sum(amount) from sales"), ["2"]);
 }
 
+/// A table that is gone, a partition that became empty, a hook that failed: nothing of that is forgotten.
+#[test]
+fn what_is_gone_is_loaded_again() {
+    let sandbox = chain(4);
+    let run = |arguments: &[&str]| sandbox.run(&[&["run", "--as-of", "2024-01-05"], arguments].concat());
+    run(&["sales"]).expect(0);
+    // The table is gone, and one partition of it comes back: the others are missing, also for the run after that.
+    std::fs::remove_file(sandbox.path().join("warehouse.duckdb")).expect("removed");
+    run(&["sales", "--partition", "latest"]).expect(0);
+    assert_eq!(read(&sandbox, "select count(distinct day) from sales"), ["1"]);
+    run(&["sales"]).expect(0);
+    assert_eq!(read(&sandbox, "select count(distinct day) from sales"), ["4"]);
+    assert!(run(&["sales"]).expect(0).err.contains("nothing to do"));
+    // Empty, with a column that is new.
+    sandbox.write("input/2024-01-02.csv", "day,amount,note\n");
+    run(&["sales", "--partition", "2024-01-02"]).expect(0);
+    assert_eq!(read(&sandbox, "select count(distinct day) from sales"), ["3"]);
+    // A statement behind the rows fails: the partition is due until it has run.
+    let hooked =
+        CHAIN[0].1.replace("      columns:", "      hooks: { after: [ \"insert into log values (1)\" ] }\n      columns:");
+    sandbox.write("assets/raw.yml", &hooked);
+    run(&["sales", "--partition", "2024-01-03"]).expect(1);
+    let planned = sandbox.run(&["plan", "sales", "--as-of", "2024-01-05"]).expect(0);
+    assert!(planned.out.contains("sales[2024-01-03]  last_failed"), "{}", planned.out);
+    duckdb::Connection::open(sandbox.path().join("warehouse.duckdb"))
+        .expect("open")
+        .execute_batch("create table log (n int)")
+        .expect("log");
+    run(&["sales"]).expect(0);
+    assert_eq!(read(&sandbox, "select count(*) from log"), ["1"]);
+    assert!(run(&["sales"]).expect(0).err.contains("nothing to do"));
+    let refused = sandbox.run(&["quarantine", "replay", "sales"]).expect(2);
+    assert!(refused.err.contains("`sales` has partitions"), "{}", refused.err);
+}
+
 /// A source that knows the column is asked for the rows of the partition only.
 #[test]
 fn a_table_is_read_by_its_partitions() {

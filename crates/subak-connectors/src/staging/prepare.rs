@@ -196,7 +196,12 @@ fn refuse_changed_types(
     for (name, arriving) in staged.iter().filter(|(name, _)| !contains(&request.widened, name)) {
         let known = held.columns.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         if let Some((_, held)) = known.filter(|(_, held)| !held.eq_ignore_ascii_case(arriving)) {
-            return Err(type_changed(&request.table, name, held, arriving));
+            let error = type_changed(&request.table, name, held, arriving);
+            return Err(match request.slice {
+                // Nothing makes the other partitions anew with it.
+                Some(_) => error.help("or drop the table, and run all partitions: `--partition all`"),
+                None => error,
+            });
         }
     }
     Ok(())

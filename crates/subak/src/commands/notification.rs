@@ -55,7 +55,7 @@ fn test(context: &Context<'_>, receiver: &str) -> Result<Exit, CliError> {
         return Err(CliError::not_found("receiver", receiver, config.receivers.keys().map(String::as_str)));
     }
     let connections = Arc::new(ProjectConnections::new(&opened.root, config, context.settings, true));
-    context.block_on(async { Ok(Teller::new(connections)?.test(&config.project, receiver).await?) })?;
+    context.block_on(async { Ok(Teller::new(connections).test(&config.project, receiver).await?) })?;
     context.printer.note(&format!("`{receiver}` has taken a test message"));
     Ok(Exit::Ok)
 }

@@ -103,6 +103,7 @@ pub(super) fn selected(
         };
         if plan.actions.is_empty() {
             context.printer.note(&format!("nothing to do: {} selected assets are fresh", plan.fresh.len()));
+            hold.tell(context, opened).await;
             hold.give_back().await?;
             return Ok(Exit::Ok);
         }
@@ -303,7 +304,7 @@ impl Hold {
         let snapshot = self.store.snapshot()?;
         let watcher: Arc<dyn Reporter> = Arc::new(Watcher::new(context.printer, expected(&snapshot)));
         let redactor = connections.redactor();
-        let teller = Arc::new(Teller::new(Arc::clone(&connections))?);
+        let teller = Arc::new(Teller::new(Arc::clone(&connections)));
         let connections: Arc<dyn Connections> = connections;
         let inner = DataExecutor {
             graph: Arc::clone(opened.graph()),
@@ -332,8 +333,8 @@ impl Hold {
     async fn work(self, context: &Context<'_>, opened: &Opened, work: Work, how: &HowToRun) -> Result<Exit, CliError> {
         let engine = self.engine(context, opened)?;
         let result = self.run(context, opened, &engine, work, how).await;
-        if result.is_ok() && !opened.project.config.receivers.is_empty() {
-            self.tell(context, opened).await?;
+        if result.is_ok() {
+            self.tell(context, opened).await;
         }
         // After an error the lease may be somebody else's already; giving it back has no effect then.
         let given_back = self.give_back().await;
@@ -343,11 +344,15 @@ impl Hold {
     }
 
     /// Tells people what became of runs. Whoever cannot be told now is told by the next run, or by a server.
-    async fn tell(&self, context: &Context<'_>, opened: &Opened) -> Result<(), CliError> {
-        for problem in notices::turn(&self.store, &self.lease, &told(context, opened)?).await? {
-            context.printer.note(&problem);
+    async fn tell(&self, context: &Context<'_>, opened: &Opened) {
+        if opened.project.config.receivers.is_empty() {
+            return;
         }
-        Ok(())
+        match notices::turn(&self.store, &self.lease, &told(context, opened)).await {
+            Ok(problems) => problems.iter().for_each(|problem| context.printer.note(problem)),
+            // How the run ended is what counts here.
+            Err(error) => context.printer.note(&format!("people are told later: {}", error.summary())),
+        }
     }
 
     /// Records what became of runs whose process is gone. Runs that a server has taken on and not begun wait for the next server.
@@ -420,10 +425,10 @@ impl Hold {
 }
 
 /// What people are told from, for the project as it is.
-pub(super) fn told(context: &Context<'_>, opened: &Opened) -> Result<Told, CliError> {
+pub(super) fn told(context: &Context<'_>, opened: &Opened) -> Told {
     let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, true);
-    let teller = Teller::new(Arc::new(connections))?;
-    Ok(Told { project: opened.project.config.project.clone(), jobs: opened.project.jobs().to_vec(), teller })
+    let teller = Teller::new(Arc::new(connections));
+    Told { project: opened.project.config.project.clone(), jobs: opened.project.jobs().to_vec(), teller }
 }
 
 /// The id of a run that is made now.

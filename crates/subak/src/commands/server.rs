@@ -121,7 +121,7 @@ impl<'a> Server<'a> {
         self.schedules.clear();
         self.jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
         let has_receivers = !opened.project.config.receivers.is_empty();
-        self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, opened)?)) } else { None });
+        self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, opened))) } else { None });
         self.zone = opened.timezone();
         let now = SystemClock.now();
         for job in opened.project.jobs() {
