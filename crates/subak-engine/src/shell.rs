@@ -238,7 +238,13 @@ impl Loop<'_> {
         let engine = self.hand.engine;
         let mut renew_at = engine.clock.now() + RENEW_INTERVAL;
         let mut is_cancel_sent = false;
-        self.take(Input::Begin { holder: engine.holder.clone() }).await?;
+        if cancel.reason().is_some() {
+            // One that was canceled while it waited is never begun (T-69).
+            is_cancel_sent = true;
+            self.take(Input::Cancel { by: engine.holder.clone() }).await?;
+        } else {
+            self.take(Input::Begin { holder: engine.holder.clone() }).await?;
+        }
         while !self.is_finished {
             let wake_at = self.wake_at.unwrap_or(renew_at).min(renew_at);
             let input = tokio::select! {

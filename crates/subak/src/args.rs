@@ -410,7 +410,7 @@ pub(crate) enum BackfillCommand {
     Pause(BackfillIdArgs),
     /// Go on with one that was paused, or whose process is gone
     Resume(BackfillResumeArgs),
-    /// Give it up; the run that goes on is finished, and what is done stays
+    /// Give it up; its run is stopped, and what is done stays
     Cancel(BackfillIdArgs),
 }
 
@@ -644,6 +644,8 @@ pub(crate) enum RunCommand {
     List(RunListArgs),
     /// Show one run: its steps, counts, checks and failures
     Show(RunIdArgs),
+    /// Ask the server to stop a run; what it has published stays
+    Cancel(RunIdArgs),
     /// Show what happened in a run, event by event
     Logs(RunLogsArgs),
     /// Go on with a run that failed or was canceled, with what is not done

@@ -120,10 +120,8 @@ async fn enter(store: &SqliteStore, lease: &Lease, told: &Told, now: Timestamp) 
                 let notices = of_end(store, told, event, status, now)?;
                 // Nobody is called about what is long over; that it was not told stands in the list.
                 let error = || "nobody was there to tell it within a day".to_owned();
-                made.extend(notices.into_iter().map(|notice| match is_old {
-                    true => Notice { state: NoticeState::Failed { error: error() }, ..notice },
-                    false => notice,
-                }));
+                let state = |notice: Notice| Notice { state: NoticeState::Failed { error: error() }, ..notice };
+                made.extend(notices.into_iter().map(|notice| if is_old { state(notice) } else { notice }));
             }
         }
         store.enter_notices(last, made, lease.clone()).await?;

@@ -258,3 +258,34 @@ fn the_highest_priority_comes_first() {
     }
     assert_eq!(served.lines("log"), ["busy", "high", "plain", "low"]);
 }
+
+/// T-69, T-71: a run that goes on is stopped with everything that it started; one that waits is never begun.
+#[test]
+fn t_69_runs_are_canceled_where_they_are() {
+    let served = Served::new(
+        "job: slow\ntasks: { a: { run: 'sleep 60 & echo $! >> pids; echo $$ >> pids; echo begun >> log; wait' }, b: { needs: a, run: 'echo never >> log' } }\n",
+    );
+    served::wait(served.sandbox.path());
+    let run = |at: usize| {
+        let listed = served.sandbox.command(&["run", "list", "--output", "csv"]).output().expect("starts").stdout;
+        let line = String::from_utf8_lossy(&listed).lines().nth(1 + at).map(str::to_owned).unwrap_or_default();
+        line.split(',').take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut children = vec![hand_over(&served, &["--job", "slow"])];
+    served.wait("the run", |served| served.lines("log") == ["begun"]);
+    children.push(hand_over(&served, &["--job", "slow"]));
+    served.wait("the second run", |_| run(1).len() == 2);
+    let (second, first) = (run(0)[0].clone(), run(1)[0].clone());
+    served.sandbox.run(&["run", "cancel", &second]).expect(0);
+    served.wait("the end of the second", |_| run(0)[1] == "canceled");
+    served.sandbox.run(&["run", "cancel", &first]).expect(0);
+    served.wait("the end of the first", |_| run(1)[1] == "canceled");
+    assert_eq!(served.lines("log"), ["begun"]);
+    let is_gone = |pid: &String| !std::path::Path::new("/proc").join(pid).join("cmdline").exists();
+    served.wait("the end of its programs", |served| served.lines("pids").iter().all(is_gone));
+    for mut child in children {
+        assert_ne!(child.wait().expect("it ends").code(), Some(0));
+    }
+    let over = served.sandbox.run(&["run", "cancel", &first]).expect(6);
+    assert!(over.err.contains("is canceled"), "{}", over.err);
+}

@@ -93,6 +93,9 @@ const MIGRATIONS: &[&str] = &[
         at integer not null,
         row_count integer,
         primary key (asset, key)) strict, without rowid;
+    create table cancel_requests (
+        run text primary key,
+        at integer not null) strict;
     create table backfills (
         id text primary key,
         revision integer not null,

@@ -144,6 +144,21 @@ impl SqliteStore {
         self.read().query_row(sql, parameters, |row| row.get(0)).map_err(failed("read"))
     }
 
+    /// Asks whoever has a run to stop it.
+    pub async fn request_cancel(&self, run: RunId, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.ask(Request::Cancel(run, Some(now))).await.map(drop)
+    }
+
+    /// Forgets that somebody asked for the end of a run: it has ended.
+    pub async fn forget_cancel(&self, run: RunId) -> Result<(), StoreError> {
+        self.writer.ask(Request::Cancel(run, None)).await.map(drop)
+    }
+
+    /// Runs that somebody asked to stop.
+    pub fn cancel_requests(&self) -> Result<Vec<RunId>, StoreError> {
+        summary::ids(&self.read(), "select run from cancel_requests order by run", [])
+    }
+
     /// Backfills, newest first; only those that are not over where `open_only`.
     pub fn backfills(&self, open_only: bool, count_max: usize) -> Result<Vec<Backfill>, StoreError> {
         let sql = "select body from backfills where is_open >= ? order by id desc limit ?";

@@ -273,7 +273,7 @@ pub(super) fn runs(connection: &Connection, count_max: usize) -> Result<Vec<RunS
     rows.map(|row| row.map_err(failed("read"))?).collect()
 }
 
-fn ids(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<RunId>, StoreError> {
+pub(super) fn ids(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<RunId>, StoreError> {
     let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
     let rows = statement.query_map(parameters, |row| row.get::<_, String>(0)).map_err(failed("read"))?;
     rows.map(|row| row.map_err(failed("read"))?.parse().map_err(damaged)).collect()

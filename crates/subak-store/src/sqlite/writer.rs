@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use subak_domain::{Backfill, Event, Notice, Timestamp};
+use subak_domain::{Backfill, Event, Notice, RunId, Timestamp};
 use tokio::sync::oneshot;
 
 use super::{failed, notices, summary, ticks};
@@ -34,6 +34,8 @@ pub(super) enum Request {
     /// A tick, and the run that it starts.
     Tick(Tick, Option<Append>, Option<Lease>),
     Schedule(String, ScheduleState),
+    /// A run that somebody asked to stop, and when; `None` once it has ended.
+    Cancel(RunId, Option<Timestamp>),
     /// A backfill as it is now, and the run that it plans.
     Backfill(Box<Backfill>, Option<Append>, Option<Lease>),
     /// Keys that a set of dynamic partitions gets.
@@ -205,6 +207,13 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Schedules(names, fence) => {
             refuse_stale(connection, Some(fence))?;
             ticks::keep(connection, names).map(|()| Answer::Done)
+        }
+        Request::Cancel(run, Some(at)) => {
+            let sql = "insert into cancel_requests (run, at) values (?, ?) on conflict do nothing";
+            execute(connection, sql, params![run.to_string(), at.as_microsecond()]).map(|_| Answer::Done)
+        }
+        Request::Cancel(run, None) => {
+            execute(connection, "delete from cancel_requests where run = ?", params![run.to_string()]).map(|_| Answer::Done)
         }
         Request::Backfill(backfill, append, fence) => {
             refuse_stale(connection, fence.as_ref())?;

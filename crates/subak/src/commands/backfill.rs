@@ -47,6 +47,9 @@ pub(super) fn execute(context: &Context<'_>, command: &BackfillCommand) -> Resul
                 _ if backfill.run.is_none() => Ok(BackfillState::Canceled),
                 _ => Ok(BackfillState::Canceling),
             })?;
+            if let (Some(run), Some(store)) = (changed.run, run::served(&opened)?) {
+                context.block_on(async { Ok(store.request_cancel(run, SystemClock.now()).await?) })?;
+            }
             if changed.state.is_final() {
                 Ok(Exit::Ok)
             } else {

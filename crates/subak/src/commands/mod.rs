@@ -135,6 +135,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
             None => run::execute(&context, args),
             Some(RunCommand::List(args)) => runs::list(&context, args),
             Some(RunCommand::Show(args)) => runs::show(&context, args),
+            Some(RunCommand::Cancel(args)) => run::cancel(&context, args),
             Some(RunCommand::Logs(args)) => runs::logs(&context, args),
             Some(RunCommand::Resume(args)) => run::resume(&context, args),
         },

@@ -17,7 +17,7 @@ use subak_engine::{
 use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore};
 
 use super::{Context, job, plan, runs};
-use crate::args::{HowToRun, RunArgs, RunResumeArgs, Selection};
+use crate::args::{HowToRun, RunArgs, RunIdArgs, RunResumeArgs, Selection};
 use crate::exit::{CliError, Exit, diagnostic_of, exit_of};
 use crate::notices::{self, Teller, Told};
 use crate::open::{self, ProjectConnections};
@@ -130,6 +130,33 @@ pub(super) fn resume(context: &Context<'_>, args: &RunResumeArgs) -> Result<Exit
     let is_same = as_of.is_empty() || as_of == opened.as_of_template || context.global.as_of.is_some();
     let opened = if is_same { opened } else { context.open_as_of(&as_of)? };
     context.block_on(work(context, &opened, Work::Resume { run }, &args.how))
+}
+
+/// Asks whoever has a run to stop it.
+pub(super) fn cancel(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, CliError> {
+    let opened = context.open()?;
+    let store = opened.store()?;
+    let run = runs::find(&store, &args.run)?;
+    let status = runs::state(&store, run)?.0.status;
+    if status.is_final() {
+        let problem = Diagnostic::error(codes::USAGE, format!("run {run} is {status}")).data("nothing was changed");
+        return Err(CliError::new(problem.help("there is nothing to stop any more"), Exit::Conflict));
+    }
+    if served(&opened)?.is_none() {
+        let (message, help) = match store.holder(LEASE, SystemClock.now())? {
+            Some(holder) => {
+                (format!("run {run} is in the hands of {holder}"), format!("interrupt it there, or `kill -INT {}`", holder.pid))
+            }
+            None => {
+                (format!("nobody has run {run} in hand"), "the next command on this project records what became of it".to_owned())
+            }
+        };
+        let problem = Diagnostic::error(codes::PROJECT_HELD, message).data("nothing was changed");
+        return Err(CliError::new(problem.help(help), Exit::Conflict));
+    }
+    context.block_on(async { Ok(store.request_cancel(run, SystemClock.now()).await?) })?;
+    context.printer.note(&format!("asked the server to stop run {run}; `subak run show {run}` shows what became of it"));
+    Ok(Exit::Ok)
 }
 
 /// What the arguments say about reading.

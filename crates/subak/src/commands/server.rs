@@ -158,10 +158,12 @@ impl<'a> Server<'a> {
                 return Err(given_up(running, ended.ok().and_then(Result::err)).await);
             }
             if asked == 0 {
-                let turned = match self.turn(opened, now).await {
-                    Ok(()) => self.begin_runs(&mut running, now),
-                    failed => failed,
+                let turned = async {
+                    self.turn(opened, now).await?;
+                    let canceled = self.cancel_runs(&running).await?;
+                    self.begin_runs(&mut running, &canceled, now)
                 };
+                let turned = turned.await;
                 if let Err(error) = turned {
                     stop_all(running).await;
                     return Err(error);
@@ -200,8 +202,8 @@ impl<'a> Server<'a> {
 
     /// Begins runs that wait, as long as there is room: those of jobs with the highest priority first, then the oldest. One that cannot begin yet
     /// holds up no other.
-    fn begin_runs(&mut self, running: &mut Vec<Running<'a>>, now: Timestamp) -> Result<(), CliError> {
-        if self.is_broken || running.len() >= usize::from(self.args.runs) {
+    fn begin_runs(&mut self, running: &mut Vec<Running<'a>>, canceled: &BTreeSet<RunId>, now: Timestamp) -> Result<(), CliError> {
+        if self.is_broken || (running.len() >= usize::from(self.args.runs) && canceled.is_empty()) {
             return Ok(());
         }
         let mut waiting = Vec::new();
@@ -216,17 +218,22 @@ impl<'a> Server<'a> {
         }
         waiting.sort_by_key(|(priority, run, _)| (*priority, *run));
         for (_, run, state) in waiting {
-            if running.len() >= usize::from(self.args.runs) {
-                break;
+            // One that was canceled takes up no room: it ends at once.
+            let is_canceled = canceled.contains(&run);
+            if running.len() >= usize::from(self.args.runs) && !is_canceled {
+                continue;
             }
             let assets = assets_of(&state.actions);
             let runs_max = state.job.as_ref().and_then(|job| self.jobs.get(job)).map_or(u32::MAX, |job| job.runs_max.get());
             let same = running.iter().filter(|other| other.job.is_some() && other.job == state.job).count();
             let is_free = running.iter().all(|other| other.assets.is_disjoint(&assets));
-            if !is_free || same >= runs_max as usize {
+            if !is_canceled && (!is_free || same >= runs_max as usize) {
                 continue;
             }
             let stop = StopSignal::default();
+            if is_canceled {
+                stop.stop(StopReason::Canceled);
+            }
             let Some(work) = self.work(run, &state.as_of, !running.is_empty(), stop.clone())? else { break };
             running.push(Running { run, job: state.job, began_at: now, assets, stop, work });
         }
@@ -302,6 +309,19 @@ impl<'a> Server<'a> {
         }
         self.evaluate(now).await?;
         self.backfills().await
+    }
+
+    /// Stops what somebody asked to stop. Returns the runs among them that wait.
+    async fn cancel_runs(&self, running: &[Running<'a>]) -> Result<BTreeSet<RunId>, CliError> {
+        let mut waiting = BTreeSet::new();
+        for run in self.hold.store().cancel_requests()? {
+            match running.iter().find(|running| running.run == run) {
+                Some(running) => running.stop.stop(StopReason::Canceled),
+                None if run::is_waiting(self.hold.store(), run)? => drop(waiting.insert(run)),
+                None => self.hold.store().forget_cancel(run).await?,
+            }
+        }
+        Ok(waiting)
     }
 
     /// Takes the next step of each backfill whose run has ended, or that has none.
