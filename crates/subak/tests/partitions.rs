@@ -380,3 +380,43 @@ fn a_server_goes_on_with_a_backfill() {
     server.kill().expect("killed");
     server.wait().expect("it ends");
 }
+
+/// The example does what its README says.
+#[test]
+fn the_example_of_prices_runs() {
+    let sandbox = project(&[]);
+    sandbox.copy(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/prices"), ".");
+    sandbox.run(&["validate"]).expect(0);
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(
+        read(&sandbox, "select date, trades from gold.daily_prices order by 1"),
+        ["2018-01-21,40", "2018-01-22,41", "2018-01-23,42"]
+    );
+    assert_equals(&sandbox, "prices", "s003_partitions/expected/after_step3.csv");
+    let same = sandbox.run(&["run", "prices", "--partition", "2018-01-22"]).expect(0);
+    assert!(same.out.contains("0 rows written"), "{}", same.out);
+    let backfill =
+        sandbox.run(&["backfill", "start", "prices", "gold.daily_prices", "--partition", "all", "--per-run", "2"]).expect(0);
+    assert!(backfill.out.contains("succeeded: 6 of 6 partitions done"), "{}", backfill.out);
+    let text = std::fs::read_to_string(sandbox.path().join("input/2018-01-22.csv")).expect("a file");
+    let (header, rows) = text.split_once('\n').expect("rows");
+    let (first, rest) = rows.split_once('\n').expect("rows");
+    let mut cells: Vec<&str> = first.split(',').collect();
+    cells[1] = "0";
+    sandbox.write("input/2018-01-22.csv", &format!("{header}\n{}\n{rest}", cells.join(",")));
+    assert!(sandbox.run(&["run", "prices", "--partition", "2018-01-22"]).expect(1).err.contains("range(share_price)"));
+    let listed = sandbox.run(&["partition", "list", "prices", "--state", "failed"]).expect(0);
+    assert!(listed.out.contains("2018-01-22  failed") && !listed.out.contains("2018-01-21"), "{}", listed.out);
+    let why = sandbox.run(&["why", "prices"]).expect(0);
+    assert!(why.out.contains("step `prices[2018-01-22]`") && why.out.contains("is failed"), "{}", why.out);
+    cells[1] = "1.00";
+    sandbox.write("input/2018-01-22.csv", &format!("{header}\n{}\n{rest}", cells.join(",")));
+    sandbox.run(&["run", "prices", "--partition", "failed"]).expect(0);
+    let planned = sandbox.run(&["plan"]).expect(0);
+    assert!(
+        planned.out.contains("gold.daily_prices[2018-01-22]  upstream_newer") && !planned.out.contains("2018-01-21"),
+        "{}",
+        planned.out
+    );
+    sandbox.run(&["automation", "test", "daily"]).expect(0);
+}

@@ -217,21 +217,7 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         }
         Request::Backfill(backfill, append, fence) => {
             refuse_stale(connection, fence.as_ref())?;
-            let body = serde_json::to_string(backfill)
-                .map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
-            let (id, revision) = (backfill.id.to_string(), backfill.revision.cast_signed());
-            let is_open = !backfill.state.is_final();
-            let count = if revision == 1 {
-                let sql = "insert into backfills (id, revision, is_open, body) values (?, ?, ?, ?) on conflict do nothing";
-                execute(connection, sql, params![id, revision, is_open, body])?
-            } else {
-                let sql = "update backfills set revision = ?, is_open = ?, body = ? where id = ? and revision = ?";
-                execute(connection, sql, params![revision, is_open, body, id, revision - 1])?
-            };
-            if let Some(append) = append.as_ref().filter(|_| count == 1) {
-                append_events(connection, append)?;
-            }
-            Ok(Answer::Ticked(count == 1))
+            put_backfill(connection, backfill, append.as_ref()).map(Answer::Ticked)
         }
         Request::AddPartitions(name, keys, now) => {
             let sql = "insert into dynamic_partitions (name, key, added_at) values (?, ?, ?) on conflict do nothing";
@@ -250,6 +236,25 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Notice(notice) => notices::settle(connection, notice).map(|()| Answer::Done),
         Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
+}
+
+/// Enters a backfill or its next revision, with the run that it plans. `false` when another revision is there.
+fn put_backfill(connection: &Connection, backfill: &Backfill, append: Option<&Append>) -> Result<bool, StoreError> {
+    let body =
+        serde_json::to_string(backfill).map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
+    let (id, revision) = (backfill.id.to_string(), backfill.revision.cast_signed());
+    let is_open = !backfill.state.is_final();
+    let count = if revision == 1 {
+        let sql = "insert into backfills (id, revision, is_open, body) values (?, ?, ?, ?) on conflict do nothing";
+        execute(connection, sql, params![id, revision, is_open, body])?
+    } else {
+        let sql = "update backfills set revision = ?, is_open = ?, body = ? where id = ? and revision = ?";
+        execute(connection, sql, params![revision, is_open, body, id, revision - 1])?
+    };
+    if let Some(append) = append.filter(|_| count == 1) {
+        append_events(connection, append)?;
+    }
+    Ok(count == 1)
 }
 
 fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, StoreError> {

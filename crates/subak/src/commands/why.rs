@@ -50,10 +50,17 @@ fn last_failure(opened: &Opened, asset: &Asset) -> Result<Option<String>, CliErr
     let step = StepId::asset(&asset.key);
     for summary in store.runs(20)? {
         let (state, _) = runs::state(&store, summary.run)?;
-        let Some(found) = state.steps.get(&step) else { continue };
-        let is_bad = matches!(found.status, StepStatus::Failed | StepStatus::Canceled)
-            || matches!(&found.skip_reason, Some(subak_domain::event::SkipReason::UpstreamFailed { .. }));
-        return Ok(is_bad.then(|| step_sentence(&summary.run.to_string(), &step, found)));
+        // Its partitions are steps of their own.
+        let mut found = state.steps.iter().filter(|(id, _)| id.base() == step).peekable();
+        if found.peek().is_none() {
+            continue;
+        }
+        let is_bad = |state: &StepState| {
+            matches!(state.status, StepStatus::Failed | StepStatus::Canceled)
+                || matches!(&state.skip_reason, Some(subak_domain::event::SkipReason::UpstreamFailed { .. }))
+        };
+        let bad = found.find(|(_, state)| is_bad(state));
+        return Ok(bad.map(|(id, state)| step_sentence(&summary.run.to_string(), id, state)));
     }
     Ok(None)
 }
