@@ -104,10 +104,8 @@ impl StepExecutor for DataExecutor {
                 let mut outcome = self.materialize(asset, &how, &attempt).await?;
                 // A part of the stream says nothing about the rest of the table.
                 outcome.version = range.is_none().then(|| asset.version.clone());
-                if let Some(slice) = slice {
-                    outcome.is_new_table |= is_alone(&outcome);
-                    outcome.partition = Some(slice.partition.key);
-                }
+                outcome.is_new_table &= slice.is_some();
+                outcome.partition = slice.map(|slice| slice.partition.key);
                 let after = self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED).await;
                 if let Err(mut failure) = after {
                     // Not the version that is declared: the asset is due until its statements have run. A stream always is.
@@ -145,14 +143,13 @@ impl StepExecutor for DataExecutor {
             let after = self.run_hooks(asset, &asset.hooks.after, "after", &attempt, DATA_PUBLISHED);
             tokio::time::timeout(RECOVER_TIMEOUT, after).await.ok()?.ok()?;
         }
-        let note = Some("the process died after this was published".to_owned());
         let is_whole = matches!(action.work, Work::Materialize { range: None, .. });
         let partition = match &action.work {
             Work::Materialize { partition, .. } => self.slice(asset, partition.as_ref()).ok()?.map(|slice| slice.partition.key),
             _ => None,
         };
-        let outcome = load::outcome(&committed, committed.account, Vec::new(), note);
-        let is_new_table = partition.is_some() && committed.written > 0 && committed.written == committed.row_count;
+        let outcome = load::found(&committed, committed.account, "the process died after this was published");
+        let is_new_table = outcome.is_new_table && partition.is_some();
         Some(StepOutcome { version: is_whole.then(|| asset.version.clone()), partition, is_new_table, ..outcome })
     }
 }
@@ -188,12 +185,6 @@ pub(crate) fn ability<T>(found: Option<T>, name: &ConnectionName, what: &str) ->
         let error = ConnectError::new(ConnectErrorKind::Config, format!("connection `{name}` cannot be used as a {what}"));
         failure::of_connect(&error, DATA_NOT_BEGUN)
     })
-}
-
-/// Whether a table holds the rows that were loaded now and no others: then no other partition is in it, whatever was known of it. Where the
-/// others are empty that costs looking at them once more.
-fn is_alone(outcome: &StepOutcome) -> bool {
-    outcome.account.is_some_and(|account| account.written > 0 && outcome.row_count == Some(account.written))
 }
 
 /// How an asset is brought up to date.
@@ -509,8 +500,7 @@ async fn build(
     if let Some(sink) = connection.sink()
         && let Some(committed) = guarded(attempt.stop, sink.committed(&attempt.load)).await?
     {
-        let note = Some("an earlier attempt had committed this load".to_owned());
-        return Ok(load::outcome(&committed, None, Vec::new(), note));
+        return Ok(load::found(&committed, None, "an earlier attempt had committed this load"));
     }
     let text = sql.incremental_sql.as_ref().filter(|_| is_kept && is_there).unwrap_or(&sql.sql);
     let dialect = backend.dialect();

@@ -70,12 +70,7 @@ impl Ingesting<'_> {
         let stop = self.attempt.stop;
         // An earlier attempt of this step may have committed without living to say so.
         if let Some(committed) = guarded(stop, self.sink.committed(&self.attempt.load)).await? {
-            return Ok(outcome(
-                &committed,
-                committed.account,
-                Vec::new(),
-                Some("an earlier attempt had committed this load".to_owned()),
-            ));
+            return Ok(found(&committed, committed.account, "an earlier attempt had committed this load"));
         }
         let table = TableName::of(&self.asset.key);
         let info = guarded(stop, self.sink.describe(&table)).await?;
@@ -460,6 +455,7 @@ impl Ingesting<'_> {
             (false, _) => Some("every row was there already".to_owned()),
         };
         let mut outcome = outcome(&committed, Some(account), checks, note);
+        outcome.is_new_table = self.slice.is_some() && start.is_rebuilt;
         outcome.value_changes = reading.shaper.as_ref().map(Shaper::value_changes).unwrap_or_default();
         outcome.warnings = reading.warnings;
         if account.superseded > 0 && start.mode == WriteMode::Snapshot {
@@ -563,6 +559,13 @@ pub(crate) fn outcome(
         note,
         ..StepOutcome::default()
     }
+}
+
+/// The outcome of a step whose load was found to be committed. Whether the table was new then is not known any more: where it holds these rows and
+/// no others, no other partition is in it, whatever was known of it.
+pub(crate) fn found(committed: &Committed, account: Option<RowAccount>, note: &str) -> StepOutcome {
+    let is_new_table = committed.written > 0 && committed.written == committed.row_count;
+    StepOutcome { is_new_table, ..outcome(committed, account, Vec::new(), Some(note.to_owned())) }
 }
 
 fn untouched(error: ConnectError) -> Box<Failure> {

@@ -257,7 +257,7 @@ fn days_are_replaced_by_themselves() {
     let server = ClickHouse::start(ClickHouseVersion::Old);
     let raw = "ingest:\n  from: files\n  to: ch\n  streams:\n    raw: { path: raw.csv, mode: replace, columns: { at: datetime, amount: bigint } }\n";
     let daily = "/* subak\non: ch\npartition: { daily: day_at, start: 2024-01-01 }\n*/\nselect r.at as day_at, sum(r.amount) as amount from loads.raw as r \
-                 where r.at >= toDateTime({{ partition.start }} || ' 00:00:00') and r.at < toDateTime({{ partition.end }} || ' 00:00:00') group by r.at\n";
+                 where r.at >= toDateTime({{ partition.start }} || ' 00:00:00', 'UTC') and r.at < toDateTime({{ partition.end }} || ' 00:00:00', 'UTC') group by r.at\n";
     let sandbox = with_server(&server, &[("assets/loads/raw.yml", raw), ("assets/loads/daily.sql", daily)]);
     sandbox.write("input/raw.csv", "at,amount\n2024-01-01 00:00:00,1\n2024-01-01 23:59:59,2\n2024-01-02 00:00:00,4\n");
     sandbox.run(&["run", "--as-of", "2024-01-03"]).expect(0);
