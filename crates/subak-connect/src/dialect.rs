@@ -193,6 +193,8 @@ impl Dialect {
     pub fn slice(&self, slice: &Slice, word: &str, is_instant: bool) -> String {
         let column = self.identifier(&slice.column);
         let has_time = word.to_ascii_lowercase().contains("time");
+        // A day is no moment, whatever is asked for.
+        let is_instant = is_instant && (has_time || !word.to_ascii_lowercase().contains("date"));
         let typed = |text: &str| {
             let is_day = word.to_ascii_lowercase().contains("date") && !has_time;
             // A day is a day, also where its midnight is left out by the clock.
@@ -419,5 +421,37 @@ mod tests {
     fn ages_count_back_from_now() {
         assert_eq!(oldest("2025-03-01 00:00:00.5", 86_400), "2025-02-28 00:00:00");
         assert_eq!(oldest("2025-03-01 00:00:00", u64::MAX), "0001-01-01 00:00:00");
+    }
+
+    #[test]
+    fn slices_compare_in_the_type_of_their_column() {
+        use subak_domain::partition::{Partition, Window};
+        let text = |text: &str| text.to_owned();
+        let window = Window {
+            start: text("2024-04-26 01:00:00"),
+            end: text("2024-04-27"),
+            start_utc: text("2024-04-25 22:00:00"),
+            end_utc: text("2024-04-26 21:00:00"),
+        };
+        let partition = Partition { key: text("2024-04-26"), window: Some(window) };
+        let slice = Slice { column: text("d"), partition, is_instant: None };
+        for (word, is_instant, expected) in [
+            ("DATE", false, "(\"d\" >= cast('2024-04-26' as DATE) and \"d\" < cast('2024-04-27' as DATE))"),
+            ("DATE", true, "(\"d\" >= cast('2024-04-26' as DATE) and \"d\" < cast('2024-04-27' as DATE))"),
+            (
+                "TIMESTAMP",
+                false,
+                "(\"d\" >= cast('2024-04-26 01:00:00' as TIMESTAMP) and \"d\" < cast('2024-04-27 00:00:00' as TIMESTAMP))",
+            ),
+            (
+                "TIMESTAMPTZ",
+                true,
+                "(\"d\" >= cast('2024-04-25 22:00:00+00:00' as TIMESTAMPTZ) and \"d\" < cast('2024-04-26 21:00:00+00:00' as TIMESTAMPTZ))",
+            ),
+        ] {
+            assert_eq!(DIALECT.slice(&slice, word, is_instant), expected, "{word} {is_instant}");
+        }
+        let key = Slice { partition: Partition::of_key("it's"), ..slice };
+        assert_eq!(DIALECT.slice(&key, "TEXT", false), "\"d\" = cast('it''s' as TEXT)");
     }
 }

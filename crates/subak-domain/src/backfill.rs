@@ -49,6 +49,9 @@ pub struct Target {
     pub asset: AssetKey,
     /// Ranges of keys in the order of the definition, first and last included.
     pub ranges: Vec<(String, String)>,
+    /// The keys, where they are no windows of time: their order may become another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
     /// How many partitions these are.
     pub count: u64,
     /// How many of them were planned.

@@ -120,6 +120,8 @@ impl RunState {
                 let state = self.change(step, StepChange::Started)?;
                 state.started_at = Some(at);
                 state.retry_at = None;
+                // What failed before is tried again: should the process die now, nobody knows what comes of it.
+                state.failure = None;
                 state.attempt_count += 1;
             }
             RunEvent::StepSucceeded { step, outcome } => {

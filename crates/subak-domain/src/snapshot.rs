@@ -66,7 +66,11 @@ impl Snapshot {
         if let Some((asset, key, change)) = partition_changed_by(&event.event) {
             let states = self.partitions.entry(asset).or_default();
             if makes_table_anew(&event.event) {
-                states.clear();
+                // What has failed is still to be done.
+                states.retain(|_, state| state.is_failed());
+                for state in states.values_mut() {
+                    (state.position, state.confirmed_position) = (0, 0);
+                }
             }
             let state = states.entry(key.to_owned()).or_default();
             *state = state.after(change, event.position);

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use subak_domain::backfill::{Backfill, BackfillState, Target};
 use subak_domain::event::SkipReason;
 use subak_domain::{
-    Action, Asset, AssetGraph, AssetKey, FailureClass, Partition, PartitionRule, Reason, Rule, RunId, RunState, Snapshot, StepId,
-    StepStatus, Timestamp, Work,
+    Action, Asset, AssetGraph, AssetKey, FailureClass, Partition, PartitionRule, PartitionState, Reason, Rule, RunId, RunState,
+    Snapshot, StepId, StepStatus, Timestamp, Work,
 };
 
 use crate::partition::{Known, PartitionError, PartitionPick, picked, read_by};
+use crate::plan::is_view;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +41,10 @@ pub fn targets(
             let ends = run.first().zip(run.last());
             ranges.extend(ends.and_then(|(first, last)| Some((known.key(*first)?, known.key(*last)?))));
         }
+        let is_window = matches!(partitioning.rule, PartitionRule::Time(_));
+        let keys = if is_window { Vec::new() } else { places.iter().filter_map(|at| known.key(*at)).collect() };
         if !places.is_empty() {
-            targets.push(Target { asset: asset.key.clone(), ranges, count: places.len() as u64, planned: 0 });
+            targets.push(Target { asset: asset.key.clone(), ranges, keys, count: places.len() as u64, planned: 0 });
         }
     }
     Ok(targets)
@@ -165,15 +168,58 @@ impl Chunk<'_> {
         }
     }
 
-    /// By what the next partition of a target is ordered among those of other targets: when its window ends, else its number.
+    /// By what the next partition of a target is ordered among those of other targets: behind everything that it reads.
     fn order_of(&self, target: &Target) -> i128 {
-        let partitioning = self.graph.get(&target.asset).and_then(|asset| asset.partitioning.as_ref());
-        match partitioning.map(|partitioning| &partitioning.rule) {
+        let asset = self.graph.get(&target.asset);
+        match asset.and_then(|asset| Some((asset, self.key_of(target)?))) {
+            Some((asset, key)) => self.order_of_partition(asset, &key),
+            None => i128::MIN,
+        }
+    }
+
+    /// When the window of a partition ends, or the last one of those that it reads; keys by their numbers. What reads a target as a whole comes
+    /// behind all of it.
+    fn order_of_partition(&self, asset: &Asset, key: &str) -> i128 {
+        let mut order = match asset.partitioning.as_ref().map(|partitioning| &partitioning.rule) {
             Some(PartitionRule::Time(windows)) => {
-                let bounds = self.key_of(target).and_then(|key| windows.bounds(windows.parse(&key)?));
+                let bounds = windows.parse(key).and_then(|place| windows.bounds(place));
                 bounds.map_or(i128::MIN, |(_, end)| end.as_nanosecond())
             }
-            _ => i128::from(target.planned),
+            _ => {
+                let target = self.target(&asset.key);
+                let at = target.and_then(|target| target.keys.iter().position(|known| known == key));
+                at.map_or(i128::MIN, |at| at as i128)
+            }
+        };
+        for (upstream, keys) in self.read(asset, key) {
+            let Some(keys) = keys else {
+                return i128::MAX;
+            };
+            let Some(upstream) = self.graph.get(&upstream) else { continue };
+            for key in keys.iter().filter(|key| self.is_target(upstream, key)) {
+                order = order.max(self.order_of_partition(upstream, key));
+            }
+        }
+        order
+    }
+
+    fn target(&self, asset: &AssetKey) -> Option<&Target> {
+        self.backfill.targets.iter().find(|target| target.asset == *asset)
+    }
+
+    /// Whether the backfill is about a partition.
+    fn is_target(&self, asset: &Asset, key: &str) -> bool {
+        let Some(target) = self.target(&asset.key) else { return false };
+        match asset.partitioning.as_ref().map(|partitioning| &partitioning.rule) {
+            Some(PartitionRule::Time(windows)) => {
+                let place = |key: &str| windows.parse(key);
+                let within = |(first, last): &(String, String)| {
+                    let (place, first, last) = (place(key), place(first), place(last));
+                    place.is_some() && first <= place && place <= last
+                };
+                target.ranges.iter().any(within)
+            }
+            _ => target.keys.iter().any(|known| known == key),
         }
     }
 
@@ -182,21 +228,15 @@ impl Chunk<'_> {
         let partitioning = self.graph.get(&target.asset)?.partitioning.as_ref()?;
         let at = if self.backfill.is_newest_first { target.count - 1 - target.planned } else { target.planned };
         let mut rest = usize::try_from(at).ok()?;
+        let PartitionRule::Time(windows) = &partitioning.rule else {
+            let known = Known::of(partitioning, self.snapshot, Timestamp::MAX);
+            return target.keys.get(rest).filter(|key| known.place(key).is_some()).cloned();
+        };
         for (first, last) in &target.ranges {
-            let (from, to) = match &partitioning.rule {
-                PartitionRule::Time(windows) => (windows.parse(first)?, windows.parse(last)?),
-                _ => {
-                    let known = Known::of(partitioning, self.snapshot, Timestamp::MAX);
-                    (i64::try_from(known.place(first)?).ok()?, i64::try_from(known.place(last)?).ok()?)
-                }
-            };
+            let (from, to) = (windows.parse(first)?, windows.parse(last)?);
             let length = usize::try_from(to - from + 1).ok()?;
             if rest < length {
-                let place = from + i64::try_from(rest).ok()?;
-                return match &partitioning.rule {
-                    PartitionRule::Time(windows) => windows.key(place),
-                    _ => Known::of(partitioning, self.snapshot, Timestamp::MAX).key(usize::try_from(place).ok()?),
-                };
+                return windows.key(from + i64::try_from(rest).ok()?);
             }
             rest -= length;
         }
@@ -216,8 +256,11 @@ impl Chunk<'_> {
         self.backfill.blocked.remove(&(key.clone(), partition_key.clone()));
         let mut needs = BTreeSet::new();
         for (upstream, keys) in self.read(asset, &partition_key) {
-            let steps = self.steps.get(&upstream);
-            needs.extend(keys.iter().filter_map(|key| steps?.get(key)).cloned());
+            let Some(steps) = self.steps.get(&upstream) else { continue };
+            match keys {
+                Some(keys) => needs.extend(keys.iter().filter_map(|key| steps.get(key)).cloned()),
+                None => needs.extend(steps.values().cloned()),
+            }
         }
         let step = StepId::partition(&key, &partition_key);
         self.steps.entry(key.clone()).or_default().insert(partition_key, step.clone());
@@ -226,25 +269,41 @@ impl Chunk<'_> {
         self.actions.push(Action { step, work, reason: Reason::Selected, needs, rule: Rule::default() });
     }
 
-    /// The partitions of other targets that a partition reads.
-    fn read(&self, asset: &Asset, key: &str) -> Vec<(AssetKey, Vec<String>)> {
+    /// The partitions of other targets that a partition reads, also through views; `None` where it reads a target as a whole.
+    fn read(&self, asset: &Asset, key: &str) -> Vec<(AssetKey, Option<Vec<String>>)> {
         let Some(own) = &asset.partitioning else { return Vec::new() };
-        let of = |upstream: &AssetKey| {
-            self.backfill.targets.iter().find(|target| target.asset == *upstream)?;
-            let partitioning = self.graph.get(upstream)?.partitioning.as_ref()?;
-            Some((upstream.clone(), read_by(Some((own, key)), partitioning)?))
-        };
-        asset.upstream.iter().filter_map(of).collect()
+        let mut found = Vec::new();
+        let mut open: Vec<&AssetKey> = asset.upstream.iter().collect();
+        let mut seen: BTreeSet<&AssetKey> = BTreeSet::new();
+        while let Some(upstream) = open.pop() {
+            let Some(upstream) = self.graph.get(upstream).filter(|upstream| seen.insert(&upstream.key)) else { continue };
+            match &upstream.partitioning {
+                Some(partitioning) if self.target(&upstream.key).is_some() => {
+                    found.push((upstream.key.clone(), read_by(Some((own, key)), partitioning)));
+                }
+                _ if is_view(upstream) => open.extend(&upstream.upstream),
+                _ => {}
+            }
+        }
+        found.sort();
+        found
     }
 
     /// Whether a partition that it reads has failed within the backfill, or was not made because of one that did (T-133).
     fn is_blocked(&self, asset: &Asset, key: &str) -> bool {
         self.read(asset, key).iter().any(|(upstream, keys)| {
             let states = self.snapshot.partitions.get(upstream);
-            keys.iter().any(|key| {
-                let failed = states.and_then(|states| states.get(key)).map_or(0, |state| state.failed_position);
-                failed > self.backfill.created_position || self.backfill.blocked.contains(&(upstream.clone(), key.clone()))
-            })
+            let has_failed = |state: &PartitionState| state.failed_position > self.backfill.created_position;
+            match keys {
+                Some(keys) => keys.iter().any(|key| {
+                    states.and_then(|states| states.get(key)).is_some_and(has_failed)
+                        || self.backfill.blocked.contains(&(upstream.clone(), key.clone()))
+                }),
+                None => {
+                    states.is_some_and(|states| states.values().any(has_failed))
+                        || self.backfill.blocked.iter().any(|(blocked, _)| blocked == upstream)
+                }
+            }
         })
     }
 }
@@ -300,6 +359,22 @@ mod tests {
         Done,
         Failed,
         Lost,
+        /// It failed once, was tried again, and then the process died.
+        LostInRetry,
+    }
+
+    fn failure() -> Failure {
+        Failure {
+            code: String::new(),
+            message: String::new(),
+            causes: Vec::new(),
+            data: String::new(),
+            help: Vec::new(),
+            class: FailureClass::Input,
+            checks: Vec::new(),
+            elapsed_ms: 0,
+            published: None,
+        }
     }
 
     /// Runs a plan as the engine would: steps behind one that did not succeed are not made. Returns what was done, in order.
@@ -330,6 +405,12 @@ mod tests {
                 break;
             }
             apply(&mut state, RunEvent::StepStarted { step: step.clone(), attempt: 1 });
+            if ended == End::LostInRetry {
+                let retry_at = Some(Timestamp::UNIX_EPOCH);
+                apply(&mut state, RunEvent::StepErrored { step: step.clone(), failure: failure(), retry_at });
+                apply(&mut state, RunEvent::StepStarted { step, attempt: 2 });
+                break;
+            }
             if ended == End::Done {
                 let Work::Materialize { partition: Some(partition), .. } = &action.work else { panic!("a partition") };
                 let outcome = StepOutcome {
@@ -341,18 +422,7 @@ mod tests {
                 done.push(step.to_string());
                 apply(&mut state, RunEvent::StepSucceeded { step, outcome });
             } else {
-                let failure = Failure {
-                    code: String::new(),
-                    message: String::new(),
-                    causes: Vec::new(),
-                    data: String::new(),
-                    help: Vec::new(),
-                    class: FailureClass::Input,
-                    checks: Vec::new(),
-                    elapsed_ms: 0,
-                    published: None,
-                };
-                apply(&mut state, RunEvent::StepErrored { step, failure, retry_at: None });
+                apply(&mut state, RunEvent::StepErrored { step, failure: failure(), retry_at: None });
             }
         }
         if !state.is_settled() {
@@ -390,50 +460,68 @@ mod tests {
     /// because of one that did.
     #[test]
     fn t_133_each_partition_comes_to_one_end() {
-        let graph = cut(&graph("a\nb <- a\nweek <- b"), &["a", "b", "week"]);
-        let names = ["a", "b", "week"];
-        for seed in 0..300_u64 {
-            let mut dice = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            let mut roll = move || {
-                dice ^= dice << 13;
-                dice ^= dice >> 7;
-                dice ^= dice << 17;
-                dice % 20
+        // Weeks that read days, days that read weeks, and days that read days through a view.
+        let graphs = [
+            (cut(&graph("a\nb <- a\nweek <- b"), &["a", "b", "week"]), vec!["a", "b", "week"]),
+            (cut(&graph("week\nb <- week\nc <- b"), &["week", "b", "c"]), vec!["week", "b", "c"]),
+            (cut(&graph("a\nview v <- a\nb <- v\nweek <- b v"), &["a", "b", "week"]), vec!["a", "b", "week"]),
+        ];
+        for (seed, (graph, names)) in (0..300_u64).flat_map(|seed| graphs.iter().map(move |graph| (seed, graph))) {
+            each_comes_to_one_end(seed, graph, names);
+        }
+    }
+
+    fn each_comes_to_one_end(seed: u64, graph: &AssetGraph, names: &[&str]) {
+        let mut dice = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let mut roll = move || {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            dice % 20
+        };
+        let mut ends: BTreeMap<String, End> = BTreeMap::new();
+        let backfill = of(graph, names, "all", 1 + (seed as usize % 9), false);
+        let count = backfill.count();
+        let (after, done, _) = drive(graph, backfill, &mut |step| {
+            let end = match roll() {
+                0 => End::Failed,
+                1 => End::Lost,
+                2 => End::LostInRetry,
+                _ => End::Done,
             };
-            let mut ends: BTreeMap<String, End> = BTreeMap::new();
-            let backfill = of(&graph, &names, "all", 1 + (seed as usize % 9), false);
-            let count = backfill.count();
-            let (after, done, _) = drive(&graph, backfill, &mut |step| {
-                let end = match roll() {
-                    0 => End::Failed,
-                    1 | 2 => End::Lost,
-                    _ => End::Done,
-                };
-                ends.insert(step.to_owned(), end);
-                end
-            });
-            assert!(after.state.is_final(), "seed {seed}");
-            assert_eq!(after.done + after.failed + after.blocked.len() as u64, count, "seed {seed}: {after:?}");
-            let unique: BTreeSet<&String> = done.iter().collect();
-            assert_eq!(unique.len(), done.len(), "seed {seed}: nothing is done twice");
-            assert_eq!(after.state == BackfillState::Succeeded, after.done == count, "seed {seed}");
-            // What was done stood behind everything that it reads.
-            let place: BTreeMap<&str, usize> = done.iter().enumerate().map(|(at, step)| (step.as_str(), at)).collect();
-            for (step, at) in &place {
-                let (asset, key) = step.trim_end_matches(']').split_once('[').expect("a partition");
-                let asset = graph.get(&asset.parse().expect("key")).expect("asset");
-                let own = asset.partitioning.as_ref().expect("partitions");
-                for upstream in &asset.upstream {
-                    let other = graph.get(upstream).and_then(|upstream| upstream.partitioning.as_ref()).expect("partitions");
-                    for key in read_by(Some((own, key)), other).expect("keys") {
-                        let before = place.get(format!("{upstream}[{key}]").as_str());
-                        assert!(before.is_some_and(|before| before < at), "seed {seed}: {step} before {upstream}[{key}]");
-                    }
+            ends.insert(step.to_owned(), end);
+            end
+        });
+        assert!(after.state.is_final(), "seed {seed}");
+        assert_eq!(after.done + after.failed + after.blocked.len() as u64, count, "seed {seed}: {after:?}");
+        let unique: BTreeSet<&String> = done.iter().collect();
+        assert_eq!(unique.len(), done.len(), "seed {seed}: nothing is done twice");
+        assert_eq!(after.state == BackfillState::Succeeded, after.done == count, "seed {seed}");
+        // What was done stood behind everything that it reads.
+        let place: BTreeMap<&str, usize> = done.iter().enumerate().map(|(at, step)| (step.as_str(), at)).collect();
+        for (step, at) in &place {
+            let (asset, key) = step.trim_end_matches(']').split_once('[').expect("a partition");
+            let asset = graph.get(&asset.parse().expect("key")).expect("asset");
+            let own = asset.partitioning.as_ref().expect("partitions");
+            for upstream in &asset.upstream {
+                let upstream = graph.get(upstream).expect("asset");
+                let upstream = if is_view(upstream) { graph.get(&upstream.upstream[0]).expect("asset") } else { upstream };
+                let other = upstream.partitioning.as_ref().expect("partitions");
+                let known = after.targets.iter().find(|target| target.asset == upstream.key).expect("a target");
+                for key in read_by(Some((own, key)), other).expect("keys") {
+                    // Windows that have not ended are no partitions yet.
+                    let is_known = key.as_str() >= known.ranges[0].0.as_str() && key.as_str() <= known.ranges[0].1.as_str();
+                    let before = place.get(format!("{}[{key}]", upstream.key).as_str());
+                    assert!(
+                        !is_known || before.is_some_and(|before| before < at),
+                        "seed {seed}: {step} before {}[{key}]",
+                        upstream.key
+                    );
                 }
             }
-            for (asset, key) in &after.blocked {
-                assert_ne!(ends.get(&format!("{asset}[{key}]")), Some(&End::Done), "seed {seed}: {asset}[{key}]");
-            }
+        }
+        for (asset, key) in &after.blocked {
+            assert_ne!(ends.get(&format!("{asset}[{key}]")), Some(&End::Done), "seed {seed}: {asset}[{key}]");
         }
     }
 
@@ -469,5 +557,31 @@ mod tests {
         let (after, done, _) = drive(&smaller, backfill, &mut |_| End::Done);
         assert_eq!((after.state, after.done, after.failed), (BackfillState::Failed, 2, 2));
         assert_eq!(done, ["a[2024-01-01]", "a[2024-01-02]"]);
+    }
+
+    /// Keys are fixed when a backfill is made, whatever their list becomes; what is read comes first, however the keys are numbered.
+    #[test]
+    fn keys_are_those_that_were_asked_for() {
+        let keyed = |keys: &[&str]| {
+            let graph = graph("a\nb <- a");
+            let assets = graph.assets().iter().cloned().map(|mut asset| {
+                let rule = PartitionRule::Static(keys.iter().map(|key| (*key).to_owned()).collect());
+                asset.partitioning = Some(subak_domain::Partitioning { column: "k".to_owned(), rule });
+                asset
+            });
+            AssetGraph::new(assets.collect(), Vec::new()).expect("graph")
+        };
+        let two = keyed(&["id", "sg"]);
+        let backfill = of(&two, &["a"], "id..sg", 1, false);
+        let (after, done, _) = drive(&keyed(&["id", "my", "sg"]), backfill.clone(), &mut |_| End::Done);
+        assert_eq!((after.state, done), (BackfillState::Succeeded, vec!["a[id]".to_owned(), "a[sg]".to_owned()]));
+        let (after, done, _) = drive(&keyed(&["sg"]), backfill, &mut |_| End::Done);
+        assert_eq!((after.failed, done), (1, vec!["a[sg]".to_owned()]), "only the one that is gone fails");
+        let three = keyed(&["x", "y", "z"]);
+        let mut mixed = of(&three, &["a", "b"], "all", 1, false);
+        mixed.targets[1].keys = vec!["z".to_owned()];
+        mixed.targets[1].count = 1;
+        let (_, done, _) = drive(&three, mixed, &mut |_| End::Done);
+        assert_eq!(done.iter().position(|step| step == "b[z]"), Some(3), "behind a[z]: {done:?}");
     }
 }

@@ -126,18 +126,25 @@ fn plan_partitions(
         (0..known.len()).map(|at| (at, Reason::FullRefresh)).collect()
     } else {
         let is_last = |at: usize| at + 1 == known.len();
-        let due = |at: usize| {
-            let key = known.key(at)?;
-            Some((at, own.reason(&key, is_last(at)).filter(|_| !own.is_left(&key))?))
-        };
-        (0..known.len()).filter_map(due).collect()
+        let mut due = Vec::new();
+        for at in 0..known.len() {
+            let Some(key) = known.key(at) else { continue };
+            let Some(reason) = own.reason(&key, is_last(at)) else { continue };
+            // Whoever reads it is left too.
+            if own.is_left(&key) {
+                flow.left.insert(key);
+            } else {
+                due.push((at, reason));
+            }
+        }
+        due
     };
     if request.picks.is_empty() && !request.full_refresh && chosen.len() > PARTITION_COUNT_MAX {
         // What has failed comes behind what was never tried, or it would hold that up for ever.
         chosen.sort_by_key(|(at, reason)| (*reason == Reason::LastFailed, *at));
         let left = chosen.split_off(PARTITION_COUNT_MAX);
         plan.left.insert(asset.key.clone(), left.len());
-        flow.left = left.into_iter().filter_map(|(at, _)| known.key(at)).collect();
+        flow.left.extend(left.into_iter().filter_map(|(at, _)| known.key(at)));
         chosen.sort_by_key(|(at, _)| *at);
     }
     if chosen.is_empty() {
@@ -240,7 +247,7 @@ fn pass_through(flow: &mut Flow, upstream: &[&Flow], needs: BTreeSet<StepId>) {
     }
 }
 
-fn is_view(asset: &Asset) -> bool {
+pub(crate) fn is_view(asset: &Asset) -> bool {
     matches!(&asset.definition, Definition::Sql(sql) if sql.stored_as == StoredAs::View)
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use subak_domain::{Action, Failure, RunId, StepOutcome};
+use subak_domain::job::TaskWork;
+use subak_domain::{Action, Failure, RunId, StepOutcome, Work};
 use subak_engine::{Inputs, Slots, StepExecutor, StopSignal, failure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -37,8 +38,14 @@ impl<E> Pooled<E> {
     /// All of them, in the order of their names, so that no two steps wait for each other.
     async fn enter(&self, action: &Action, stop: &StopSignal) -> Result<Vec<OwnedSemaphorePermit>, Box<Failure>> {
         let mut permits = Vec::new();
-        for (name, size) in self.slots.of(&action.step) {
-            let room = self.pools.room(name, size);
+        let mut used: BTreeMap<String, usize> = self.slots.of(&action.step).map(|(name, size)| (name.clone(), size)).collect();
+        if let Work::Task(TaskWork::Sql { on, .. } | TaskWork::Query { on, .. }) = &action.work
+            && let Some(size) = self.slots.pools.get(on.as_str())
+        {
+            used.insert(on.to_string(), (*size).max(1));
+        }
+        for (name, size) in used {
+            let room = self.pools.room(&name, size);
             match stop.guard(room.acquire_owned()).await {
                 // Nobody closes them.
                 Ok(permit) => permits.extend(permit),
@@ -73,7 +80,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use subak_domain::{Reason, Rule, StepId, Work};
+    use subak_domain::{Reason, Rule, StepId};
     use subak_engine::StopReason;
 
     use super::*;

@@ -93,20 +93,21 @@ const MIGRATIONS: &[&str] = &[
         at integer not null,
         row_count integer,
         primary key (asset, key)) strict, without rowid;
-    create table cancel_requests (
-        run text primary key,
-        at integer not null) strict;
-    create table backfills (
-        id text primary key,
-        revision integer not null,
-        is_open integer not null,
-        body text not null) strict;
     create table dynamic_partitions (
         place integer primary key autoincrement,
         name text not null,
         key text not null,
         added_at integer not null,
         unique (name, key)) strict;",
+    "
+    create table if not exists cancel_requests (
+        run text primary key,
+        at integer not null) strict;
+    create table if not exists backfills (
+        id text primary key,
+        revision integer not null,
+        is_open integer not null,
+        body text not null) strict;",
 ];
 
 /// The format that this binary writes: schema and events together.

@@ -38,7 +38,10 @@ fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params
 fn apply_to_partition(connection: &Connection, event: &Event) -> Result<(), StoreError> {
     let Some((asset, key, change)) = partition_changed_by(&event.event) else { return Ok(()) };
     if makes_table_anew(&event.event) {
-        execute(connection, "delete from partitions where asset = ?", params![asset.as_str()])?;
+        // What has failed is still to be done.
+        execute(connection, "delete from partitions where asset = ? and failed_position = 0", params![asset.as_str()])?;
+        let sql = "update partitions set position = 0, confirmed_position = 0 where asset = ?";
+        execute(connection, sql, params![asset.as_str()])?;
     }
     let known = "select position, confirmed_position, failed_position from partitions where asset = ? and key = ?";
     let previous = connection

@@ -18,6 +18,9 @@ use crate::exit::{CliError, Exit};
 use crate::printer::{Table, counted};
 use crate::project::Opened;
 
+/// How often a backfill is looked at while its run goes on.
+const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Backfills that are looked through for an id.
 const LOOKED_AT_COUNT: usize = 10_000;
 
@@ -37,6 +40,7 @@ pub(super) fn execute(context: &Context<'_>, command: &BackfillCommand) -> Resul
         BackfillCommand::Resume(args) => {
             let changed = change(context, &opened, &args.backfill, |backfill| match backfill.state {
                 BackfillState::Paused | BackfillState::Running => Ok(BackfillState::Running),
+                BackfillState::Canceling => Ok(BackfillState::Canceling),
                 state => Err(format!("it is {state}")),
             })?;
             go_on(context, &opened, changed.id, &args.how)
@@ -49,6 +53,11 @@ pub(super) fn execute(context: &Context<'_>, command: &BackfillCommand) -> Resul
             })?;
             if let (Some(run), Some(store)) = (changed.run, run::served(&opened)?) {
                 context.block_on(async { Ok(store.request_cancel(run, SystemClock.now()).await?) })?;
+            }
+            let holder = opened.store()?.holder(run::LEASE, SystemClock.now())?;
+            if let (false, None, Some(holder)) = (changed.state.is_final(), run::served(&opened)?, holder) {
+                context.printer.note(&format!("{holder} has the project; it stops the run of the backfill"));
+                return Ok(Exit::Ok);
             }
             if changed.state.is_final() {
                 Ok(Exit::Ok)
@@ -84,7 +93,7 @@ fn start(context: &Context<'_>, opened: &Opened, args: &BackfillStartArgs) -> Re
         selection: format!("{} of {}", args.partition.join(","), run::selection_words(&args.selection)),
         created_at: SystemClock.now(),
         created_position: store.newest_position()?,
-        as_of: opened.as_of.clone(),
+        as_of: opened.as_of_template.clone(),
         targets,
         is_newest_first: args.newest_first,
         per_run: usize::try_from(args.per_run).unwrap_or(100),
@@ -100,9 +109,27 @@ fn start(context: &Context<'_>, opened: &Opened, args: &BackfillStartArgs) -> Re
         return Ok(Exit::Ok);
     }
     let id = backfill.id;
-    context.printer.note(&format!("backfill {id}: {}", counted(backfill.count(), "partition")));
-    context.block_on(async { Ok(store.put_backfill(backfill, None, None).await?) })?;
-    go_on(context, opened, id, &args.how)
+    let note = format!("backfill {id}: {}", counted(backfill.count(), "partition"));
+    if run::served(opened)?.is_some() {
+        if !context.global.vars.is_empty() {
+            let problem = Diagnostic::error(codes::USAGE, "`--var` says nothing to a server, which has values of its own");
+            return Err(CliError::new(problem.help("stop the server, or leave `--var` out"), Exit::Invalid));
+        }
+        context.printer.note(&note);
+        context.block_on(async { Ok(store.put_backfill(backfill, None, None).await?) })?;
+        return go_on(context, opened, id, &args.how);
+    }
+    context.block_on(async {
+        // First the project, so that nothing is begun where somebody else works on it.
+        let hold = Hold::take(context, opened, &args.how).await?;
+        context.printer.note(&note);
+        let result = match store.put_backfill(backfill, None, Some(hold.lease().clone())).await {
+            Ok(_) => drive(context, opened, &hold, id, &args.how).await,
+            Err(error) => Err(error.into()),
+        };
+        hold.give_back().await?;
+        result
+    })
 }
 
 /// Leaves a backfill to the server that has the project, or goes on with it here.
@@ -123,7 +150,8 @@ fn go_on(context: &Context<'_>, opened: &Opened, id: RunId, how: &HowToRun) -> R
 async fn drive(context: &Context<'_>, opened: &Opened, hold: &Hold, id: RunId, how: &HowToRun) -> Result<Exit, CliError> {
     let store = hold.store();
     let as_of = find(store, &id.to_string())?.as_of;
-    let opened = if as_of == opened.as_of { context.open_quietly()? } else { context.open_as_of(&as_of)? };
+    let is_today = as_of == opened.as_of_template && context.global.as_of.is_none();
+    let opened = if is_today { context.open_quietly()? } else { context.open_as_of(&as_of)? };
     let engine = hold.engine(context, &opened)?;
     hold.settle(context, &engine).await?;
     let cancel = StopSignal::default();
@@ -135,9 +163,23 @@ async fn drive(context: &Context<'_>, opened: &Opened, hold: &Hold, id: RunId, h
                 cancel.stop(StopReason::Canceled);
             }
             let began_at = SystemClock.now();
-            let state = engine.run(run, &run::limits(&opened, how), &cancel).await?;
+            let limits = run::limits(&opened, how);
+            let mut running = std::pin::pin!(engine.run(run, &limits, &cancel));
+            let state = loop {
+                tokio::select! {
+                    ended = &mut running => break ended?,
+                    () = SystemClock.sleep_until(SystemClock.now() + LOOK_INTERVAL) => {
+                        // Somebody may have given it up elsewhere.
+                        if find(store, &id.to_string())?.state == BackfillState::Canceling {
+                            cancel.stop(StopReason::Canceled);
+                        }
+                    }
+                }
+            };
             let elapsed_ms = SystemClock.now().duration_since(began_at).as_millis().max(0) as u64;
-            run::report(context, run, &state, elapsed_ms);
+            if state.status != RunStatus::Canceled {
+                run::report(context, run, &state, elapsed_ms);
+            }
             continue;
         }
         if cancel.reason().is_some() && backfill.state == BackfillState::Running {
@@ -278,6 +320,7 @@ fn show(context: &Context<'_>, opened: &Opened, id: &str) -> Result<Exit, CliErr
         (_, Some(run)) if run.status == RunStatus::Running => {
             format!("; run {} goes on", backfill.run.map_or_else(String::new, |run| run.to_string()))
         }
+        (BackfillState::Canceling, _) => "; it ends with the next command or server that looks at it".to_owned(),
         _ if is_served => "; the server takes the next step".to_owned(),
         _ => format!("; nobody goes on with it: `subak backfill resume {}`, or start the server", backfill.id),
     };

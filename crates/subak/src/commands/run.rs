@@ -31,7 +31,7 @@ use crate::redact::Redacting;
 pub(super) const SERVER: &str = "subak server";
 
 /// The lease under which commands change a project's data.
-const LEASE: &str = "project";
+pub(super) const LEASE: &str = "project";
 
 /// How often a command that waits for another one looks again.
 const WAIT_INTERVAL: Duration = Duration::from_millis(200);

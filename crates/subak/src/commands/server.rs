@@ -170,6 +170,8 @@ impl<'a> Server<'a> {
                 }
             } else if running.is_empty() {
                 return Ok(code);
+            } else {
+                self.cancel_runs(&running).await?;
             }
             // What was evaluated above may have taken time.
             let now = SystemClock.now();
