@@ -14,9 +14,11 @@ mod sink;
 mod special;
 mod types;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use duckdb::Config;
@@ -190,14 +192,87 @@ fn make_whole(path: &Path, settings: &[(String, String)]) -> duckdb::Result<()> 
 pub(crate) struct Database {
     root: Arc<Mutex<duckdb::Connection>>,
     instance: Arc<Instance>,
-    _spill: Arc<SpillFolder>,
+    spill: Arc<SpillFolder>,
     /// DuckDB aborts one of two transactions that write the same table; publications are short, so they take turns.
     publishing: Arc<Mutex<()>>,
     name: Arc<str>,
 }
 
+/// What is left of a database while anybody uses it.
+struct Used {
+    root: Weak<Mutex<duckdb::Connection>>,
+    instance: Weak<Instance>,
+    spill: Weak<SpillFolder>,
+    publishing: Weak<Mutex<()>>,
+    is_closed: Arc<AtomicBool>,
+    is_read_only: bool,
+}
+
+/// The files that this process has open. DuckDB keeps other processes out of a file, and not the same one: two instances would write over each
+/// other. Work that nobody waits for any more may keep a file open for a moment longer than its connection.
+static USED: Mutex<BTreeMap<PathBuf, Used>> = Mutex::new(BTreeMap::new());
+
+/// How long an open file that is used otherwise is waited for.
+const CLOSING: Duration = Duration::from_secs(15);
+
+impl Used {
+    fn of(database: &Database, is_read_only: bool) -> Self {
+        Self {
+            root: Arc::downgrade(&database.root),
+            instance: Arc::downgrade(&database.instance),
+            spill: Arc::downgrade(&database.spill),
+            publishing: Arc::downgrade(&database.publishing),
+            is_closed: database.instance.is_closed(),
+            is_read_only,
+        }
+    }
+
+    /// The database for one more connection; `None` where it is just being closed.
+    fn join(&self, name: &str) -> Option<Database> {
+        Some(Database {
+            root: self.root.upgrade()?,
+            instance: self.instance.upgrade()?,
+            spill: self.spill.upgrade()?,
+            publishing: self.publishing.upgrade()?,
+            name: name.into(),
+        })
+    }
+}
+
 impl Database {
+    /// Opens a database, or joins those of this process that use its file.
     fn open(request: &OpenRequest) -> Result<Self, ConnectError> {
+        let path = PathBuf::from(request.config.get("path").unwrap_or_default());
+        let whole = || std::fs::canonicalize(&path).or_else(|_| std::path::absolute(&path)).unwrap_or_else(|_| path.clone());
+        if path.as_os_str() == MEMORY {
+            return Self::open_file(request);
+        }
+        let mut waited = Duration::ZERO;
+        loop {
+            // Held while the file is opened, so that nobody else opens it meanwhile.
+            let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+            used.retain(|_, used| !used.is_closed.load(Ordering::Acquire));
+            match used.get(&whole()).map(|used| (used.is_read_only == request.is_read_only, used.join(&request.name))) {
+                None => {
+                    let database = Self::open_file(request)?;
+                    used.insert(whole(), Used::of(&database, request.is_read_only));
+                    return Ok(database);
+                }
+                Some((true, Some(database))) => return Ok(database),
+                // In the other mode, or just being closed.
+                Some(_) if waited < CLOSING => {}
+                Some(_) => {
+                    let message = format!("connection `{}`: this process has `{}` open otherwise", request.name, path.display());
+                    return Err(ConnectError::new(ConnectErrorKind::Held, message).help("run again in a moment"));
+                }
+            }
+            drop(used);
+            std::thread::sleep(Duration::from_millis(20));
+            waited += Duration::from_millis(20);
+        }
+    }
+
+    fn open_file(request: &OpenRequest) -> Result<Self, ConnectError> {
         let path = PathBuf::from(request.config.get("path").unwrap_or_default());
         let is_in_memory = path.as_os_str() == MEMORY;
         let is_missing = !path.exists() && !is_in_memory;
@@ -220,7 +295,7 @@ impl Database {
         let database = Self {
             root: Arc::new(Mutex::new(connection)),
             instance,
-            _spill: Arc::new(spill),
+            spill: Arc::new(spill),
             publishing: Arc::default(),
             name: request.name.as_str().into(),
         };
@@ -280,7 +355,15 @@ impl Database {
         let database = self.clone();
         let connection = blocking::run(move || database.connect()).await?;
         let interrupt = Interrupt(Some(connection.interrupt_handle()));
-        let result = blocking::run(move || work(&connection)).await;
+        // The file counts as open as long as this works, also when nobody waits for it any more.
+        let held = self.clone();
+        let result = blocking::run(move || {
+            let result = work(&connection);
+            drop(connection);
+            drop(held);
+            result
+        })
+        .await;
         interrupt.disarm();
         result
     }

@@ -283,6 +283,36 @@ mod tests {
         assert_eq!(texts(3), ["[1]", "[340282366920938463463374607431768211455]", ""]);
     }
 
+    /// One process has one instance of a file: what one connection writes another one sees, and a reader waits until the writer is gone.
+    async fn a_file_is_open_once(folder: &std::path::Path) {
+        let open = |is_read_only: bool| {
+            let mut config = ConnectionConfig::default();
+            config.values.insert("path".into(), folder.join("once.duckdb").display().to_string());
+            Database::open(&OpenRequest {
+                name: "w".into(),
+                config,
+                temporary: folder.into(),
+                is_read_only,
+                ..OpenRequest::default()
+            })
+        };
+        let one = open(false).expect("open");
+        let other = open(false).expect("open again");
+        assert!(std::sync::Arc::ptr_eq(&one.instance, &other.instance));
+        subak_connect::Statements::execute(&one, "create table t as select 1 as n").await.expect("a table");
+        drop(one);
+        let count = other.with(|connection| DuckDbSession::new(connection, "count").count("select count(*) from t")).await;
+        assert_eq!(count.expect("rows"), 1);
+        let closing = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            drop(other);
+        });
+        let reader = open(true).expect("open for reading, when it is closed");
+        closing.join().expect("closed");
+        let refused = reader.with(|connection| DuckDbSession::new(connection, "write").execute("insert into t values (2)")).await;
+        assert!(refused.is_err(), "it reads only");
+    }
+
     async fn a_cursor_is_finite(database: &Database) {
         let sql = "create table main.ends as select * from (values (1, date '2020-01-01'), (2, date 'infinity')) as t(id, until)";
         subak_connect::Statements::execute(database, sql).await.expect("a table");
@@ -319,6 +349,7 @@ mod tests {
         declared_texts_keep_their_form(&database).await;
         values_within_others_are_found(&database).await;
         a_cursor_is_finite(&database).await;
+        a_file_is_open_once(folder.path()).await;
         let connection = database.connect().expect("connect");
         connection
             .execute_batch(

@@ -8,13 +8,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::ffi_stream::FFI_ArrowArrayStream;
 use arrow::record_batch::RecordBatchReader;
 use duckdb::{Error, ffi};
 
 /// An open database. Connections keep what they need of it and may live longer.
-pub(super) struct Instance(ffi::duckdb_database);
+pub(super) struct Instance {
+    database: ffi::duckdb_database,
+    /// Set when it is closed, for whoever wants to open its file again.
+    is_closed: Arc<AtomicBool>,
+}
 
 // SAFETY: DuckDB's handle of a database may be used from any thread; after `open` it is only read, until `drop` has it alone.
 unsafe impl Send for Instance {}
@@ -75,20 +80,25 @@ impl Instance {
         if state != ffi::DuckDBSuccess {
             return Err(failure(owned(message)));
         }
-        Ok(Arc::new(Self(database)))
+        Ok(Arc::new(Self { database, is_closed: Arc::default() }))
+    }
+
+    /// Becomes true when it is closed.
+    pub(super) fn is_closed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_closed)
     }
 
     /// A connection of the driver's.
     pub(super) fn connect(&self) -> Result<duckdb::Connection, Error> {
         // SAFETY: the database is open, and whoever holds connections holds the instance.
-        unsafe { duckdb::Connection::open_from_raw(self.0) }
+        unsafe { duckdb::Connection::open_from_raw(self.database) }
     }
 
     /// A connection for streams.
     pub(super) fn streaming(self: &Arc<Self>) -> Result<Streaming, Error> {
         let mut connection = ptr::null_mut();
         // SAFETY: the database is open, and the pointer is valid for the call.
-        if unsafe { ffi::duckdb_connect(self.0, &raw mut connection) } != ffi::DuckDBSuccess {
+        if unsafe { ffi::duckdb_connect(self.database, &raw mut connection) } != ffi::DuckDBSuccess {
             return Err(failure("Connection Error: no connection could be made"));
         }
         Ok(Streaming { connection, _instance: Arc::clone(self) })
@@ -98,7 +108,8 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         // SAFETY: opened by `open` and closed once.
-        unsafe { ffi::duckdb_close(&raw mut self.0) }
+        unsafe { ffi::duckdb_close(&raw mut self.database) }
+        self.is_closed.store(true, Ordering::Release);
     }
 }
 
