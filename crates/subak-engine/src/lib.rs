@@ -20,7 +20,7 @@ pub mod verify;
 pub use clock::{Clock, SystemClock};
 pub use execute::{Connections, DataExecutor, Progress, Reporter};
 pub use machine::{Effect, Input, Machine, Slots};
-pub use outbound::{Answer, Outbound, Request};
+pub use outbound::Outbound;
 pub use program::Place;
 pub use shell::{Engine, EngineError, Inputs, Limits, StepExecutor};
 pub use stop::{StopReason, StopSignal};

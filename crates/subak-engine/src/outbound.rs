@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use subak_connect::{ConnectError, ConnectErrorKind};
 use subak_domain::job::HttpCall;
-use subak_domain::{Action, Failure, FailureClass, RunId, StepOutcome};
+use subak_domain::{Action, Failure, FailureClass, HttpAnswer, HttpRequest, RunId, StepOutcome};
 
 use crate::failure::{self, DATA_NOT_BEGUN};
 use crate::task::{VALUE_LENGTH_MAX, rendered};
@@ -25,31 +25,9 @@ const SHOWN_MAX: usize = 500;
 #[async_trait]
 pub trait Outbound: Send + Sync {
     /// Sends one request. An answer with a status of failure is an answer.
-    async fn call(&self, request: Request) -> Result<Answer, ConnectError>;
+    async fn call(&self, request: &HttpRequest) -> Result<HttpAnswer, ConnectError>;
     /// Tells a receiver something, once.
     async fn notify(&self, receiver: &str, message: &str) -> Result<(), ConnectError>;
-}
-
-/// A request with everything filled in.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The method, in capitals.
-    pub method: String,
-    /// The address.
-    pub url: String,
-    /// Headers.
-    pub headers: Vec<(String, String)>,
-    /// What is sent.
-    pub body: Option<String>,
-}
-
-/// What came back.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The status code.
-    pub status: u16,
-    /// The body.
-    pub text: String,
 }
 
 /// For executors that reach nobody.
@@ -57,7 +35,7 @@ pub(crate) struct Nobody;
 
 #[async_trait]
 impl Outbound for Nobody {
-    async fn call(&self, _: Request) -> Result<Answer, ConnectError> {
+    async fn call(&self, _: &HttpRequest) -> Result<HttpAnswer, ConnectError> {
         Err(ConnectError::new(ConnectErrorKind::Config, "requests are not sent here"))
     }
     async fn notify(&self, _: &str, _: &str) -> Result<(), ConnectError> {
@@ -99,8 +77,8 @@ impl DataExecutor {
             // The same in each attempt, for those who look at it.
             headers.push(("Idempotency-Key".to_owned(), format!("{run}/{}", action.step)));
         }
-        let request = Request { method: call.method.clone(), url: fill(&call.url)?, headers, body };
-        let answer = match stop.guard(self.place.outbound.call(request)).await {
+        let request = HttpRequest { method: call.method.clone(), url: fill(&call.url)?, headers, body };
+        let answer = match stop.guard(self.place.outbound.call(&request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(failure::of_connect(&error, DATA_REQUEST)),
             Err(reason) => return Err(failure::of_stop(reason, DATA_REQUEST)),
@@ -167,7 +145,7 @@ fn filled_json(value: Value, fill: &impl Fn(&str) -> Result<String, Box<Failure>
     })
 }
 
-fn refused(answer: &Answer) -> Box<Failure> {
+fn refused(answer: &HttpAnswer) -> Box<Failure> {
     let class = match answer.status {
         401 | 403 => FailureClass::Permission,
         408 | 425 | 429 | 500.. => FailureClass::Unavailable,

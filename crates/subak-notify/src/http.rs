@@ -6,6 +6,8 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Url, redirect};
 
+use subak_domain::{HttpAnswer, HttpRequest};
+
 use crate::NotifyError;
 
 /// Bytes of an answer that are read.
@@ -17,30 +19,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest wait that the other side may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
-
-/// A request.
-#[derive(Debug, Clone)]
-pub struct Call {
-    /// The method, in capitals.
-    pub method: String,
-    /// The address.
-    pub url: String,
-    /// Headers.
-    pub headers: Vec<(String, String)>,
-    /// What is sent.
-    pub body: Option<String>,
-}
-
-/// What came back.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The status code.
-    pub status: u16,
-    /// The body: at most a mebibyte of it.
-    pub text: String,
-    /// How long the other side asks to wait before another try.
-    pub retry_after: Option<Duration>,
-}
 
 /// Sends requests. Clones share connections. The client is made with the first of them: whoever sends nothing needs no certificates.
 #[derive(Debug, Clone, Default)]
@@ -65,32 +43,32 @@ impl Http {
     }
 
     /// Sends one request.
-    pub async fn call(&self, call: &Call) -> Result<Answer, NotifyError> {
+    pub async fn call(&self, request: &HttpRequest) -> Result<HttpAnswer, NotifyError> {
         // An address is a secret as often as not: errors name its host only.
-        let url = Url::parse(&call.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url = Url::parse(&request.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let Some(url) = url else {
             return Err(NotifyError::lasting("what it is sent to is no address of HTTP"));
         };
         let host = url.host_str().unwrap_or_default().to_owned();
-        let method = Method::from_bytes(call.method.as_bytes())
-            .map_err(|_| NotifyError::lasting(format!("`{}` is no method of HTTP", call.method)))?;
+        let method = Method::from_bytes(request.method.as_bytes())
+            .map_err(|_| NotifyError::lasting(format!("`{}` is no method of HTTP", request.method)))?;
         let mut headers = HeaderMap::new();
-        for (name, value) in &call.headers {
+        for (name, value) in &request.headers {
             let parsed = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
             let (name, mut value) =
                 parsed.ok_or_else(|| NotifyError::lasting(format!("the header `{name}` cannot be sent as it is")))?;
             value.set_sensitive(true);
             headers.append(name, value);
         }
-        let mut request = self.client()?.request(method, url).headers(headers);
-        if let Some(body) = &call.body {
-            request = request.body(body.clone());
+        let mut sent = self.client()?.request(method, url).headers(headers);
+        if let Some(body) = &request.body {
+            sent = sent.body(body.clone());
         }
         let unreached = |error: reqwest::Error| {
             let what = if error.is_timeout() { "does not answer" } else { "cannot be reached" };
             NotifyError::passing(format!("`{host}` {what}: {}", cause(&error)))
         };
-        let mut response = request.send().await.map_err(unreached)?;
+        let mut response = sent.send().await.map_err(unreached)?;
         let status = response.status().as_u16();
         let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX));
@@ -102,7 +80,7 @@ impl Http {
                 break;
             }
         }
-        Ok(Answer { status, text: String::from_utf8_lossy(&bytes).into_owned(), retry_after })
+        Ok(HttpAnswer { status, text: String::from_utf8_lossy(&bytes).into_owned(), retry_after })
     }
 }
 

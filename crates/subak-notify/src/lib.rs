@@ -5,9 +5,9 @@ mod mail;
 
 use std::collections::BTreeMap;
 
-use subak_domain::Secret;
+use subak_domain::{HttpRequest, Secret};
 
-pub use self::http::{Answer, Call, Http};
+pub use self::http::Http;
 
 /// What is told.
 #[derive(Debug, Clone)]
@@ -80,9 +80,13 @@ impl Receiver {
         };
         let mut headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
         headers.extend(self.value("authorization").map(|value| ("Authorization".to_owned(), value.to_owned())));
-        let call =
-            Call { method: "POST".to_owned(), url: self.required("url")?.to_owned(), headers, body: Some(body.to_string()) };
-        let answer = http.call(&call).await?;
+        let request = HttpRequest {
+            method: "POST".to_owned(),
+            url: self.required("url")?.to_owned(),
+            headers,
+            body: Some(body.to_string()),
+        };
+        let answer = http.call(&request).await?;
         if (200..300).contains(&answer.status) {
             return Ok(());
         }

@@ -10,9 +10,11 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use subak_connect::{ConnectError, ConnectErrorKind};
 use subak_domain::notification::{NOTICE_ATTEMPT_COUNT_MAX, notice_delay};
-use subak_domain::{Event, Job, Notice, NoticeState, Occasion, RunEvent, RunStatus, StepStatus, Timestamp};
-use subak_engine::{Answer, Clock, Outbound, Request, SystemClock};
-use subak_notify::{Call, Http, Message, NotifyError};
+use subak_domain::{
+    Event, HttpAnswer, HttpRequest, Job, Notice, NoticeState, Occasion, RunEvent, RunStatus, StepStatus, Timestamp,
+};
+use subak_engine::{Clock, Outbound, SystemClock};
+use subak_notify::{Http, Message, NotifyError};
 use subak_store::{EventLog, Lease, SqliteStore};
 
 use crate::exit::CliError;
@@ -74,14 +76,9 @@ fn told(error: &NotifyError) -> ConnectError {
 
 #[async_trait]
 impl Outbound for Teller {
-    async fn call(&self, request: Request) -> Result<Answer, ConnectError> {
-        let Request { method, url, headers, body } = request;
-        let answer = self
-            .http
-            .call(&Call { method, url, headers, body })
-            .await
-            .map_err(|error| ConnectError::new(told(&error).kind, self.redactor.redact(&error.message)))?;
-        Ok(Answer { status: answer.status, text: answer.text })
+    async fn call(&self, request: &HttpRequest) -> Result<HttpAnswer, ConnectError> {
+        let redacted = |error: NotifyError| ConnectError::new(told(&error).kind, self.redactor.redact(&error.message));
+        self.http.call(request).await.map_err(redacted)
     }
 
     async fn notify(&self, receiver: &str, message: &str) -> Result<(), ConnectError> {
