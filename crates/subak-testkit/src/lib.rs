@@ -7,6 +7,7 @@ mod mongodb;
 mod objects;
 mod postgres;
 mod proxy;
+mod served;
 mod server;
 mod table;
 
@@ -20,6 +21,7 @@ pub use mongodb::MongoDouble;
 pub use objects::Objects;
 pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres, USER as POSTGRES_USER};
 pub use proxy::Proxy;
+pub use served::Served;
 pub use table::Table;
 
 /// A folder with a project in it, gone when the value is dropped.

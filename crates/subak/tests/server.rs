@@ -4,10 +4,10 @@
 mod served;
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use subak_testkit::Sandbox;
+use subak_testkit::Served;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_subak");
 
@@ -23,78 +23,15 @@ schedule: { cron: '0 0 1 1 *', catchup: none }
 select: gold.one
 ";
 
-/// A served project; the server is killed with the value.
-struct Served {
-    sandbox: Sandbox,
-    server: Option<Child>,
-}
-
-impl Served {
-    fn new(jobs: &str) -> Self {
-        let files = [("subak.yml", PROJECT), ("jobs/jobs.yml", jobs), ("assets/gold/one.sql", "select 1 as id\n")];
-        let mut served = Self { sandbox: Sandbox::new(BINARY, &files), server: None };
-        served.start();
-        served
-    }
-
-    fn start(&mut self) {
-        let server =
-            self.sandbox.command(&["server", "start", "--wait", "20"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.server = Some(server.expect("starts"));
-    }
-
-    fn kill(&mut self) {
-        let mut server = self.server.take().expect("a server");
-        server.kill().expect("killed");
-        server.wait().expect("it ends");
-    }
-
-    /// Asks it to stop, and waits for that. The exit code.
-    fn stop(&mut self) -> Option<i32> {
-        let mut server = self.server.take().expect("a server");
-        let asked = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill");
-        assert!(asked.success());
-        server.wait().expect("it ends").code()
-    }
-
-    fn lines(&self, name: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(self.sandbox.path().join(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// Waits until something holds.
-    fn wait(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        for _ in 0..600 {
-            if holds(self) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("{what} does not come: {:?}", self.lines("log"));
-    }
-
-    /// Ticks as `moment,outcome`, as they are.
-    fn ticks(&self, job: &str) -> Vec<String> {
-        let shown =
-            self.sandbox.command(&["automation", "show", job, "--limit", "1000", "--output", "csv"]).output().expect("starts");
-        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-        text.lines().skip(1).map(|line| line.split(',').take(2).collect::<Vec<_>>().join(",")).collect()
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            drop(server.kill());
-            drop(server.wait());
-        }
-    }
+/// A served project with these jobs.
+fn project(jobs: &str) -> Served {
+    Served::new(BINARY, &[("subak.yml", PROJECT), ("jobs/jobs.yml", jobs), ("assets/gold/one.sql", "select 1 as id\n")])
 }
 
 /// T-10, T-11, T-29: each tick starts one run, whatever dies when.
 #[test]
 fn t_29_a_tick_starts_one_run() {
-    let mut served = Served::new(JOBS);
+    let mut served = project(JOBS);
     for round in 0..4 {
         let count = served.lines("log").len();
         served.wait("a run", |served| served.lines("log").len() > count + round % 2);
@@ -126,7 +63,7 @@ fn t_29_a_tick_starts_one_run() {
 /// T-15: what came while a schedule was off is not made good; and its state outlives the server.
 #[test]
 fn t_15_a_schedule_that_is_off_starts_nothing() {
-    let mut served = Served::new(JOBS);
+    let mut served = project(JOBS);
     served.wait("a run", |served| !served.lines("log").is_empty());
     served.sandbox.run(&["automation", "off", "often"]).expect(0);
     served.kill();
@@ -148,7 +85,7 @@ fn t_15_a_schedule_that_is_off_starts_nothing() {
 /// A command that finds a server hands its run over; the end and the exit code are those of the run.
 #[test]
 fn runs_are_handed_over() {
-    let mut served = Served::new(
+    let mut served = project(
         "job: ok\nparams: { day: { type: date } }\ntasks: { a: { run: \"echo {{ params.day }} >> log\" } }\n---\njob: bad\ntasks: { a: { run: \"exit 7\" } }\n\
          ---\njob: slow\ntasks: { a: { run: \"echo begun >> log; sleep 2; echo ended >> log\" } }\n",
     );
@@ -173,7 +110,7 @@ fn runs_are_handed_over() {
 /// A project that is broken for a while loses no tick (T-98, T-161 in part).
 #[test]
 fn a_broken_project_makes_runs_wait() {
-    let served = Served::new(JOBS);
+    let served = project(JOBS);
     served.wait("a run", |served| !served.lines("log").is_empty());
     served.sandbox.write("jobs/broken.yml", "job: broken\n");
     // Nothing can be asked while the project is broken, and nothing is started.
@@ -218,7 +155,7 @@ tasks:
 /// Runs go on together, but for those of one job and those that bring one asset up to date (T-149: whoever waits holds up nobody else).
 #[test]
 fn t_149_runs_go_on_together_where_they_can() {
-    let served = Served::new(TOGETHER);
+    let served = project(TOGETHER);
     served::wait(served.sandbox.path());
     let mut slow = [hand_over(&served, &["--job", "slow"])].into_iter().collect::<Vec<_>>();
     served.wait("the slow run", |served| served.lines("log").contains(&"slow begins".to_owned()));
@@ -246,9 +183,8 @@ fn the_highest_priority_comes_first() {
     };
     let jobs = [job("busy", ""), job("low", "priority: -1\n"), job("plain", ""), job("high", "priority: 7\n")].concat();
     let files = [("subak.yml", PROJECT), ("jobs/jobs.yml", &jobs), ("assets/gold/one.sql", "select 1 as id\n")];
-    let mut served = Served { sandbox: Sandbox::new(BINARY, &files), server: None };
-    let mut command = served.sandbox.command(&["server", "start", "--wait", "20", "--runs", "1"]);
-    served.server = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"));
+    let mut served = Served::unstarted(BINARY, &files);
+    served.start_with(&["--runs", "1"], &[]);
     served::wait(served.sandbox.path());
     let mut children = vec![hand_over(&served, &["--job", "busy"])];
     served.wait("the first run", |served| !served.lines("log").is_empty());
@@ -262,7 +198,7 @@ fn the_highest_priority_comes_first() {
 /// T-69, T-71: a run that goes on is stopped with everything that it started; one that waits is never begun.
 #[test]
 fn t_69_runs_are_canceled_where_they_are() {
-    let served = Served::new(
+    let served = project(
         "job: slow\ntasks: { a: { run: 'sleep 60 & echo $! >> pids; echo $$ >> pids; echo begun >> log; wait' }, b: { needs: a, run: 'echo never >> log' } }\n",
     );
     served::wait(served.sandbox.path());
