@@ -125,6 +125,7 @@ fn load() {
         stores_as: subak_domain::StoredAs::USUAL,
         has_schemas: true,
         runs_statements: true,
+        lists_files: false,
     }];
     let environment = BTreeMap::new();
     let options = LoadOptions {

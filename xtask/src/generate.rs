@@ -92,6 +92,7 @@ fn infos() -> Vec<ConnectorInfo> {
             stores_as: connector.abilities().sql.map_or(&[], |dialect| dialect.stores_as),
             has_schemas: connector.abilities().schemas,
             runs_statements: connector.abilities().statements,
+            lists_files: connector.abilities().files,
         })
         .collect()
 }
@@ -220,6 +221,7 @@ fn project_files() -> String {
         ("A nested list of `children`", keys::CHILD),
         ("`seed`", keys::SEED),
         ("The header of a SQL asset", keys::SQL_HEADER),
+        ("`automation`", keys::AUTOMATION),
         ("`partition`", keys::PARTITION),
         ("The header of a standalone check", keys::CHECK_HEADER),
         ("`surrogate_key`", keys::SURROGATE_KEY),
@@ -237,6 +239,12 @@ fn project_files() -> String {
         ("A parameter of a job", keys::PARAM),
         ("`schedule` of a job", keys::SCHEDULE),
         ("`dst`", keys::DST),
+        ("A sensor below `jobs/`", keys::SENSOR),
+        ("`watch` of a sensor", keys::WATCH),
+        ("`files` of `watch`", keys::WATCH_FILES),
+        ("`query` of `watch`", keys::WATCH_QUERY),
+        ("`http` of `watch`", keys::WATCH_HTTP),
+        ("`start` of a sensor", keys::SENSOR_START),
         ("A task of a job", keys::TASK),
         ("`run`", keys::PROGRAM),
         ("`sql` and `query`", keys::STATEMENT),
@@ -244,6 +252,7 @@ fn project_files() -> String {
         ("`notify`", keys::MESSAGE),
         ("An entry of `on_failure` and its like", keys::NOTICE),
         ("`lint`", keys::LINT),
+        ("`retention`", keys::RETENTION),
     ] {
         put!(page, "\n## {title}\n\n| key | value | required | meaning |\n|---|---|---|---|\n");
         for key in table {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use subak_domain::{DataType, Writes};
 
 use crate::types::{ReadAs, Stored};
-use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, Quarantine, Sink, Source, SqlBackend, Statements};
+use crate::{ConfigSchema, ConnectError, ConnectionConfig, Dialect, FileStore, Quarantine, Sink, Source, SqlBackend, Statements};
 
 /// A kind of outside system.
 #[async_trait]
@@ -34,6 +34,7 @@ pub trait Connector: Send + Sync {
 
 /// What a connection can do. A connection of the kind returns `Some` for exactly these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an ability of its own")]
 pub struct Abilities {
     /// Streams can be read.
     pub source: bool,
@@ -45,6 +46,8 @@ pub struct Abilities {
     pub schemas: bool,
     /// Statements of the user's own can be run.
     pub statements: bool,
+    /// Files can be listed.
+    pub files: bool,
 }
 
 /// How to open a connection.
@@ -82,6 +85,10 @@ pub trait Connection: Send + Sync {
     }
     /// Running statements of the user's own.
     fn statements(&self) -> Option<&dyn Statements> {
+        None
+    }
+    /// Listing files.
+    fn files(&self) -> Option<&dyn FileStore> {
         None
     }
 }

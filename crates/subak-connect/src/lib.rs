@@ -33,5 +33,5 @@ pub use reject::{Quarantine, Reject, RejectStatus, StoredReject};
 pub use sink::{
     Audit, AuditResult, ChildRequest, Commit, Committed, Load, LoadRequest, Sink, Slice, Staged, StagedRows, TableInfo, TableName,
 };
-pub use source::{CursorBound, FileMark, KnownFiles, ReadRequest, Source, SourceItem, StreamInfo};
+pub use source::{CursorBound, FileMark, FileStore, KnownFiles, ReadRequest, Source, SourceItem, StreamInfo};
 pub use sql::{BuildRequest, SqlBackend, Statements};

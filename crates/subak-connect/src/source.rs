@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use subak_domain::sensor::FoundFile;
 use subak_domain::{Column, Cursor, DataType};
 
 use crate::{Batch, ConnectError, ConnectErrorKind, Dialect, Field, FieldKind, Reject, TableName, convert};
@@ -29,6 +30,14 @@ pub trait Source: Send + Sync {
     async fn probe(&self) -> Result<(), ConnectError> {
         self.discover().await.map(drop)
     }
+}
+
+/// A place for files that can be looked into without reading them.
+#[async_trait]
+pub trait FileStore: Send + Sync {
+    /// The files whose paths match a pattern such as `raw/*/*.csv`, in the order of their paths, which are relative to the connection. An error
+    /// when there are more than `count_max`.
+    async fn list(&self, pattern: &str, count_max: usize) -> Result<Vec<FoundFile>, ConnectError>;
 }
 
 /// One readable collection of a source.

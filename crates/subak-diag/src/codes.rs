@@ -222,6 +222,14 @@ codes! {
         "a task needs one that is not there",
         "A task can need the tasks that stand beside it, in the same job or the same group.",
         "Correct the name, or let the group need it.";
+    JOB_UNKNOWN = "SBK0222":
+        "a sensor names a job that is not there",
+        "What a sensor starts, and whose runs it may watch, are jobs of files below `jobs/`.",
+        "Correct the name; `subak job list` shows the jobs.";
+    CONDITION = "SBK0223":
+        "a condition of `automation` cannot be read",
+        "The text is none that says when an asset is brought up to date.",
+        "Correct it; `subak docs automation` shows what conditions are made of.";
     SELECTION_SYNTAX = "SBK0230":
         "a selection cannot be read",
         "Selections are asset keys, `tag:`, `group:`, `owner:`, `path:`, `kind:` or `changed`, with `+` for upstream or downstream, joined by spaces (union), commas (intersection) and `--exclude`.",
@@ -354,6 +362,10 @@ codes! {
         "there is no such partition",
         "The asset is cut into partitions, and none of them is meant, or has ended yet.",
         "Name one with `--partition`; `subak partition list KEY` shows them.";
+    LOOK_UNUSABLE = "SBK0332":
+        "a sensor cannot use what it sees",
+        "The answer that a sensor watches has another form than it needs: rows without the cursor, an expression without a value, or too much at once.",
+        "Correct the query, the expression or the program. What is new stays new until then.";
     STATE_OPEN = "SBK0401":
         "the state of the project cannot be opened",
         "The database below `.subak/` cannot be opened, or is damaged.",

@@ -101,6 +101,11 @@ pub enum Reason {
     FullRefresh,
     /// It is part of a job that was started.
     Job,
+    /// Its automation asks for it.
+    Automation {
+        /// The conditions that are true.
+        why: String,
+    },
 }
 
 impl Reason {
@@ -121,6 +126,7 @@ impl Reason {
             Self::Selected => "selected",
             Self::FullRefresh => "full_refresh",
             Self::Job => "job",
+            Self::Automation { .. } => "automation",
         }
     }
 }
@@ -137,6 +143,7 @@ impl fmt::Display for Reason {
             Self::Selected => formatter.write_str("selected"),
             Self::FullRefresh => formatter.write_str("full refresh"),
             Self::Job => formatter.write_str("part of the job"),
+            Self::Automation { why } => formatter.write_str(why),
         }
     }
 }

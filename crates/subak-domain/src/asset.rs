@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::{
-    AssetKey, Check, ConnectionName, DataType, History, Latest, Layout, Partitioning, Shape, SurrogateKey, Version, WriteMode,
+    AssetKey, Automation, Check, ConnectionName, DataType, History, Latest, Layout, Partitioning, Shape, SurrogateKey, Version,
+    WriteMode,
 };
 
 /// A named dataset and how it is made.
@@ -41,6 +42,8 @@ pub struct Asset {
     pub hooks: Hooks,
     /// How it is cut into partitions.
     pub partitioning: Option<Partitioning>,
+    /// When it is brought up to date by itself.
+    pub automation: Option<Automation>,
 }
 
 impl Asset {

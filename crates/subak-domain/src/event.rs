@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{Action, CheckOutcome, Cursor, RowAccount, RunId, RunStatus, StepId, Timestamp, Trigger, ValueChange, Version};
 
 /// Version of the stored form of events.
-pub const EVENT_FORMAT: u32 = 4;
+pub const EVENT_FORMAT: u32 = 5;
 
 /// One event as the log holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,6 +206,9 @@ pub struct StepOutcome {
     pub warnings: Vec<String>,
     /// Milliseconds that the attempt took.
     pub elapsed_ms: u64,
+    /// The newest position of the log when the attempt began: it saw what was published up to there, and perhaps nothing newer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_position: Option<u64>,
     /// The key of the partition that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<String>,

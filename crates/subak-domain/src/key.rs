@@ -72,7 +72,15 @@ impl fmt::Display for AssetKey {
 #[serde(try_from = "String", into = "String")]
 pub struct ConnectionName(String);
 
+/// The connection that is the project's own folder. No project can declare it.
+pub const PROJECT_FILES: &str = "project_files";
+
 impl ConnectionName {
+    /// The project's own folder.
+    pub fn project_files() -> Self {
+        Self(PROJECT_FILES.to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

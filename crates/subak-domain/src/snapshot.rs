@@ -20,7 +20,7 @@ pub struct Snapshot {
 pub struct PartitionState {
     /// The event that last changed its data.
     pub position: u64,
-    /// The event that last found it up to date or made it so.
+    /// The newest event before the attempt began that last found it up to date or made it so.
     pub confirmed_position: u64,
     /// The attempt that failed, unless one has succeeded since.
     pub failed_position: u64,
@@ -45,8 +45,8 @@ pub struct Materialization {
     pub version: Version,
     /// Position in the log of the event that last changed the data. Higher is newer; clocks do not take part.
     pub position: u64,
-    /// Position of the event that last found the asset up to date or made it so. What is upstream and newer than this was not
-    /// seen; what is older was, whether it changed anything here or not.
+    /// Position of the newest event before the attempt began that last found the asset up to date or made it so. What is upstream and newer than
+    /// this may not have been seen; what is older was, whether it changed anything here or not.
     pub confirmed_position: u64,
     /// The run that last changed the data.
     pub run: RunId,
@@ -73,7 +73,7 @@ impl Snapshot {
                 }
             }
             let state = states.entry(key.to_owned()).or_default();
-            *state = state.after(change, event.position);
+            *state = state.after(change, event);
         }
         let Some(asset) = materialized_by(&event.event) else { return };
         if let Some(next) = materialization_after(self.latest.get(&asset), event) {
@@ -99,19 +99,20 @@ pub enum PartitionChange {
 }
 
 impl PartitionState {
-    /// What is known after a change that the event at a position tells.
+    /// What is known after a change that an event tells.
     #[must_use]
-    pub fn after(self, change: PartitionChange, position: u64) -> Self {
+    pub fn after(self, change: PartitionChange, event: &Event) -> Self {
+        let (position, confirmed_position) = (event.position, seen_by(event));
         match change {
-            PartitionChange::Changed => Self { position, confirmed_position: position, failed_position: 0 },
+            PartitionChange::Changed => Self { position, confirmed_position, failed_position: 0 },
             PartitionChange::Confirmed => {
                 let changed_at = if self.position == 0 { position } else { self.position };
-                Self { position: changed_at, confirmed_position: position, failed_position: 0 }
+                Self { position: changed_at, confirmed_position, failed_position: 0 }
             }
             PartitionChange::Failed => Self { failed_position: position, ..self },
             PartitionChange::FailedBehind { changed } => {
                 let published = if changed { PartitionChange::Changed } else { PartitionChange::Confirmed };
-                Self { failed_position: position, ..self.after(published, position) }
+                Self { failed_position: position, ..self.after(published, event) }
             }
         }
     }
@@ -153,6 +154,11 @@ pub fn materialized_by(event: &RunEvent) -> Option<AssetKey> {
     asset_of(step)
 }
 
+/// Up to which position an attempt saw what is upstream.
+fn seen_by(event: &Event) -> u64 {
+    published_by(&event.event).and_then(|(_, outcome)| outcome.seen_position).unwrap_or(event.position)
+}
+
 /// The step whose outcome readers see, and that outcome: a step that failed after it had published has one too.
 fn published_by(event: &RunEvent) -> Option<(&StepId, &StepOutcome)> {
     let (step, outcome) = match event {
@@ -174,14 +180,14 @@ pub fn materialization_after(previous: Option<&Materialization>, event: &Event) 
         Some(previous) if !outcome.changed => Materialization {
             version,
             confirmed_at: event.at,
-            confirmed_position: event.position,
+            confirmed_position: seen_by(event),
             row_count: row_count.or(previous.row_count),
             ..previous.clone()
         },
         _ => Materialization {
             version,
             position: event.position,
-            confirmed_position: event.position,
+            confirmed_position: seen_by(event),
             run: event.run,
             at: event.at,
             confirmed_at: event.at,
@@ -189,4 +195,39 @@ pub fn materialization_after(previous: Option<&Materialization>, event: &Event) 
             account: outcome.account,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What changed upstream while an asset was made may not have been seen, although it was made later.
+    #[test]
+    fn what_changes_during_an_attempt_counts_as_newer() {
+        let mut snapshot = Snapshot::default();
+        let mut tell = |position: u64, step: &str, seen_position: Option<u64>| {
+            let (asset, partition) = step.split_once('[').map_or((step, None), |(asset, key)| (asset, key.strip_suffix(']')));
+            let asset: AssetKey = asset.parse().expect("key");
+            let step = partition.map_or_else(|| StepId::asset(&asset), |key| StepId::partition(&asset, key));
+            let outcome = StepOutcome {
+                changed: true,
+                version: Some(Version::of(&[("v", "1")])),
+                partition: partition.map(str::to_owned),
+                seen_position,
+                ..StepOutcome::default()
+            };
+            let event = RunEvent::StepSucceeded { step, outcome };
+            let run = RunId::from_parts(1, 1);
+            snapshot.apply(&Event { position, run, sequence: position, at: Timestamp::UNIX_EPOCH, event });
+        };
+        tell(3, "raw", None);
+        tell(8, "raw", Some(6));
+        tell(9, "mart", Some(4));
+        tell(10, "days[2026-11-21]", Some(4));
+        let (raw, mart) = (&snapshot.latest[&"raw".parse().expect("key")], &snapshot.latest[&"mart".parse().expect("key")]);
+        assert!(raw.position > mart.confirmed_position, "mart began before raw changed: {mart:?}");
+        assert_eq!((mart.position, mart.confirmed_position), (9, 4));
+        let day = snapshot.partitions[&"days".parse().expect("key")]["2026-11-21"];
+        assert_eq!((day.position, day.confirmed_position), (10, 4));
+    }
 }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod execute;
 pub mod failure;
 mod load;
+pub mod look;
 pub mod machine;
 pub mod outbound;
 mod pipes;

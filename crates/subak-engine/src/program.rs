@@ -110,6 +110,7 @@ pub(crate) async fn run(
         .env("SUBAK_PROJECT", &place.root)
         .env("SUBAK_VALUE_PATH", pipes.value_path())
         .envs(pipes.environment())
+        .envs(inputs.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

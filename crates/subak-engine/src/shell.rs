@@ -38,6 +38,8 @@ pub struct Inputs {
     pub attempt: u32,
     /// The values of the steps before it; empty where the step is no task.
     pub values: Values,
+    /// Variables that a program gets besides those of every program.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Bounds of one run.
@@ -312,11 +314,13 @@ impl Loop<'_> {
         let timeout = self.limits.timeouts.get(&step).or_else(|| self.limits.timeouts.get(&step.base())).copied().or(own);
         // Attempts before a resume count too: what they left is not written over.
         let attempt = self.machine.state().steps.get(&step).map_or(attempt, |state| state.attempt_count);
-        let mut inputs = Inputs { attempt, values: Values::default() };
+        let mut inputs = Inputs { attempt, ..Inputs::default() };
         if !action.rule.task.is_empty() {
             inputs.values = Values::new(&run.to_string(), self.machine.state(), &action);
         }
         let name = step.clone();
+        // What is published up to here is there when the step looks.
+        let seen_position = Some(*engine.log.watch().borrow());
         let task = self.steps.spawn(async move {
             let began_at = engine.clock.now();
             let work = engine.executor.execute(run, &action, &inputs, &stop);
@@ -326,8 +330,14 @@ impl Loop<'_> {
             };
             let elapsed_ms = engine.clock.now().duration_since(began_at).as_millis().max(0) as u64;
             let result = match result {
-                Ok(outcome) => Ok(StepOutcome { elapsed_ms, ..outcome }),
-                Err(failure) => Err(Box::new(Failure { elapsed_ms, ..*failure })),
+                Ok(outcome) => Ok(StepOutcome { elapsed_ms, seen_position, ..outcome }),
+                Err(failure) => {
+                    let mut failure = Failure { elapsed_ms, ..*failure };
+                    if let Some(published) = &mut failure.published {
+                        published.seen_position = seen_position;
+                    }
+                    Err(Box::new(failure))
+                }
             };
             (step, result)
         });

@@ -79,7 +79,7 @@ impl DataExecutor {
             Ok(Err(error)) => return Err(failure::of_connect(&error, data)),
             Err(reason) => return Err(failure::of_stop(reason, data)),
         };
-        let value = batch.as_ref().map_or(Value::Null, first_row);
+        let value = batch.as_ref().map_or(Value::Null, |batch| row_at(batch, 0));
         Ok(StepOutcome { changed: true, value: Some(fitting(value)?), ..StepOutcome::default() })
     }
 }
@@ -107,13 +107,13 @@ pub(crate) fn fitting(value: Value) -> Result<Value, Box<Failure>> {
     Err(failure)
 }
 
-/// The first row as an object: numbers and truth values as such, everything else as text.
-fn first_row(batch: &RecordBatch) -> Value {
+/// A row as an object: numbers and truth values as such, everything else as text.
+pub(crate) fn row_at(batch: &RecordBatch, at: usize) -> Value {
     let mut row = Map::new();
     for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
-        let text = || convert::text_at(array, 0);
+        let text = || convert::text_at(array, at);
         let value = match convert::logical_type(field.data_type()) {
-            _ if array.is_null(0) => Value::Null,
+            _ if array.is_null(at) => Value::Null,
             DataType::Boolean => Value::from(text() == "true"),
             DataType::SmallInt
             | DataType::Integer

@@ -98,6 +98,16 @@ impl Values {
         Self(minijinja::Value::from(BTreeMap::from([("item", seen(item))])))
     }
 
+    /// The entries of an object, by their names.
+    pub fn of(entries: &Value) -> Self {
+        Self(seen(entries))
+    }
+
+    /// The value of an expression.
+    pub fn value(&self, expression: &str) -> Result<Value, ExpressionError> {
+        told(&environment().compile_expression(expression)?.eval(&self.0)?)
+    }
+
     /// Whether an expression is true.
     pub fn is_true(&self, expression: &str) -> Result<bool, ExpressionError> {
         Ok(environment().compile_expression(expression)?.eval(&self.0)?.is_true())

@@ -2,12 +2,14 @@
 //!
 //! Deliberately not here: reading files or state, clocks, and doing anything.
 
+pub mod automation;
 pub mod backfill;
 pub mod expression;
 pub mod partition;
 mod plan;
 pub mod schedule;
 pub mod selection;
+pub mod sensor;
 pub mod trigger;
 
 pub use partition::{Known, PartitionError, PartitionPick};

@@ -284,7 +284,7 @@ fn reason(asset: &Asset, upstream: &[&Flow], request: &PlanRequest<'_>) -> Optio
 }
 
 /// The standalone checks that read an asset of the plan.
-fn check_actions(graph: &AssetGraph, actions: &[Action]) -> Vec<Action> {
+pub(crate) fn check_actions(graph: &AssetGraph, actions: &[Action]) -> Vec<Action> {
     let mut planned: BTreeMap<StepId, Vec<StepId>> = BTreeMap::new();
     for action in actions {
         planned.entry(action.step.base()).or_default().push(action.step.clone());
@@ -384,6 +384,7 @@ pub(crate) mod tests {
             timeout: subak_domain::asset::TIMEOUT_DEFAULT,
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
+            automation: None,
         }
     }
 

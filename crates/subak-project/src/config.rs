@@ -41,10 +41,64 @@ pub struct Config {
     pub vars: BTreeMap<String, String>,
     /// House rules for names.
     pub lint: Lint,
+    /// How long what happened is kept.
+    pub retention: Retention,
     /// Who can be told about runs, by name.
     pub receivers: BTreeMap<String, ReceiverDeclaration>,
     /// Who is told about runs of jobs that say nothing themselves.
     pub notifications: Notifications,
+}
+
+/// How long what happened is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How long; for ever where there is none.
+    pub keep: Option<Duration>,
+    /// Bytes that the output of programs may take.
+    pub logs_bytes_max: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { keep: Some(Duration::from_secs(90 * 86_400)), logs_bytes_max: 10_000_000_000 }
+    }
+}
+
+/// `retention`.
+fn retention(fields: &Fields<'_>, context: &mut Context<'_>) -> Retention {
+    let mut found = Retention::default();
+    let Some(node) = fields.get("retention") else { return found };
+    let Some(fields) = Fields::of(node, keys::RETENTION, &[], "`retention`", context) else { return found };
+    match fields.text("keep", context) {
+        Some("forever") => found.keep = None,
+        Some(_) => found.keep = fields.duration("keep", context).or(found.keep),
+        None => {}
+    }
+    if let (Some(text), Some(node)) = (fields.text("logs_max", context), fields.get("logs_max")) {
+        match bytes_of(text) {
+            Some(bytes) => found.logs_bytes_max = bytes,
+            None => context.invalid(node, format!("`logs_max` must be a size such as `500MB` or `10GB`, and this is `{text}`")),
+        }
+    }
+    found
+}
+
+/// A size as text: a whole number of bytes, or of a thousand or 1,024 times as many.
+fn bytes_of(text: &str) -> Option<u64> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let factor = match text[end..].trim() {
+        "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    text[..end].parse::<u64>().ok()?.checked_mul(factor)
 }
 
 /// A receiver of notifications, references not resolved.
@@ -135,6 +189,7 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
         }
     }
     let lint = lint(&fields, &mut context);
+    let retention = retention(&fields, &mut context);
     Some(Config {
         project,
         timezone,
@@ -146,6 +201,7 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
         external,
         vars,
         lint,
+        retention,
         receivers,
         notifications,
     })
@@ -339,6 +395,10 @@ fn connections(
     let mut connections = BTreeMap::new();
     for (name, node) in entries {
         match name.text.parse::<ConnectionName>() {
+            Ok(key) if key == ConnectionName::project_files() => {
+                let problem = Diagnostic::error(codes::INVALID_VALUE, format!("`{key}` is the project's own folder"));
+                context.report(problem.help("give the connection another name"), &name.span, "");
+            }
             Ok(key) => {
                 if let Some(declaration) = connection(&name.text, node, settings, context) {
                     connections.insert(key, declaration);

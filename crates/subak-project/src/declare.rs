@@ -10,8 +10,8 @@ use subak_diag::{Diagnostic, codes};
 use subak_domain::shape::{Contract, OnReject};
 use subak_domain::write::Tie;
 use subak_domain::{
-    AssetKey, Check, ConnectionName, CursorRule, DataType, History, Hooks, Lag, Latest, Layout, NullCursor, Partitioning, Retry,
-    SchemaChange, Severity, Shape, StoredAs, SurrogateKey, WriteMode, Writes,
+    AssetKey, Automation, Check, ConnectionName, CursorRule, DataType, History, Hooks, Lag, Latest, Layout, NullCursor,
+    Partitioning, Retry, SchemaChange, Severity, Shape, StoredAs, SurrogateKey, WriteMode, Writes,
 };
 
 use crate::ConnectorInfo;
@@ -20,7 +20,7 @@ use crate::decode::{self, Context, Fields, text};
 use crate::found::{self, FoundAt, FoundStream, StreamPattern};
 use crate::reference::Template;
 use crate::yaml::{self, Name, Node, Value};
-use crate::{checks, hooks, keys, partition, shaping};
+use crate::{automation, checks, hooks, keys, partition, shaping};
 
 /// What one file declares.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +50,7 @@ pub(crate) struct Common {
     pub(crate) timeout: Duration,
     pub(crate) hooks: Hooks,
     pub(crate) partitioning: Option<Partitioning>,
+    pub(crate) automation: Option<Automation>,
     /// Whether it says anything of partitions, be it wrong.
     pub(crate) says_partition: bool,
     /// The project's time zone.
@@ -155,6 +156,7 @@ impl Common {
             timeout: config.timeout,
             hooks: Hooks::default(),
             partitioning: None,
+            automation: None,
             says_partition: false,
             timezone: config.timezone.clone(),
         }
@@ -176,6 +178,7 @@ impl Common {
         self.checks.extend(checks::read(fields, context));
         self.says_partition |= fields.get("partition").is_some();
         self.partitioning = partition::read(fields, &self.timezone, context).or(self.partitioning.take());
+        self.automation = automation::read(fields, &self.timezone, self.automation.take(), context);
         let mut names = BTreeSet::new();
         let twice: Vec<String> =
             self.checks.iter().filter(|check| !names.insert(&check.name)).map(|check| check.name.clone()).collect();

@@ -1,4 +1,7 @@
-//! Jobs: files below `jobs/`, each document a job. Groups are taken apart here, so that what runs is one list of actions.
+//! Jobs and sensors: files below `jobs/`, each document one of them. Groups are taken apart here, so that what runs is one list of actions.
+
+mod sensor;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -6,15 +9,16 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use subak_diag::{Diagnostic, codes, nearest};
-use subak_domain::job::{self, Command, HttpCall, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
+use subak_domain::job::{self, Command, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
 use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
 use subak_domain::{
-    Action, AssetGraph, AssetKey, ConnectionName, Definition, Job, JobWork, Notifications, Occasion, PartitionRule, Reason,
-    Retry, Rule, Schedule, StepId, Trigger, Work,
+    Action, AssetGraph, AssetKey, Definition, Job, JobWork, Notifications, Occasion, PartitionRule, Reason, Retry, Rule,
+    Schedule, Sensor, StepId, Trigger, Work,
 };
-use subak_plan::expression::{ExpressionError, Values, names_in_expression, names_in_template};
+use subak_plan::expression::Values;
 
-use crate::config::{connection_ref, receiver_ref};
+use self::sensor::SensorDeclaration;
+use self::work::{Names, Texts, bare};
 use crate::declare::Scope;
 use crate::decode::{self, Context, Fields, text};
 use crate::keys;
@@ -36,12 +40,27 @@ pub(crate) struct JobDeclaration {
     pub(crate) assets: Vec<(AssetKey, Range<usize>)>,
 }
 
-/// The jobs of one file.
-pub(crate) fn declared(scope: &Scope<'_>, source: &str, problems: &mut Vec<Diagnostic>) -> Vec<JobDeclaration> {
+/// What one file declares.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Declared {
+    pub(crate) jobs: Vec<JobDeclaration>,
+    pub(crate) sensors: Vec<SensorDeclaration>,
+}
+
+/// The jobs and sensors of one file.
+pub(crate) fn declared(scope: &Scope<'_>, source: &str, problems: &mut Vec<Diagnostic>) -> Declared {
     let documents = yaml::parse(scope.path, source, problems);
     let mut context = Context { path: scope.path, offset: 0, problems };
-    let documents = documents.iter().filter(|node| node.value != Value::Null);
-    documents.filter_map(|node| job(scope, node, &mut context)).collect()
+    let mut found = Declared::default();
+    for node in documents.iter().filter(|node| node.value != Value::Null) {
+        let is_sensor = matches!(&node.value, Value::Map(entries) if entries.iter().any(|(name, _)| name.text == "sensor"));
+        if is_sensor {
+            found.sensors.extend(sensor::sensor(scope, node, &mut context));
+        } else {
+            found.jobs.extend(job(scope, node, &mut context));
+        }
+    }
+    found
 }
 
 fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobDeclaration> {
@@ -268,7 +287,7 @@ struct Group {
 }
 
 /// A task as it stands in a mapping: its name, its keys where they can be read, and the places of what it needs.
-type Declared<'n> = (&'n Name, Option<Fields<'n>>, Vec<usize>);
+type Written<'n> = (&'n Name, Option<Fields<'n>>, Vec<usize>);
 
 /// The actions of tasks, and those of them that nothing else among them waits for.
 #[derive(Default)]
@@ -290,13 +309,18 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// What texts of its tasks may read.
+    fn texts(&self) -> Texts<'_> {
+        Texts { scope: self.scope, names: Names::Task { tasks: &self.names, params: self.params } }
+    }
+
     /// The tasks of a mapping, in the order of their needs.
     fn group(&mut self, node: &Node, group: &Group, base: &Base, context: &mut Context<'_>) -> Option<Found> {
         let Value::Map(entries) = &node.value else {
             context.wrong_shape(node, "`tasks`", "a mapping from names to tasks");
             return None;
         };
-        let mut tasks: Vec<Declared<'_>> = Vec::new();
+        let mut tasks: Vec<Written<'_>> = Vec::new();
         let known: Vec<&str> = entries.iter().map(|(name, _)| name.text.as_str()).collect();
         self.names.extend(known.iter().map(|name| (*name).to_owned()));
         for (name, node) in entries {
@@ -338,7 +362,7 @@ impl Reader<'_> {
     }
 
     /// Tasks behind everything that they need; a circle is told with its names.
-    fn ordered(&self, tasks: &[Declared<'_>], context: &mut Context<'_>) -> Option<Vec<usize>> {
+    fn ordered(&self, tasks: &[Written<'_>], context: &mut Context<'_>) -> Option<Vec<usize>> {
         let mut order = Vec::with_capacity(tasks.len());
         let mut is_done = vec![false; tasks.len()];
         let mut open: Vec<usize> = (0..tasks.len()).collect();
@@ -387,7 +411,7 @@ impl Reader<'_> {
         let own_trigger = fields.word("trigger", &Trigger::NAMES, context);
         let own_when = fields.text("when", context).map(bare);
         if let Some(node) = fields.get("when") {
-            self.check_expression(node, context);
+            self.texts().check_expression(node, context);
         }
         let when = match (&group.when, own_when) {
             (Some(outer), Some(own)) => Some(format!("({outer}) and ({own})")),
@@ -482,7 +506,7 @@ impl Reader<'_> {
             }
             Value::Scalar { text, .. } => {
                 let items = bare(text);
-                self.check_expression(list, context);
+                self.texts().check_expression(list, context);
                 self.expanding(name, fields, (items, node), group, base, context)
             }
             _ => {
@@ -547,23 +571,23 @@ impl Reader<'_> {
         let node = fields.get(kind)?;
         let step = StepId::task(&format!("{}{}", group.prefix, name.text));
         let work = match kind {
-            "run" => TaskWork::Run(self.program(node, context)?),
+            "run" => TaskWork::Run(self.texts().program(node, context)?),
             "python" => {
                 let words = fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect::<Vec<_>>();
-                self.check_templates(node, context);
+                self.texts().check_templates(node, context);
                 TaskWork::Run(Program { command: Command::Python(words), ..Program::default() })
             }
             "sql" => {
-                let (on, sql) = self.statement(node, "sql", context)?;
+                let (on, sql) = self.texts().statement(node, "sql", context)?;
                 TaskWork::Sql { on, sql }
             }
             "query" => {
-                let (on, sql) = self.statement(node, "query", context)?;
+                let (on, sql) = self.texts().statement(node, "query", context)?;
                 TaskWork::Query { on, sql }
             }
-            "http" => TaskWork::Http(self.http_call(node, context)?),
+            "http" => TaskWork::Http(self.texts().http_call(node, context)?),
             "notify" => {
-                let (receiver, message) = self.message(node, context)?;
+                let (receiver, message) = self.texts().message(node, context)?;
                 TaskWork::Notify { receiver, message }
             }
             "wait" => {
@@ -601,198 +625,6 @@ impl Reader<'_> {
         self.assets.push((key.clone(), context.place(&node.span)));
         Some(key)
     }
-
-    fn program(&self, node: &Node, context: &mut Context<'_>) -> Option<Program> {
-        self.check_templates(node, context);
-        let command = |node: &Node, context: &mut Context<'_>| match &node.value {
-            Value::List(items) => {
-                let words = items.iter().map(|item| Some(text(item, "a word of the command", context)?.to_owned()));
-                words.collect::<Option<Vec<_>>>().map(Command::Direct)
-            }
-            _ => Some(Command::Shell(text(node, "the command", context)?.to_owned())),
-        };
-        let Value::Map(_) = &node.value else {
-            return Some(Program { command: command(node, context)?, ..Program::default() });
-        };
-        let fields = Fields::of(node, keys::PROGRAM, &[], "`run`", context)?;
-        let command = match (fields.get("command"), fields.get("python")) {
-            (Some(node), None) => command(node, context)?,
-            (None, Some(_)) => {
-                Command::Python(fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect())
-            }
-            _ => {
-                let problem = Diagnostic::error(codes::MISSING_KEY, "`run` needs either `command` or `python`");
-                context.report(
-                    problem.help("write `run: \"line for the shell\"`, `run: [program, argument]`, or `python: file.py`"),
-                    &node.span,
-                    "",
-                );
-                return None;
-            }
-        };
-        let mut env = BTreeMap::new();
-        for (name, node) in fields.named("env", context) {
-            let value = text(node, &format!("variable `{}`", name.text), context)?;
-            if let Err(error) = crate::reference::Template::parse(value) {
-                context.report(Diagnostic::error(codes::INVALID_REFERENCE, error.to_string()), &node.span, "");
-                return None;
-            }
-            env.insert(name.text.clone(), value.to_owned());
-        }
-        let dir = fields.text("dir", context).map(str::to_owned);
-        Some(Program { command, env, dir })
-    }
-
-    /// A receiver and what it is told.
-    fn message(&self, node: &Node, context: &mut Context<'_>) -> Option<(String, String)> {
-        self.check_templates(node, context);
-        let fields = Fields::of(node, keys::MESSAGE, &[], "`notify`", context)?;
-        let to = fields.get("to")?;
-        let receiver = receiver_ref(text(to, "`to`", context)?, to, &self.scope.config.receivers, context)?;
-        Some((receiver, fields.text("message", context)?.to_owned()))
-    }
-
-    fn http_call(&self, node: &Node, context: &mut Context<'_>) -> Option<HttpCall> {
-        self.check_templates(node, context);
-        let reference = |node: &Node, text: &str, context: &mut Context<'_>| {
-            let error = crate::reference::Template::parse(text).err();
-            if let Some(error) = &error {
-                context.report(Diagnostic::error(codes::INVALID_REFERENCE, error.to_string()), &node.span, "");
-            }
-            error.is_none()
-        };
-        let Value::Map(_) = &node.value else {
-            let url = text(node, "`http`", context)?;
-            let call = HttpCall { method: "GET".to_owned(), url: url.to_owned(), ..HttpCall::default() };
-            return reference(node, url, context).then_some(call);
-        };
-        let fields = Fields::of(node, keys::HTTP_CALL, &[], "`http`", context)?;
-        let url = fields.text("url", context)?.to_owned();
-        let mut is_sound = reference(fields.get("url")?, &url, context);
-        let mut headers = BTreeMap::new();
-        for (name, node) in fields.named("headers", context) {
-            let value = text(node, &format!("header `{}`", name.text), context)?;
-            is_sound &= reference(node, value, context);
-            headers.insert(name.text.clone(), value.to_owned());
-        }
-        let body = match fields.get("body") {
-            None => None,
-            Some(node) => {
-                let written = match &node.value {
-                    Value::Scalar { text, .. } => text.clone(),
-                    _ => crate::json_value(node).to_string(),
-                };
-                is_sound &= reference(node, &written, context);
-                Some(written)
-            }
-        };
-        let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"].map(|name| (name, name));
-        let default = if body.is_some() { "POST" } else { "GET" };
-        let method = fields.word("method", &methods, context).unwrap_or(default).to_owned();
-        let mut expect = Vec::new();
-        for (text, node) in fields.texts("expect", context) {
-            match text.parse::<u16>() {
-                Ok(status) if (100..600).contains(&status) => expect.push(status),
-                _ => {
-                    context.invalid(node, format!("`{text}` is no status code"));
-                    is_sound = false;
-                }
-            }
-        }
-        is_sound.then_some(HttpCall { method, url, headers, body, expect })
-    }
-
-    /// A statement or a question, and where it runs.
-    fn statement(&self, node: &Node, kind: &str, context: &mut Context<'_>) -> Option<(ConnectionName, String)> {
-        self.check_templates(node, context);
-        let (on, on_node, sql, sql_node) = match &node.value {
-            Value::Map(_) => {
-                let fields = Fields::of(node, keys::STATEMENT, &[], &format!("`{kind}`"), context)?;
-                let on = match fields.get("on") {
-                    Some(node) => connection_ref(text(node, "`on`", context)?, node, &self.scope.config.connections, context)?,
-                    None => self.scope.config.warehouse.clone(),
-                };
-                (on, fields.get("on").unwrap_or(node), fields.text("sql", context)?, fields.get("sql")?)
-            }
-            _ => (self.scope.config.warehouse.clone(), node, text(node, &format!("`{kind}`"), context)?, node),
-        };
-        if sql.trim().is_empty() {
-            context.invalid(sql_node, "the statement is empty".to_owned());
-            return None;
-        }
-        let info = self.scope.connector(&on);
-        let lacks = info.filter(|info| if kind == "sql" { !info.runs_statements } else { info.dialect.is_none() });
-        if let Some(info) = lacks {
-            let what = if kind == "sql" { "runs no statements" } else { "answers no queries" };
-            let message = format!("connection `{on}` (type `{}`) {what}", info.kind);
-            let problem = Diagnostic::error(codes::LACKS_ABILITY, message);
-            context.report(problem.help("name a connection that does with `on:`, for example the warehouse"), &on_node.span, "");
-            return None;
-        }
-        Some((on, sql.trim().trim_end_matches(';').to_owned()))
-    }
-
-    /// Reports an expression that cannot be read, or reads what is not there.
-    fn check_expression(&self, node: &Node, context: &mut Context<'_>) {
-        let Value::Scalar { text, .. } = &node.value else { return };
-        match names_in_expression(bare(text)) {
-            Ok(names) => self.check_names(&names, node, context),
-            Err(error) => unreadable(&error, node, context),
-        }
-    }
-
-    /// Reports templates that cannot be read, or read what is not there, in all texts of a node.
-    fn check_templates(&self, node: &Node, context: &mut Context<'_>) {
-        match &node.value {
-            Value::Scalar { text, .. } if text.contains("{{") || text.contains("{%") => match names_in_template(text) {
-                Ok(names) => self.check_names(&names, node, context),
-                Err(error) => unreadable(&error, node, context),
-            },
-            Value::List(items) => items.iter().for_each(|item| self.check_templates(item, context)),
-            Value::Map(entries) => entries.iter().for_each(|(_, node)| self.check_templates(node, context)),
-            Value::Scalar { .. } | Value::Null => {}
-        }
-    }
-
-    fn check_names(&self, names: &BTreeSet<String>, node: &Node, context: &mut Context<'_>) {
-        for name in names {
-            let mut parts = name.split('.');
-            let (first, second) = (parts.next().unwrap_or_default(), parts.next());
-            let (known, what): (Vec<&str>, &str) = match (first, second) {
-                ("tasks", Some(_)) => (self.names.iter().map(String::as_str).collect(), "task"),
-                ("params", Some(_)) => (self.params.keys().map(String::as_str).collect(), "parameter"),
-                ("run", Some(_)) => (vec!["id", "as_of", "day"], "value of `run`"),
-                ("tasks" | "params" | "run" | "item", _) => continue,
-                (first, _) => {
-                    let message = format!("texts of tasks do not know `{first}`");
-                    let help = "they know `tasks.NAME.value`, `tasks.NAME.status`, `params.NAME`, `item` and `run.id`, `run.as_of`, `run.day`";
-                    context.report(Diagnostic::error(codes::TEMPLATE, message).help(help), &node.span, "");
-                    continue;
-                }
-            };
-            let second = second.unwrap_or_default();
-            if !known.contains(&second) {
-                let problem = Diagnostic::error(codes::TEMPLATE, format!("there is no {what} `{second}` here"));
-                let problem = match nearest(second, known.iter().copied()) {
-                    Some(near) => problem.help(format!("did you mean `{near}`?")),
-                    None => problem,
-                };
-                context.report(problem, &node.span, "");
-            }
-        }
-    }
-}
-
-/// An expression without the braces that may stand around it.
-fn bare(text: &str) -> &str {
-    let text = text.trim();
-    text.strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).unwrap_or(text).trim()
-}
-
-fn unreadable(error: &ExpressionError, node: &Node, context: &mut Context<'_>) {
-    let cause = error.to_string();
-    let problem = Diagnostic::error(codes::TEMPLATE, "this expression cannot be read");
-    context.report(problem.caused_by(cause), &node.span, "");
 }
 
 fn unknown_task(text: &str, known: &[&str], node: &Node, context: &mut Context<'_>) {
@@ -810,8 +642,20 @@ fn is_runnable(graph: &AssetGraph, asset: &AssetKey) -> bool {
     partitioning.is_none_or(|partitioning| matches!(partitioning.rule, PartitionRule::Time(_)))
 }
 
-/// The jobs of all files. Reports those that have one name, and tasks of assets that are not there.
+/// The jobs and sensors of all files. Reports what has one name, and what names things that are not there.
 pub(crate) fn resolved<'a>(
+    files: impl Iterator<Item = (&'a Arc<str>, &'a Declared)> + Clone,
+    graph: Option<&AssetGraph>,
+    problems: &mut Vec<Diagnostic>,
+) -> (Vec<Job>, Vec<Sensor>) {
+    let declared = files.clone().flat_map(|(path, file)| file.jobs.iter().map(|job| (Arc::clone(path), job)));
+    let jobs = resolved_jobs(declared, graph, problems);
+    let declared = files.flat_map(|(path, file)| file.sensors.iter().map(|sensor| (Arc::clone(path), sensor)));
+    let sensors = sensor::resolved(declared, &jobs, graph, problems);
+    (jobs, sensors)
+}
+
+fn resolved_jobs<'a>(
     jobs: impl Iterator<Item = (Arc<str>, &'a JobDeclaration)>,
     graph: Option<&AssetGraph>,
     problems: &mut Vec<Diagnostic>,

@@ -102,6 +102,103 @@ pub static JOB: &[Key] = &[
     key("timeout", Shape::Duration, "Upper bound for one attempt of a task."),
 ];
 
+/// A sensor: one document of a file below `jobs/`.
+pub static SENSOR: &[Key] = &[
+    required("sensor", Shape::Text, "Its name; jobs and sensors share theirs."),
+    key("description", Shape::Text, "What it is for, for people."),
+    required("watch", Shape::Map(WATCH), "What it looks at, while `subak server start` runs."),
+    required("start", Shape::TextOr(SENSOR_START), "The job that it starts when there is something new, or a mapping."),
+    key(
+        "per",
+        Shape::Word(&["item", "look"]),
+        "Whether each new item (file, row, update, run) gets a run of its own, or one run is for all that is new in a look. By default `item`; with `asset`, `look`.",
+    ),
+    key(
+        "min_interval",
+        Shape::Duration,
+        "The least time from the start of one look to the next. By default `30s`; with `asset` and `job`, `1s`.",
+    ),
+    key("timeout", Shape::Duration, "Upper bound for one look. By default `60s`."),
+];
+
+/// What a sensor looks at.
+pub static WATCH: &[Key] = &[
+    key("files", Shape::TextOr(WATCH_FILES), "Files that come: a pattern such as `raw/*/incoming/*.csv`, or a mapping."),
+    key("query", Shape::TextOr(WATCH_QUERY), "Rows of a query that are new."),
+    key(
+        "http",
+        Shape::TextOr(WATCH_HTTP),
+        "The answer to a request: what is new in it when it is a list, else that it is another one.",
+    ),
+    key("asset", Shape::Texts, "Assets whose data change, whoever changes them."),
+    key(
+        "require",
+        Shape::Word(&["any", "all"]),
+        "With several assets: whether one of them is enough (the default), or all must have changed since the last run.",
+    ),
+    key("job", Shape::Texts, "Jobs whose runs end."),
+    key(
+        "status",
+        Shape::Word(&["succeeded", "failed", "canceled", "ended"]),
+        "With `job`: how they end. By default `succeeded`; `ended` is any end.",
+    ),
+    key(
+        "run",
+        Shape::Program(PROGRAM),
+        "What a program says: it gets `SUBAK_CURSOR`, and writes `{\"cursor\": …, \"runs\": [{\"key\": …}]}` to the file that `SUBAK_VALUE_PATH` names.",
+    ),
+    key("python", Shape::Texts, "The same from a Python file and its arguments."),
+];
+
+/// Files that a sensor looks at.
+pub static WATCH_FILES: &[Key] = &[
+    required(
+        "pattern",
+        Shape::Text,
+        "Their paths, relative to the connection: `raw/*/incoming/*.csv`. Names that begin with a dot do not count.",
+    ),
+    key(
+        "on",
+        Shape::Text,
+        "The connection of type `files` that holds them: a folder or an object store. By default the project's folder.",
+    ),
+    key(
+        "settle",
+        Shape::Duration,
+        "How long a file must have stayed the same before it counts. By default `5s`; `0s` where files come by being renamed.",
+    ),
+];
+
+/// A query that a sensor looks at.
+pub static WATCH_QUERY: &[Key] = &[
+    STATEMENT[0],
+    STATEMENT[1],
+    key(
+        "cursor",
+        Shape::Text,
+        "The column by which rows are new: `{{ cursor }}` in the query is its highest value so far. Without one, rows that were not there at the last look are new.",
+    ),
+    key("from", Shape::Text, "With `cursor`: where it begins, for example `0` or `2026-01-01`."),
+];
+
+/// A request whose answer a sensor looks at.
+pub static WATCH_HTTP: &[Key] = &[
+    HTTP_CALL[0],
+    HTTP_CALL[1],
+    HTTP_CALL[2],
+    HTTP_CALL[3],
+    HTTP_CALL[4],
+    key("value", Shape::Text, "An expression over `status` and `body` that is looked at: `body.releases`. By default the body."),
+];
+
+/// What a sensor starts.
+pub static SENSOR_START: &[Key] = &[
+    required("job", Shape::Text, "The job."),
+    key("set", Shape::Named(&Shape::Text), "Its parameters, with `{{ item.path }}` and the like: what is new."),
+    key("partition", Shape::Text, "The partition that the run is for, of a job that selects assets: `{{ item.stem }}`."),
+    key("add_to", Shape::Text, "The set of dynamic partitions that gets this key before the run, unless it has it."),
+];
+
 /// Somebody who is told.
 pub static NOTICE: &[Key] = &[required("notify", Shape::Text, "The receiver, by its name under `notifications:`.")];
 
@@ -254,7 +351,22 @@ pub static PROJECT: &[Key] = &[
         Shape::Named(&Shape::Text),
         "Values that templates read as `{{ var('name') }}`; `--var name=value` takes their place.",
     ),
+    key("retention", Shape::Map(RETENTION), "How long what happened is kept."),
     key("external", Shape::List(&Shape::Text), "Keys of assets that something outside keeps up to date in the warehouse."),
+];
+
+/// `retention`.
+pub static RETENTION: &[Key] = &[
+    key(
+        "keep",
+        Shape::Text,
+        "How long runs that have ended, their events and logs, ticks and notices are kept: a duration, or `forever`. By default `90d`. What is known of assets stays.",
+    ),
+    key(
+        "logs_max",
+        Shape::Text,
+        "How much room the output of programs may take: `500MB`, `10GB`; the oldest goes first. By default `10GB`.",
+    ),
 ];
 
 /// `lint`.
@@ -288,6 +400,14 @@ pub static RETRY: &[Key] = &[
     key("delay_first", Shape::Duration, "Wait before the second attempt; doubles each time. By default `1s`."),
     key("delay_max", Shape::Duration, "Upper bound for the wait between two attempts. By default `60s`."),
     key("jitter", Shape::Share, "Share of the wait that varies, from 0 to 1. By default 0.2."),
+];
+
+/// When an asset is brought up to date by itself.
+pub static AUTOMATION: &[Key] = &[
+    key("cron", Shape::Text, "Once for each tick of this cron line, when all that it reads was brought up to date since."),
+    key("timezone", Shape::Text, "The time zone of the cron lines. By default the project's."),
+    key("fresh", Shape::Duration, "When it was not brought up to date for so long."),
+    key("when", Shape::Text, "A condition: `in_latest_time_window and any_deps_updated since_last_handled and not in_progress`."),
 ];
 
 /// `partition`. It has one of the cadences, `static` or `dynamic`.
@@ -432,6 +552,11 @@ pub static STREAM: &[Key] = &[
     key("owner", Shape::Text, "Who answers for it."),
     key("group", Shape::Text, "Its group. By default the first part of its key."),
     key("tags", Shape::Texts, "Free labels."),
+    key(
+        "automation",
+        Shape::TextOr(AUTOMATION),
+        "When it is brought up to date by itself, while `subak server start` runs: `on_upstream_update` (also `eager`), `on_missing`, `none`, or a mapping.",
+    ),
     key("partition", Shape::Map(PARTITION), "How it is cut into partitions, which are brought up to date one by one."),
     key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
@@ -604,6 +729,11 @@ pub static SEED: &[Key] = &[
     key("owner", Shape::Text, "Who answers for it."),
     key("group", Shape::Text, "Its group. By default the first part of its key."),
     key("tags", Shape::Texts, "Free labels."),
+    key(
+        "automation",
+        Shape::TextOr(AUTOMATION),
+        "When it is brought up to date by itself, while `subak server start` runs: `on_upstream_update` (also `eager`), `on_missing`, `none`, or a mapping.",
+    ),
 ];
 
 /// The header comment of a SQL asset.
@@ -648,6 +778,11 @@ pub static SQL_HEADER: &[Key] = &[
     key("owner", Shape::Text, "Who answers for it."),
     key("group", Shape::Text, "Its group. By default the first part of its key."),
     key("tags", Shape::Texts, "Free labels."),
+    key(
+        "automation",
+        Shape::TextOr(AUTOMATION),
+        "When it is brought up to date by itself, while `subak server start` runs: `on_upstream_update` (also `eager`), `on_missing`, `none`, or a mapping.",
+    ),
     key("partition", Shape::Map(PARTITION), "How it is cut into partitions, which are brought up to date one by one."),
     key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),

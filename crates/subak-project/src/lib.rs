@@ -4,6 +4,7 @@
 //! Deliberately not here: reading files, the environment, connecting to anything. Loading never stops at the first problem: what
 //! can be read is read, and everything that is wrong comes back at once.
 
+mod automation;
 mod checks;
 mod config;
 mod declare;
@@ -29,18 +30,18 @@ use std::sync::Arc;
 use subak_diag::{Diagnostic, Sources};
 use subak_domain::config::ConfigSchema;
 pub use subak_domain::config::{Field, FieldKind};
-use subak_domain::{AssetGraph, AssetKey, Job, StoredAs};
+use subak_domain::{AssetGraph, AssetKey, Job, Sensor, StoredAs};
 pub use subak_domain::{DataType, Writes};
 
-pub use config::{Config, ConnectionDeclaration};
+pub use config::{Config, ConnectionDeclaration, Retention};
 pub use lineage::{ColumnRef, OutputColumn, OutputColumns};
 pub use reference::{InvalidReference, Part, Template, Unresolved};
 
-/// The connection through which seeds are read: the project's own files. No project can declare it, for `-` is no part of a name.
-pub const PROJECT_FILES: &str = "project_files";
+pub use subak_domain::key::PROJECT_FILES;
 
 /// What a kind of connection can do and be configured with, handed in as data.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an ability of its own")]
 pub struct ConnectorInfo {
     /// The word after `type:`.
     pub kind: &'static str,
@@ -60,6 +61,8 @@ pub struct ConnectorInfo {
     pub has_schemas: bool,
     /// Whether it runs statements of the user's own.
     pub runs_statements: bool,
+    /// Whether files can be listed there.
+    pub lists_files: bool,
 }
 
 /// The contents of a file.
@@ -123,6 +126,7 @@ pub struct Project {
     queries: Arc<resolve::Queries>,
     tests: Arc<Vec<test::ProjectTest>>,
     jobs: Arc<Vec<Job>>,
+    sensors: Arc<Vec<Sensor>>,
 }
 
 impl Project {
@@ -134,6 +138,11 @@ impl Project {
     /// Its jobs, by file and place.
     pub fn jobs(&self) -> &[Job] {
         &self.jobs
+    }
+
+    /// Its sensors, by file and place.
+    pub fn sensors(&self) -> &[Sensor] {
+        &self.sensors
     }
 
     /// Its tests, by file and place.

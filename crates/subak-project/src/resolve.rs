@@ -16,12 +16,12 @@ use subak_domain::{
 use crate::config::{self, Config, Settings};
 use crate::declare::{self, Common, FileDeclarations, QueryDeclaration, Scope, SeedDeclaration, StreamDeclaration};
 use crate::found::lock_path;
-use crate::jobs::{self, JobDeclaration};
+use crate::jobs;
 use crate::lineage::{self, Catalog, ColumnRef, OutputColumn, OutputColumns};
 use crate::sql::{self, ParsedSql};
 use crate::template::{self, TemplateValues, physical_name};
 use crate::test::TestDeclaration;
-use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, PROJECT_FILES, Project, partition, shaping, test};
+use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, Project, partition, shaping, test};
 
 mod linked;
 mod query;
@@ -36,7 +36,7 @@ pub(crate) struct ParsedFile {
     found: FileDeclarations,
     queries: Vec<ParsedQuery>,
     tests: Vec<TestDeclaration>,
-    jobs: Vec<JobDeclaration>,
+    jobs: jobs::Declared,
     problems: Vec<Diagnostic>,
 }
 
@@ -104,8 +104,8 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
     let mut resolver = Resolver::new(&config, options.connectors, files);
     let (graph, queries) = resolver.resolve(&parsed);
     let tests = resolver.tests(&parsed, graph.as_ref(), &queries, &values);
-    let declared = parsed.iter().flat_map(|(path, file)| file.jobs.iter().map(|job| (Arc::clone(path), job)));
-    let declared = jobs::resolved(declared, graph.as_ref(), &mut resolver.problems);
+    let (jobs, sensors) =
+        jobs::resolved(parsed.iter().map(|(path, file)| (path, &file.jobs)), graph.as_ref(), &mut resolver.problems);
     problems.append(&mut resolver.problems);
     problems.extend(parsed.iter().flat_map(|(_, file)| file.problems.iter().cloned()));
     sort(&mut problems);
@@ -118,7 +118,8 @@ pub(crate) fn load(loader: &mut Loader, files: &Files, options: &LoadOptions<'_>
         graph: Arc::new(graph),
         queries: Arc::new(queries),
         tests: Arc::new(tests),
-        jobs: Arc::new(declared),
+        jobs: Arc::new(jobs),
+        sensors: Arc::new(sensors),
     });
     Loaded { project, problems, sources, config: known, patterns }
 }
@@ -487,6 +488,7 @@ impl<'a> Resolver<'a> {
             timeout: common.timeout,
             hooks: common.hooks.clone(),
             partitioning: common.partitioning.clone(),
+            automation: common.automation.clone(),
         }
     }
 
@@ -507,6 +509,7 @@ impl<'a> Resolver<'a> {
             timeout: self.config.timeout,
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
+            automation: None,
         }
     }
 
@@ -560,7 +563,7 @@ impl<'a> Resolver<'a> {
             self.problems.push(problem.at(path, 0..header.len(), "its columns").help(near));
         }
         let ingest = Ingest {
-            from: PROJECT_FILES.parse().ok()?,
+            from: ConnectionName::project_files(),
             to,
             stream: path.to_string(),
             mode: WriteMode::Replace,
@@ -588,6 +591,7 @@ impl<'a> Resolver<'a> {
             timeout: self.config.timeout,
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
+            automation: None,
             says_partition: false,
             timezone: String::new(),
         };

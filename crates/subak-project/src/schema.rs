@@ -21,7 +21,8 @@ pub fn tests(connectors: &[ConnectorInfo]) -> Value {
 
 /// The schema of YAML files below `jobs/`.
 pub fn jobs(connectors: &[ConnectorInfo]) -> Value {
-    let mut schema = document("Subak jobs", mapping(keys::JOB, &[], connectors));
+    let kinds = [mapping(keys::JOB, &[], connectors), mapping(keys::SENSOR, &[], connectors)];
+    let mut schema = document("Subak jobs", json!({ "oneOf": kinds }));
     if let Some(map) = schema.as_object_mut() {
         map.insert("$defs".into(), json!({ "task": mapping(keys::TASK, &[], connectors) }));
     }

@@ -30,6 +30,7 @@ const CONNECTORS: &[ConnectorInfo] = &[
         stores_as: subak_domain::StoredAs::USUAL,
         has_schemas: true,
         runs_statements: true,
+        lists_files: false,
     },
     ConnectorInfo {
         kind: "files",
@@ -48,6 +49,7 @@ const CONNECTORS: &[ConnectorInfo] = &[
         stores_as: &[],
         has_schemas: false,
         runs_statements: false,
+        lists_files: true,
     },
     ConnectorInfo {
         kind: "api",
@@ -62,6 +64,7 @@ const CONNECTORS: &[ConnectorInfo] = &[
         stores_as: &[],
         has_schemas: false,
         runs_statements: false,
+        lists_files: false,
     },
 ];
 

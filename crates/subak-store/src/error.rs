@@ -39,6 +39,12 @@ pub enum StoreError {
         /// Events that it has.
         found: u64,
     },
+    /// Somebody changed the sensor meanwhile.
+    #[error("`{name}` was changed meanwhile")]
+    Changed {
+        /// The sensor.
+        name: String,
+    },
     /// Somebody else holds the lease by now.
     #[error("the lease `{name}` is held by a later generation")]
     Fenced {

@@ -5,8 +5,10 @@
 
 pub mod conformance;
 pub mod error;
+pub mod kept;
 pub mod lease;
 pub mod memory;
+pub mod sensor;
 pub mod sqlite;
 pub mod tick;
 
@@ -15,8 +17,10 @@ use subak_domain::{Event, RunEvent, RunId, Timestamp};
 use tokio::sync::watch;
 
 pub use error::StoreError;
+pub use kept::Kept;
 pub use lease::{Acquired, Holder, Lease, Leases};
 pub use memory::MemoryStore;
+pub use sensor::{Looked, SensorLook, SensorState};
 pub use sqlite::{PartitionDetail, RunSummary, SqliteStore};
 pub use tick::{ScheduleState, Tick, TickOutcome};
 

@@ -1,11 +1,11 @@
-//! Ticks of schedules: each is kept, also when it starts nothing.
+//! Ticks of schedules and sensors. Those of schedules are all kept, also when they start nothing; those of sensors when something came of them.
 
 use subak_domain::{RunId, Timestamp};
 
-/// One evaluation of a schedule. Its identity is the schedule and the moment, so it happens once, however many look.
+/// One evaluation of a schedule or a sensor. Its identity is the name and the moment, so it happens once, however many look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tick {
-    /// The schedule: the name of its job.
+    /// The name of the job that has the schedule, or of the sensor.
     pub schedule: String,
     /// The moment that it is for.
     pub at: Timestamp,
@@ -18,11 +18,11 @@ pub struct Tick {
 /// What came of a tick.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TickOutcome {
-    /// A run was planned, in the transaction that recorded the tick.
-    Started(RunId),
+    /// Runs were planned, in the transaction that recorded the tick. A schedule starts one.
+    Started(Vec<RunId>),
     /// Nothing was to be done, and why.
     Skipped(String),
-    /// The run could not be planned, and why.
+    /// No run could be planned, and why.
     Failed(String),
 }
 

@@ -119,9 +119,12 @@ pub(crate) enum Command {
     /// Look at jobs; `subak run --job NAME` starts one
     #[command(subcommand)]
     Job(JobCommand),
-    /// Look at schedules and their ticks, switch them on and off
+    /// Look at schedules, sensors and automated assets, and at their ticks; switch them on and off
     #[command(subcommand)]
     Automation(AutomationCommand),
+    /// Look after the state of the project: how much it keeps, copies, what is old
+    #[command(subcommand)]
+    Db(DbCommand),
     /// Look at what people were told about runs, and test whether they can be told
     #[command(subcommand)]
     Notification(NotificationCommand),
@@ -362,23 +365,28 @@ pub(crate) struct ServerStartArgs {
 /// `subak automation`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AutomationCommand {
-    /// List schedules, how they stand, and when they come next
+    /// List schedules, sensors and automated assets, how they stand, and when they come next
     List,
-    /// Show the newest ticks of a schedule, those too that started nothing
+    /// Show the newest ticks of a schedule, those too that started nothing, of a sensor, or of an automated asset
     Show(AutomationShowArgs),
-    /// Switch a schedule on; what came while it was off is not made good
-    On(JobArgs),
-    /// Switch a schedule off
-    Off(JobArgs),
-    /// Show the next ticks of a schedule, and run nothing
+    /// Switch one on; ticks that came while a schedule was off are not made good, a sensor goes on where it was
+    On(AutomationArgs),
+    /// Switch one off
+    Off(AutomationArgs),
+    /// Show the next ticks of a schedule, what a sensor would start, or which conditions of an asset are true; start nothing
     Test(AutomationTestArgs),
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AutomationArgs {
+    /// The job that has the schedule, the sensor, or the asset
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct AutomationShowArgs {
-    /// The job
-    #[arg(value_name = "NAME")]
-    pub(crate) job: String,
+    /// The job that has the schedule, the sensor, or the asset
+    pub(crate) name: String,
     /// Ticks to show
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) limit: usize,
@@ -386,15 +394,45 @@ pub(crate) struct AutomationShowArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AutomationTestArgs {
-    /// The job
-    #[arg(value_name = "NAME")]
-    pub(crate) job: String,
-    /// From this moment on: `2026-03-29T00:00:00Z`, or a time of the schedule's clock. By default now
+    /// The job that has the schedule, the sensor, or the asset
+    pub(crate) name: String,
+    /// Of a schedule: from this moment on: `2026-03-29T00:00:00Z`, or a time of its clock. By default now
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<String>,
-    /// Ticks to show
+    /// Of a schedule: ticks to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) limit: usize,
+}
+
+/// `subak db`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// Show how much the state keeps, and how much of it is old
+    Status,
+    /// Check the file for damage
+    Check,
+    /// Write a copy of the state to a new file; commands and a server may go on meanwhile
+    Backup(DbBackupArgs),
+    /// Remove what is older than `retention:` says; a server does so each hour, `subak run` once a day
+    Purge(DbPurgeArgs),
+    /// Give the room of what was removed back to the file system
+    Vacuum,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DbBackupArgs {
+    /// The file
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DbPurgeArgs {
+    /// Another age than that of `retention:`
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) older_than: Option<u32>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `subak backfill`.

@@ -65,7 +65,9 @@ impl From<StoreError> for CliError {
             StoreError::Open { .. } | StoreError::Damaged(_) => (codes::STATE_OPEN, Exit::Unreachable),
             StoreError::Newer { .. } => (codes::STATE_NEWER, Exit::Invalid),
             StoreError::NetworkFileSystem { .. } => (codes::NETWORK_FILE_SYSTEM, Exit::Invalid),
-            StoreError::Conflict { .. } | StoreError::Fenced { .. } => (codes::PROJECT_HELD, Exit::Conflict),
+            StoreError::Conflict { .. } | StoreError::Changed { .. } | StoreError::Fenced { .. } => {
+                (codes::PROJECT_HELD, Exit::Conflict)
+            }
             StoreError::Full(_) => (codes::RESOURCE, Exit::Unreachable),
             StoreError::Failed { .. } => (codes::STATE_FAILED, Exit::Unreachable),
         };

@@ -11,6 +11,7 @@ mod printer;
 mod progress;
 mod project;
 mod redact;
+mod retention;
 mod settings;
 
 use std::process::ExitCode;

@@ -81,6 +81,7 @@ pub(crate) fn connectors() -> Vec<ConnectorInfo> {
                 stores_as: abilities.sql.map_or(&[], |dialect| dialect.stores_as),
                 has_schemas: abilities.schemas,
                 runs_statements: abilities.statements,
+                lists_files: abilities.files,
             }
         })
         .collect()

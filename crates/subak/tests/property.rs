@@ -180,6 +180,7 @@ impl Loader {
             timeout: Duration::from_secs(60),
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
+            automation: None,
         };
         let database = database().await;
         let source = Arc::new(Cutting { memory: memory.clone(), dice: dice.clone(), fails });

@@ -102,7 +102,7 @@ impl Connector for DuckDb {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
+        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true, files: false }
     }
 
     fn reads(&self) -> &'static [ReadAs] {

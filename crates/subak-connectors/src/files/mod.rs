@@ -23,9 +23,10 @@ use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::cursor::Tracker;
 use subak_connect::types::{Fate, Stored};
 use subak_connect::{
-    Abilities, Batch, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Field, FieldKind, FileMark,
+    Abilities, Batch, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Field, FieldKind, FileMark, FileStore,
     OpenRequest, Origin, ReadRequest, Reject, Source, SourceItem, StreamInfo, TableName, blocking, convert,
 };
+use subak_domain::sensor::FoundFile;
 use subak_domain::{Column, DataType, Writes};
 
 use self::input::Input;
@@ -67,7 +68,7 @@ impl Connector for Files {
     fn abilities(&self) -> Abilities {
         // Checks on tables are evaluated by DuckDB.
         let writes = if cfg!(feature = "duckdb") { Writes::WholeTables } else { Writes::Nothing };
-        Abilities { source: true, writes, schemas: true, ..Abilities::default() }
+        Abilities { source: true, writes, schemas: true, files: true, ..Abilities::default() }
     }
 
     fn stores(&self, data_type: DataType) -> Option<Stored> {
@@ -119,9 +120,33 @@ impl Connection for Folder {
         Some(self)
     }
 
+    fn files(&self) -> Option<&dyn FileStore> {
+        Some(self)
+    }
+
     #[cfg(feature = "duckdb")]
     fn sink(&self) -> Option<&dyn subak_connect::Sink> {
         Some(self)
+    }
+}
+
+#[async_trait]
+impl FileStore for Folder {
+    async fn list(&self, pattern: &str, count_max: usize) -> Result<Vec<FoundFile>, ConnectError> {
+        let (folder, pattern) = (self.clone(), pattern.to_owned());
+        blocking::run(move || {
+            folder.exists()?;
+            let found = find(&folder, &pattern)?;
+            if found.len() > count_max {
+                let message = format!("{} files match `{pattern}`, and {count_max} are the most", found.len());
+                return Err(ConnectError::new(ConnectErrorKind::Resource, message)
+                    .help("move files that are done into another folder, or write a pattern that names fewer"));
+            }
+            // One that has gone since is none.
+            let found = found.iter().map(|file| file.found(&folder.root)).filter_map(Result::transpose);
+            found.collect()
+        })
+        .await
     }
 }
 
@@ -295,6 +320,28 @@ impl Named {
             Self::File(path) => path,
             Self::Object(object) => Path::new(&object.key),
         }
+    }
+
+    /// What can be seen of it from outside; `None` when it is gone.
+    fn found(&self, root: &Path) -> Result<Option<FoundFile>, ConnectError> {
+        let path = match self {
+            Self::File(path) => path,
+            Self::Object(object) => return Ok(Some(object.found())),
+        };
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                let message = format!("cannot look at `{}`", path.display());
+                return Err(ConnectError::io(ConnectErrorKind::Read, message, error));
+            }
+        };
+        let modified_at = metadata.modified().ok().and_then(|time| jiff::Timestamp::try_from(time).ok());
+        Ok(Some(FoundFile {
+            path: path.strip_prefix(root).unwrap_or(path).display().to_string(),
+            bytes: metadata.len(),
+            modified_at: modified_at.map_or(0, jiff::Timestamp::as_microsecond),
+        }))
     }
 }
 

@@ -16,6 +16,7 @@ use object_store::http::HttpBuilder;
 use object_store::{ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, RetryConfig};
 use subak_connect::{ConnectError, ConnectErrorKind, Field, FieldKind, OpenRequest};
 use subak_domain::Secret;
+use subak_domain::sensor::FoundFile;
 use tokio::runtime::Handle;
 
 use super::input::Input;
@@ -70,6 +71,13 @@ pub(super) struct Object {
     meta: ObjectMeta,
     /// Its key below the connection's address.
     pub(super) key: String,
+}
+
+impl Object {
+    /// What can be seen of it from outside.
+    pub(super) fn found(&self) -> FoundFile {
+        FoundFile { path: self.key.clone(), bytes: self.meta.size, modified_at: self.meta.last_modified.timestamp_micros() }
+    }
 }
 
 impl Store {

@@ -100,7 +100,7 @@ impl Connector for Postgres {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true }
+        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true, files: false }
     }
 
     fn reads(&self) -> &'static [ReadAs] {

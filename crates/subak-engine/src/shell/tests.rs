@@ -111,6 +111,7 @@ fn asset(name: &str, mode: WriteMode, cursor: bool, checks: Vec<Check>) -> Asset
         timeout: Duration::from_secs(3600),
         hooks: subak_domain::Hooks::default(),
         partitioning: None,
+        automation: None,
     }
 }
 

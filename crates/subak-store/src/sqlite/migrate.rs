@@ -108,6 +108,44 @@ const MIGRATIONS: &[&str] = &[
         revision integer not null,
         is_open integer not null,
         body text not null) strict;",
+    "
+    create table sensors (
+        name text primary key,
+        watches text not null,
+        cursor text not null,
+        looked_at integer,
+        came_to text not null,
+        is_off integer not null,
+        revision integer not null) strict;
+    create table sensor_runs (
+        sensor text not null,
+        key text not null,
+        run text not null,
+        at integer not null,
+        primary key (sensor, key)) strict, without rowid;",
+    "
+    -- What events told that are not in the log any more.
+    create table base_materializations (
+        asset text primary key,
+        version text not null,
+        position integer not null,
+        run text not null,
+        at integer not null,
+        confirmed_at integer not null,
+        confirmed_position integer not null,
+        row_count integer,
+        account text) strict;
+    create table base_partitions (
+        asset text not null,
+        key text not null,
+        position integer not null,
+        confirmed_position integer not null,
+        failed_position integer not null,
+        version text,
+        run text not null,
+        at integer not null,
+        row_count integer,
+        primary key (asset, key)) strict, without rowid;",
 ];
 
 /// The format that this binary writes: schema and events together.

@@ -6,6 +6,8 @@
 
 mod migrate;
 mod notices;
+mod retention;
+mod sensors;
 mod summary;
 mod ticks;
 mod writer;
@@ -20,7 +22,9 @@ use tokio::sync::watch;
 
 pub use self::summary::{PartitionDetail, RunSummary};
 use self::writer::{Answer, Request, Writer};
-use crate::{Acquired, Append, EventLog, Holder, Lease, Leases, ScheduleState, StoreError, Tick};
+use crate::{
+    Acquired, Append, EventLog, Holder, Kept, Lease, Leases, Looked, ScheduleState, SensorLook, SensorState, StoreError, Tick,
+};
 
 /// Opens, reads and writes `state.db` in a project's `.subak` folder. Clones share it.
 #[derive(Debug, Clone)]
@@ -132,6 +136,37 @@ impl SqliteStore {
         self.writer.ask(Request::Schedules(names, lease.clone())).await.map(drop)
     }
 
+    /// What is known of a sensor; `None` when it never looked.
+    pub fn sensor(&self, name: &str) -> Result<Option<SensorState>, StoreError> {
+        sensors::state(&self.read(), name)
+    }
+
+    /// The run that a sensor started for a key.
+    pub fn sensor_run(&self, sensor: &str, key: &str) -> Result<Option<RunId>, StoreError> {
+        sensors::run_of(&self.read(), sensor, key)
+    }
+
+    /// Writes a look of a sensor: its state, the keys of partitions, the runs and the tick, all or nothing. A sensor has one run for a key, however
+    /// often it asks.
+    pub async fn look(&self, look: SensorLook) -> Result<Looked, StoreError> {
+        self.looks(vec![look]).await
+    }
+
+    /// Writes several looks: all of them or none.
+    pub async fn looks(&self, looks: Vec<SensorLook>) -> Result<Looked, StoreError> {
+        match self.writer.ask(Request::Sensor(looks)).await {
+            Ok(Answer::Looked(started)) => Ok(Looked::Started(started)),
+            Ok(_) => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
+            Err(StoreError::Changed { .. }) => Ok(Looked::Changed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets what is known of sensors that are not among these, save which runs they have started.
+    pub async fn keep_sensors(&self, names: Vec<String>, lease: &Lease) -> Result<(), StoreError> {
+        self.writer.ask(Request::Sensors(names, lease.clone())).await.map(drop)
+    }
+
     /// How the run of a job ended that ended last before a moment, another one than `run` and not one that was canceled.
     pub fn ended_before(&self, job: &str, run: RunId, at: Timestamp) -> Result<Option<RunStatus>, StoreError> {
         summary::ended_before(&self.read(), job, run, at)
@@ -235,8 +270,56 @@ impl SqliteStore {
 
     /// The position of the newest event.
     pub fn newest_position(&self) -> Result<u64, StoreError> {
-        let sql = "select coalesce(max(position), 0) from events";
+        // Also when the newest are not in the log any more.
+        let sql = "select coalesce(max(seq), 0) from sqlite_sequence where name = 'events'";
         self.read().query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(failed("read"))
+    }
+
+    /// Who or what asked for a run, and the job that it is of; `None` for an unknown run.
+    pub fn origin(&self, run: RunId) -> Result<Option<(String, Option<String>)>, StoreError> {
+        let sql = "select trigger_text, job from runs where run = ?";
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+        statement.query_row([run.to_string()], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(failed("read"))
+    }
+
+    /// How much there is, and how much of it is older than a moment and can go.
+    pub fn kept(&self, before: Timestamp) -> Result<Kept, StoreError> {
+        retention::kept(&self.read(), before)
+    }
+
+    /// Removes what is older than a moment: runs that have ended with their events, ticks, notices, backfills that are over. What is known of assets
+    /// stays. Each transaction is short, and others write in between; what is not removed when it fails is removed by the next call.
+    pub async fn purge(&self, before: Timestamp, lease: &Lease) -> Result<(), StoreError> {
+        let end = retention::end(&self.read(), before)?;
+        loop {
+            match self.writer.ask(Request::Purge(before, end, lease.clone())).await? {
+                Answer::Ticked(true) => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Writes a copy of the state to a new file, as it is at one moment.
+    pub fn back_up(&self, to: &Path) -> Result<(), StoreError> {
+        self.read().execute("vacuum into ?", [to.display().to_string()]).map_err(failed("written")).map(drop)
+    }
+
+    /// Gives the room of what was removed back to the file system.
+    pub fn vacuum(&self) -> Result<(), StoreError> {
+        let connection = Connection::open(&self.path).map_err(failed("opened"))?;
+        connection
+            .execute_batch("pragma busy_timeout = 5000; vacuum; pragma wal_checkpoint(truncate);")
+            .map_err(failed("written"))
+    }
+
+    /// What SQLite finds wrong with the file; nothing where it is whole.
+    pub fn check(&self) -> Result<Vec<String>, StoreError> {
+        let connection = self.read();
+        let mut statement = connection.prepare("pragma integrity_check").map_err(failed("read"))?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed("read"))?;
+        let found: Vec<String> = rows.collect::<rusqlite::Result<_>>().map_err(failed("read"))?;
+        Ok(found.into_iter().filter(|line| line != "ok").collect())
     }
 
     /// Throws the summary tables away and makes them again from the log.
@@ -297,7 +380,8 @@ impl EventLog for SqliteStore {
     async fn append(&self, request: Append) -> Result<Vec<Event>, StoreError> {
         let events = self.writer.append(request).await?;
         if let Some(last) = events.last() {
-            self.newest.send_replace(last.position);
+            // Answers to appends may come in another order than the appends.
+            self.newest.send_modify(|newest| *newest = last.position.max(*newest));
         }
         Ok(events)
     }

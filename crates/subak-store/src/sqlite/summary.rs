@@ -34,21 +34,41 @@ fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params
     connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed("written")).map(drop)
 }
 
+/// The tables that say how assets stand.
+struct Tables {
+    materializations: &'static str,
+    partitions: &'static str,
+}
+
+/// Those that are read.
+const NOW: Tables = Tables { materializations: "materializations", partitions: "partitions" };
+
+/// What events told that are not in the log any more.
+const BASE: Tables = Tables { materializations: "base_materializations", partitions: "base_partitions" };
+
+/// Takes what an event says of assets that is to stay when it goes from the log.
+pub(super) fn apply_to_base(connection: &Connection, event: &Event) -> Result<(), StoreError> {
+    apply_to_partition(connection, event, &BASE)?;
+    materialize(connection, event, &BASE)
+}
+
 /// Takes what an event says of a partition.
-fn apply_to_partition(connection: &Connection, event: &Event) -> Result<(), StoreError> {
+fn apply_to_partition(connection: &Connection, event: &Event, tables: &Tables) -> Result<(), StoreError> {
+    let partitions = tables.partitions;
     let Some((asset, key, change)) = partition_changed_by(&event.event) else { return Ok(()) };
     if makes_table_anew(&event.event) {
         // What has failed is still to be done.
-        execute(connection, "delete from partitions where asset = ? and failed_position = 0", params![asset.as_str()])?;
-        let sql = "update partitions set position = 0, confirmed_position = 0 where asset = ?";
-        execute(connection, sql, params![asset.as_str()])?;
+        let sql = format!("delete from {partitions} where asset = ? and failed_position = 0");
+        execute(connection, &sql, params![asset.as_str()])?;
+        let sql = format!("update {partitions} set position = 0, confirmed_position = 0 where asset = ?");
+        execute(connection, &sql, params![asset.as_str()])?;
     }
-    let known = "select position, confirmed_position, failed_position from partitions where asset = ? and key = ?";
+    let known = format!("select position, confirmed_position, failed_position from {partitions} where asset = ? and key = ?");
     let previous = connection
-        .prepare_cached(known)
+        .prepare_cached(&known)
         .and_then(|mut statement| statement.query_row(params![asset.as_str(), key], |row| partition_state(row, 0)).optional())
         .map_err(failed("read"))?;
-    let next = previous.unwrap_or_default().after(change, event.position);
+    let next = previous.unwrap_or_default().after(change, event);
     // What was there before an attempt that failed is what readers still see.
     let outcome = match &event.event {
         RunEvent::StepSucceeded { outcome, .. } => Some(outcome),
@@ -56,11 +76,14 @@ fn apply_to_partition(connection: &Connection, event: &Event) -> Result<(), Stor
         _ => None,
     };
     let positions = [next.position, next.confirmed_position, next.failed_position].map(u64::cast_signed);
+    let sql = format!(
+        "insert into {partitions} (asset, key, position, confirmed_position, failed_position, version, run, at, row_count) \
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) on conflict (asset, key) do update set position = ?3, confirmed_position = ?4, \
+         failed_position = ?5, version = coalesce(?6, version), run = ?7, at = ?8, row_count = coalesce(?9, row_count)"
+    );
     execute(
         connection,
-        "insert into partitions (asset, key, position, confirmed_position, failed_position, version, run, at, row_count) \
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) on conflict (asset, key) do update set position = ?3, confirmed_position = ?4, \
-         failed_position = ?5, version = coalesce(?6, version), run = ?7, at = ?8, row_count = coalesce(?9, row_count)",
+        &sql,
         params![
             asset.as_str(),
             key,
@@ -119,7 +142,7 @@ pub(super) fn partitions(connection: &Connection, asset: &AssetKey) -> Result<Ve
 
 /// Takes one event.
 pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreError> {
-    apply_to_partition(connection, event)?;
+    apply_to_partition(connection, event, &NOW)?;
     let (run, at) = (event.run.to_string(), event.at.as_microsecond());
     let status =
         |status: RunStatus| execute(connection, "update runs set status = ? where run = ?", params![status.as_str(), run]);
@@ -134,10 +157,10 @@ pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreE
             execute(connection, sql, params![at, run])
         }
         RunEvent::StepErrored { failure, retry_at: None, .. } => {
-            materialize(connection, event)?;
+            materialize(connection, event, &NOW)?;
             execute(connection, "update runs set cause = coalesce(cause, ?) where run = ?", params![failure.message, run])
         }
-        RunEvent::StepSucceeded { .. } | RunEvent::StepErrored { .. } => materialize(connection, event),
+        RunEvent::StepSucceeded { .. } | RunEvent::StepErrored { .. } => materialize(connection, event, &NOW),
         RunEvent::CancelRequested { .. } => status(RunStatus::Stopping),
         RunEvent::Resumed { .. } => {
             execute(connection, "update runs set status = 'queued', ended_at = null, cause = null where run = ?", params![run])
@@ -153,11 +176,14 @@ pub(super) fn apply(connection: &Connection, event: &Event) -> Result<(), StoreE
     }
 }
 
-fn materialize(connection: &Connection, event: &Event) -> Result<(), StoreError> {
+fn materialize(connection: &Connection, event: &Event, tables: &Tables) -> Result<(), StoreError> {
     let Some(asset) = materialized_by(&event.event) else { return Ok(()) };
-    let sql = "select asset, version, position, run, at, confirmed_at, confirmed_position, row_count, account from materializations where asset = ?";
+    let table = tables.materializations;
+    let sql = format!(
+        "select asset, version, position, run, at, confirmed_at, confirmed_position, row_count, account from {table} where asset = ?"
+    );
     let previous = connection
-        .prepare_cached(sql)
+        .prepare_cached(&sql)
         .and_then(|mut statement| statement.query_row([asset.as_str()], materialization_of).optional())
         .map_err(failed("read"))?
         .transpose()?
@@ -167,7 +193,7 @@ fn materialize(connection: &Connection, event: &Event) -> Result<(), StoreError>
     let account = account.map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
     execute(
         connection,
-        "insert or replace into materializations values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        &format!("insert or replace into {table} values (?, ?, ?, ?, ?, ?, ?, ?, ?)"),
         params![
             asset.as_str(),
             next.version.as_str(),
@@ -309,7 +335,10 @@ pub(super) fn ended_before(
 pub(super) fn rebuild(connection: &Connection) -> Result<(), StoreError> {
     const PAGE_LENGTH: i64 = 1000;
     connection
-        .execute_batch("delete from runs; delete from materializations; delete from partitions;")
+        .execute_batch(
+            "delete from runs; delete from materializations; delete from partitions; \
+             insert into materializations select * from base_materializations; insert into partitions select * from base_partitions;",
+        )
         .map_err(failed("written"))?;
     let sql = "select position, run, sequence, at, body from events where position > ? order by position limit ?";
     let mut position = 0;

@@ -110,7 +110,7 @@ async fn a_tick_starts_one_run_or_none() {
     let tick = |run: RunId| Tick {
         schedule: "nightly".into(),
         at: at(100),
-        outcome: crate::TickOutcome::Started(run),
+        outcome: crate::TickOutcome::Started(vec![run]),
         recorded_at: at(101),
     };
     let planned = |run: RunId, expected: u64| {
@@ -134,4 +134,114 @@ async fn a_tick_starts_one_run_or_none() {
     let state = ScheduleState { definition: "@daily".into(), since: at(50), is_off: true };
     store.set_schedule("nightly", state.clone()).await.expect("noted");
     assert_eq!(store.schedule("nightly").expect("state"), Some(state));
+}
+
+/// T-84: the cursor and the runs are there together or not at all. T-85: one run for a key, also within one look. T-89: a look of a sensor that was
+/// switched off meanwhile changes nothing. T-94: a key that is there already is no error.
+#[tokio::test]
+async fn t_84_t_85_t_89_t_94_a_look_is_written_whole_or_not_at_all() {
+    let (_folder, store) = open();
+    let append = |number: u64, expected: u64| Append {
+        run: RunId::from_parts(number, 7),
+        expected,
+        events: vec![(at(101), RunEvent::planned(Vec::new(), "all", "sensor files", ""))],
+        fence: None,
+    };
+    let look = |revision: u64, cursor: &str, runs: Vec<(&str, Append)>| {
+        let ids: Vec<RunId> = runs.iter().map(|(_, append)| append.run).collect();
+        SensorLook {
+            sensor: "files".into(),
+            state: SensorState {
+                watches: "files".into(),
+                cursor: cursor.into(),
+                looked_at: Some(at(100 + revision.cast_signed())),
+                came_to: "runs".into(),
+                is_off: false,
+                revision,
+            },
+            tick: Some(Tick {
+                schedule: "files".into(),
+                at: at(100 + revision.cast_signed()),
+                outcome: crate::TickOutcome::Started(ids),
+                recorded_at: at(101),
+            }),
+            runs: runs.into_iter().map(|(key, append)| (Some(key.to_owned()), append)).collect(),
+            partitions: vec![("clients".into(), "acme".into())],
+            fence: None,
+        }
+    };
+    // The second run cannot be planned, so neither the first nor the cursor is there.
+    assert!(store.look(look(1, "one", vec![("a", append(1, 1)), ("b", append(2, 9))])).await.is_err());
+    assert_eq!((store.sensor("files").expect("state"), store.runs(10).expect("runs").len()), (None, 0));
+    let fenced = SensorLook { fence: Some(Lease { name: "project".into(), generation: 9 }), ..look(1, "one", Vec::new()) };
+    assert!(matches!(store.look(fenced).await, Err(StoreError::Fenced { .. })));
+    let first = store.look(look(1, "one", vec![("a", append(1, 1)), ("a", append(2, 1))])).await.expect("a look");
+    assert_eq!(first, Looked::Started(vec![RunId::from_parts(1, 7)]), "one key, one run");
+    assert_eq!(store.look(look(1, "other", vec![("c", append(3, 1))])).await.expect("a look"), Looked::Changed);
+    assert_eq!(store.sensor("files").expect("state").map(|state| state.cursor), Some("one".into()));
+    let again = store.look(look(2, "two", vec![("a", append(4, 1))])).await.expect("a look");
+    assert_eq!(again, Looked::Started(Vec::new()));
+    assert_eq!(store.sensor_run("files", "a").expect("a run"), Some(RunId::from_parts(1, 7)));
+    let ticks = store.ticks(Some("files"), 10).expect("ticks");
+    assert!(matches!(&ticks[0].outcome, crate::TickOutcome::Skipped(_)), "{ticks:?}");
+    assert_eq!(ticks[1].outcome, crate::TickOutcome::Started(vec![RunId::from_parts(1, 7)]));
+    assert_eq!(store.snapshot().expect("snapshot").dynamic["clients"], ["acme"]);
+}
+
+/// What is old goes, and what it told of assets stays, also for summaries that are made anew. A run that goes on keeps what is behind its beginning.
+#[tokio::test]
+async fn what_is_known_of_assets_outlives_the_events() {
+    let (_folder, store) = open();
+    let lease = match store.acquire("project", &Holder::current("test"), at(0)).await.expect("lease") {
+        Acquired::Yes { lease, .. } => lease,
+        Acquired::No { .. } => panic!("nobody has it"),
+    };
+    let made = |asset: &str, partition: Option<&str>, changed: bool| {
+        let asset: AssetKey = asset.parse().expect("key");
+        let step = partition.map_or_else(|| StepId::asset(&asset), |key| StepId::partition(&asset, key));
+        let partition = partition.map(str::to_owned);
+        let version = Some(Version::of(&[("v", "1")]));
+        RunEvent::StepSucceeded { step, outcome: StepOutcome { changed, version, partition, ..StepOutcome::default() } }
+    };
+    let whole = |seconds: i64, middle: Vec<RunEvent>| {
+        let planned = RunEvent::planned(Vec::new(), "all", "test", "");
+        let finished = RunEvent::Finished { status: RunStatus::Succeeded };
+        let events = std::iter::once(planned).chain(middle).chain([finished]);
+        events.map(|event| (at(seconds), event)).collect::<Vec<_>>()
+    };
+    let run = |number: u64| RunId::from_parts(number, 1);
+    let append = |number: u64, expected: u64, events: Vec<(Timestamp, RunEvent)>| Append {
+        run: run(number),
+        expected,
+        events,
+        fence: None,
+    };
+    store.append(append(1, 1, whole(10, vec![made("a", None, true), made("d", Some("x"), true)]))).await.expect("append");
+    store.append(append(2, 1, whole(20, vec![made("a", None, false)]))).await.expect("append");
+    // It began before the third one, and ends late.
+    store.append(append(4, 1, vec![(at(30), RunEvent::planned(Vec::new(), "all", "test", ""))])).await.expect("append");
+    store.append(append(3, 1, whole(40, vec![made("d", Some("y"), true)]))).await.expect("append");
+    store.append(append(4, 2, vec![(at(900), RunEvent::Finished { status: RunStatus::Failed })])).await.expect("append");
+    for seconds in [10, 20] {
+        let outcome = crate::TickOutcome::Skipped("nothing".into());
+        let tick = Tick { schedule: "nightly".into(), at: at(seconds), outcome, recorded_at: at(seconds) };
+        store.tick(tick, None, None).await.expect("a tick");
+    }
+    let (before, newest) = (store.snapshot().expect("snapshot"), store.newest_position().expect("newest"));
+    let kept = store.kept(at(500)).expect("kept");
+    assert_eq!((kept.run_count, kept.old_run_count, kept.old_event_count, kept.old_tick_count), (4, 2, 7, 1));
+    assert!(matches!(store.purge(at(500), &Lease { generation: 99, ..lease.clone() }).await, Err(StoreError::Fenced { .. })));
+    store.purge(at(500), &lease).await.expect("purged");
+    assert_eq!(store.runs(10).expect("runs").len(), 2);
+    assert!(store.read_run(run(1)).await.expect("events").is_empty());
+    assert_eq!(store.ticks(None, 10).expect("ticks").len(), 1, "the newest one stays");
+    assert_eq!(store.snapshot().expect("snapshot"), before);
+    store.rebuild_summaries().await.expect("rebuilt");
+    assert_eq!(store.snapshot().expect("snapshot"), before);
+    store.purge(at(5_000), &lease).await.expect("purged");
+    store.rebuild_summaries().await.expect("rebuilt");
+    assert_eq!((store.snapshot().expect("snapshot"), store.runs(10).expect("runs").len()), (before, 0));
+    assert_eq!(store.newest_position().expect("newest"), newest, "positions are never given twice");
+    assert_eq!(store.check().expect("whole"), Vec::<String>::new());
+    store.vacuum().expect("room");
 }

@@ -9,7 +9,7 @@ use crate::{ScheduleState, StoreError, Tick, TickOutcome};
 /// Enters a tick. `false` when it is known already.
 pub(super) fn enter(connection: &Connection, tick: &Tick) -> Result<bool, StoreError> {
     let (reason, run) = match &tick.outcome {
-        TickOutcome::Started(run) => (None, Some(run.to_string())),
+        TickOutcome::Started(runs) => (None, Some(runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))),
         TickOutcome::Skipped(reason) | TickOutcome::Failed(reason) => (Some(reason.as_str()), None),
     };
     let sql =
@@ -36,9 +36,12 @@ pub(super) fn newest(connection: &Connection, schedule: Option<&str>, count_max:
     let tick = |row: &rusqlite::Row<'_>| {
         let (word, reason, run): (String, Option<String>, Option<String>) = (row.get(2)?, row.get(3)?, row.get(4)?);
         let reason = reason.unwrap_or_default();
-        let outcome = match (word.as_str(), run.and_then(|run| run.parse().ok())) {
-            ("started", Some(run)) => TickOutcome::Started(run),
-            ("failed", _) => TickOutcome::Failed(reason),
+        let outcome = match word.as_str() {
+            "started" => {
+                let runs = run.unwrap_or_default();
+                TickOutcome::Started(runs.split(' ').filter_map(|run| run.parse().ok()).collect())
+            }
+            "failed" => TickOutcome::Failed(reason),
             _ => TickOutcome::Skipped(reason),
         };
         Ok(Tick { schedule: row.get(0)?, at: moment(row.get(1)?), outcome, recorded_at: moment(row.get(5)?) })

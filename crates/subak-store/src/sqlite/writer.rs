@@ -9,9 +9,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use subak_domain::{Backfill, Event, Notice, RunId, Timestamp};
 use tokio::sync::oneshot;
 
-use super::{failed, notices, summary, ticks};
+use super::{failed, notices, retention, sensors, summary, ticks};
 use crate::lease::LEASE_DURATION;
-use crate::{Acquired, Append, Holder, Lease, ScheduleState, StoreError, Tick};
+use crate::{Acquired, Append, Holder, Lease, ScheduleState, SensorLook, StoreError, Tick};
 
 /// How long a statement waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +48,12 @@ pub(super) enum Request {
     Notice(Notice),
     /// The schedules that there are; what is known of others is forgotten.
     Schedules(Vec<String>, Lease),
+    /// Some of what is older than a moment goes, and events before a position.
+    Purge(Timestamp, i64, Lease),
+    /// Looks, and what follows from them.
+    Sensor(Vec<SensorLook>),
+    /// The sensors that there are; what is known of others is forgotten.
+    Sensors(Vec<String>, Lease),
 }
 
 /// What it answers.
@@ -57,6 +63,8 @@ pub(super) enum Answer {
     Acquired(Acquired),
     /// Whether a tick was new.
     Ticked(bool),
+    /// The runs that looks have started.
+    Looked(Vec<RunId>),
     /// How many rows it was about.
     Count(u64),
     Done,
@@ -208,6 +216,15 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             refuse_stale(connection, Some(fence))?;
             ticks::keep(connection, names).map(|()| Answer::Done)
         }
+        Request::Sensor(looks) => enter_looks(connection, looks).map(Answer::Looked),
+        Request::Purge(before, end, fence) => {
+            refuse_stale(connection, Some(fence))?;
+            retention::purge(connection, *before, *end).map(Answer::Ticked)
+        }
+        Request::Sensors(names, fence) => {
+            refuse_stale(connection, Some(fence))?;
+            sensors::keep(connection, names).map(|()| Answer::Done)
+        }
         Request::Cancel(run, Some(at)) => {
             let sql = "insert into cancel_requests (run, at) values (?, ?) on conflict do nothing";
             execute(connection, sql, params![run.to_string(), at.as_microsecond()]).map(|_| Answer::Done)
@@ -220,8 +237,7 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             put_backfill(connection, backfill, append.as_ref()).map(Answer::Ticked)
         }
         Request::AddPartitions(name, keys, now) => {
-            let sql = "insert into dynamic_partitions (name, key, added_at) values (?, ?, ?) on conflict do nothing";
-            let added = |key: &String| execute(connection, sql, params![name, key, now.as_microsecond()]);
+            let added = |key: &String| add_partition(connection, name, key, *now);
             keys.iter().map(added).sum::<Result<usize, _>>().map(|count| Answer::Count(count as u64))
         }
         Request::RemovePartitions(name, keys) => {
@@ -236,6 +252,16 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Notice(notice) => notices::settle(connection, notice).map(|()| Answer::Done),
         Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
+}
+
+/// Enters looks; an error for one of them is one for all.
+fn enter_looks(connection: &Connection, looks: &[SensorLook]) -> Result<Vec<RunId>, StoreError> {
+    let mut started = Vec::new();
+    for look in looks {
+        refuse_stale(connection, look.fence.as_ref())?;
+        started.extend(sensors::enter(connection, look)?);
+    }
+    Ok(started)
 }
 
 /// Enters a backfill or its next revision, with the run that it plans. `false` when another revision is there.
@@ -257,7 +283,13 @@ fn put_backfill(connection: &Connection, backfill: &Backfill, append: Option<&Ap
     Ok(count == 1)
 }
 
-fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, StoreError> {
+/// Adds a key to a set of dynamic partitions. Returns how many are new: one, or none when it is there.
+pub(super) fn add_partition(connection: &Connection, name: &str, key: &str, now: Timestamp) -> Result<usize, StoreError> {
+    let sql = "insert into dynamic_partitions (name, key, added_at) values (?, ?, ?) on conflict do nothing";
+    execute(connection, sql, params![name, key, now.as_microsecond()])
+}
+
+pub(super) fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, StoreError> {
     connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed("written"))
 }
 
@@ -275,7 +307,7 @@ fn refuse_stale(connection: &Connection, fence: Option<&Lease>) -> Result<(), St
     Err(StoreError::Fenced { name: fence.name.clone() })
 }
 
-fn append_events(connection: &Connection, append: &Append) -> Result<Vec<Event>, StoreError> {
+pub(super) fn append_events(connection: &Connection, append: &Append) -> Result<Vec<Event>, StoreError> {
     refuse_stale(connection, append.fence.as_ref())?;
     let run = append.run.to_string();
     let found: i64 = connection

@@ -1,16 +1,20 @@
-//! `subak automation`: schedules and their ticks.
+//! `subak automation`: schedules, sensors and assets that are brought up to date by themselves, and their ticks.
 
-use serde_json::json;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
 use subak_diag::{Diagnostic, codes};
 use subak_domain::schedule::{CatchUp, ScheduleRule};
-use subak_domain::{Job, Schedule, Timestamp, Version};
-use subak_engine::{Clock, SystemClock};
+use subak_domain::{AssetKey, Job, Schedule, Sensor, Timestamp, Version, Watch};
+use subak_engine::{Clock, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
-use subak_store::{ScheduleState, SqliteStore, TickOutcome};
+use subak_store::{Looked, ScheduleState, SensorLook, SensorState, SqliteStore};
 
+use super::server::{automate, sensor};
 use super::{Context, job};
 use crate::args::{AutomationCommand, AutomationShowArgs, AutomationTestArgs};
 use crate::exit::{CliError, Exit};
+use crate::open::ProjectConnections;
 use crate::printer::Table;
 use crate::project::Opened;
 
@@ -19,8 +23,8 @@ pub(super) fn execute(context: &Context<'_>, command: &AutomationCommand) -> Res
     match command {
         AutomationCommand::List => list(context, &opened)?,
         AutomationCommand::Show(args) => show(context, &opened, args)?,
-        AutomationCommand::On(args) => switch(context, &opened, &args.job, false)?,
-        AutomationCommand::Off(args) => switch(context, &opened, &args.job, true)?,
+        AutomationCommand::On(args) => switch(context, &opened, &args.name, false)?,
+        AutomationCommand::Off(args) => switch(context, &opened, &args.name, true)?,
         AutomationCommand::Test(args) => test(context, &opened, args)?,
     }
     Ok(Exit::Ok)
@@ -40,13 +44,49 @@ pub(super) fn version(schedule: &Schedule) -> String {
     Version::of(&[("schedule", &format!("{schedule:?}"))]).to_string()
 }
 
-fn scheduled<'a>(opened: &'a Opened, name: &str) -> Result<(&'a Job, &'a Schedule, Times), CliError> {
-    let job = job::find(opened, name)?;
-    let Some(schedule) = &job.schedule else {
+/// What a name stands for.
+enum Named<'a> {
+    Schedule(&'a Schedule, Box<Times>),
+    Sensor(&'a Sensor),
+    Asset(&'a AssetKey),
+}
+
+fn named<'a>(opened: &'a Opened, name: &str) -> Result<Named<'a>, CliError> {
+    if let Some(sensor) = opened.project.sensors().iter().find(|sensor| sensor.name == name) {
+        return Ok(Named::Sensor(sensor));
+    }
+    let automated = || opened.graph().assets().iter().filter(|asset| asset.automation.is_some()).map(|asset| &asset.key);
+    let jobs = opened.project.jobs();
+    if let Some(asset) = automated().find(|key| key.as_str() == name && jobs.iter().all(|job| job.name != name)) {
+        return Ok(Named::Asset(asset));
+    }
+    let Some(Job { schedule, .. }) = jobs.iter().find(|job| job.name == name) else {
+        let sensors = opened.project.sensors().iter().map(|sensor| sensor.name.as_str());
+        let scheduled = jobs.iter().filter(|job| job.schedule.is_some()).map(|job| job.name.as_str());
+        let known = sensors.chain(scheduled).chain(automated().map(AssetKey::as_str));
+        return Err(CliError::not_found("schedule, sensor or automated asset", name, known));
+    };
+    let Some(schedule) = schedule else {
         let problem = Diagnostic::error(codes::USAGE, format!("job `{name}` has no schedule"));
         return Err(CliError::new(problem.help("give it one: `schedule: \"15 * * * *\"`"), Exit::Invalid));
     };
-    Ok((job, schedule, times(schedule)?))
+    Ok(Named::Schedule(schedule, Box::new(times(schedule)?)))
+}
+
+/// What a sensor watches, in a few words.
+fn watches(watch: &Watch) -> String {
+    let what = match watch {
+        Watch::Files { on, pattern, .. } if *on == subak_domain::ConnectionName::project_files() => pattern.clone(),
+        Watch::Files { on, pattern, .. } => format!("{pattern} of {on}"),
+        Watch::Query { on, cursor, .. } => {
+            cursor.as_ref().map_or_else(|| format!("on {on}"), |cursor| format!("on {on} by {}", cursor.column))
+        }
+        Watch::Http { call, .. } => call.url.clone(),
+        Watch::Assets { assets, .. } => assets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        Watch::Jobs { jobs, .. } => jobs.join(", "),
+        Watch::Program(_) => String::new(),
+    };
+    format!("{} {what}", watch.kind()).trim_end().to_owned()
 }
 
 /// A schedule that can be asked. Loading has looked at it already.
@@ -64,7 +104,8 @@ fn text(moment: Timestamp) -> String {
 
 fn list(context: &Context<'_>, opened: &Opened) -> Result<(), CliError> {
     let store = store_if_there(opened)?;
-    let mut table = Table::new("schedules", &["job", "schedule", "on", "next", "last", "came_to"]);
+    let mut table = Table::new("automation", &["name", "kind", "when", "starts", "on", "next", "last", "came_to"]);
+    let word = |is_off: bool| if is_off { "off" } else { "on" };
     for job in opened.project.jobs() {
         let Some(schedule) = &job.schedule else { continue };
         let state = store.as_ref().map(|store| store.schedule(&job.name)).transpose()?.flatten();
@@ -74,57 +115,197 @@ fn list(context: &Context<'_>, opened: &Opened) -> Result<(), CliError> {
         let next = times(schedule)?.next_after(SystemClock.now()).filter(|_| !is_off);
         table.rows.push(vec![
             json!(job.name),
+            json!("schedule"),
             json!(definition(schedule)),
-            json!(if is_off { "off" } else { "on" }),
+            json!(job.name),
+            json!(word(is_off)),
             json!(next.map(text)),
             json!(last.as_ref().map(|tick| text(tick.at))),
-            json!(last.map(|tick| outcome(&tick.outcome))),
+            json!(last.map(|tick| sensor::in_words(&tick.outcome))),
+        ]);
+    }
+    for own in opened.project.sensors() {
+        let state = store.as_ref().map(|store| store.sensor(&own.name)).transpose()?.flatten();
+        let looked_at = state.as_ref().and_then(|state| state.looked_at);
+        table.rows.push(vec![
+            json!(own.name),
+            json!("sensor"),
+            json!(watches(&own.watch)),
+            json!(own.job),
+            json!(word(state.as_ref().is_some_and(|state| state.is_off))),
+            Value::Null,
+            json!(looked_at.map(text)),
+            json!(state.map(|state| state.came_to).filter(|text| !text.is_empty())),
+        ]);
+    }
+    for asset in opened.graph().assets() {
+        let Some(automation) = &asset.automation else { continue };
+        let state = store.as_ref().map(|store| store.sensor(&automate::name_of(&asset.key))).transpose()?.flatten();
+        let looked_at = state.as_ref().and_then(|state| state.looked_at);
+        table.rows.push(vec![
+            json!(asset.key.as_str()),
+            json!("asset"),
+            json!(automation.text),
+            json!(asset.key.as_str()),
+            json!(word(state.as_ref().is_some_and(|state| state.is_off))),
+            Value::Null,
+            json!(looked_at.map(text)),
+            json!(state.map(|state| state.came_to)),
         ]);
     }
     if table.rows.is_empty() {
-        context.printer.note("no job has a schedule; give one `schedule: \"15 * * * *\"`");
+        let nothing = "no job has a schedule, there are no sensors, and no asset has `automation`";
+        context.printer.note(&format!("{nothing}; see `subak docs schedules`, `sensors` and `automation`"));
     }
     context.printer.table(&table);
     Ok(())
 }
 
-fn outcome(outcome: &TickOutcome) -> String {
-    match outcome {
-        TickOutcome::Started(run) => format!("started run {run}"),
-        TickOutcome::Skipped(reason) => format!("skipped: {reason}"),
-        TickOutcome::Failed(reason) => format!("failed: {reason}"),
-    }
-}
-
 fn show(context: &Context<'_>, opened: &Opened, args: &AutomationShowArgs) -> Result<(), CliError> {
-    scheduled(opened, &args.job)?;
+    let named = named(opened, &args.name)?;
+    let store = store_if_there(opened)?;
     let mut table = Table::new("ticks", &["at", "outcome", "recorded_at", "text"]);
-    for tick in store_if_there(opened)?.map(|store| store.ticks(Some(&args.job), args.limit)).transpose()?.unwrap_or_default() {
+    let name = match &named {
+        Named::Asset(asset) => automate::name_of(asset),
+        _ => args.name.clone(),
+    };
+    for tick in store.as_ref().map(|store| store.ticks(Some(&name), args.limit)).transpose()?.unwrap_or_default() {
         table.rows.push(vec![
             json!(text(tick.at)),
             json!(tick.outcome.as_str()),
             json!(text(tick.recorded_at)),
-            json!(outcome(&tick.outcome)),
+            json!(sensor::in_words(&tick.outcome)),
         ]);
+    }
+    context.printer.table(&table);
+    let Some(store) = store else { return Ok(()) };
+    let (state, verb, nothing) = match named {
+        Named::Schedule(..) => return Ok(()),
+        Named::Sensor(own) => (sensor::known(&store, own)?, "looked", "looks that find nothing"),
+        Named::Asset(_) => (automate::known(&store, &name)?, "was looked at", "evaluations that ask for nothing"),
+    };
+    let looked = match state.looked_at {
+        None => "nobody has looked yet".to_owned(),
+        Some(at) => format!("it {verb} last at {}: {}", text(at), state.came_to),
+    };
+    context.printer.note(&format!("{looked}; {nothing} leave no tick"));
+    Ok(())
+}
+
+fn switch(context: &Context<'_>, opened: &Opened, name: &str, is_off: bool) -> Result<(), CliError> {
+    let word = if is_off { "off" } else { "on" };
+    match named(opened, name)? {
+        Named::Sensor(own) => {
+            let store = opened.store()?;
+            context.block_on(async { switch_state(&store, name, || sensor::known(&store, own), is_off).await })?;
+            context.printer.note(&format!("the sensor `{name}` is {word}"));
+        }
+        Named::Asset(asset) => {
+            let (store, own) = (opened.store()?, automate::name_of(asset));
+            context.block_on(async { switch_state(&store, &own, || automate::known(&store, &own), is_off).await })?;
+            context.printer.note(&format!("the automation of `{asset}` is {word}"));
+        }
+        Named::Schedule(schedule, _) => {
+            let store = opened.store()?;
+            let was_off = store.schedule(name)?.is_some_and(|state| state.is_off);
+            if was_off != is_off {
+                let state = ScheduleState { definition: version(schedule), since: SystemClock.now(), is_off };
+                context.block_on(async { Ok(store.set_schedule(name, state).await?) })?;
+            }
+            context.printer.note(&format!("the schedule of `{name}` is {word}"));
+        }
+    }
+    Ok(())
+}
+
+/// Switches a sensor or the automation of an asset, whatever a server does with it meanwhile: what it remembers stays.
+async fn switch_state(
+    store: &SqliteStore,
+    name: &str,
+    known: impl Fn() -> Result<SensorState, CliError>,
+    is_off: bool,
+) -> Result<(), CliError> {
+    loop {
+        let before = known()?;
+        if before.is_off == is_off {
+            return Ok(());
+        }
+        let state = SensorState { is_off, revision: before.revision + 1, ..before };
+        let sensor = name.to_owned();
+        let look = SensorLook { sensor, state, tick: None, runs: Vec::new(), partitions: Vec::new(), fence: None };
+        if store.look(look).await? != Looked::Changed {
+            return Ok(());
+        }
+    }
+}
+
+fn test(context: &Context<'_>, opened: &Opened, args: &AutomationTestArgs) -> Result<(), CliError> {
+    match named(opened, &args.name)? {
+        Named::Sensor(own) => test_sensor(context, opened, own),
+        Named::Asset(asset) => test_asset(context, opened, asset),
+        Named::Schedule(schedule, times) => test_schedule(context, schedule, &times, args),
+    }
+}
+
+/// Evaluates the automation of an asset, and shows which of its conditions are true.
+fn test_asset(context: &Context<'_>, opened: &Opened, asset: &AssetKey) -> Result<(), CliError> {
+    let store = opened.store()?;
+    let decision = context.block_on(async { automate::explain(&store, opened, asset, SystemClock.now()).await })?;
+    let Some(decision) = decision else { return Ok(()) };
+    let mut table = Table::new("conditions", &["condition", "is", "because_of"]);
+    for part in &decision.parts {
+        table.rows.push(vec![json!(part.condition), json!(part.is_true), json!(part.because_of.join(" "))]);
+    }
+    let asked = match decision.requested.as_slice() {
+        [] => decision.why(),
+        [only] if only.is_empty() => "it would be brought up to date".to_owned(),
+        keys => format!("it would be brought up to date: {}", keys.join(", ")),
+    };
+    context.printer.note(&format!("{asked}; nothing was started or remembered"));
+    context.printer.table(&table);
+    Ok(())
+}
+
+/// Looks once, and shows which runs it would start.
+fn test_sensor(context: &Context<'_>, opened: &Opened, own: &Sensor) -> Result<(), CliError> {
+    let store = opened.store()?;
+    let state = sensor::known(&store, own)?;
+    let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, true);
+    let look = context.block_on(async {
+        if own.watch.is_of_log() {
+            let nothing = || subak_domain::sensor::Look::nothing(state.cursor.clone(), "nothing happened");
+            return Ok(sensor::look_at_log(&store, own, &state).await?.unwrap_or_else(nothing));
+        }
+        let seen = sensor::look(context, opened, Arc::new(connections), own, &state, StopSignal::default()).await;
+        seen.map_err(|failure| CliError::new(crate::exit::diagnostic_of(&failure), crate::exit::exit_of(failure.class)))
+    })?;
+    let job = job::find(opened, &own.job)?;
+    let snapshot = sensor::with_keys(store.snapshot()?, &look.partitions);
+    let mut table = Table::new("runs", &["key", "job", "params", "partition", "note"]);
+    for request in look.requests {
+        let key = request.key.clone();
+        let had = store.sensor_run(&own.name, &key)?;
+        let asked = sensor::asked(opened, &snapshot, own, job, request)?;
+        let note = match (had, asked.is_idle()) {
+            (Some(run), _) => Some(format!("has had its run {run}")),
+            (None, true) => Some("needs no run: everything is fresh".to_owned()),
+            (None, false) => None,
+        };
+        let params = (!asked.params.is_empty()).then(|| json!(asked.params).to_string());
+        table.rows.push(vec![json!(key), json!(own.job), json!(params), json!(asked.partition), json!(note)]);
+    }
+    for (set, key) in &look.partitions {
+        context.printer.note(&format!("the partitions `{set}` would get `{key}`"));
+    }
+    match look.note {
+        Some(note) => context.printer.note(&format!("{note}; nothing was started or remembered")),
+        None => context.printer.note("nothing was started or remembered"),
     }
     context.printer.table(&table);
     Ok(())
 }
 
-fn switch(context: &Context<'_>, opened: &Opened, name: &str, is_off: bool) -> Result<(), CliError> {
-    let (_, schedule, _) = scheduled(opened, name)?;
-    let store = opened.store()?;
-    let was_off = store.schedule(name)?.is_some_and(|state| state.is_off);
-    if was_off != is_off {
-        let state = ScheduleState { definition: version(schedule), since: SystemClock.now(), is_off };
-        context.block_on(async { Ok(store.set_schedule(name, state).await?) })?;
-    }
-    context.printer.note(&format!("the schedule of `{name}` is {}", if is_off { "off" } else { "on" }));
-    Ok(())
-}
-
-fn test(context: &Context<'_>, opened: &Opened, args: &AutomationTestArgs) -> Result<(), CliError> {
-    let (_, schedule, times) = scheduled(opened, &args.job)?;
+fn test_schedule(context: &Context<'_>, schedule: &Schedule, times: &Times, args: &AutomationTestArgs) -> Result<(), CliError> {
     let mut at = match &args.at {
         None => SystemClock.now(),
         Some(text) => {

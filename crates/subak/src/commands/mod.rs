@@ -5,6 +5,7 @@ mod backfill;
 mod bench;
 mod catalog;
 mod check;
+mod db;
 mod demo;
 mod discover;
 mod docs;
@@ -143,6 +144,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
         Command::Backfill(command) => backfill::execute(&context, command),
         Command::Job(command) => job::execute(&context, command),
         Command::Automation(command) => automation::execute(&context, command),
+        Command::Db(command) => db::execute(&context, command),
         Command::Notification(command) => notification::execute(&context, command),
         Command::Server(ServerCommand::Start(args)) => server::start(&context, args),
         Command::Why(args) => why::execute(&context, args),

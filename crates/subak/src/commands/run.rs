@@ -1,8 +1,8 @@
 //! `subak run` and `subak run resume`: plan, then do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ use crate::printer::{Tone, count, counted, duration};
 use crate::progress::Watcher;
 use crate::project::Opened;
 use crate::redact::Redacting;
+use crate::retention;
 
 /// What a process that serves the project calls itself.
 pub(super) const SERVER: &str = "subak server";
@@ -362,12 +363,25 @@ impl Hold {
         let result = self.run(context, opened, &engine, work, how).await;
         if result.is_ok() {
             self.tell(context, opened).await;
+            self.purge(context, opened).await;
         }
         // After an error the lease may be somebody else's already; giving it back has no effect then.
         let given_back = self.give_back().await;
         let exit = result?;
         given_back?;
         Ok(exit)
+    }
+
+    /// Removes what is old, once a day.
+    async fn purge(&self, context: &Context<'_>, opened: &Opened) {
+        let (folder, now) = (opened.state_folder(), SystemClock.now());
+        if !retention::is_due(&folder, now) {
+            return;
+        }
+        if let Err(error) = retention::purge(&self.store, &self.lease, &folder, &opened.project.config.retention, now).await {
+            // How the run ended is what counts here.
+            context.printer.note(&format!("what is old is removed later: {}", error.summary()));
+        }
     }
 
     /// Tells people what became of runs. Whoever cannot be told now is told by the next run, or by a server.
@@ -458,9 +472,14 @@ pub(super) fn told(context: &Context<'_>, opened: &Opened) -> Told {
     Told { project: opened.project.config.project.clone(), jobs: opened.project.jobs().to_vec(), teller }
 }
 
-/// The id of a run that is made now.
+/// The id of a run that is made now. Ids that one process makes rise, also within a millisecond and when the clock is put back.
 pub(super) fn new_run() -> RunId {
-    RunId::from_parts(u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0), random())
+    static LAST: Mutex<(u64, u128)> = Mutex::new((0, 0));
+    let now = u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    // Room is left above, so that counting on does not end.
+    *last = if now > last.0 { (now, random() >> 1) } else { (last.0, last.1 + 1) };
+    RunId::from_parts(last.0, last.1)
 }
 
 /// Whether a run is planned for a server and not begun.

@@ -3,6 +3,9 @@
 //! Nothing is remembered here. What is to be run stands in the log as runs that are planned and not begun; what came of ticks stands in the store.
 //! Both are read anew in each turn, so a restart changes nothing.
 
+pub(super) mod automate;
+pub(super) mod sensor;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -11,15 +14,18 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use subak_domain::schedule::CatchUp;
 use subak_domain::{
-    Action, AssetKey, BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Timestamp, Work as DomainWork,
+    Action, AssetKey, BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Sensor, Timestamp, Work as DomainWork,
 };
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
+use subak_project::Retention;
 use subak_store::{Append, Leases, ScheduleState, StoreError, Tick, TickOutcome};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::automate::Automation;
+use self::sensor::{Looking, Seen};
 use super::run::{self, Hold};
 use super::{Context, automation, backfill, job, plan};
 use crate::args::{Selection, ServerStartArgs};
@@ -28,6 +34,7 @@ use crate::notices::{self, Told};
 use crate::open::ProjectConnections;
 use crate::pools::Pools;
 use crate::project::{self, Opened};
+use crate::retention;
 
 /// How often it looks around when nothing is due.
 const TURN: Duration = Duration::from_secs(1);
@@ -70,12 +77,27 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
         let engine = hold.engine(context, &opened)?;
         hold.settle(context, &engine).await?;
         drop(engine);
-        let (schedules, zone, told) = (BTreeMap::new(), opened.timezone(), watch::Sender::default());
-        let (jobs, shared, pools) = (BTreeMap::new(), Shared::default(), Arc::default());
-        let mut server =
-            Server { context, args, hold: &hold, schedules, files, is_broken: false, zone, told, jobs, shared, pools };
-        server.load(&opened).await?;
-        let served = server.serve(&opened).await;
+        let (retention, opened) = (opened.project.config.retention, Arc::new(opened));
+        let mut server = Server {
+            context,
+            args,
+            hold: &hold,
+            opened: Arc::clone(&opened),
+            schedules: BTreeMap::new(),
+            files,
+            is_broken: false,
+            zone: opened.timezone(),
+            told: watch::Sender::default(),
+            retention: watch::Sender::new(retention),
+            jobs: BTreeMap::new(),
+            sensors: Vec::new(),
+            automation: Automation::default(),
+            not_before: BTreeMap::new(),
+            shared: Shared::default(),
+            pools: Arc::default(),
+        };
+        server.load(opened).await?;
+        let served = server.serve().await;
         let told = server.told.borrow().clone();
         if let (Ok(_), Some(told)) = (&served, told) {
             // Of what ended last.
@@ -92,6 +114,8 @@ struct Server<'a> {
     context: &'a Context<'a>,
     args: &'a ServerStartArgs,
     hold: &'a Hold,
+    /// The project as it could last be loaded.
+    opened: Arc<Opened>,
     /// Jobs with their schedules, as they were when the project could last be loaded.
     schedules: BTreeMap<String, (Job, Schedule, Times)>,
     /// What the files of the project looked like then.
@@ -102,8 +126,14 @@ struct Server<'a> {
     zone: TimeZone,
     /// What people are told from.
     told: watch::Sender<Option<Arc<Told>>>,
+    /// How long what happened is kept.
+    retention: watch::Sender<Retention>,
     /// All jobs by name.
     jobs: BTreeMap<String, Job>,
+    sensors: Vec<Sensor>,
+    automation: Automation,
+    /// When a sensor that could look again earlier than its interval says does, or one that does not look now is asked again.
+    not_before: BTreeMap<String, Timestamp>,
     shared: Shared,
     pools: Arc<Pools>,
 }
@@ -117,11 +147,13 @@ fn signals(kind: SignalKind) -> Result<Signal, CliError> {
 
 impl<'a> Server<'a> {
     /// Takes the jobs of a project. A schedule that is new, or another than before, counts from now on.
-    async fn load(&mut self, opened: &Opened) -> Result<(), CliError> {
+    async fn load(&mut self, opened: Arc<Opened>) -> Result<(), CliError> {
+        self.opened = Arc::clone(&opened);
         self.schedules.clear();
         self.jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
         let has_receivers = !opened.project.config.receivers.is_empty();
-        self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, opened))) } else { None });
+        self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, &opened))) } else { None });
+        self.retention.send_replace(opened.project.config.retention);
         self.zone = opened.timezone();
         let now = SystemClock.now();
         for job in opened.project.jobs() {
@@ -138,19 +170,29 @@ impl<'a> Server<'a> {
         // One that is gone and comes back is a new one.
         let names: Vec<String> = self.schedules.keys().cloned().collect();
         self.hold.store().keep_schedules(names, self.hold.lease()).await?;
+        self.sensors = opened.project.sensors().to_vec();
+        self.not_before.clear();
+        self.automation = Automation::new(&opened, now);
+        let names = self.sensors.iter().map(|sensor| sensor.name.clone()).chain(self.automation.names()).collect();
+        self.hold.store().keep_sensors(names, self.hold.lease()).await?;
         let next = self.schedules.values().filter_map(|(job, _, times)| Some((times.next_after(now)?, job.name.as_str()))).min();
         let next =
             next.map_or_else(String::new, |(at, name)| format!("; next is `{name}` at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));
-        let (project, count) = (&opened.project.config.project, self.schedules.len());
-        self.context.printer.note(&format!("serving `{project}`: {}{next}", crate::printer::counted(count as u64, "schedule")));
+        let (project, counted) = (&opened.project.config.project, crate::printer::counted);
+        let count = counted(self.schedules.len() as u64, "schedule");
+        let more = [(self.sensors.len(), "sensor"), (self.automation.count(), "automated asset")];
+        let more = more.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| counted(count as u64, what));
+        let what = std::iter::once(count).chain(more).collect::<Vec<_>>().join(", ");
+        self.context.printer.note(&format!("serving `{project}`: {what}{next}"));
         Ok(())
     }
 
     /// Until somebody asks it to stop: runs that go on are waited for. Asked again, it stops them; a third time, it ends at once.
-    async fn serve(&mut self, opened: &Opened) -> Result<Exit, CliError> {
+    async fn serve(&mut self) -> Result<Exit, CliError> {
         let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
         let (mut asked, mut code) = (0, Exit::Interrupted);
         let mut running: Vec<Running<'a>> = Vec::new();
+        let mut looking: Vec<Looking<'a>> = Vec::new();
         let mut renewing = self.renewing();
         loop {
             let now = SystemClock.now();
@@ -159,9 +201,10 @@ impl<'a> Server<'a> {
             }
             if asked == 0 {
                 let turned = async {
-                    self.turn(opened, now).await?;
+                    self.turn(now).await?;
+                    self.begin_looks(&mut looking, !running.is_empty(), now).await?;
                     let canceled = self.cancel_runs(&running).await?;
-                    self.begin_runs(&mut running, &canceled, now)
+                    self.begin_runs(&mut running, &canceled, !looking.is_empty(), now)
                 };
                 let turned = turned.await;
                 if let Err(error) = turned {
@@ -185,9 +228,20 @@ impl<'a> Server<'a> {
                         return Err(error);
                     }
                 }
+                (at, seen) = first_look(&mut looking) => {
+                    let looked = looking.swap_remove(at);
+                    if let Err(error) = self.looked(looked, seen).await {
+                        stop_all(running).await;
+                        return Err(error);
+                    }
+                }
                 _ = interrupt.recv() => { asked += 1; code = Exit::Interrupted; }
                 _ = terminate.recv() => { asked += 1; code = Exit::Terminated; }
                 () = SystemClock.sleep_until(wake_at) => continue,
+            }
+            if asked > 0 {
+                // What they would find is found by the next server.
+                looking.clear();
             }
             match asked {
                 1 if !running.is_empty() => {
@@ -204,7 +258,13 @@ impl<'a> Server<'a> {
 
     /// Begins runs that wait, as long as there is room: those of jobs with the highest priority first, then the oldest. One that cannot begin yet
     /// holds up no other.
-    fn begin_runs(&mut self, running: &mut Vec<Running<'a>>, canceled: &BTreeSet<RunId>, now: Timestamp) -> Result<(), CliError> {
+    fn begin_runs(
+        &mut self,
+        running: &mut Vec<Running<'a>>,
+        canceled: &BTreeSet<RunId>,
+        is_looking: bool,
+        now: Timestamp,
+    ) -> Result<(), CliError> {
         if self.is_broken || (running.len() >= usize::from(self.args.runs) && canceled.is_empty()) {
             return Ok(());
         }
@@ -236,7 +296,8 @@ impl<'a> Server<'a> {
             if is_canceled {
                 stop.stop(StopReason::Canceled);
             }
-            let Some(work) = self.work(run, &state.as_of, !running.is_empty(), stop.clone())? else { break };
+            let has_others = is_looking || !running.is_empty();
+            let Some(work) = self.work(run, &state.as_of, has_others, stop.clone())? else { break };
             running.push(Running { run, job: state.job, began_at: now, assets, stop, work });
         }
         Ok(())
@@ -251,21 +312,88 @@ impl<'a> Server<'a> {
             // It is told by the run that could not begin.
             Err(error) => return Ok(Some(Box::pin(async move { Err(error) }))),
         };
-        let config = format!("{:?}", opened.project.config.connections);
-        let connections = match self.shared.connections.upgrade() {
-            Some(connections) if config == self.shared.config => connections,
-            Some(_) if has_others => return Ok(None),
-            _ => {
-                let made = ProjectConnections::new(&opened.root, &opened.project.config, self.context.settings, false);
-                let made = Arc::new(made);
-                self.shared = Shared { config, connections: Arc::downgrade(&made) };
-                made
-            }
-        };
+        let Some(connections) = self.connections(&opened, has_others) else { return Ok(None) };
         let limits = run::limits(&opened, &self.args.how);
         let shared = Some((Arc::clone(&self.pools), limits.slots.clone()));
         let engine = self.hold.engine_over(self.context, &opened, connections, shared)?;
         Ok(Some(Box::pin(async move { Ok(engine.run(run, &limits, &stop).await?) })))
+    }
+
+    /// The connections that runs and looks share. `None` while others use some that are declared otherwise.
+    fn connections(&mut self, opened: &Opened, has_others: bool) -> Option<Arc<ProjectConnections>> {
+        let config = format!("{:?}", opened.project.config.connections);
+        match self.shared.connections.upgrade() {
+            Some(connections) if config == self.shared.config => Some(connections),
+            Some(_) if has_others => None,
+            _ => {
+                let made = ProjectConnections::new(&opened.root, &opened.project.config, self.context.settings, false);
+                let made = Arc::new(made);
+                self.shared = Shared { config, connections: Arc::downgrade(&made) };
+                Some(made)
+            }
+        }
+    }
+
+    /// Lets sensors look whose time has come; each looks once at a time, and none waits for another.
+    async fn begin_looks(&mut self, looking: &mut Vec<Looking<'a>>, has_runs: bool, now: Timestamp) -> Result<(), CliError> {
+        if self.is_broken {
+            return Ok(());
+        }
+        for sensor in self.sensors.clone() {
+            let is_early = self.not_before.get(&sensor.name).is_some_and(|at| now < *at);
+            if is_early || looking.iter().any(|other| other.sensor.name == sensor.name) {
+                continue;
+            }
+            let state = sensor::known(self.hold.store(), &sensor)?;
+            let interval = jiff::SignedDuration::try_from(sensor.min_interval).unwrap_or_default();
+            // A clock that was put back makes nobody wait for longer.
+            let due_at = state.looked_at.filter(|at| *at <= now).map_or(now, |at| at + interval);
+            if !self.not_before.contains_key(&sensor.name) && due_at > now {
+                self.not_before.insert(sensor.name.clone(), due_at);
+                continue;
+            }
+            self.not_before.insert(sensor.name.clone(), now + interval.max(jiff::SignedDuration::from_secs(1)));
+            if state.is_off {
+                continue;
+            }
+            if sensor.watch.is_of_log() {
+                if let Some(look) = sensor::look_at_log(self.hold.store(), &sensor, &state).await? {
+                    self.looked(Looking { sensor, state, began_at: now, work: Box::pin(std::future::pending()) }, Ok(look))
+                        .await?;
+                }
+                continue;
+            }
+            let has_others = has_runs || !looking.is_empty();
+            let Some(connections) = self.connections(&Arc::clone(&self.opened), has_others) else { continue };
+            let (context, opened) = (self.context, Arc::clone(&self.opened));
+            let (own, known) = (sensor.clone(), state.clone());
+            let work =
+                Box::pin(async move { sensor::look(context, &opened, connections, &own, &known, StopSignal::default()).await });
+            looking.push(Looking { sensor, state, began_at: now, work });
+        }
+        Ok(())
+    }
+
+    /// Writes down what a look found, and plans its runs.
+    async fn looked(&mut self, looking: Looking<'a>, seen: Seen) -> Result<(), CliError> {
+        let Looking { sensor, state, began_at, .. } = looking;
+        if let Ok(Some(again_after)) = seen.as_ref().map(|look| look.again_after) {
+            let again_after = jiff::SignedDuration::try_from(again_after).unwrap_or_default();
+            self.not_before.entry(sensor.name.clone()).and_modify(|at| *at = (*at).min(began_at + again_after));
+        }
+        let context = self.context;
+        let (store, lease) = (self.hold.store(), self.hold.lease());
+        match sensor::commit(store, lease, (sensor, state, began_at), seen, || context.open_quietly()).await {
+            Ok(Some(told)) => context.printer.note(&told),
+            Ok(None) => {}
+            // It is looked at again when the project is mended.
+            Err(error) if error.exit == Exit::Invalid => {
+                context.printer.problems(&error.problems, &error.sources);
+                self.is_broken = true;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn opened_for(&self, as_of: &str) -> Result<Opened, CliError> {
@@ -299,18 +427,34 @@ impl<'a> Server<'a> {
                 SystemClock.sleep_until(SystemClock.now() + TURN).await;
             }
         });
+        let (store, lease, folder) = (self.hold.store().clone(), self.hold.lease().clone(), self.opened.state_folder());
+        let (printer, kept) = (self.context.printer, self.retention.subscribe());
+        tasks.spawn(async move {
+            loop {
+                let (now, kept) = (SystemClock.now(), *kept.borrow());
+                if let Err(error) = retention::purge(&store, &lease, &folder, &kept, now).await {
+                    printer.note(&format!("what is old is removed later: {}", error.summary()));
+                }
+                SystemClock.sleep_until(now + retention::INTERVAL).await;
+            }
+        });
         tasks
     }
 
     /// Looks at the files and at the schedules.
-    async fn turn(&mut self, opened: &Opened, now: Timestamp) -> Result<(), CliError> {
-        self.reload(opened).await?;
+    async fn turn(&mut self, now: Timestamp) -> Result<(), CliError> {
+        self.reload().await?;
         // What it would start could not be planned; it is looked at when the project is mended.
         if self.is_broken {
             return Ok(());
         }
         self.evaluate(now).await?;
-        self.backfills().await
+        self.backfills().await?;
+        let opened = Arc::clone(&self.opened);
+        for told in self.automation.turn(self.hold.store(), self.hold.lease(), &opened, now).await? {
+            self.context.printer.note(&told);
+        }
+        Ok(())
     }
 
     /// Stops what somebody asked to stop. Returns the runs among them that wait.
@@ -376,8 +520,8 @@ impl<'a> Server<'a> {
     }
 
     /// Loads the project again when its files have changed. While it has errors the schedules stay those that it had.
-    async fn reload(&mut self, opened: &Opened) -> Result<(), CliError> {
-        let files = project::fingerprint(&opened.root);
+    async fn reload(&mut self) -> Result<(), CliError> {
+        let files = project::fingerprint(&self.opened.root);
         if files == self.files {
             return Ok(());
         }
@@ -385,7 +529,7 @@ impl<'a> Server<'a> {
         match self.context.open() {
             Ok(opened) => {
                 self.is_broken = false;
-                self.load(&opened).await
+                self.load(Arc::new(opened)).await
             }
             Err(error) if error.exit == Exit::Invalid => {
                 self.context.printer.problems(&error.problems, &error.sources);
@@ -444,15 +588,12 @@ impl<'a> Server<'a> {
             Ok(planned) => {
                 let run = run::new_run();
                 let events = vec![(recorded_at, planned)];
-                (TickOutcome::Started(run), Some(Append { run, expected: 1, events, fence: None }))
+                (TickOutcome::Started(vec![run]), Some(Append { run, expected: 1, events, fence: None }))
             }
             Err(outcome) => (outcome, None),
         };
         let tick = Tick { schedule: job.name.clone(), at, outcome, recorded_at };
-        let text = match &tick.outcome {
-            TickOutcome::Started(run) => format!("run {run}"),
-            TickOutcome::Skipped(reason) | TickOutcome::Failed(reason) => format!("{}: {reason}", tick.outcome.as_str()),
-        };
+        let text = sensor::in_words(&tick.outcome);
         if self.hold.store().tick(tick, append, Some(self.hold.lease().clone())).await? {
             self.context.printer.note(&format!("tick of `{}` at {}: {text}", job.name, at.strftime("%Y-%m-%dT%H:%M:%SZ")));
         }
@@ -521,6 +662,15 @@ async fn first_end(running: &mut [Running<'_>]) -> (usize, Result<RunState, CliE
     }
     let (ended, at, _) = futures::future::select_all(running.iter_mut().map(|running| running.work.as_mut())).await;
     (at, ended)
+}
+
+/// Waits until one of the looks is done; for ever where there is none.
+async fn first_look(looking: &mut [Looking<'_>]) -> (usize, Seen) {
+    if looking.is_empty() {
+        return std::future::pending().await;
+    }
+    let (seen, at, _) = futures::future::select_all(looking.iter_mut().map(|looking| looking.work.as_mut())).await;
+    (at, seen)
 }
 
 /// Ends runs as ones that somebody stopped, and waits for that.

@@ -104,8 +104,8 @@ impl Connections for TestConnections {
     }
 }
 
-/// Nobody watches a test.
-struct Silent;
+/// Nobody watches.
+pub(super) struct Silent;
 
 impl Reporter for Silent {
     fn event(&self, _: RunId, _: &RunEvent) {}

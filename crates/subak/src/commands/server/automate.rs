@@ -1,0 +1,331 @@
+//! Assets that are brought up to date by themselves: what has happened is read from the log, conditions are evaluated where something near has
+//! changed, and what follows is written as one: what is remembered, the runs, the ticks, and how far the log was read.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use subak_connect::crash;
+use subak_domain::snapshot::materialized_by;
+use subak_domain::{Action, AssetKey, Event, FailureClass, RunEvent, RunId, RunState, Snapshot, Timestamp, Work};
+use subak_plan::automation::{Automated, Decision, Facts, Memory, Unit, Update, runs};
+use subak_store::{Append, EventLog, Lease, Looked, SensorLook, SensorState, SqliteStore, Tick, TickOutcome};
+
+use super::super::run;
+use crate::exit::CliError;
+use crate::project::Opened;
+
+/// Events that are read from the log at a time.
+const EVENT_COUNT: usize = 1_000;
+
+/// Under what the place in the log is kept. No asset, job or sensor has this name.
+const LOG: &str = "asset automation";
+
+/// The name under which an asset's automation is known to the store.
+pub(in crate::commands) fn name_of(asset: &AssetKey) -> String {
+    format!("asset {asset}")
+}
+
+/// What is known of the automation of an asset.
+pub(in crate::commands) fn known(store: &SqliteStore, name: &str) -> Result<SensorState, CliError> {
+    let state = store.sensor(name)?;
+    Ok(state.unwrap_or_else(|| SensorState {
+        watches: "automation".to_owned(),
+        cursor: Value::Null,
+        looked_at: None,
+        came_to: String::new(),
+        is_off: false,
+        revision: 0,
+    }))
+}
+
+/// The automation of a project's assets.
+#[derive(Default)]
+pub(in crate::commands) struct Automation {
+    automated: Automated,
+    names: BTreeSet<AssetKey>,
+    /// Assets that are to be evaluated at a time, whatever happens.
+    due: BTreeMap<AssetKey, Timestamp>,
+}
+
+/// What has happened since the last evaluation, and what is known from before.
+#[derive(Default)]
+struct History {
+    position: u64,
+    updated: BTreeMap<Unit, Vec<Update>>,
+    failed: BTreeSet<AssetKey>,
+    checks: BTreeMap<AssetKey, bool>,
+    /// Runs of which anything was heard.
+    runs: BTreeSet<RunId>,
+}
+
+impl History {
+    fn of(stored: &Value) -> Option<Self> {
+        let position = stored.get("position")?.as_u64()?;
+        let key = |text: &Value| text.as_str()?.parse::<AssetKey>().ok();
+        let failed = stored.get("failed").and_then(Value::as_array).into_iter().flatten().filter_map(key).collect();
+        let checks = stored.get("checks").and_then(Value::as_object).into_iter().flatten();
+        let checks = checks.filter_map(|(asset, passed)| Some((asset.parse().ok()?, passed.as_bool()?))).collect();
+        Some(Self { position, failed, checks, ..Self::default() })
+    }
+
+    fn stored(&self) -> Value {
+        let failed: Vec<&str> = self.failed.iter().map(AssetKey::as_str).collect();
+        let checks: serde_json::Map<String, Value> =
+            self.checks.iter().map(|(asset, passed)| (asset.to_string(), Value::from(*passed))).collect();
+        json!({ "position": self.position, "failed": failed, "checks": checks })
+    }
+
+    /// Reads what has happened up to a position.
+    async fn read(&mut self, store: &SqliteStore, newest: u64) -> Result<(), CliError> {
+        while self.position < newest {
+            let events = store.read_after(self.position, EVENT_COUNT).await?;
+            if events.is_empty() {
+                break;
+            }
+            for event in &events {
+                self.apply(event);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: &Event) {
+        self.position = event.position;
+        self.runs.insert(event.run);
+        let asset_of = |step: &subak_domain::StepId| step.base().as_str().parse::<AssetKey>().ok();
+        match &event.event {
+            RunEvent::StepSucceeded { step, outcome } => {
+                let Some(asset) = asset_of(step) else { return };
+                if !outcome.checks.is_empty() {
+                    self.checks.insert(asset.clone(), !outcome.has_failed_check());
+                }
+                if materialized_by(&event.event).is_none() {
+                    return;
+                }
+                self.failed.remove(&asset);
+                let elapsed = jiff::SignedDuration::from_millis(i64::try_from(outcome.elapsed_ms).unwrap_or(i64::MAX));
+                let began_at = event.at.checked_sub(elapsed).unwrap_or(event.at);
+                let update = Update { at: event.at, began_at, run: event.run, is_change: outcome.changed };
+                self.updated.entry((asset, outcome.partition.clone().unwrap_or_default())).or_default().push(update);
+            }
+            RunEvent::StepErrored { step, failure, retry_at: None } if failure.class != FailureClass::Canceled => {
+                let Some(asset) = asset_of(step) else { return };
+                if failure.class == FailureClass::Check {
+                    self.checks.insert(asset.clone(), false);
+                }
+                self.failed.insert(asset);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The assets that actions bring up to date, partition by partition.
+fn units(actions: &[Action]) -> impl Iterator<Item = (Unit, &Action)> {
+    actions.iter().filter_map(|action| match &action.work {
+        Work::Materialize { asset, partition, .. } => {
+            let key = partition.as_ref().map(|partition| partition.key.clone()).unwrap_or_default();
+            Some(((asset.clone(), key), action))
+        }
+        _ => None,
+    })
+}
+
+fn is_open(state: &RunState, action: &Action) -> bool {
+    state.steps.get(&action.step).is_none_or(|step| !step.status.is_final())
+}
+
+impl Automation {
+    /// That of a project; every condition is looked at once.
+    pub(in crate::commands) fn new(opened: &Opened, now: Timestamp) -> Self {
+        let graph = opened.graph();
+        let automated = graph.assets().iter().filter(|asset| asset.automation.is_some());
+        let names: BTreeSet<AssetKey> = automated.map(|asset| asset.key.clone()).collect();
+        let due = names.iter().map(|asset| (asset.clone(), now)).collect();
+        Self { automated: Automated::new(graph), names, due }
+    }
+
+    /// Under which names the store knows what is automated; none where nothing is.
+    pub(in crate::commands) fn names(&self) -> impl Iterator<Item = String> {
+        let log = (!self.names.is_empty()).then(|| LOG.to_owned());
+        self.names.iter().map(name_of).chain(log)
+    }
+
+    /// How many assets are brought up to date by themselves.
+    pub(in crate::commands) fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Evaluates what may have changed. Returns what is worth telling.
+    pub(in crate::commands) async fn turn(
+        &mut self,
+        store: &SqliteStore,
+        lease: &Lease,
+        opened: &Opened,
+        now: Timestamp,
+    ) -> Result<Vec<String>, CliError> {
+        if self.automated.is_empty() {
+            return Ok(Vec::new());
+        }
+        let log = known(store, LOG)?;
+        let newest = store.newest_position()?;
+        let mut history = History::of(&log.cursor).unwrap_or(History { position: newest, ..History::default() });
+        let mut wanted: BTreeSet<AssetKey> =
+            self.due.iter().filter(|(_, at)| **at <= now).map(|(asset, _)| asset.clone()).collect();
+        if wanted.is_empty() && history.position >= newest {
+            return Ok(Vec::new());
+        }
+        history.read(store, newest).await?;
+        let seen = Seen::of(store, &history)?;
+        wanted.extend(self.automated.near(seen.targets.values().flatten()));
+        let facts = seen.facts(opened, &history, now);
+        let states: RefCell<BTreeMap<AssetKey, SensorState>> = RefCell::default();
+        let memory = |asset: &AssetKey| {
+            // An automation that cannot be read now is read in the next turn.
+            let state = known(store, &name_of(asset)).ok().filter(|state| !state.is_off)?;
+            let memory = Memory::of(&state.cursor);
+            states.borrow_mut().insert(asset.clone(), state);
+            Some(memory)
+        };
+        let decisions = self.automated.evaluate(&facts, &wanted, &memory);
+        let as_of = crate::project::as_of(None, &opened.project.config.timezone)[..10].to_owned();
+        let planned: Vec<Planned> = runs(&facts, &decisions).into_iter().map(|actions| Planned::new(actions, &as_of)).collect();
+        let state = SensorState { cursor: history.stored(), looked_at: Some(now), revision: log.revision + 1, ..log };
+        let mut looks = vec![look(LOG.to_owned(), state, lease)];
+        for decision in &decisions {
+            let before = states.borrow_mut().remove(&decision.asset);
+            looks.extend(before.map(|before| look_of(decision, before, &planned, lease, now)));
+        }
+        if !planned.is_empty() {
+            crash::point("automation_planned");
+        }
+        if store.looks(looks).await? == Looked::Changed {
+            // Somebody switched one off meanwhile; the next turn sees it.
+            return Ok(Vec::new());
+        }
+        self.due.retain(|asset, _| !wanted.contains(asset));
+        self.due.extend(decisions.iter().filter_map(|decision| Some((decision.asset.clone(), decision.due_at?))));
+        Ok(planned.iter().map(|planned| format!("automation: run {} of {}", planned.run, planned.assets)).collect())
+    }
+}
+
+/// What the automation of an asset comes to now. Nothing is written.
+pub(in crate::commands) async fn explain(
+    store: &SqliteStore,
+    opened: &Opened,
+    asset: &AssetKey,
+    now: Timestamp,
+) -> Result<Option<Decision>, CliError> {
+    let newest = store.newest_position()?;
+    let mut history = History::of(&known(store, LOG)?.cursor).unwrap_or(History { position: newest, ..History::default() });
+    history.read(store, newest).await?;
+    let seen = Seen::of(store, &history)?;
+    let memory = Memory::of(&known(store, &name_of(asset))?.cursor);
+    let memory = |other: &AssetKey| (other == asset).then(|| memory.clone());
+    let decisions =
+        Automated::new(opened.graph()).evaluate(&seen.facts(opened, &history, now), &BTreeSet::from([asset.clone()]), &memory);
+    Ok(decisions.into_iter().next())
+}
+
+/// What is known besides what has happened.
+struct Seen {
+    snapshot: Snapshot,
+    targets: BTreeMap<RunId, BTreeSet<AssetKey>>,
+    in_progress: BTreeSet<Unit>,
+}
+
+impl Seen {
+    fn of(store: &SqliteStore, history: &History) -> Result<Self, CliError> {
+        let (targets, in_progress) = (targets(store, &history.runs)?, in_progress(store)?);
+        Ok(Self { snapshot: store.snapshot()?, targets, in_progress })
+    }
+
+    fn facts<'a>(&'a self, opened: &'a Opened, history: &'a History, now: Timestamp) -> Facts<'a> {
+        Facts {
+            graph: opened.graph(),
+            snapshot: &self.snapshot,
+            now,
+            updated: &history.updated,
+            targets: &self.targets,
+            in_progress: &self.in_progress,
+            failed: &history.failed,
+            checks: &history.checks,
+        }
+    }
+}
+
+/// What runs are to bring up to date.
+fn targets(store: &SqliteStore, runs: &BTreeSet<RunId>) -> Result<BTreeMap<RunId, BTreeSet<AssetKey>>, CliError> {
+    let assets = |run: &RunId| {
+        let state = super::super::runs::state(store, *run)?.0;
+        Ok((*run, units(&state.actions).map(|((asset, _), _)| asset).collect()))
+    };
+    runs.iter().map(assets).collect()
+}
+
+/// What runs that have not ended are still to bring up to date.
+fn in_progress(store: &SqliteStore) -> Result<BTreeSet<Unit>, CliError> {
+    let mut found = BTreeSet::new();
+    for run in store.open_runs()? {
+        let state = super::super::runs::state(store, run)?.0;
+        found.extend(units(&state.actions).filter(|(_, action)| is_open(&state, action)).map(|(unit, _)| unit));
+    }
+    Ok(found)
+}
+
+/// A run that automation asks for.
+struct Planned {
+    run: RunId,
+    /// Its assets, for people.
+    assets: String,
+    actions: Vec<Action>,
+    event: RunEvent,
+}
+
+impl Planned {
+    fn new(actions: Vec<Action>, as_of: &str) -> Self {
+        let assets: BTreeSet<String> = units(&actions).map(|((asset, _), _)| asset.to_string()).collect();
+        let assets = assets.into_iter().collect::<Vec<_>>().join(" ");
+        let event = RunEvent::Planned {
+            actions: actions.clone(),
+            selection: assets.clone(),
+            trigger: "automation".to_owned(),
+            as_of: as_of.to_owned(),
+            job: None,
+            params: BTreeMap::new(),
+            for_server: true,
+        };
+        Self { run: run::new_run(), assets, actions, event }
+    }
+}
+
+fn look(sensor: String, state: SensorState, lease: &Lease) -> SensorLook {
+    SensorLook { sensor, state, tick: None, runs: Vec::new(), partitions: Vec::new(), fence: Some(lease.clone()) }
+}
+
+/// What is written of a decision. A run stands with the first asset of it.
+fn look_of(decision: &Decision, before: SensorState, planned: &[Planned], lease: &Lease, now: Timestamp) -> SensorLook {
+    let state = SensorState {
+        cursor: decision.memory.stored(),
+        looked_at: Some(now),
+        came_to: decision.why(),
+        revision: before.revision + 1,
+        ..before
+    };
+    let name = name_of(&decision.asset);
+    let mut look = look(name.clone(), state, lease);
+    if decision.requested.is_empty() {
+        return look;
+    }
+    let has = |actions: &[Action]| units(actions).any(|((asset, _), _)| asset == decision.asset);
+    if let Some(planned) = planned.iter().find(|planned| has(&planned.actions)) {
+        let is_first_of_it = units(&planned.actions).next().is_some_and(|((asset, _), _)| asset == decision.asset);
+        if is_first_of_it {
+            let events = vec![(now, planned.event.clone())];
+            look.runs.push((None, Append { run: planned.run, expected: 1, events, fence: None }));
+        }
+        look.tick = Some(Tick { schedule: name, at: now, outcome: TickOutcome::Started(vec![planned.run]), recorded_at: now });
+    }
+    look
+}
