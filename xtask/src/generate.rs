@@ -250,6 +250,7 @@ fn project_files() -> String {
         ("`sql` and `query`", keys::STATEMENT),
         ("`http`", keys::HTTP_CALL),
         ("`notify`", keys::MESSAGE),
+        ("`approve`", keys::APPROVAL),
         ("An entry of `on_failure` and its like", keys::NOTICE),
         ("`lint`", keys::LINT),
         ("`retention`", keys::RETENTION),

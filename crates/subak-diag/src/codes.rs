@@ -366,6 +366,10 @@ codes! {
         "a sensor cannot use what it sees",
         "The answer that a sensor watches has another form than it needs: rows without the cursor, an expression without a value, or too much at once.",
         "Correct the query, the expression or the program. What is new stays new until then.";
+    REJECTED = "SBK0333":
+        "a question was answered with no",
+        "A person was asked whether the job may go on, and said no.",
+        "Read why; start the job again when it may. `on_reject: continue` lets the job go on and tell.";
     STATE_OPEN = "SBK0401":
         "the state of the project cannot be opened",
         "The database below `.subak/` cannot be opened, or is damaged.",

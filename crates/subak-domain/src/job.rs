@@ -221,6 +221,11 @@ pub fn item_names(items: &[Value]) -> Vec<String> {
 }
 
 impl Action {
+    /// Whether it only waits, so that it takes up no room.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.work, Work::Task(TaskWork::Wait { .. } | TaskWork::Approve(_)))
+    }
+
     /// The action of a group for one of its items.
     #[must_use]
     pub fn for_item(&self, name: &str, item: &Value) -> Self {
@@ -276,6 +281,8 @@ pub enum TaskWork {
         /// Milliseconds from the start of the step.
         wait_ms: u64,
     },
+    /// Asks a person, and waits for the answer.
+    Approve(Approval),
     /// Makes the tasks of a group, once for each item of a list that is known only now.
     Expand {
         /// An expression whose value is the list.
@@ -303,6 +310,35 @@ pub struct HttpCall {
     pub body: Option<String>,
     /// Status codes that count as success; any from 200 to 299 where there are none.
     pub expect: Vec<u16>,
+}
+
+/// What a person is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Approval {
+    /// The question; a template.
+    pub message: String,
+    /// What the answer says besides yes or no.
+    pub input: BTreeMap<String, Param>,
+    /// What holds when nobody answers in time; without one the task fails then.
+    pub default: Option<bool>,
+    /// Whether the task succeeds when the answer is no, so that what is behind it can tell; else it fails.
+    pub continues: bool,
+    /// Who is told that there is a question.
+    pub notify: Option<String>,
+}
+
+/// What a person answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether it is a yes.
+    pub approved: bool,
+    /// Who answered.
+    pub by: String,
+    /// What else was said.
+    pub input: BTreeMap<String, Value>,
+    /// When.
+    pub at: crate::Timestamp,
 }
 
 /// A program and how it is started.
@@ -367,8 +403,8 @@ pub enum JobWork {
     Tasks(Vec<Action>),
 }
 
-/// One thing that can be said when a job is started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One thing that can be said when a job is started, or a question answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Param {
     /// What it is.
     pub kind: ParamKind,
@@ -381,7 +417,8 @@ pub struct Param {
 }
 
 /// The kind of a parameter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ParamKind {
     /// Any text.
     Text,

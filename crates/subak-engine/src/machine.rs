@@ -317,7 +317,7 @@ impl Machine {
     /// Starts steps while there is room, or finishes when nothing is left.
     fn fill(&mut self, turn: &mut Turn) -> Result<(), IllegalEvent> {
         if self.state.status == RunStatus::Running {
-            while self.running.len() < self.slots.count_max {
+            while self.busy_count() < self.slots.count_max {
                 let due = self.waiting.iter().take_while(|(due, _)| *due <= turn.now).find(|(_, step)| self.has_room(step));
                 if let Some(waiting) = due.cloned() {
                     self.waiting.remove(&waiting);
@@ -340,7 +340,7 @@ impl Machine {
             }
             // With every slot taken the next end of a step looks again anyway.
             // A step that is due already waits for room, which the end of another one makes.
-            if self.running.len() < self.slots.count_max
+            if self.busy_count() < self.slots.count_max
                 && let Some((due, _)) = self.waiting.iter().find(|(due, _)| *due > turn.now)
             {
                 turn.effects.push(Effect::WakeAt(*due));
@@ -354,6 +354,12 @@ impl Machine {
             turn.effects.push(Effect::Finish(status));
         }
         Ok(())
+    }
+
+    /// Running steps that take up room: one that only waits takes none.
+    fn busy_count(&self) -> usize {
+        let is_busy = |step: &&StepId| self.actions.get(*step).is_none_or(|action| !action.is_idle());
+        self.running.iter().filter(is_busy).count()
     }
 
     /// Whether every pool of a step has room.

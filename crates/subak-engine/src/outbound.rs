@@ -5,18 +5,24 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use subak_connect::{ConnectError, ConnectErrorKind};
-use subak_domain::job::HttpCall;
-use subak_domain::{Action, Failure, FailureClass, HttpAnswer, HttpRequest, RunId, StepOutcome};
+use subak_domain::job::{Answer, Approval, HttpCall};
+use subak_domain::{Action, Failure, FailureClass, HttpAnswer, HttpRequest, RunId, StepId, StepOutcome};
 
 use crate::failure::{self, DATA_NOT_BEGUN};
 use crate::task::{VALUE_LENGTH_MAX, rendered};
-use crate::{DataExecutor, Inputs, StopSignal};
+use crate::{DataExecutor, Inputs, StopReason, StopSignal};
 
 /// What is true when a request failed.
 const DATA_REQUEST: &str = "the request may have reached the other side; Subak knows nothing of what it did there";
 
 /// What is true when a message could not be sent.
 const DATA_MESSAGE: &str = "nobody was told";
+
+/// What is true when a question got no yes.
+const DATA_ASKED: &str = "nothing behind the question was started";
+
+/// How often an answer is looked for.
+const ANSWER_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Letters of an answer that a failure shows.
 const SHOWN_MAX: usize = 500;
@@ -28,6 +34,8 @@ pub trait Outbound: Send + Sync {
     async fn call(&self, request: &HttpRequest) -> Result<HttpAnswer, ConnectError>;
     /// Tells a receiver something, once.
     async fn notify(&self, receiver: &str, message: &str) -> Result<(), ConnectError>;
+    /// What somebody answered to the question of a step, if anybody has.
+    async fn answer(&self, run: RunId, step: &StepId) -> Result<Option<Answer>, ConnectError>;
 }
 
 /// For executors that reach nobody.
@@ -40,6 +48,9 @@ impl Outbound for Nobody {
     }
     async fn notify(&self, _: &str, _: &str) -> Result<(), ConnectError> {
         Err(ConnectError::new(ConnectErrorKind::Config, "messages are not sent here"))
+    }
+    async fn answer(&self, _: RunId, _: &StepId) -> Result<Option<Answer>, ConnectError> {
+        Err(ConnectError::new(ConnectErrorKind::Config, "nobody is asked here"))
     }
 }
 
@@ -114,6 +125,41 @@ impl DataExecutor {
         }
     }
 
+    /// Asks a person, and waits for the answer. One that comes before the time is over counts; then what the task says for that case does.
+    pub(crate) async fn approve(
+        &self,
+        run: RunId,
+        action: &Action,
+        approval: &Approval,
+        inputs: &Inputs,
+        stop: &StopSignal,
+    ) -> Result<StepOutcome, Box<Failure>> {
+        let question = rendered(&inputs.values, &approval.message)?;
+        let mut outcome = StepOutcome { changed: true, ..StepOutcome::default() };
+        if let Some(receiver) = &approval.notify {
+            let how = format!("subak run approve {run} {0}\nsubak run reject {run} {0}", action.rule.task);
+            let told = stop.guard(self.place.outbound.notify(receiver, &format!("{question}\n{how}"))).await;
+            if let Ok(Err(error)) = told {
+                outcome.warnings.push(format!("`{receiver}` was not told of the question: {}", error.message));
+            }
+        }
+        let look = || self.place.outbound.answer(run, &action.step);
+        let failed = |error: ConnectError| failure::of_connect(&error, DATA_ASKED);
+        loop {
+            if let Some(answer) = look().await.map_err(failed)? {
+                return answered(outcome, approval, Some(&answer));
+            }
+            match stop.guard(tokio::time::sleep(ANSWER_INTERVAL)).await {
+                Ok(()) => {}
+                Err(StopReason::TimedOut) => {
+                    let last = look().await.map_err(failed)?;
+                    return answered(outcome, approval, last.as_ref());
+                }
+                Err(reason) => return Err(failure::of_stop(reason, DATA_ASKED)),
+            }
+        }
+    }
+
     /// A text with its templates and its references filled in. What a template yields is not looked at for references.
     fn filled(&self, inputs: &Inputs, text: &str) -> Result<String, Box<Failure>> {
         let mut failed = None;
@@ -143,6 +189,31 @@ fn filled_json(value: Value, fill: &impl Fn(&str) -> Result<String, Box<Failure>
         }
         other => other,
     })
+}
+
+/// What came of a question; `None` where nobody answered in time.
+fn answered(mut outcome: StepOutcome, approval: &Approval, answer: Option<&Answer>) -> Result<StepOutcome, Box<Failure>> {
+    let (approved, by, input) = match (answer, approval.default) {
+        (Some(answer), _) => (answer.approved, answer.by.as_str(), answer.input.clone()),
+        (None, Some(default)) => {
+            let input = approval.input.iter().filter_map(|(name, param)| Some((name.clone(), param.default.clone()?)));
+            (default, "nobody in time", input.collect())
+        }
+        (None, None) => {
+            let message = "nobody answered in time".to_owned();
+            let mut failure = failure::plain("SBK0313", message, DATA_ASKED, FailureClass::Timeout);
+            failure.help.push("`default:` of the task says what holds then; `subak run resume` asks again".into());
+            return Err(failure);
+        }
+    };
+    if !approved && !approval.continues {
+        let mut failure = failure::plain("SBK0333", format!("{by} said no"), DATA_ASKED, FailureClass::Input);
+        failure.causes.extend(input.iter().map(|(name, value)| format!("{name}: {value}")));
+        return Err(failure);
+    }
+    outcome.note = Some(format!("{} by {by}", if approved { "approved" } else { "rejected" }));
+    outcome.value = Some(json!({ "approved": approved, "by": by, "input": input }));
+    Ok(outcome)
 }
 
 fn refused(answer: &HttpAnswer) -> Box<Failure> {

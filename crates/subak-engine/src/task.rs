@@ -37,6 +37,7 @@ impl DataExecutor {
             TaskWork::Query { on, sql } => self.question(on, &rendered(&inputs.values, sql)?, stop).await,
             TaskWork::Http(call) => self.http(run, action, call, inputs, stop).await,
             TaskWork::Notify { receiver, message } => self.notify(receiver, message, inputs, stop).await,
+            TaskWork::Approve(approval) => self.approve(run, action, approval, inputs, stop).await,
             TaskWork::Wait { wait_ms } => {
                 let waited = stop.guard(tokio::time::sleep(Duration::from_millis(*wait_ms))).await;
                 waited.map_err(|reason| failure::of_stop(reason, DATA_NOT_BEGUN))?;

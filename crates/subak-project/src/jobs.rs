@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use subak_diag::{Diagnostic, codes, nearest};
-use subak_domain::job::{self, Command, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
+use subak_domain::job::{self, Approval, Command, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
 use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
 use subak_domain::{
     Action, AssetGraph, AssetKey, Definition, Job, JobWork, Notifications, Occasion, PartitionRule, Reason, Retry, Rule,
@@ -19,6 +19,7 @@ use subak_plan::expression::Values;
 
 use self::sensor::SensorDeclaration;
 use self::work::{Names, Texts, bare};
+use crate::config::receiver_ref;
 use crate::declare::Scope;
 use crate::decode::{self, Context, Fields, text};
 use crate::keys;
@@ -29,6 +30,9 @@ const TASK_COUNT_MAX: usize = 10_000;
 
 /// The most items of a list that is known only in the run, where nothing else is said.
 const ITEM_COUNT_MAX: u32 = 1_000;
+
+/// How long a question waits for its answer where nothing else is said.
+const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(7 * 86_400);
 
 /// A job as its file declares it.
 #[derive(Debug, Clone)]
@@ -71,7 +75,7 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         context.invalid(name_node, format!("`{name}` is no name of a job: use letters, digits, `_` and `-`"));
         return None;
     }
-    let params = params(&fields, context);
+    let params = params(&fields, "params", context);
     let mut reader = Reader {
         scope,
         params: &params,
@@ -232,9 +236,9 @@ fn single(retry: Retry) -> Retry {
     Retry { attempts_max: std::num::NonZeroU32::MIN, ..retry }
 }
 
-fn params(fields: &Fields<'_>, context: &mut Context<'_>) -> BTreeMap<String, Param> {
+fn params(fields: &Fields<'_>, key: &str, context: &mut Context<'_>) -> BTreeMap<String, Param> {
     let mut params = BTreeMap::new();
-    for (name, node) in fields.named("params", context) {
+    for (name, node) in fields.named(key, context) {
         let Some(fields) = Fields::of(node, keys::PARAM, &[], &format!("parameter `{}`", name.text), context) else { continue };
         let kind = fields.word("type", &ParamKind::NAMES, context).unwrap_or(ParamKind::Text);
         let mut value = |text: &str, node: &Node| {
@@ -393,7 +397,7 @@ impl Reader<'_> {
     }
 
     fn task(&mut self, name: &Name, fields: &Fields<'_>, group: &Group, base: &Base, context: &mut Context<'_>) -> Option<Found> {
-        const KINDS: [&str; 9] = ["run", "python", "sql", "query", "http", "notify", "wait", "asset", "tasks"];
+        const KINDS: [&str; 10] = ["run", "python", "sql", "query", "http", "notify", "wait", "approve", "asset", "tasks"];
         let kinds: Vec<&str> = KINDS.iter().copied().filter(|kind| fields.get(kind).is_some()).collect();
         let [kind] = kinds.as_slice() else {
             let message = match kinds.as_slice() {
@@ -454,7 +458,15 @@ impl Reader<'_> {
         let short_circuit =
             fields.word("short_circuit", &[("all", ShortCircuit::All), ("direct", ShortCircuit::Direct)], context);
         let is_task = matches!(work, Work::Task(_));
-        let limits = is_task.then(|| TaskLimits::new(base.retry, base.timeout));
+        // A question is asked once, and people take their time.
+        let own = match &work {
+            Work::Task(TaskWork::Approve(_)) => {
+                let timeout = fields.duration("timeout", context).unwrap_or(ANSWER_TIMEOUT);
+                TaskLimits::new(single(base.retry), timeout)
+            }
+            _ => TaskLimits::new(base.retry, base.timeout),
+        };
+        let limits = is_task.then_some(own);
         let rule = Rule { task: full, trigger, when: group.when, role, short_circuit, item: group.item, limits };
         let action = Action { step: step.clone(), work, reason: Reason::Job, needs: group.needs, rule };
         Some(Found { actions: vec![action], leaves: vec![step] })
@@ -590,6 +602,7 @@ impl Reader<'_> {
                 let (receiver, message) = self.texts().message(node, context)?;
                 TaskWork::Notify { receiver, message }
             }
+            "approve" => TaskWork::Approve(self.approval(node, context)?),
             "wait" => {
                 let wait = fields.duration("wait", context)?;
                 TaskWork::Wait { wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) }
@@ -601,6 +614,26 @@ impl Reader<'_> {
             }
         };
         Some((step, Work::Task(work)))
+    }
+
+    /// A question, or a mapping.
+    fn approval(&self, node: &Node, context: &mut Context<'_>) -> Option<Approval> {
+        self.texts().check_templates(node, context);
+        let Value::Map(_) = &node.value else {
+            return Some(Approval { message: text(node, "`approve`", context)?.to_owned(), ..Approval::default() });
+        };
+        let fields = Fields::of(node, keys::APPROVAL, &[], "`approve`", context)?;
+        let notify = match fields.get("notify") {
+            None => None,
+            Some(to) => Some(receiver_ref(text(to, "`notify`", context)?, to, &self.scope.config.receivers, context)?),
+        };
+        Some(Approval {
+            message: fields.text("message", context)?.to_owned(),
+            input: params(&fields, "input", context),
+            default: fields.word("default", &[("approve", true), ("reject", false)], context),
+            continues: fields.word("on_reject", &[("fail", false), ("continue", true)], context).unwrap_or(false),
+            notify,
+        })
     }
 
     fn asset(&mut self, node: &Node, group: &Group, context: &mut Context<'_>) -> Option<AssetKey> {

@@ -252,6 +252,11 @@ pub static TASK: &[Key] = &[
     key("http", Shape::TextOr(HTTP_CALL), "Sends one request; the answer is the value."),
     key("notify", Shape::Map(MESSAGE), "Tells somebody something."),
     key("wait", Shape::Duration, "Waits so long."),
+    key(
+        "approve",
+        Shape::TextOr(APPROVAL),
+        "Asks a person, and waits for the answer, by default 7 days: a question, or a mapping.",
+    ),
     key("asset", Shape::Text, "Brings an asset up to date."),
     key("tasks", Shape::Tasks, "A group: tasks that share what they need."),
     key(
@@ -314,6 +319,27 @@ pub static HTTP_CALL: &[Key] = &[
 pub static MESSAGE: &[Key] = &[
     required("to", Shape::Text, "The receiver, by its name under `notifications:`."),
     required("message", Shape::Text, "The text; a template."),
+];
+
+/// What a person is asked.
+pub static APPROVAL: &[Key] = &[
+    required("message", Shape::Text, "The question; a template."),
+    key(
+        "input",
+        Shape::Named(&Shape::Map(PARAM)),
+        "What the answer says besides yes or no: `subak run approve RUN TASK --set name=value`.",
+    ),
+    key(
+        "default",
+        Shape::Word(&["approve", "reject"]),
+        "What holds when nobody answers before the `timeout` of the task; without one the task fails.",
+    ),
+    key(
+        "on_reject",
+        Shape::Word(&["fail", "continue"]),
+        "Whether a no fails the task (the default), or what is behind it goes on and can tell: `tasks.NAME.value.approved`.",
+    ),
+    key("notify", Shape::Text, "Who is told that there is a question: a receiver under `notifications:`."),
 ];
 
 /// A program.

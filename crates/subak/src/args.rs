@@ -688,6 +688,26 @@ pub(crate) enum RunCommand {
     Logs(RunLogsArgs),
     /// Go on with a run that failed or was canceled, with what is not done
     Resume(RunResumeArgs),
+    /// List the questions that runs wait for
+    Questions,
+    /// Answer the question of a task with yes
+    Approve(RunAnswerArgs),
+    /// Answer the question of a task with no
+    Reject(RunAnswerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunAnswerArgs {
+    /// The run's id or the beginning of it; `last` is the newest
+    pub(crate) run: String,
+    /// The task; by default the only one of the run that asks
+    pub(crate) task: Option<String>,
+    /// What the answer says besides: `note=checked`
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Who answers
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "somebody", hide_env_values = true)]
+    pub(crate) by: String,
 }
 
 #[derive(Debug, Args)]

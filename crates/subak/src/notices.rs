@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use subak_connect::{ConnectError, ConnectErrorKind};
+use subak_domain::job::Answer;
 use subak_domain::notification::{NOTICE_ATTEMPT_COUNT_MAX, notice_delay};
 use subak_domain::{
-    Event, HttpAnswer, HttpRequest, Job, Notice, NoticeState, Occasion, RunEvent, RunStatus, StepStatus, Timestamp,
+    Event, HttpAnswer, HttpRequest, Job, Notice, NoticeState, Occasion, RunEvent, RunId, RunStatus, StepId, StepStatus, Timestamp,
 };
 use subak_engine::{Clock, Outbound, SystemClock};
 use subak_notify::{Http, Message, NotifyError};
@@ -38,12 +39,19 @@ pub(crate) struct Teller {
     http: Http,
     connections: Arc<ProjectConnections>,
     redactor: Redactor,
+    /// Where people's answers stand, for those who ask.
+    answers: Option<SqliteStore>,
 }
 
 impl Teller {
     pub(crate) fn new(connections: Arc<ProjectConnections>) -> Self {
         let redactor = connections.redactor();
-        Self { http: Http::default(), connections, redactor }
+        Self { http: Http::default(), connections, redactor, answers: None }
+    }
+
+    /// The same, hearing what people answer.
+    pub(crate) fn with_answers(self, store: SqliteStore) -> Self {
+        Self { answers: Some(store), ..self }
     }
 
     async fn tell(&self, receiver: &str, message: &Message) -> Result<(), (ConnectError, Option<Duration>)> {
@@ -85,6 +93,12 @@ impl Outbound for Teller {
         let title = message.lines().next().unwrap_or_default().to_owned();
         let facts = json!({ "occasion": "task", "receiver": receiver, "text": message });
         self.tell(receiver, &Message { title, text: message.to_owned(), facts }).await.map_err(|(error, _)| error)
+    }
+
+    async fn answer(&self, run: RunId, step: &StepId) -> Result<Option<Answer>, ConnectError> {
+        let refused = |message: &str| ConnectError::new(ConnectErrorKind::Config, message);
+        let store = self.answers.as_ref().ok_or_else(|| refused("nobody is asked here"))?;
+        store.answer(run, step).map_err(|error| refused("the state of the project cannot be read").because(error))
     }
 }
 

@@ -225,3 +225,56 @@ fn t_69_runs_are_canceled_where_they_are() {
     let over = served.sandbox.run(&["run", "cancel", &first]).expect(6);
     assert!(over.err.contains("is canceled"), "{}", over.err);
 }
+
+/// T-56, T-57: a question takes up no room; the answer counts, else what the task says; a no fails the run, or is handed on.
+#[test]
+fn t_56_t_57_people_are_asked() {
+    let jobs = "job: ask
+params: { day: { default: today } }
+tasks:
+  question:
+    approve: { message: \"Publish {{ params.day }}?\", input: { note: {}, limit: { type: integer, default: 3 } } }
+  go_on: { needs: question, run: \"echo {{ tasks.question.value.by }} {{ tasks.question.value.input.note }} {{ tasks.question.value.input.limit }} >> log\" }
+---
+job: other
+tasks: { a: { run: \"echo other >> log\" } }
+---
+job: late
+tasks:
+  question: { approve: { message: Now?, default: reject, on_reject: continue }, timeout: 1s }
+  go_on: { needs: question, run: \"echo late {{ tasks.question.value.approved }} >> log\" }
+---
+job: never
+tasks:
+  question: { approve: Now?, timeout: 1s }
+  go_on: { needs: question, run: \"echo never >> log\" }
+";
+    let mut served = Served::unstarted(BINARY, &[("subak.yml", PROJECT), ("jobs/jobs.yml", jobs)]);
+    served.start_with(&["--runs", "1"], &[]);
+    served::wait(served.sandbox.path());
+    let mut asking = hand_over(&served, &["--job", "ask"]);
+    let asked = |served: &Served| {
+        let listed = served.sandbox.command(&["run", "questions", "--output", "csv"]).output().expect("starts");
+        String::from_utf8_lossy(&listed.stdout).lines().nth(1).map(str::to_owned)
+    };
+    served.wait("the question", |served| asked(served).is_some());
+    let run = asked(&served).expect("a question").split(',').next().expect("a run").to_owned();
+    // It has the only place of the server, and holds up nobody.
+    served.sandbox.run(&["run", "--job", "other"]).expect(0);
+    let missing = served.sandbox.run(&["run", "approve", &run]).expect(2);
+    assert!(missing.err.contains("needs the parameter `note`"), "{}", missing.err);
+    served.sandbox.run(&["run", "approve", &run, "--set", "note=checked", "--by", "ann"]).expect(0);
+    served.sandbox.run(&["run", "reject", &run, "question"]).expect(6);
+    assert_eq!(asking.wait().expect("it ends").code(), Some(0));
+    assert_eq!(served.lines("log"), ["other", "ann checked 3"]);
+    let mut refused = hand_over(&served, &["--job", "ask"]);
+    served.wait("the question", |served| asked(served).is_some());
+    let run = asked(&served).expect("a question").split(',').next().expect("a run").to_owned();
+    served.sandbox.run(&["run", "reject", &run, "--set", "note=wrong", "--by", "ann"]).expect(0);
+    assert_eq!(refused.wait().expect("it ends").code(), Some(1));
+    let shown = served.sandbox.run(&["run", "show", &run]).expect(0);
+    assert!(shown.err.contains("SBK0333") && shown.err.contains("note: wrong"), "{}", shown.err);
+    assert!(served.sandbox.run(&["run", "--job", "late"]).expect(0).err.contains("rejected by nobody in time"));
+    assert!(served.sandbox.run(&["run", "--job", "never"]).expect(1).err.contains("nobody answered in time"));
+    assert_eq!(served.lines("log"), ["other", "ann checked 3", "late false"]);
+}

@@ -145,7 +145,15 @@ const MIGRATIONS: &[&str] = &[
         run text not null,
         at integer not null,
         row_count integer,
-        primary key (asset, key)) strict, without rowid;",
+        primary key (asset, key)) strict, without rowid;
+    create table answers (
+        run text not null,
+        step text not null,
+        approved integer not null,
+        answered_by text not null,
+        input text not null,
+        at integer not null,
+        primary key (run, step)) strict, without rowid;",
 ];
 
 /// The format that this binary writes: schema and events together.

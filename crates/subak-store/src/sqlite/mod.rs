@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
-use subak_domain::{AssetKey, Backfill, Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, Timestamp};
+use subak_domain::job::Answer as Said;
+use subak_domain::{AssetKey, Backfill, Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, StepId, Timestamp};
 use tokio::sync::watch;
 
 pub use self::summary::{PartitionDetail, RunSummary};
@@ -134,6 +135,28 @@ impl SqliteStore {
     /// Forgets what is known of schedules that are not among these.
     pub async fn keep_schedules(&self, names: Vec<String>, lease: &Lease) -> Result<(), StoreError> {
         self.writer.ask(Request::Schedules(names, lease.clone())).await.map(drop)
+    }
+
+    /// Enters what somebody answered to the question of a step. `false` when somebody has answered before.
+    pub async fn enter_answer(&self, run: RunId, step: StepId, answer: Said) -> Result<bool, StoreError> {
+        match self.writer.ask(Request::Answer(run, step, answer)).await? {
+            Answer::Ticked(is_first) => Ok(is_first),
+            _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
+        }
+    }
+
+    /// What somebody answered to the question of a step.
+    pub fn answer(&self, run: RunId, step: &StepId) -> Result<Option<Said>, StoreError> {
+        let sql = "select approved, answered_by, input, at from answers where run = ? and step = ?";
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+        let answer = |row: &Row<'_>| {
+            let (input, at): (String, i64) = (row.get(2)?, row.get(3)?);
+            let input = serde_json::from_str(&input).unwrap_or_default();
+            let at = Timestamp::from_microsecond(at).unwrap_or_default();
+            Ok(Said { approved: row.get(0)?, by: row.get(1)?, input, at })
+        };
+        statement.query_row(params![run.to_string(), step.as_str()], answer).optional().map_err(failed("read"))
     }
 
     /// What is known of a sensor; `None` when it never looked.

@@ -75,7 +75,9 @@ pub(super) fn purge(connection: &Connection, before: Timestamp, end: i64) -> Res
     for event in &events {
         summary::apply_to_base(connection, event)?;
         writer::execute(connection, "delete from runs where run = ?", params![event.run.to_string()])?;
-        writer::execute(connection, "delete from cancel_requests where run = ?", params![event.run.to_string()])?;
+        for table in ["cancel_requests", "answers"] {
+            writer::execute(connection, &format!("delete from {table} where run = ?"), params![event.run.to_string()])?;
+        }
         writer::execute(connection, "delete from events where position = ?", params![event.position.cast_signed()])?;
     }
     let moment = before.as_microsecond();

@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use subak_domain::{Backfill, Event, Notice, RunId, Timestamp};
+use subak_domain::job::Answer as Said;
+use subak_domain::{Backfill, Event, Notice, RunId, StepId, Timestamp};
 use tokio::sync::oneshot;
 
 use super::{failed, notices, retention, sensors, summary, ticks};
@@ -48,6 +49,8 @@ pub(super) enum Request {
     Notice(Notice),
     /// The schedules that there are; what is known of others is forgotten.
     Schedules(Vec<String>, Lease),
+    /// What somebody answered to the question of a step.
+    Answer(RunId, StepId, Said),
     /// Some of what is older than a moment goes, and events before a position.
     Purge(Timestamp, i64, Lease),
     /// Looks, and what follows from them.
@@ -220,6 +223,12 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Purge(before, end, fence) => {
             refuse_stale(connection, Some(fence))?;
             retention::purge(connection, *before, *end).map(Answer::Ticked)
+        }
+        Request::Answer(run, step, said) => {
+            let sql = "insert into answers (run, step, approved, answered_by, input, at) values (?, ?, ?, ?, ?, ?) on conflict do nothing";
+            let input = serde_json::to_string(&said.input).unwrap_or_default();
+            let parameters = params![run.to_string(), step.as_str(), said.approved, said.by, input, said.at.as_microsecond()];
+            execute(connection, sql, parameters).map(|count| Answer::Ticked(count == 1))
         }
         Request::Sensors(names, fence) => {
             refuse_stale(connection, Some(fence))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use subak_diag::{Diagnostic, codes};
-use subak_domain::job::{ParamKind, TaskWork};
+use subak_domain::job::{Param, ParamKind, TaskWork};
 use subak_domain::{Action, Job, JobWork, StepId, Work};
 
 use super::run::{self, Work as Started};
@@ -53,6 +53,7 @@ fn kind_of(action: &Action) -> &'static str {
         Work::Task(TaskWork::Http(_)) => "http",
         Work::Task(TaskWork::Notify { .. }) => "notify",
         Work::Task(TaskWork::Wait { .. }) => "wait",
+        Work::Task(TaskWork::Approve(_)) => "approve",
         Work::Task(TaskWork::Expand { .. }) => "group",
         _ => "asset",
     }
@@ -128,16 +129,21 @@ pub(super) fn start(context: &Context<'_>, opened: &Opened, name: &str, args: &R
 
 /// The parameters of a job: what was said, and what holds where nobody says.
 pub(super) fn params(job: &Job, said: &[String]) -> Result<BTreeMap<String, Value>, CliError> {
+    values(&job.params, &format!("job `{}`", job.name), said)
+}
+
+/// Values of parameters: what was said, and what holds where nobody says.
+pub(super) fn values(params: &BTreeMap<String, Param>, of: &str, said: &[String]) -> Result<BTreeMap<String, Value>, CliError> {
     let mut values: BTreeMap<String, Value> =
-        job.params.iter().filter_map(|(name, param)| Some((name.clone(), param.default.clone()?))).collect();
+        params.iter().filter_map(|(name, param)| Some((name.clone(), param.default.clone()?))).collect();
     let wrong = |message: String, help: &str| {
         let problem = Diagnostic::error(codes::USAGE, message).data("nothing was run");
         CliError::new(problem.help(help), Exit::Invalid)
     };
     for pair in said {
         let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
-        let Some(param) = job.params.get(name) else {
-            return Err(CliError::not_found("parameter", name, job.params.keys().map(String::as_str)));
+        let Some(param) = params.get(name) else {
+            return Err(CliError::not_found("parameter", name, params.keys().map(String::as_str)));
         };
         let Some(value) = param.kind.parse(text) else {
             let hint = if param.kind == ParamKind::Date {
@@ -153,10 +159,8 @@ pub(super) fn params(job: &Job, said: &[String]) -> Result<BTreeMap<String, Valu
         }
         values.insert(name.to_owned(), value);
     }
-    match job.params.keys().find(|name| !values.contains_key(*name)) {
-        Some(missing) => {
-            Err(wrong(format!("job `{}` needs the parameter `{missing}`", job.name), &format!("say it with `--set {missing}=…`")))
-        }
+    match params.keys().find(|name| !values.contains_key(*name)) {
+        Some(missing) => Err(wrong(format!("{of} needs the parameter `{missing}`"), &format!("say it with `--set {missing}=…`"))),
         None => Ok(values),
     }
 }

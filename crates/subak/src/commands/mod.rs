@@ -21,6 +21,7 @@ mod partition;
 mod plan;
 mod quarantine;
 mod query;
+mod question;
 mod run;
 mod runs;
 mod server;
@@ -139,6 +140,9 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
             Some(RunCommand::Cancel(args)) => run::cancel(&context, args),
             Some(RunCommand::Logs(args)) => runs::logs(&context, args),
             Some(RunCommand::Resume(args)) => run::resume(&context, args),
+            Some(RunCommand::Questions) => question::list(&context),
+            Some(RunCommand::Approve(args)) => question::answer(&context, args, true),
+            Some(RunCommand::Reject(args)) => question::answer(&context, args, false),
         },
         Command::Partition(command) => partition::execute(&context, command),
         Command::Backfill(command) => backfill::execute(&context, command),

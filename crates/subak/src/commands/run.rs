@@ -332,7 +332,7 @@ impl Hold {
         let snapshot = self.store.snapshot()?;
         let watcher: Arc<dyn Reporter> = Arc::new(Watcher::new(context.printer, expected(&snapshot)));
         let redactor = connections.redactor();
-        let teller = Arc::new(Teller::new(Arc::clone(&connections)));
+        let teller = Arc::new(Teller::new(Arc::clone(&connections)).with_answers(self.store.clone()));
         let connections: Arc<dyn Connections> = connections;
         let inner = DataExecutor {
             graph: Arc::clone(opened.graph()),

@@ -14,7 +14,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use subak_domain::schedule::CatchUp;
 use subak_domain::{
-    Action, AssetKey, BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Sensor, Timestamp, Work as DomainWork,
+    Action, AssetKey, BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Sensor, StepStatus, Timestamp,
+    Work as DomainWork,
 };
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
@@ -265,7 +266,9 @@ impl<'a> Server<'a> {
         is_looking: bool,
         now: Timestamp,
     ) -> Result<(), CliError> {
-        if self.is_broken || (running.len() >= usize::from(self.args.runs) && canceled.is_empty()) {
+        let runs_max = usize::from(self.args.runs);
+        let mut busy_count = if running.len() >= runs_max { self.busy_count(running)? } else { running.len() };
+        if self.is_broken || (busy_count >= runs_max && canceled.is_empty()) {
             return Ok(());
         }
         let mut waiting = Vec::new();
@@ -282,14 +285,14 @@ impl<'a> Server<'a> {
         for (_, run, state) in waiting {
             // One that was canceled takes up no room: it ends at once.
             let is_canceled = canceled.contains(&run);
-            if running.len() >= usize::from(self.args.runs) && !is_canceled {
+            if busy_count >= runs_max && !is_canceled {
                 continue;
             }
             let assets = assets_of(&state.actions);
-            let runs_max = state.job.as_ref().and_then(|job| self.jobs.get(job)).map_or(u32::MAX, |job| job.runs_max.get());
+            let same_max = state.job.as_ref().and_then(|job| self.jobs.get(job)).map_or(u32::MAX, |job| job.runs_max.get());
             let same = running.iter().filter(|other| other.job.is_some() && other.job == state.job).count();
             let is_free = running.iter().all(|other| other.assets.is_disjoint(&assets));
-            if !is_canceled && (!is_free || same >= runs_max as usize) {
+            if !is_canceled && (!is_free || same >= same_max as usize) {
                 continue;
             }
             let stop = StopSignal::default();
@@ -299,8 +302,24 @@ impl<'a> Server<'a> {
             let has_others = is_looking || !running.is_empty();
             let Some(work) = self.work(run, &state.as_of, has_others, stop.clone())? else { break };
             running.push(Running { run, job: state.job, began_at: now, assets, stop, work });
+            busy_count += 1;
         }
         Ok(())
+    }
+
+    /// Runs that do something: one that only waits, for a time or for a person, keeps no other from beginning.
+    fn busy_count(&self, running: &[Running<'_>]) -> Result<usize, CliError> {
+        let mut count = 0;
+        for other in running {
+            let state = super::runs::state(self.hold.store(), other.run)?.0;
+            let is_running = |action: &&Action| {
+                state.steps.get(&action.step).is_some_and(|step| matches!(step.status, StepStatus::Running { .. }))
+            };
+            let mut open = state.actions.iter().filter(is_running).peekable();
+            let only_waits = open.peek().is_some() && open.all(Action::is_idle);
+            count += usize::from(!only_waits);
+        }
+        Ok(count)
     }
 
     /// A planned run to its end, with the project as it is now and the time that the run is for. `None` where it has to wait until no other run

@@ -1,0 +1,6 @@
+/* subak
+stored_as: incremental
+mode: append
+*/
+select * from bronze.member
+{% if is_incremental() %}where created_at > (select max(created_at) from {{ this }}){% endif %}
