@@ -120,17 +120,17 @@ impl Watch {
         matches!(self, Self::Assets { .. } | Self::Jobs { .. })
     }
 
-    /// What a cursor is about, as text: one that was kept under another identity says nothing. A pattern of files may change, what was seen of
-    /// them stays seen; another query or address begins anew.
+    /// What a cursor is about, as text: one that was kept under another identity says nothing. A pattern of files, and the words of a query with
+    /// a cursor, may change, and what was seen stays seen; another request, program or query without a cursor begins anew.
     pub fn identity(&self) -> String {
         match self {
             Self::Files { on, .. } => format!("files {on}"),
             Self::Query { on, cursor: Some(cursor), .. } => format!("query {on} {} {}", cursor.column, cursor.from),
             Self::Query { on, sql, cursor: None } => format!("query {on} {sql}"),
-            Self::Http { call, value } => format!("http {} {value:?}", call.url),
+            Self::Http { call, value } => format!("http {} {} {:?} {value:?}", call.method, call.url, call.body),
             Self::Assets { .. } => "assets".to_owned(),
             Self::Jobs { .. } => "jobs".to_owned(),
-            Self::Program(_) => "run".to_owned(),
+            Self::Program(program) => format!("run {:?}", program.command),
         }
     }
 }

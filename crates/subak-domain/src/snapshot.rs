@@ -160,7 +160,7 @@ fn seen_by(event: &Event) -> u64 {
 }
 
 /// The step whose outcome readers see, and that outcome: a step that failed after it had published has one too.
-fn published_by(event: &RunEvent) -> Option<(&StepId, &StepOutcome)> {
+pub fn published_by(event: &RunEvent) -> Option<(&StepId, &StepOutcome)> {
     let (step, outcome) = match event {
         RunEvent::StepSucceeded { step, outcome } => (step, outcome),
         RunEvent::StepErrored { step, failure, .. } => (step, failure.published.as_deref()?),

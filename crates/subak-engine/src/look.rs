@@ -16,6 +16,9 @@ use crate::{DataExecutor, Inputs, StopSignal};
 /// What is true when a sensor could not look.
 const DATA_LOOKED: &str = "no run was started, and what is new stays new";
 
+/// Bytes of an answer that a look takes at most.
+const ANSWER_LENGTH_MAX: usize = 8 * 1024 * 1024;
+
 /// One look of a sensor.
 #[derive(Debug, Clone, Copy)]
 pub struct LookRequest<'a> {
@@ -62,10 +65,16 @@ impl DataExecutor {
             }
             Watch::Query { on, sql, cursor: None } => {
                 let rows = self.rows(on, &rendered(&values(request, &Value::Null), sql)?, stop).await?;
-                Ok(sensor::answer(cursor, &Value::Array(rows), is_per_item))
+                Ok(sensor::answer(cursor, &Value::Array(rows), is_per_item, request.now))
             }
             Watch::Http { call, value } => {
-                let answer = self.did(request, TaskWork::Http(call.clone()), stop).await?;
+                let inputs = Inputs { attempt: 1, values: values(request, cursor), ..Inputs::default() };
+                let (answer, length) = self.answer_to(request.run, &StepId::task(request.sensor), call, &inputs, stop).await?;
+                if length > ANSWER_LENGTH_MAX {
+                    let message =
+                        format!("the answer has {length} bytes, and {ANSWER_LENGTH_MAX} are the most that a look takes");
+                    return Err(failure::plain("SBK0332", message, DATA_LOOKED, FailureClass::Input));
+                }
                 let body = || answer.get("body").cloned().unwrap_or(Value::Null);
                 let found = match value {
                     None => body(),
@@ -76,7 +85,7 @@ impl DataExecutor {
                         failure
                     })?,
                 };
-                Ok(sensor::answer(cursor, &found, is_per_item))
+                Ok(sensor::answer(cursor, &found, is_per_item, request.now))
             }
             Watch::Program(program) => {
                 let said = self.did(request, TaskWork::Run(program.clone()), stop).await?;

@@ -68,6 +68,25 @@ impl DataExecutor {
         inputs: &Inputs,
         stop: &StopSignal,
     ) -> Result<StepOutcome, Box<Failure>> {
+        let (mut value, length) = self.answer_to(run, &action.step, call, inputs, stop).await?;
+        let mut outcome = StepOutcome { changed: true, ..StepOutcome::default() };
+        if length > VALUE_LENGTH_MAX {
+            value["body"] = Value::Null;
+            outcome.warnings.push(format!("the answer has more than {VALUE_LENGTH_MAX} bytes, and is not handed on"));
+        }
+        outcome.value = Some(value);
+        Ok(outcome)
+    }
+
+    /// The answer to a request, with its `status` and `body`, and how long it is as JSON.
+    pub(crate) async fn answer_to(
+        &self,
+        run: RunId,
+        step: &StepId,
+        call: &HttpCall,
+        inputs: &Inputs,
+        stop: &StopSignal,
+    ) -> Result<(Value, usize), Box<Failure>> {
         let fill = |text: &str| self.filled(inputs, text);
         let mut headers = Vec::new();
         for (name, value) in &call.headers {
@@ -86,7 +105,7 @@ impl DataExecutor {
         };
         if !matches!(call.method.as_str(), "GET" | "HEAD") && !has(&headers, "Idempotency-Key") {
             // The same in each attempt, for those who look at it.
-            headers.push(("Idempotency-Key".to_owned(), format!("{run}/{}", action.step)));
+            headers.push(("Idempotency-Key".to_owned(), format!("{run}/{step}")));
         }
         let request = HttpRequest { method: call.method.clone(), url: fill(&call.url)?, headers, body };
         let answer = match stop.guard(self.place.outbound.call(&request)).await {
@@ -99,15 +118,10 @@ impl DataExecutor {
         if !is_expected {
             return Err(refused(&answer));
         }
-        let mut outcome = StepOutcome { changed: true, ..StepOutcome::default() };
         let body = serde_json::from_str(&answer.text).unwrap_or_else(|_| Value::from(answer.text));
-        let mut value = json!({ "status": answer.status, "body": body });
-        if value.to_string().len() > VALUE_LENGTH_MAX {
-            value["body"] = Value::Null;
-            outcome.warnings.push(format!("the answer has more than {VALUE_LENGTH_MAX} bytes, and is not handed on"));
-        }
-        outcome.value = Some(value);
-        Ok(outcome)
+        let value = json!({ "status": answer.status, "body": body });
+        let length = value.to_string().len();
+        Ok((value, length))
     }
 
     pub(crate) async fn notify(
@@ -208,7 +222,8 @@ fn answered(mut outcome: StepOutcome, approval: &Approval, answer: Option<&Answe
     };
     if !approved && !approval.continues {
         let mut failure = failure::plain("SBK0333", format!("{by} said no"), DATA_ASKED, FailureClass::Input);
-        failure.causes.extend(input.iter().map(|(name, value)| format!("{name}: {value}")));
+        let told = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        failure.causes.extend(input.iter().map(|(name, value)| format!("{name}: {}", told(value))));
         return Err(failure);
     }
     outcome.note = Some(format!("{} by {by}", if approved { "approved" } else { "rejected" }));

@@ -69,6 +69,8 @@ pub struct Memory {
     at: Option<Timestamp>,
     /// What the last evaluation asked for.
     requested: BTreeSet<String>,
+    /// When anything was asked for last.
+    requested_at: Option<Timestamp>,
     /// Versions of definitions by asset.
     versions: BTreeMap<String, String>,
     /// What conditions with a memory found, by their text.
@@ -87,6 +89,7 @@ impl Memory {
         };
         Self {
             at: stored.get("at").and_then(moment),
+            requested_at: stored.get("requested_at").and_then(moment),
             requested: stored.get("requested").and_then(Value::as_array).into_iter().flatten().filter_map(texts).collect(),
             versions: map("versions").into_iter().filter_map(|(asset, version)| Some((asset, texts(&version)?))).collect(),
             conditions: map("conditions").into_iter().map(|(text, value)| (text, truth(&value))).collect(),
@@ -101,7 +104,7 @@ impl Memory {
         let conditions: Map<String, Value> = self.conditions.iter().map(|(text, found)| (text.clone(), truth(found))).collect();
         json!({
             "at": self.at.map(Timestamp::as_microsecond), "requested": self.requested, "versions": self.versions,
-            "conditions": conditions,
+            "requested_at": self.requested_at.map(Timestamp::as_microsecond), "conditions": conditions,
         })
     }
 
@@ -259,7 +262,8 @@ impl<'a> Evaluation<'a> {
         before: &'a Memory,
         requested: &'a BTreeMap<AssetKey, BTreeSet<String>>,
     ) -> Self {
-        let after = Memory { at: Some(facts.now), ..Memory::default() };
+        // A clock that is put back sees no tick twice.
+        let after = Memory { at: before.at.max(Some(facts.now)), ..Memory::default() };
         Self { facts, root, before, requested, after, is_passing: false, due_at: None, because_of: BTreeMap::new() }
     }
 
@@ -272,6 +276,7 @@ impl<'a> Evaluation<'a> {
         let wanted = all.into_iter().filter(|key| found.contains_key(key) && !is_busy(key));
         let requested: Vec<String> = wanted.take(PARTITION_COUNT_MAX).collect();
         self.after.requested = requested.iter().cloned().collect();
+        self.after.requested_at = if requested.is_empty() { self.before.requested_at } else { Some(self.facts.now) };
         // What passes is looked at once more when it has passed.
         let soon = (self.is_passing || !requested.is_empty() || self.before.is_new()).then_some(self.facts.now);
         Decision { asset: self.root.key.clone(), requested, parts, memory: self.after, due_at: soon.or(self.due_at) }
@@ -331,6 +336,10 @@ impl<'a> Evaluation<'a> {
                 // Keys that are no partitions any more are forgotten.
                 let keys: BTreeSet<String> = keys(asset, self.facts).into_iter().collect();
                 all.retain(|key, _| keys.contains(key));
+                // Nothing that was lies in the future, whatever the clock did since.
+                for at in all.values_mut() {
+                    *at = (*at).min(self.facts.now);
+                }
                 for (key, at) in from {
                     all.insert(key, at);
                 }
@@ -385,7 +394,11 @@ impl<'a> Evaluation<'a> {
                 continue;
             }
             let found = self.eval(inner, dep);
-            let whole = keys(dep, self.facts);
+            let mut whole = keys(dep, self.facts);
+            if dep.partitioning.as_ref().is_some_and(|partitioning| matches!(partitioning.rule, PartitionRule::Time(_))) {
+                // Older windows are not made again and again.
+                whole = whole.pop().into_iter().collect();
+            }
             all.retain(|key, _| {
                 let read = Self::read(asset, key, dep).unwrap_or_else(|| whole.clone());
                 read.iter().all(|key| found.contains_key(key))
@@ -414,7 +427,7 @@ impl<'a> Evaluation<'a> {
                 self.updated(operand, asset)
             }
             Operand::NewlyRequested if asset.key == self.root.key => {
-                let at = self.before.at.unwrap_or(now);
+                let at = self.before.at.unwrap_or(now).min(now);
                 self.before.requested.iter().map(|key| (key.clone(), at)).collect()
             }
             Operand::NewlyRequested => Truth::new(),
@@ -434,9 +447,12 @@ impl<'a> Evaluation<'a> {
             Operand::InLatestTimeWindow(lookback) => self.in_latest_window(*lookback, asset),
             Operand::CronTickPassed(_, schedule) => self.ticked(schedule, asset),
             Operand::FreshnessFailed(age) => {
-                let Some(latest) = facts.snapshot.latest.get(&asset.key) else { return Truth::new() };
+                let confirmed_at = facts.snapshot.latest.get(&asset.key).map(|latest| latest.confirmed_at);
+                // What was asked for has as long again before it is asked for anew.
+                let asked_at = self.before.requested_at.filter(|_| asset.key == self.root.key);
+                let Some(from) = confirmed_at.max(asked_at) else { return Truth::new() };
                 let age = jiff::SignedDuration::try_from(*age).unwrap_or(jiff::SignedDuration::MAX);
-                let Ok(end) = latest.confirmed_at.checked_add(age) else { return Truth::new() };
+                let Ok(end) = from.checked_add(age) else { return Truth::new() };
                 if end > now {
                     self.due(Some(end));
                     return Truth::new();
@@ -464,7 +480,7 @@ impl<'a> Evaluation<'a> {
                 _ => update.is_change && !is_own(&update.run),
             };
             let at = |update: &Update| if *operand == Operand::NewlySeen { update.began_at } else { update.at };
-            let at = changes.iter().filter(counts).map(at).max();
+            let at = changes.iter().filter(counts).map(at).max().map(|at| at.min(self.facts.now));
             found.extend(at.map(|at| (key.clone(), at)));
         }
         self.is_passing |= !found.is_empty();

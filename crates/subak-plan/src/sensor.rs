@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use subak_domain::sensor::{FoundFile, LogItem, Look, RunRequest, WatchCursor};
-use subak_domain::{Timestamp, Version};
+use subak_domain::{Timestamp, Version, compare_decimals};
 
 /// Runs that one look asks for at most; what is left comes with the next look.
 pub const REQUEST_COUNT_MAX: usize = 100;
@@ -107,12 +107,24 @@ pub fn files(cursor: &Value, found: &[FoundFile], settle: Duration, is_per_item:
     }
 }
 
-/// Numbers by their size, anything else by its text.
+/// Numbers by their size, also those that come as texts because they have more digits than others; times by their moment; anything else by its text.
 fn compare(one: &Value, other: &Value) -> Ordering {
     match (one.as_i64(), other.as_i64(), one.as_f64(), other.as_f64()) {
         (Some(one), Some(other), ..) => one.cmp(&other),
         (.., Some(one), Some(other)) => one.total_cmp(&other),
-        _ => text_of(one).cmp(&text_of(other)),
+        _ => {
+            let (one, other) = (text_of(one), text_of(other));
+            let is_number = |text: &str| {
+                let digits = text.strip_prefix('-').unwrap_or(text);
+                digits.starts_with(|letter: char| letter.is_ascii_digit())
+                    && digits.chars().all(|letter| letter.is_ascii_digit() || letter == '.')
+            };
+            if is_number(&one) && is_number(&other) {
+                return compare_decimals(&one, &other);
+            }
+            // A fraction of a second has no zeros at its end, and `Z` comes behind digits.
+            one.trim_end_matches('Z').cmp(other.trim_end_matches('Z'))
+        }
     }
 }
 
@@ -179,15 +191,16 @@ pub fn rows(cursor: &Value, rows: Vec<Value>, rule: &WatchCursor, is_per_item: b
 /// An answer that is a list: items that were not there at the last look are new. Any other answer is new when it is another one. The first look
 /// only remembers.
 ///
-/// Cursor: `seen`, marks of the items; `count`, how many looks have found something new, which keeps the keys of runs apart.
-pub fn answer(cursor: &Value, value: &Value, is_per_item: bool) -> Look {
+/// Cursor: `seen`, marks of the items; `count`, which rises with each look that finds something new, from the time of the first one in microseconds:
+/// it keeps the keys of runs apart, also those of a sensor that was there before under the same name.
+pub fn answer(cursor: &Value, value: &Value, is_per_item: bool, now: Timestamp) -> Look {
     let one = [value.clone()];
     let items: &[Value] = value.as_array().map_or(&one, Vec::as_slice);
     let marks: Vec<String> = items.iter().map(mark).collect();
-    let count = cursor.get("count").and_then(Value::as_u64).unwrap_or(0);
-    let remembered = |marks: Vec<String>, count: u64| json!({ "seen": marks, "count": count });
+    let count = cursor.get("count").and_then(Value::as_i64).unwrap_or_else(|| now.as_microsecond());
+    let remembered = |marks: Vec<String>, count: i64| json!({ "seen": marks, "count": count });
     let Some(seen) = cursor.get("seen").and_then(Value::as_array) else {
-        return Look::nothing(remembered(marks, 0), "the first look: what is there now is not new");
+        return Look::nothing(remembered(marks, count), "the first look: what is there now is not new");
     };
     let before: BTreeSet<&str> = seen.iter().filter_map(Value::as_str).collect();
     let mut new: Vec<(String, Value)> = Vec::new();
@@ -298,7 +311,12 @@ pub fn program(cursor: &Value, said: &Value) -> Result<Look, SensorError> {
         asked.push(RunRequest { key, items: vec![run.get("item").unwrap_or(run).clone()], set, partition });
     }
     let mut partitions = Vec::new();
-    for (name, keys) in entries.get("partitions").and_then(Value::as_object).into_iter().flatten() {
+    let sets = match entries.get("partitions") {
+        None | Some(Value::Null) => None,
+        Some(Value::Object(sets)) => Some(sets),
+        Some(_) => return Err(wrong("has `partitions` that are no object of lists")),
+    };
+    for (name, keys) in sets.into_iter().flatten() {
         let keys = keys.as_array().ok_or_else(|| wrong("has `partitions` that are no lists of keys"))?;
         partitions.extend(keys.iter().map(|key| (name.clone(), text_of(key))));
     }

@@ -269,6 +269,16 @@ fn params(fields: &Fields<'_>, key: &str, context: &mut Context<'_>) -> BTreeMap
     params
 }
 
+/// The bounds of a task. A question is asked once, and people take their time.
+fn limits_of(work: &Work, fields: &Fields<'_>, base: &Base, context: &mut Context<'_>) -> TaskLimits {
+    match work {
+        Work::Task(TaskWork::Approve(_)) => {
+            TaskLimits::new(single(base.retry), fields.duration("timeout", context).unwrap_or(ANSWER_TIMEOUT))
+        }
+        _ => TaskLimits::new(base.retry, base.timeout),
+    }
+}
+
 /// Bounds that tasks have where they say nothing.
 #[derive(Clone, Copy)]
 struct Base {
@@ -458,15 +468,7 @@ impl Reader<'_> {
         let short_circuit =
             fields.word("short_circuit", &[("all", ShortCircuit::All), ("direct", ShortCircuit::Direct)], context);
         let is_task = matches!(work, Work::Task(_));
-        // A question is asked once, and people take their time.
-        let own = match &work {
-            Work::Task(TaskWork::Approve(_)) => {
-                let timeout = fields.duration("timeout", context).unwrap_or(ANSWER_TIMEOUT);
-                TaskLimits::new(single(base.retry), timeout)
-            }
-            _ => TaskLimits::new(base.retry, base.timeout),
-        };
-        let limits = is_task.then_some(own);
+        let limits = is_task.then(|| limits_of(&work, fields, &base, context));
         let rule = Rule { task: full, trigger, when: group.when, role, short_circuit, item: group.item, limits };
         let action = Action { step: step.clone(), work, reason: Reason::Job, needs: group.needs, rule };
         Some(Found { actions: vec![action], leaves: vec![step] })
@@ -623,17 +625,15 @@ impl Reader<'_> {
             return Some(Approval { message: text(node, "`approve`", context)?.to_owned(), ..Approval::default() });
         };
         let fields = Fields::of(node, keys::APPROVAL, &[], "`approve`", context)?;
+        // What is wrong with one of them hides nothing of the others.
+        let input = params(&fields, "input", context);
+        let default = fields.word("default", &[("approve", true), ("reject", false)], context);
+        let continues = fields.word("on_reject", &[("fail", false), ("continue", true)], context).unwrap_or(false);
         let notify = match fields.get("notify") {
             None => None,
             Some(to) => Some(receiver_ref(text(to, "`notify`", context)?, to, &self.scope.config.receivers, context)?),
         };
-        Some(Approval {
-            message: fields.text("message", context)?.to_owned(),
-            input: params(&fields, "input", context),
-            default: fields.word("default", &[("approve", true), ("reject", false)], context),
-            continues: fields.word("on_reject", &[("fail", false), ("continue", true)], context).unwrap_or(false),
-            notify,
-        })
+        Some(Approval { message: fields.text("message", context)?.to_owned(), input, default, continues, notify })
     }
 
     fn asset(&mut self, node: &Node, group: &Group, context: &mut Context<'_>) -> Option<AssetKey> {

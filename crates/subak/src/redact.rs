@@ -20,6 +20,11 @@ fn without(values: &[String], text: &str) -> String {
     values.iter().fold(text.to_owned(), |text, value| text.replace(value, REDACTED))
 }
 
+/// A text without any value that this process has resolved.
+pub(crate) fn text(text: &str) -> String {
+    without(&everywhere(), text)
+}
+
 /// A problem without any value that this process has resolved.
 pub(crate) fn redacted(problem: &Diagnostic) -> Diagnostic {
     let values = everywhere();

@@ -276,5 +276,5 @@ tasks:
     assert!(shown.err.contains("SBK0333") && shown.err.contains("note: wrong"), "{}", shown.err);
     assert!(served.sandbox.run(&["run", "--job", "late"]).expect(0).err.contains("rejected by nobody in time"));
     assert!(served.sandbox.run(&["run", "--job", "never"]).expect(1).err.contains("nobody answered in time"));
-    assert_eq!(served.lines("log"), ["other", "ann checked 3", "late false"]);
+    assert_eq!(served.lines("log"), ["other", "ann checked 3", "late False"]);
 }

@@ -311,10 +311,32 @@ fn what_is_not_brought_up_to_date_for_long_is_asked_for_once() {
     world.wait(3_600);
     assert_eq!(world.asks(), "a");
     assert_eq!(world.asks(), "", "it may fail, and is not asked for again and again");
+    world.wait(3_000);
+    assert_eq!(world.asks(), "");
+    world.wait(600);
+    assert_eq!(world.asks(), "a", "but after as long again");
     world.ran("a", "a=");
     assert_eq!(world.asks(), "");
     world.wait(3_600);
     assert_eq!(world.asks(), "a");
+}
+
+/// T-25: a clock that is put back asks for nothing again and again, and sees no tick twice.
+#[test]
+fn t_25_a_clock_that_is_put_back() {
+    let mut world = World::new("a\nb <- a\nc", &[], &[("b", eager()), ("c", when("cron_tick_passed('0 * * * *')"))]);
+    world.ran("a b c", "a b c");
+    world.asks();
+    world.wait(3_600);
+    world.ran("a", "a");
+    assert_eq!(world.asks(), "b c");
+    world.wait(-7_200);
+    world.ran("b", "b");
+    for _ in 0..3 {
+        assert_eq!(world.asks(), "");
+    }
+    world.wait(3_700);
+    assert_eq!(world.asks(), "", "the tick was seen");
 }
 
 #[test]

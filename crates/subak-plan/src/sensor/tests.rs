@@ -73,6 +73,16 @@ fn rows_with_one_value_are_neither_lost_nor_doubled() {
     assert!(same.requests.is_empty(), "{same:?}");
     assert_eq!(same.cursor, tie.cursor);
     assert!(matches!(rows(&Value::Null, vec![json!({ "id": null })], &rule, true), Err(SensorError::NoCursor(_))));
+    // Numbers that come as texts, and moments with fractions.
+    for (low, high) in [
+        ("9", "10"),
+        ("-2", "1"),
+        ("9.50", "10.1"),
+        ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5Z"),
+        ("2026-01-01T00:00:00.12Z", "2026-01-01T00:00:00.123Z"),
+    ] {
+        assert_eq!(compare(&json!(low), &json!(high)), Ordering::Less, "{low} {high}");
+    }
     // 10 is above 9 as a number, whatever their texts.
     let high = rows(&Value::Null, vec![row(10, "x"), row(9, "y")], &rule, true).expect("rows");
     assert_eq!(cursor_value(&high.cursor, &rule), json!(10));
@@ -94,16 +104,16 @@ fn rows_that_share_a_value_come_in_one_look() {
 
 #[test]
 fn an_answer_is_new_when_it_is_another_one() {
-    let first = answer(&Value::Null, &json!({ "version": 1 }), true);
+    let first = answer(&Value::Null, &json!({ "version": 1 }), true, at(7));
     assert!(first.requests.is_empty());
-    assert!(answer(&first.cursor, &json!({ "version": 1 }), true).requests.is_empty());
-    let second = answer(&first.cursor, &json!({ "version": 2 }), true);
+    assert!(answer(&first.cursor, &json!({ "version": 1 }), true, at(7)).requests.is_empty());
+    let second = answer(&first.cursor, &json!({ "version": 2 }), true, at(7));
     assert_eq!(items(&second, "version"), [json!(2)]);
-    let back = answer(&second.cursor, &json!({ "version": 1 }), true);
-    let again = answer(&back.cursor, &json!({ "version": 2 }), true);
+    let back = answer(&second.cursor, &json!({ "version": 1 }), true, at(7));
+    let again = answer(&back.cursor, &json!({ "version": 2 }), true, at(7));
     assert_ne!(keys(&second), keys(&again), "the same answer at another time is another run");
-    let list = answer(&Value::Null, &json!(["a", "b"]), true);
-    let more = answer(&list.cursor, &json!(["c", "b", "a"]), true);
+    let list = answer(&Value::Null, &json!(["a", "b"]), true, at(7));
+    let more = answer(&list.cursor, &json!(["c", "b", "a"]), true, at(7));
     assert_eq!(more.requests.iter().map(|request| request.items[0].clone()).collect::<Vec<_>>(), [json!("c")]);
 }
 

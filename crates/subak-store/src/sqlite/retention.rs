@@ -1,7 +1,8 @@
 //! What is kept, and for how long.
 //!
 //! The beginning of the log goes, and what it told of assets stays: it is folded into base tables from which summaries are made again, in the
-//! transaction that removes the events. Each transaction is short, and a process that dies in between leaves nothing half removed.
+//! transaction that removes the events. Each transaction is short; a run goes from the lists with its first event, and what a process that dies in
+//! between leaves of it goes with the next purge.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use subak_domain::{RunId, Timestamp};
@@ -42,11 +43,12 @@ pub(super) fn kept(connection: &Connection, before: Timestamp) -> Result<Kept, S
 const OLD_TICK: &str =
     "t.at < ?1 and exists (select 1 from ticks as newer where newer.schedule = t.schedule and newer.at > t.at)";
 
-/// Old notices that nothing more is done about.
-const OLD_NOTICE: &str = "made_at < ?1 and due_at is null";
+/// Old notices that nothing more is done about. One of a run that goes on stays, so that it is not made again.
+const OLD_NOTICE: &str = "made_at < ?1 and due_at is null \
+                          and not exists (select 1 from runs where runs.run = notices.run and runs.ended_at is null)";
 
-/// Where the part of the log ends that can go: all events before are of runs that ended before a moment and that nobody needs, and of these runs
-/// there are none behind.
+/// Where the part of the log ends that can go: everything before is of runs that ended before a moment and that nobody needs. What such a run has
+/// behind the end goes later. Whoever reads the log, and has done so since that moment, has read it up to there.
 pub(super) fn end(connection: &Connection, before: Timestamp) -> Result<i64, StoreError> {
     let number = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| -> Result<Option<i64>, StoreError> {
         connection.query_row(sql, parameters, |row| row.get(0)).map_err(failed("read"))
@@ -56,16 +58,11 @@ pub(super) fn end(connection: &Connection, before: Timestamp) -> Result<i64, Sto
     let needed = "select min(events.position) from runs join events on events.run = runs.run and events.sequence = 1 \
                   where runs.ended_at is null or runs.ended_at >= ?1 \
                   or exists (select 1 from backfills where is_open = 1 and json_extract(body, '$.run') = runs.run)";
-    let mut end = number(needed, &[&before.as_microsecond()])?.unwrap_or(newest + 1);
-    loop {
-        // A run that reaches beyond the end stays whole, and with it what is behind its beginning.
-        let reaching = "select min(first.position) from events as first where first.position < ?1 and first.sequence = 1 \
-                        and exists (select 1 from events as later where later.run = first.run and later.position >= ?1)";
-        match number(reaching, &[&end])? {
-            Some(first) if first < end => end = first,
-            _ => return Ok(end),
-        }
-    }
+    let needed = number(needed, &[&before.as_microsecond()])?;
+    let read = "select min(json_extract(cursor, '$.position')) + 1 from sensors \
+                where watches in ('assets', 'jobs', 'automation') and is_off = 0 and looked_at >= ?1";
+    let read = number(read, &[&before.as_microsecond()])?;
+    Ok([needed, read].into_iter().flatten().min().unwrap_or(newest + 1))
 }
 
 /// Removes some events before the end that [`end`] gave, and some of what else is older than a moment. Returns whether there may be more.

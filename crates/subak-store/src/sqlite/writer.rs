@@ -224,12 +224,7 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             refuse_stale(connection, Some(fence))?;
             retention::purge(connection, *before, *end).map(Answer::Ticked)
         }
-        Request::Answer(run, step, said) => {
-            let sql = "insert into answers (run, step, approved, answered_by, input, at) values (?, ?, ?, ?, ?, ?) on conflict do nothing";
-            let input = serde_json::to_string(&said.input).unwrap_or_default();
-            let parameters = params![run.to_string(), step.as_str(), said.approved, said.by, input, said.at.as_microsecond()];
-            execute(connection, sql, parameters).map(|count| Answer::Ticked(count == 1))
-        }
+        Request::Answer(run, step, said) => enter_answer(connection, *run, step, said).map(Answer::Ticked),
         Request::Sensors(names, fence) => {
             refuse_stale(connection, Some(fence))?;
             sensors::keep(connection, names).map(|()| Answer::Done)
@@ -261,6 +256,16 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Notice(notice) => notices::settle(connection, notice).map(|()| Answer::Done),
         Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
+}
+
+/// Enters an answer. `false` when there is one.
+fn enter_answer(connection: &Connection, run: RunId, step: &StepId, said: &Said) -> Result<bool, StoreError> {
+    let sql =
+        "insert into answers (run, step, approved, answered_by, input, at) values (?, ?, ?, ?, ?, ?) on conflict do nothing";
+    let input =
+        serde_json::to_string(&said.input).map_err(|error| StoreError::Failed { action: "written", source: Box::new(error) })?;
+    let parameters = params![run.to_string(), step.as_str(), said.approved, said.by, input, said.at.as_microsecond()];
+    Ok(execute(connection, sql, parameters)? == 1)
 }
 
 /// Enters looks; an error for one of them is one for all.

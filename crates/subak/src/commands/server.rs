@@ -46,6 +46,9 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 /// How late a tick may be evaluated without counting as missed.
 const LATE_MAX: Duration = Duration::from_secs(60);
 
+/// Looks that go on at a time.
+const LOOK_COUNT_MAX: usize = 16;
+
 /// Missed ticks that are looked at, and kept, at most.
 const MISSED_COUNT_MAX: usize = 1_000;
 
@@ -359,19 +362,20 @@ impl<'a> Server<'a> {
             return Ok(());
         }
         for sensor in self.sensors.clone() {
-            let is_early = self.not_before.get(&sensor.name).is_some_and(|at| now < *at);
-            if is_early || looking.iter().any(|other| other.sensor.name == sensor.name) {
+            let interval = jiff::SignedDuration::try_from(sensor.min_interval).unwrap_or_default();
+            let pause = interval.max(jiff::SignedDuration::from_secs(1));
+            // A clock that was put back makes nobody wait for longer.
+            let is_early = self.not_before.get(&sensor.name).is_some_and(|at| now < *at && *at <= now + pause);
+            if is_early || looking.len() >= LOOK_COUNT_MAX || looking.iter().any(|other| other.sensor.name == sensor.name) {
                 continue;
             }
             let state = sensor::known(self.hold.store(), &sensor)?;
-            let interval = jiff::SignedDuration::try_from(sensor.min_interval).unwrap_or_default();
-            // A clock that was put back makes nobody wait for longer.
             let due_at = state.looked_at.filter(|at| *at <= now).map_or(now, |at| at + interval);
             if !self.not_before.contains_key(&sensor.name) && due_at > now {
                 self.not_before.insert(sensor.name.clone(), due_at);
                 continue;
             }
-            self.not_before.insert(sensor.name.clone(), now + interval.max(jiff::SignedDuration::from_secs(1)));
+            self.not_before.insert(sensor.name.clone(), now + pause);
             if state.is_off {
                 continue;
             }
@@ -396,15 +400,20 @@ impl<'a> Server<'a> {
     /// Writes down what a look found, and plans its runs.
     async fn looked(&mut self, looking: Looking<'a>, seen: Seen) -> Result<(), CliError> {
         let Looking { sensor, state, began_at, .. } = looking;
-        if let Ok(Some(again_after)) = seen.as_ref().map(|look| look.again_after) {
-            let again_after = jiff::SignedDuration::try_from(again_after).unwrap_or_default();
-            self.not_before.entry(sensor.name.clone()).and_modify(|at| *at = (*at).min(began_at + again_after));
-        }
-        let context = self.context;
+        let again_after = seen.as_ref().ok().and_then(|look| look.again_after);
+        let (context, name) = (self.context, sensor.name.clone());
         let (store, lease) = (self.hold.store(), self.hold.lease());
         match sensor::commit(store, lease, (sensor, state, began_at), seen, || context.open_quietly()).await {
-            Ok(Some(told)) => context.printer.note(&told),
-            Ok(None) => {}
+            Ok(written) => {
+                if let Some(told) = written.told {
+                    context.printer.note(&told);
+                }
+                // What could not be used is still there, and not before the interval is over.
+                if let (Some(again_after), false) = (again_after, written.has_problems) {
+                    let again_after = jiff::SignedDuration::try_from(again_after).unwrap_or_default();
+                    self.not_before.entry(name).and_modify(|at| *at = (*at).min(began_at + again_after));
+                }
+            }
             // It is looked at again when the project is mended.
             Err(error) if error.exit == Exit::Invalid => {
                 context.printer.problems(&error.problems, &error.sources);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use subak_connect::crash;
-use subak_domain::snapshot::materialized_by;
+use subak_domain::snapshot::published_by;
 use subak_domain::{Action, AssetKey, Event, FailureClass, RunEvent, RunId, RunState, Snapshot, Timestamp, Work};
 use subak_plan::automation::{Automated, Decision, Facts, Memory, Unit, Update, runs};
 use subak_store::{Append, EventLog, Lease, Looked, SensorLook, SensorState, SqliteStore, Tick, TickOutcome};
@@ -17,6 +17,12 @@ use crate::project::Opened;
 
 /// Events that are read from the log at a time.
 const EVENT_COUNT: usize = 1_000;
+
+/// Pages that one turn reads; the rest comes with the next one.
+const PAGE_COUNT_MAX: usize = 20;
+
+/// How long after its time an automation is looked at again that could not be looked at then.
+const AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 /// Under what the place in the log is kept. No asset, job or sensor has this name.
 const LOG: &str = "asset automation";
@@ -78,10 +84,14 @@ impl History {
 
     /// Reads what has happened up to a position.
     async fn read(&mut self, store: &SqliteStore, newest: u64) -> Result<(), CliError> {
-        while self.position < newest {
+        for _ in 0..PAGE_COUNT_MAX {
+            if self.position >= newest {
+                break;
+            }
             let events = store.read_after(self.position, EVENT_COUNT).await?;
             if events.is_empty() {
-                break;
+                // What was there is not in the log any more.
+                self.position = newest;
             }
             for event in &events {
                 self.apply(event);
@@ -94,29 +104,31 @@ impl History {
         self.position = event.position;
         self.runs.insert(event.run);
         let asset_of = |step: &subak_domain::StepId| step.base().as_str().parse::<AssetKey>().ok();
-        match &event.event {
-            RunEvent::StepSucceeded { step, outcome } => {
-                let Some(asset) = asset_of(step) else { return };
-                if !outcome.checks.is_empty() {
-                    self.checks.insert(asset.clone(), !outcome.has_failed_check());
-                }
-                if materialized_by(&event.event).is_none() {
-                    return;
-                }
-                self.failed.remove(&asset);
-                let elapsed = jiff::SignedDuration::from_millis(i64::try_from(outcome.elapsed_ms).unwrap_or(i64::MAX));
-                let began_at = event.at.checked_sub(elapsed).unwrap_or(event.at);
-                let update = Update { at: event.at, began_at, run: event.run, is_change: outcome.changed };
-                self.updated.entry((asset, outcome.partition.clone().unwrap_or_default())).or_default().push(update);
-            }
+        let (step, outcome) = match &event.event {
+            RunEvent::StepSucceeded { step, outcome } => (step, Some(outcome)),
             RunEvent::StepErrored { step, failure, retry_at: None } if failure.class != FailureClass::Canceled => {
-                let Some(asset) = asset_of(step) else { return };
-                if failure.class == FailureClass::Check {
-                    self.checks.insert(asset.clone(), false);
+                if let (Some(asset), FailureClass::Check) = (asset_of(step), failure.class) {
+                    self.checks.insert(asset, false);
                 }
-                self.failed.insert(asset);
+                (step, None)
             }
-            _ => {}
+            _ => return,
+        };
+        let Some(asset) = asset_of(step) else { return };
+        if let Some(outcome) = outcome.filter(|outcome| !outcome.checks.is_empty()) {
+            self.checks.insert(asset.clone(), !outcome.has_failed_check());
+        }
+        // Data that were published count, also when what came behind that failed.
+        if let Some((_, outcome)) = published_by(&event.event) {
+            self.failed.remove(&asset);
+            let elapsed = jiff::SignedDuration::from_millis(i64::try_from(outcome.elapsed_ms).unwrap_or(i64::MAX));
+            let began_at = event.at.checked_sub(elapsed).unwrap_or(event.at);
+            let update = Update { at: event.at, began_at, run: event.run, is_change: outcome.changed };
+            let unit = (asset.clone(), outcome.partition.clone().unwrap_or_default());
+            self.updated.entry(unit).or_default().push(update);
+        }
+        if outcome.is_none() {
+            self.failed.insert(asset);
         }
     }
 }
@@ -181,14 +193,18 @@ impl Automation {
         wanted.extend(self.automated.near(seen.targets.values().flatten()));
         let facts = seen.facts(opened, &history, now);
         let states: RefCell<BTreeMap<AssetKey, SensorState>> = RefCell::default();
+        let unreadable: RefCell<Option<CliError>> = RefCell::default();
         let memory = |asset: &AssetKey| {
-            // An automation that cannot be read now is read in the next turn.
-            let state = known(store, &name_of(asset)).ok().filter(|state| !state.is_off)?;
+            let state = known(store, &name_of(asset)).map_err(|error| unreadable.replace(Some(error))).ok();
+            let state = state.filter(|state| !state.is_off)?;
             let memory = Memory::of(&state.cursor);
             states.borrow_mut().insert(asset.clone(), state);
             Some(memory)
         };
         let decisions = self.automated.evaluate(&facts, &wanted, &memory);
+        if let Some(error) = unreadable.take() {
+            return Err(error);
+        }
         let as_of = crate::project::as_of(None, &opened.project.config.timezone)[..10].to_owned();
         let planned: Vec<Planned> = runs(&facts, &decisions).into_iter().map(|actions| Planned::new(actions, &as_of)).collect();
         let state = SensorState { cursor: history.stored(), looked_at: Some(now), revision: log.revision + 1, ..log };
@@ -205,6 +221,11 @@ impl Automation {
             return Ok(Vec::new());
         }
         self.due.retain(|asset, _| !wanted.contains(asset));
+        // One that is switched off is looked at when it is on again.
+        self.due.extend(wanted.iter().map(|asset| (asset.clone(), now + AGAIN)));
+        for decision in &decisions {
+            self.due.remove(&decision.asset);
+        }
         self.due.extend(decisions.iter().filter_map(|decision| Some((decision.asset.clone(), decision.due_at?))));
         Ok(planned.iter().map(|planned| format!("automation: run {} of {}", planned.run, planned.assets)).collect())
     }
@@ -257,11 +278,15 @@ impl Seen {
 
 /// What runs are to bring up to date.
 fn targets(store: &SqliteStore, runs: &BTreeSet<RunId>) -> Result<BTreeMap<RunId, BTreeSet<AssetKey>>, CliError> {
-    let assets = |run: &RunId| {
-        let state = super::super::runs::state(store, *run)?.0;
-        Ok((*run, units(&state.actions).map(|((asset, _), _)| asset).collect()))
-    };
-    runs.iter().map(assets).collect()
+    let mut found = BTreeMap::new();
+    for run in runs {
+        // One that is not in the log any more was long ago.
+        if store.origin(*run)?.is_some() {
+            let state = super::super::runs::state(store, *run)?.0;
+            found.insert(*run, units(&state.actions).map(|((asset, _), _)| asset).collect());
+        }
+    }
+    Ok(found)
 }
 
 /// What runs that have not ended are still to bring up to date.

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use subak_connect::crash;
 use subak_domain::sensor::{LogItem, Look, RunRequest};
-use subak_domain::snapshot::materialized_by;
-use subak_domain::{Event, Failure, Job, JobWork, RunEvent, RunId, Sensor, Snapshot, Timestamp, Watch};
+use subak_domain::snapshot::{materialized_by, published_by};
+use subak_domain::{Event, Failure, FailureClass, Job, JobWork, RunEvent, RunId, Sensor, Snapshot, Timestamp, Watch};
 use subak_engine::look::LookRequest;
 use subak_engine::{Clock, DataExecutor, StopReason, StopSignal, SystemClock};
 use subak_plan::PartitionPick;
 use subak_plan::expression::Values;
+use subak_project::partition::key_problem;
 use subak_store::{Append, EventLog, Lease, Looked, SensorLook, SensorState, SqliteStore, Tick, TickOutcome};
 
 use super::super::{Context, job, plan, run};
@@ -28,6 +29,9 @@ use crate::redact::Redactor;
 
 /// Events that are read from the log at a time.
 const EVENT_COUNT: usize = 1_000;
+
+/// Pages that one look reads.
+const PAGE_COUNT_MAX: usize = 20;
 
 /// What a look found, or why it could not look.
 pub(in crate::commands) type Seen = Result<Look, Box<Failure>>;
@@ -96,7 +100,23 @@ pub(in crate::commands) async fn look(
         // Nobody reads what a look printed that went well. Best effort: there may be no such folder.
         drop(tokio::fs::remove_dir_all(&logs).await);
     }
-    seen.map_err(|failure| masked(&redactor, *failure))
+    match seen {
+        Ok(look) => Ok(without_secrets(&redactor, look)),
+        Err(failure) => Err(masked(&redactor, *failure)),
+    }
+}
+
+/// What a look found as it may be written down. The cursor stays as it is: what it says is compared, and not shown.
+fn without_secrets(redactor: &Redactor, look: Look) -> Look {
+    let request = |request: RunRequest| RunRequest {
+        key: redactor.redact(&request.key),
+        items: request.items.into_iter().map(|item| redactor.value(item)).collect(),
+        set: request.set.into_iter().map(|(name, value)| (name, redactor.value(value))).collect(),
+        partition: request.partition.map(|key| redactor.redact(&key)),
+    };
+    let requests = look.requests.into_iter().map(request).collect();
+    let partitions = look.partitions.into_iter().map(|(set, key)| (set, redactor.redact(&key))).collect();
+    Look { requests, partitions, note: look.note.map(|note| redactor.redact(&note)), ..look }
 }
 
 fn masked(redactor: &Redactor, mut failure: Failure) -> Box<Failure> {
@@ -121,14 +141,17 @@ pub(in crate::commands) async fn look_at_log(
         return Ok(None);
     }
     let (mut found, own) = (Vec::new(), trigger(sensor));
-    loop {
+    // What is too much for one look comes with the next.
+    for _ in 0..PAGE_COUNT_MAX {
         let events = store.read_after(position, EVENT_COUNT).await?;
-        let Some(last) = events.last() else { break };
+        let Some(last) = events.last() else {
+            position = position.max(newest);
+            break;
+        };
         position = last.position;
         for event in &events {
             found.extend(log_item(store, sensor, event, &own)?);
         }
-        // What is too much for one look comes with the next.
         if found.len() > subak_plan::sensor::REQUEST_COUNT_MAX && sensor.is_per_item {
             break;
         }
@@ -144,8 +167,9 @@ pub(in crate::commands) async fn look_at_log(
 fn log_item(store: &SqliteStore, sensor: &Sensor, event: &Event, own: &str) -> Result<Option<LogItem>, CliError> {
     let (run, at) = (event.run.to_string(), event.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     let (name, value) = match (&sensor.watch, &event.event) {
-        (Watch::Assets { assets, .. }, RunEvent::StepSucceeded { outcome, .. }) if outcome.changed => {
+        (Watch::Assets { assets, .. }, RunEvent::StepSucceeded { .. } | RunEvent::StepErrored { .. }) => {
             let Some(asset) = materialized_by(&event.event).filter(|asset| assets.contains(asset)) else { return Ok(None) };
+            let Some((_, outcome)) = published_by(&event.event).filter(|(_, outcome)| outcome.changed) else { return Ok(None) };
             let value = json!({
                 "asset": asset.to_string(), "partition": outcome.partition, "run": run, "at": at, "row_count": outcome.row_count,
             });
@@ -248,12 +272,28 @@ struct Planned {
     problems: Vec<String>,
 }
 
+impl Planned {
+    /// Takes keys for sets of dynamic partitions; those that can be none are problems.
+    fn add(&mut self, partitions: Vec<(String, String)>) {
+        for (set, key) in partitions {
+            match key_problem(&key) {
+                None => self.partitions.push((set, key)),
+                Some(why) => self.problems.push(format!("`{key}` is no key of a partition: {why}")),
+            }
+        }
+    }
+}
+
 fn plan_all(opened: &Opened, snapshot: &Snapshot, sensor: &Sensor, requests: Vec<RunRequest>) -> Planned {
     let mut all = Planned::default();
     for request in requests {
         let key = request.key.clone();
         match job::find(opened, &sensor.job).and_then(|job| asked(opened, snapshot, sensor, job, request)) {
             Ok(Asked { planned: None, .. }) => all.idle_count += 1,
+            Ok(Asked { partition: Some(wrong), .. }) if sensor.add_to.is_some() && key_problem(&wrong).is_some() => {
+                let why = key_problem(&wrong).unwrap_or_default();
+                all.problems.push(format!("`{wrong}` is no key of a partition: {why}"));
+            }
             Ok(Asked { key, partition, planned: Some(event), .. }) => {
                 all.partitions.extend(sensor.add_to.clone().zip(partition));
                 let events = vec![(SystemClock.now(), event)];
@@ -265,38 +305,48 @@ fn plan_all(opened: &Opened, snapshot: &Snapshot, sensor: &Sensor, requests: Vec
     all
 }
 
-/// Writes down a look and everything that follows from it. Returns what is worth telling. The project is only opened where there is a run to plan.
+/// What became of a look.
+pub(in crate::commands) struct Written {
+    /// What is worth telling.
+    pub(in crate::commands) told: Option<String>,
+    /// Whether something that it saw could not be used.
+    pub(in crate::commands) has_problems: bool,
+}
+
+/// Writes down a look and everything that follows from it. The project is only opened where there is a run to plan.
 pub(in crate::commands) async fn commit(
     store: &SqliteStore,
     lease: &Lease,
     looking: (Sensor, SensorState, Timestamp),
     seen: Seen,
     open: impl FnOnce() -> Result<Opened, CliError>,
-) -> Result<Option<String>, CliError> {
+) -> Result<Written, CliError> {
     let (sensor, before, began_at) = looking;
     let (cursor, note, planned) = match seen {
         Err(failure) => (before.cursor.clone(), None, Planned { problems: vec![summary(&failure)], ..Planned::default() }),
         Ok(found) if found.requests.is_empty() => {
-            (found.cursor, found.note, Planned { partitions: found.partitions, ..Planned::default() })
+            let mut planned = Planned::default();
+            planned.add(found.partitions);
+            let cursor = if planned.problems.is_empty() { found.cursor } else { before.cursor.clone() };
+            (cursor, found.note, planned)
         }
         Ok(found) => {
             let snapshot = with_keys(store.snapshot()?, &found.partitions);
             let mut planned = plan_all(&open()?, &snapshot, &sensor, found.requests);
-            planned.partitions.extend(found.partitions);
-            // What happened to runs does not happen again: sensors of the log go on behind it. Any other looks again at what it could not use.
-            if planned.problems.is_empty() || sensor.watch.is_of_log() {
-                (found.cursor, found.note, planned)
-            } else {
-                (before.cursor.clone(), None, Planned { problems: planned.problems, ..Planned::default() })
-            }
+            planned.add(found.partitions);
+            // What happened to runs does not happen again: sensors of the log go on behind it. Any other looks again at all of it; what has had its
+            // run is known by its key.
+            let is_done = planned.problems.is_empty() || sensor.watch.is_of_log();
+            (if is_done { found.cursor } else { before.cursor.clone() }, found.note, planned)
         }
     };
+    let has_problems = !planned.problems.is_empty();
     let came_to = came_to(note, &planned);
     let runs: Vec<RunId> = planned.runs.iter().map(|(_, append)| append.run).collect();
-    let outcome = match (runs.is_empty(), planned.problems.is_empty()) {
-        (false, _) => Some(TickOutcome::Started(runs)),
-        (true, false) => (before.came_to != came_to).then(|| TickOutcome::Failed(planned.problems.join("; "))),
-        (true, true) => (planned.idle_count > 0).then(|| TickOutcome::Skipped(came_to.clone())),
+    let outcome = match (runs.is_empty(), has_problems) {
+        (false, false) => Some(TickOutcome::Started(runs)),
+        (_, true) => (before.came_to != came_to).then(|| TickOutcome::Failed(problems_of(&came_to))),
+        (true, false) => (planned.idle_count > 0).then(|| TickOutcome::Skipped(came_to.clone())),
     };
     let told = outcome.as_ref().map(|outcome| format!("sensor `{}`: {}", sensor.name, in_words(outcome)));
     let recorded_at = SystemClock.now();
@@ -316,24 +366,26 @@ pub(in crate::commands) async fn commit(
     if has_runs {
         crash::point("look_written");
     }
-    Ok(match looked {
-        // Somebody switched it off meanwhile.
-        Looked::Changed => None,
-        Looked::Started(_) => told,
-    })
+    // Somebody may have switched it off meanwhile.
+    let told = told.filter(|_| matches!(looked, Looked::Started(_)));
+    Ok(Written { told, has_problems })
+}
+
+/// What a tick that failed says of itself.
+fn problems_of(came_to: &str) -> String {
+    came_to.strip_prefix("failed: ").unwrap_or(came_to).to_owned()
 }
 
 /// What a look came to, for people.
 fn came_to(note: Option<String>, planned: &Planned) -> String {
-    let started = match (planned.runs.len(), planned.idle_count) {
+    if !planned.problems.is_empty() {
+        let text = crate::redact::text(&planned.problems.join("; "));
+        return format!("failed: {text}");
+    }
+    match (planned.runs.len(), planned.idle_count) {
         (0, 0) => note.unwrap_or_default(),
         (0, _) => "what it saw needs no run: everything is fresh".to_owned(),
         (count, _) => format!("started {}", crate::printer::counted(count as u64, "run")),
-    };
-    match (planned.problems.is_empty(), started.is_empty()) {
-        (true, _) => started,
-        (false, true) => format!("failed: {}", planned.problems.join("; ")),
-        (false, false) => format!("{started}; failed: {}", planned.problems.join("; ")),
     }
 }
 
@@ -359,8 +411,10 @@ pub(in crate::commands) fn with_keys(mut snapshot: Snapshot, partitions: &[(Stri
     snapshot
 }
 
-/// A failure in one line.
+/// A failure in one line. The output of a program is left to its log: a time in it would make each failure another one.
 pub(in crate::commands) fn summary(failure: &Failure) -> String {
-    let parts: Vec<&str> = std::iter::once(&failure.message).chain(&failure.causes).map(String::as_str).collect();
-    parts.join(": ")
+    match failure.causes.first().filter(|_| failure.class != FailureClass::Program) {
+        Some(cause) => format!("{}: {cause}", failure.message),
+        None => failure.message.clone(),
+    }
 }
