@@ -3,9 +3,10 @@
 //! `subak-bench steps`: 100 steps in sequence and 1,000 in fan-out that do nothing, recorded durably in a real store.
 //! `subak-bench mongodb FILE`: serves the documents of an NDJSON file as the collection `ewallet.transactions`, by the tests' double of a MongoDB
 //! server; prints its address and stays until its input ends.
+//! `subak-bench automation`: 10,000 assets that keep themselves fresh: all evaluated, then after a change of one.
 //! `subak-bench load`: a project of 10,000 assets is loaded and resolved, then once more with one changed file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,8 +14,12 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde_json::json;
 use subak_domain::config::{ConfigSchema, Field, FieldKind};
-use subak_domain::{Action, AssetKey, Failure, Reason, RunEvent, RunId, RunStatus, StepId, StepOutcome, Work};
+use subak_domain::{
+    Action, AssetGraph, AssetKey, Automation, Event, Failure, Reason, RunEvent, RunId, RunStatus, Snapshot, StepId, StepOutcome,
+    Work,
+};
 use subak_engine::{Engine, Inputs, Limits, Progress, Reporter, StepExecutor, StopSignal, SystemClock};
+use subak_plan::automation;
 use subak_project::{ConnectorInfo, Content, Files, LoadOptions, Loader};
 use subak_store::SqliteStore;
 
@@ -113,9 +118,9 @@ fn project() -> Files {
     files
 }
 
-fn load() {
+fn options(environment: &BTreeMap<String, String>) -> LoadOptions<'_> {
     const FIELDS: &[Field] = &[Field { name: "path", kind: FieldKind::Path, is_required: true, doc: "" }];
-    let connectors = [ConnectorInfo {
+    const CONNECTORS: &[ConnectorInfo] = &[ConnectorInfo {
         kind: "duckdb",
         summary: "",
         config: ConfigSchema { connection: FIELDS, stream: &[] },
@@ -127,15 +132,19 @@ fn load() {
         runs_statements: true,
         lists_files: false,
     }];
-    let environment = BTreeMap::new();
-    let options = LoadOptions {
-        connectors: &connectors,
-        environment: &environment,
+    LoadOptions {
+        connectors: CONNECTORS,
+        environment,
         profile: None,
         as_of: None,
         now: jiff::Timestamp::UNIX_EPOCH,
-        vars: &environment,
-    };
+        vars: environment,
+    }
+}
+
+fn load() {
+    let environment = BTreeMap::new();
+    let options = options(&environment);
     let mut files = project();
     let mut loader = Loader::default();
     let loaded = measure("load 10,000 assets", ASSET_COUNT, || loader.load(&files, &options));
@@ -144,6 +153,58 @@ fn load() {
     let again = measure("load again, one changed file", 1, || loader.load(&files, &options));
     let project = again.project.expect("valid");
     measure("column lineage of all assets", ASSET_COUNT, || project.all_columns());
+}
+
+/// Assets of ten layers, each but those of the first with `automation: on_upstream_update`.
+fn automation() {
+    let files = project();
+    let environment = BTreeMap::new();
+    let options = options(&environment);
+    let loaded = Loader::default().load(&files, &options).project.expect("valid");
+    let mut assets = loaded.graph.assets().to_vec();
+    for asset in assets.iter_mut().filter(|asset| !asset.upstream.is_empty()) {
+        asset.automation = Some(Automation { text: "on_upstream_update".to_owned(), condition: automation::eager() });
+    }
+    let graph = AssetGraph::new(assets, Vec::new()).expect("a graph");
+    let run = RunId::from_parts(1, 1);
+    let made = |position: u64, key: &AssetKey| {
+        let version = graph.get(key).map(|asset| asset.version.clone());
+        let outcome = StepOutcome { changed: true, version, ..StepOutcome::default() };
+        let event = RunEvent::StepSucceeded { step: StepId::asset(key), outcome };
+        Event { position, run, sequence: position, at: jiff::Timestamp::UNIX_EPOCH, event }
+    };
+    let mut snapshot = Snapshot::default();
+    for (position, asset) in (1..).zip(graph.assets()) {
+        snapshot.apply(&made(position, &asset.key));
+    }
+    let automated = measure("automation, 10,000 assets are taken up", ASSET_COUNT, || automation::Automated::new(&graph));
+    let all: BTreeSet<AssetKey> = graph.assets().iter().map(|asset| asset.key.clone()).collect();
+    let (nothing, none, checks) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+    let (targets, failed) = (BTreeMap::new(), BTreeSet::new());
+    let facts = automation::Facts {
+        graph: &graph,
+        snapshot: &snapshot,
+        now: jiff::Timestamp::UNIX_EPOCH,
+        updated: &nothing,
+        targets: &targets,
+        in_progress: &none,
+        failed: &failed,
+        checks: &checks,
+    };
+    let first = measure("automation, all evaluated", ASSET_COUNT, || {
+        automated.evaluate(&facts, &all, &|_| Some(automation::Memory::default()))
+    });
+    let memory: BTreeMap<AssetKey, automation::Memory> =
+        first.into_iter().map(|decision| (decision.asset, decision.memory)).collect();
+    let changed: AssetKey = "l0.a77".parse().expect("key");
+    let update =
+        automation::Update { at: jiff::Timestamp::UNIX_EPOCH, began_at: jiff::Timestamp::UNIX_EPOCH, run, is_change: true };
+    let updated = BTreeMap::from([((changed.clone(), String::new()), vec![update])]);
+    let facts = automation::Facts { updated: &updated, ..facts };
+    let decisions = measure("automation, one of 10,000 changed", 1, || {
+        automated.evaluate(&facts, &automated.near([&changed]), &|asset| memory.get(asset).cloned())
+    });
+    assert!(!decisions.is_empty() && decisions.len() < ASSET_COUNT, "only what is near: {}", decisions.len());
 }
 
 #[expect(clippy::print_stdout, reason = "whoever started it reads the address")]
@@ -176,6 +237,7 @@ fn main() {
             steps("100 steps in sequence", chain.collect());
             steps("1,000 steps in fan-out", (0..1000).map(|at| action(&name(at), Vec::new())).collect());
         }
+        Some("automation") => automation(),
         Some("mongodb") => mongodb(&std::env::args().nth(2).expect("a file")),
         _ => load(),
     }

@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("subak-notify", &["subak-domain"]),
     ("subak-store", &["subak-domain"]),
     ("subak-engine", &["subak-domain", "subak-plan", "subak-connect", "subak-store"]),
-    ("subak-bench", &["subak-domain", "subak-engine", "subak-project", "subak-store", "subak-testkit"]),
+    ("subak-bench", &["subak-domain", "subak-engine", "subak-plan", "subak-project", "subak-store", "subak-testkit"]),
     ("subak-testkit", &[]),
     (
         "subak",

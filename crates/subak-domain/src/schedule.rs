@@ -23,6 +23,14 @@ pub struct Schedule {
     pub end: Option<Timestamp>,
 }
 
+impl Schedule {
+    /// One of a rule and a clock, with what holds where nothing else is said.
+    pub fn new(rule: ScheduleRule, timezone: &str) -> Self {
+        let (catchup, gap, fold) = (CatchUp::default(), Gap::default(), Fold::default());
+        Self { rule, timezone: timezone.to_owned(), catchup, gap, fold, start: None, end: None }
+    }
+}
+
 /// What a schedule counts by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScheduleRule {

@@ -242,24 +242,10 @@ pub fn check(schedule: &Schedule) -> Result<(), ScheduleError> {
 mod tests {
     use std::time::Duration;
 
-    use subak_domain::schedule::CatchUp;
-
     use super::*;
 
-    fn schedule(rule: ScheduleRule, timezone: &str) -> Schedule {
-        Schedule {
-            rule,
-            timezone: timezone.to_owned(),
-            catchup: CatchUp::default(),
-            gap: Gap::default(),
-            fold: Fold::default(),
-            start: None,
-            end: None,
-        }
-    }
-
     fn cron(line: &str, timezone: &str) -> Schedule {
-        schedule(ScheduleRule::Cron(line.split(';').map(str::to_owned).collect()), timezone)
+        Schedule::new(ScheduleRule::Cron(line.split(';').map(str::to_owned).collect()), timezone)
     }
 
     /// The ticks of some hours as `HH:MM` in UTC.
@@ -366,7 +352,7 @@ mod tests {
     /// T-22: short intervals count real time, days count the clock.
     #[test]
     fn t_22_intervals() {
-        let every = |seconds: u64| schedule(ScheduleRule::Every(Duration::from_secs(seconds)), "America/New_York");
+        let every = |seconds: u64| Schedule::new(ScheduleRule::Every(Duration::from_secs(seconds)), "America/New_York");
         assert_ticks(&every(5400), "2024-03-10T05:30:00Z", "2024-03-10T09:00:00Z", "06:00 07:30 09:00");
         assert_ticks(&every(86_400), "2024-03-09T12:00:00Z", "2024-03-12T12:00:00Z", "05:00 04:00 04:00");
     }

@@ -166,15 +166,7 @@ fn notifications(fields: &Fields<'_>, scope: &Scope<'_>, context: &mut Context<'
 /// `schedule`: a cron line, or a mapping.
 fn schedule(fields: &Fields<'_>, timezone: &str, context: &mut Context<'_>) -> Option<Schedule> {
     let node = fields.get("schedule")?;
-    let mut found = Schedule {
-        rule: ScheduleRule::Cron(Vec::new()),
-        timezone: timezone.to_owned(),
-        catchup: CatchUp::default(),
-        gap: Gap::default(),
-        fold: Fold::default(),
-        start: None,
-        end: None,
-    };
+    let mut found = Schedule::new(ScheduleRule::Cron(Vec::new()), timezone);
     if let Value::Map(_) = &node.value {
         let fields = Fields::of(node, keys::SCHEDULE, &[], "`schedule`", context)?;
         let lines: Vec<String> = fields.texts("cron", context).into_iter().map(|(line, _)| line.to_owned()).collect();

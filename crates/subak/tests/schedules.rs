@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use jiff::Timestamp;
 use subak_domain::Schedule;
-use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
+use subak_domain::schedule::ScheduleRule;
 use subak_plan::schedule::Times;
 use subak_testkit::python;
 
@@ -85,15 +85,7 @@ impl Random {
 }
 
 fn ours(line: &str, zone: &str, after: i64) -> String {
-    let schedule = Schedule {
-        rule: ScheduleRule::Cron(vec![line.to_owned()]),
-        timezone: zone.to_owned(),
-        catchup: CatchUp::default(),
-        gap: Gap::default(),
-        fold: Fold::default(),
-        start: None,
-        end: None,
-    };
+    let schedule = Schedule::new(ScheduleRule::Cron(vec![line.to_owned()]), zone);
     let Ok(times) = Times::new(&schedule) else { return "none".to_owned() };
     let mut at = Timestamp::from_second(after).expect("an instant");
     let mut found = Vec::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{Span, SpanRelativeTo};
 use subak_domain::Schedule;
 use subak_domain::automation::{Condition, LAST_HANDLED, Operand};
-use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
+use subak_domain::schedule::ScheduleRule;
 
 /// The deepest nesting of one condition.
 const DEPTH_MAX: usize = 32;
@@ -131,15 +131,7 @@ pub fn fresh_within(age: Duration) -> Condition {
 }
 
 fn tick(line: &str, timezone: &str) -> Result<Condition, ConditionError> {
-    let schedule = Schedule {
-        rule: ScheduleRule::Cron(vec![line.to_owned()]),
-        timezone: timezone.to_owned(),
-        catchup: CatchUp::default(),
-        gap: Gap::default(),
-        fold: Fold::default(),
-        start: None,
-        end: None,
-    };
+    let schedule = Schedule::new(ScheduleRule::Cron(vec![line.to_owned()]), timezone);
     crate::schedule::check(&schedule).map_err(|error| ConditionError::Wrong(error.to_string()))?;
     Ok(is(Operand::CronTickPassed(line.to_owned(), Box::new(schedule))))
 }
