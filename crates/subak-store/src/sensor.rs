@@ -22,6 +22,14 @@ pub struct SensorState {
     pub revision: u64,
 }
 
+impl SensorState {
+    /// That of one that has never looked.
+    pub fn new(watches: impl Into<String>) -> Self {
+        let (watches, came_to) = (watches.into(), String::new());
+        Self { watches, cursor: Value::Null, looked_at: None, came_to, is_off: false, revision: 0 }
+    }
+}
+
 /// One look with everything that follows from it: written as one, or not at all.
 #[derive(Debug, Clone)]
 pub struct SensorLook {

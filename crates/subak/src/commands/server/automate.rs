@@ -34,15 +34,7 @@ pub(in crate::commands) fn name_of(asset: &AssetKey) -> String {
 
 /// What is known of the automation of an asset.
 pub(in crate::commands) fn known(store: &SqliteStore, name: &str) -> Result<SensorState, CliError> {
-    let state = store.sensor(name)?;
-    Ok(state.unwrap_or_else(|| SensorState {
-        watches: "automation".to_owned(),
-        cursor: Value::Null,
-        looked_at: None,
-        came_to: String::new(),
-        is_off: false,
-        revision: 0,
-    }))
+    Ok(store.sensor(name)?.unwrap_or_else(|| SensorState::new("automation")))
 }
 
 /// The automation of a project's assets.

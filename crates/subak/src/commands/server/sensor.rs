@@ -51,7 +51,7 @@ pub(in crate::commands) fn known(store: &SqliteStore, sensor: &Sensor) -> Result
     Ok(match store.sensor(&sensor.name)? {
         Some(state) if state.watches == watches => state,
         Some(state) => SensorState { watches, cursor: Value::Null, ..state },
-        None => SensorState { watches, cursor: Value::Null, looked_at: None, came_to: String::new(), is_off: false, revision: 0 },
+        None => SensorState::new(watches),
     })
 }
 
