@@ -13,6 +13,7 @@ mod project;
 mod redact;
 mod retention;
 mod settings;
+mod version;
 
 use std::process::ExitCode;
 use std::sync::Arc;

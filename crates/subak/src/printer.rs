@@ -45,6 +45,12 @@ pub(crate) struct ColorHints {
 }
 
 impl Printer {
+    /// One that says only what is asked for.
+    pub(crate) fn quiet(mut self) -> Self {
+        self.is_quiet = true;
+        self
+    }
+
     pub(crate) fn new(global: &Global, hints: ColorHints) -> Self {
         let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
         let styled = |is_terminal: bool| match global.color {

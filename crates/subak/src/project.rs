@@ -7,7 +7,7 @@ use std::sync::Arc;
 use subak_diag::{Diagnostic, Sources, codes};
 use subak_domain::AssetGraph;
 use subak_engine::{Clock, SystemClock};
-use subak_project::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Project};
+use subak_project::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, Project};
 use subak_store::SqliteStore;
 
 use crate::args::Global;
@@ -52,16 +52,21 @@ impl Opened {
 
     /// The folder of local state. Each profile has its own: what stands in one warehouse says nothing about another.
     pub(crate) fn state_folder(&self) -> PathBuf {
-        let folder = self.root.join(STATE_FOLDER);
-        match &self.profile {
-            Some(profile) => folder.join("profiles").join(profile),
-            None => folder,
-        }
+        state_folder(&self.root, self.profile.as_deref())
     }
 
     /// Opens the state.
     pub(crate) fn store(&self) -> Result<SqliteStore, CliError> {
         Ok(SqliteStore::open(&self.state_folder().join("state.db"))?)
+    }
+}
+
+/// The folder of local state of a project under a profile.
+pub(crate) fn state_folder(root: &Path, profile: Option<&str>) -> PathBuf {
+    let folder = root.join(STATE_FOLDER);
+    match profile {
+        Some(profile) => folder.join("profiles").join(profile),
+        None => folder,
     }
 }
 
@@ -177,6 +182,11 @@ fn read_into(root: &Path, path: &str, files: &mut Files) {
 
 /// Loads the project without printing.
 pub(crate) fn load(root: &Path, global: &Global, settings: &Settings) -> Loaded {
+    load_files(&mut Loader::default(), &read_files(root), global, settings)
+}
+
+/// Loads a project from contents of its files, without printing.
+pub(crate) fn load_files(loader: &mut Loader, files: &Files, global: &Global, settings: &Settings) -> Loaded {
     let connectors = connectors();
     let vars: BTreeMap<String, String> = global.vars.iter().cloned().collect();
     let options = LoadOptions {
@@ -187,7 +197,7 @@ pub(crate) fn load(root: &Path, global: &Global, settings: &Settings) -> Loaded 
         now: SystemClock.now(),
         vars: &vars,
     };
-    subak_project::load(&read_files(root), &options)
+    loader.load(files, &options)
 }
 
 /// The time zone of this name; loading has refused names that are none.
@@ -214,15 +224,19 @@ pub(crate) fn opened(root: PathBuf, global: &Global, project: Project, sources: 
 /// Finds and loads the project; prints warnings. An error among the problems ends the command.
 pub(crate) fn open(global: &Global, settings: &Settings, printer: Printer) -> Result<Opened, CliError> {
     let root = find_root(global)?;
-    let loaded = load(&root, global, settings);
+    opened_or(load(&root, global, settings), &root, global, printer)
+}
+
+/// What was loaded; prints warnings. An error among the problems is one of the command.
+pub(crate) fn opened_or(loaded: Loaded, root: &Path, global: &Global, printer: Printer) -> Result<Opened, CliError> {
     match loaded.project {
         Some(project) => {
             if !printer.is_quiet {
                 printer.problems(&loaded.problems, &loaded.sources);
             }
             let keys: Vec<&str> = project.graph.assets().iter().map(|asset| asset.key.as_str()).collect();
-            crate::complete::remember(&root, &keys);
-            Ok(opened(root, global, project, loaded.sources))
+            crate::complete::remember(root, &keys);
+            Ok(opened(root.to_owned(), global, project, loaded.sources))
         }
         None => Err(CliError { problems: loaded.problems, sources: loaded.sources, exit: Exit::Invalid }),
     }

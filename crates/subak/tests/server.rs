@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use subak_testkit::Served;
+use subak_testkit::{Sandbox, Served};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_subak");
 
@@ -107,26 +107,38 @@ fn runs_are_handed_over() {
     served.sandbox.run(&["run", "--job", "ok", "--set", "day=2025-02-01"]).expect(0);
 }
 
-/// A project that is broken for a while loses no tick (T-98, T-161 in part).
+/// T-161: what is broken goes on as it was, and so does everything else; also when the server is started again meanwhile.
 #[test]
-fn a_broken_project_makes_runs_wait() {
-    let served = project(JOBS);
+fn t_161_a_broken_file_stops_nothing() {
+    let mut served = project(JOBS);
     served.wait("a run", |served| !served.lines("log").is_empty());
     served.sandbox.write("jobs/broken.yml", "job: broken\n");
-    // Nothing can be asked while the project is broken, and nothing is started.
-    std::thread::sleep(Duration::from_secs(4));
+    served.sandbox.write("assets/gold/one.sql", "selec 1 as id\n");
+    served.sandbox.run(&["run", "gold.one"]).expect(2);
+    let shown = served.sandbox.run(&["run", "list"]).expect(0);
+    assert!(shown.err.contains("the version that could last be loaded"), "{}", shown.err);
     let count = served.lines("log").len();
-    std::fs::remove_file(served.sandbox.path().join("jobs/broken.yml")).expect("removed");
-    served.wait("a run", |served| served.lines("log").len() > count);
-    // Each second has its tick, those too that the newest one made needless.
+    served.wait("runs of a broken project", |served| served.lines("log").len() > count + 2);
+    served.kill();
+    served.start();
+    let count = served.lines("log").len();
+    served.wait("runs behind a restart", |served| served.lines("log").len() > count + 1);
+    // Each second has its tick, broken or not, but for those of the time when no server was there.
     let ticks = served.ticks("often");
-    let seconds: Vec<i64> = ticks
-        .iter()
-        .filter_map(|tick| tick.split(',').next()?.parse::<jiff::Timestamp>().ok())
-        .map(jiff::Timestamp::as_second)
-        .collect();
-    assert!(seconds.len() > 4 && seconds.windows(2).all(|pair| pair[0] == pair[1] + 1), "{ticks:?}");
-    assert!(ticks.iter().any(|tick| tick.ends_with(",skipped")), "{ticks:?}");
+    assert!(ticks.iter().filter(|tick| tick.ends_with(",started")).count() > 3, "{ticks:?}");
+    assert!(!ticks.iter().any(|tick| tick.ends_with(",failed")), "{ticks:?}");
+    std::fs::remove_file(served.sandbox.path().join("jobs/broken.yml")).expect("removed");
+    served.sandbox.write("assets/gold/one.sql", "select 2 as id\n");
+    served.sandbox.write("jobs/jobs.yml", &JOBS.replace("log", "mended"));
+    served.wait("a run of what was mended", |served| !served.lines("mended").is_empty());
+}
+
+/// Without anything that could ever be loaded there is nothing to go on with.
+#[test]
+fn a_project_that_never_loaded_is_not_served() {
+    let sandbox = Sandbox::new(BINARY, &[("subak.yml", "project: broken\nwarehous: x\n")]);
+    let refused = sandbox.run(&["server", "start"]).expect(2);
+    assert!(refused.err.contains("warehous"), "{}", refused.err);
 }
 
 /// Hands a run over and does not wait for it.

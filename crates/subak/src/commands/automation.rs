@@ -19,7 +19,7 @@ use crate::printer::Table;
 use crate::project::Opened;
 
 pub(super) fn execute(context: &Context<'_>, command: &AutomationCommand) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let opened = context.open_known()?;
     match command {
         AutomationCommand::List => list(context, &opened)?,
         AutomationCommand::Show(args) => show(context, &opened, args)?,

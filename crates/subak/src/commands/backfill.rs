@@ -25,7 +25,8 @@ const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 const LOOKED_AT_COUNT: usize = 10_000;
 
 pub(super) fn execute(context: &Context<'_>, command: &BackfillCommand) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let is_new = matches!(command, BackfillCommand::Start(_));
+    let opened = if is_new { context.open()? } else { context.open_known()? };
     match command {
         BackfillCommand::Start(args) => start(context, &opened, args),
         BackfillCommand::List(args) => list(context, &opened, args.limit),

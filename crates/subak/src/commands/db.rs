@@ -16,7 +16,7 @@ use crate::project::Opened;
 use crate::retention;
 
 pub(super) fn execute(context: &Context<'_>, command: &DbCommand) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let opened = context.open_known()?;
     match command {
         DbCommand::Status => status(context, &opened),
         DbCommand::Check => check(context, &opened),

@@ -45,6 +45,7 @@ use crate::exit::{CliError, Exit};
 use crate::printer::Printer;
 use crate::project::{self, Opened};
 use crate::settings::Settings;
+use crate::version::Version;
 
 /// How long a command that is done waits for work in the background.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
@@ -63,17 +64,28 @@ impl Context<'_> {
 
     /// The project as it is now, without a word about what it warns of.
     fn open_quietly(&self) -> Result<Opened, CliError> {
-        let mut printer = self.printer;
-        printer.is_quiet = true;
-        project::open(self.global, self.settings, printer)
+        project::open(self.global, self.settings, self.printer.quiet())
+    }
+
+    /// The project for a command that asks about what happened, or says what becomes of it. One that has errors just now is taken as a server
+    /// could last load it.
+    fn open_known(&self) -> Result<Opened, CliError> {
+        let error = match self.open() {
+            Err(error) if error.exit == Exit::Invalid => error,
+            opened => return opened,
+        };
+        let Ok(root) = project::find_root(self.global) else { return Err(error) };
+        let kept =
+            Version::kept(&root, self.global).map(|kept| kept.open(self.global, self.settings, self.printer.quiet(), None));
+        let Some(Ok(opened)) = kept else { return Err(error) };
+        self.printer.note("the project has errors (`subak validate`): this goes by the version that could last be loaded");
+        Ok(opened)
     }
 
     /// The project as it was at another time.
     fn open_as_of(&self, as_of: &str) -> Result<Opened, CliError> {
         let global = Global { as_of: Some(as_of.to_owned()), ..self.global.clone() };
-        let mut printer = self.printer;
-        printer.is_quiet = true;
-        project::open(&global, self.settings, printer)
+        project::open(&global, self.settings, self.printer.quiet())
     }
 
     /// What is known about the project's assets; nothing when it never ran.

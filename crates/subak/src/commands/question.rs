@@ -39,7 +39,7 @@ fn questions(store: &SqliteStore, run: RunId) -> Result<Vec<Question>, CliError>
 }
 
 pub(super) fn list(context: &Context<'_>) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let opened = context.open_known()?;
     let mut table = Table::new("questions", &["run", "job", "task", "question", "since"]);
     if opened.state_folder().join("state.db").exists() {
         let store = opened.store()?;
@@ -63,7 +63,7 @@ pub(super) fn list(context: &Context<'_>) -> Result<Exit, CliError> {
 }
 
 pub(super) fn answer(context: &Context<'_>, args: &RunAnswerArgs, approved: bool) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let opened = context.open_known()?;
     let store = opened.store()?;
     let run = runs::find(&store, &args.run)?;
     let mut open = questions(&store, run)?;

@@ -135,7 +135,7 @@ pub(super) fn resume(context: &Context<'_>, args: &RunResumeArgs) -> Result<Exit
 
 /// Asks whoever has a run to stop it.
 pub(super) fn cancel(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let opened = context.open_known()?;
     let store = opened.store()?;
     let run = runs::find(&store, &args.run)?;
     let status = runs::state(&store, run)?.0.status;

@@ -36,7 +36,7 @@ pub(crate) fn state(store: &SqliteStore, run: RunId) -> Result<(RunState, Vec<Ev
 }
 
 pub(super) fn list(context: &Context<'_>, args: &RunListArgs) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let opened = context.open_known()?;
     let mut table = Table::new("runs", &["run", "status", "what", "trigger", "steps", "started_at", "took_ms", "cause"]);
     for run in opened.store()?.runs(args.limit)? {
         let took_ms = run.started_at.zip(run.ended_at).map(|(start, end)| end.duration_since(start).as_millis().max(0) as u64);
@@ -103,7 +103,7 @@ pub(super) fn note(step: &StepState) -> Option<String> {
 }
 
 pub(super) fn show(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let opened = context.open_known()?;
     let store = opened.store()?;
     let run = find(&store, &args.run)?;
     let (state, events) = state(&store, run)?;
@@ -142,7 +142,7 @@ pub(super) fn show(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, CliE
 }
 
 pub(super) fn logs(context: &Context<'_>, args: &RunLogsArgs) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let opened = context.open_known()?;
     let store = opened.store()?;
     let run = find(&store, &args.run)?;
     let (state, events) = state(&store, run)?;

@@ -7,6 +7,7 @@ pub(super) mod automate;
 pub(super) mod sensor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -36,6 +37,7 @@ use crate::open::ProjectConnections;
 use crate::pools::Pools;
 use crate::project::{self, Opened};
 use crate::retention;
+use crate::version::Version;
 
 /// How often it looks around when nothing is due.
 const TURN: Duration = Duration::from_secs(1);
@@ -75,8 +77,9 @@ struct Shared {
 
 pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exit, CliError> {
     context.block_on(async {
-        let files = project::find_root(context.global).map(|root| project::fingerprint(&root))?;
-        let opened = context.open()?;
+        let root = project::find_root(context.global)?;
+        let files = project::fingerprint(&root);
+        let (version, opened) = first_version(context, &root)?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
         let engine = hold.engine(context, &opened)?;
         hold.settle(context, &engine).await?;
@@ -89,7 +92,8 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             opened: Arc::clone(&opened),
             schedules: BTreeMap::new(),
             files,
-            is_broken: false,
+            version,
+            held: BTreeSet::new(),
             zone: opened.timezone(),
             told: watch::Sender::default(),
             retention: watch::Sender::new(retention),
@@ -124,8 +128,10 @@ struct Server<'a> {
     schedules: BTreeMap<String, (Job, Schedule, Times)>,
     /// What the files of the project looked like then.
     files: u64,
-    /// Whether the project has errors as it is now: what is to be run waits until its files change.
-    is_broken: bool,
+    /// The files as they could last be loaded. Everything that begins goes by them; what goes on keeps those that it began with.
+    version: Version,
+    /// Runs and backfills that these files cannot carry on; they wait for others.
+    held: BTreeSet<String>,
     /// The project's time zone, in which runs are told the time.
     zone: TimeZone,
     /// What people are told from.
@@ -140,6 +146,41 @@ struct Server<'a> {
     not_before: BTreeMap<String, Timestamp>,
     shared: Shared,
     pools: Arc<Pools>,
+}
+
+/// The project as it is; where it has errors, as it could last be loaded.
+fn first_version(context: &Context<'_>, root: &Path) -> Result<(Version, Opened), CliError> {
+    let version = Version::read(root);
+    match version.open(context.global, context.settings, context.printer, None) {
+        Ok(opened) => {
+            keep(context, &version);
+            Ok((version, opened))
+        }
+        Err(error) if error.exit == Exit::Invalid => {
+            let Some(kept) = Version::kept(root, context.global) else { return Err(error) };
+            // What is kept may say nothing to this version of Subak; then the errors of today are what matters.
+            let Ok(opened) = kept.open(context.global, context.settings, context.printer.quiet(), None) else {
+                return Err(error);
+            };
+            tell_broken(context, &error);
+            Ok((kept, opened))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes down what a server that finds errors can go on with.
+fn keep(context: &Context<'_>, version: &Version) {
+    if let Err(error) = version.keep(context.global) {
+        context
+            .printer
+            .note(&format!("a server that finds errors in the project will not start: this version cannot be kept: {error}"));
+    }
+}
+
+fn tell_broken(context: &Context<'_>, error: &CliError) {
+    context.printer.problems(&error.problems, &error.sources);
+    context.printer.note("the project has errors: everything goes on as it was when it could last be loaded");
 }
 
 fn signals(kind: SignalKind) -> Result<Signal, CliError> {
@@ -271,13 +312,13 @@ impl<'a> Server<'a> {
     ) -> Result<(), CliError> {
         let runs_max = usize::from(self.args.runs);
         let mut busy_count = if running.len() >= runs_max { self.busy_count(running)? } else { running.len() };
-        if self.is_broken || (busy_count >= runs_max && canceled.is_empty()) {
+        if busy_count >= runs_max && canceled.is_empty() {
             return Ok(());
         }
         let mut waiting = Vec::new();
         for run in self.waiting()? {
             // One that was begun may not have said so yet.
-            if running.iter().any(|other| other.run == run) {
+            if running.iter().any(|other| other.run == run) || self.held.contains(&run.to_string()) {
                 continue;
             }
             let (state, _) = super::runs::state(self.hold.store(), run)?;
@@ -358,9 +399,6 @@ impl<'a> Server<'a> {
 
     /// Lets sensors look whose time has come; each looks once at a time, and none waits for another.
     async fn begin_looks(&mut self, looking: &mut Vec<Looking<'a>>, has_runs: bool, now: Timestamp) -> Result<(), CliError> {
-        if self.is_broken {
-            return Ok(());
-        }
         for sensor in self.sensors.clone() {
             let interval = jiff::SignedDuration::try_from(sensor.min_interval).unwrap_or_default();
             let pause = interval.max(jiff::SignedDuration::from_secs(1));
@@ -403,7 +441,8 @@ impl<'a> Server<'a> {
         let again_after = seen.as_ref().ok().and_then(|look| look.again_after);
         let (context, name) = (self.context, sensor.name.clone());
         let (store, lease) = (self.hold.store(), self.hold.lease());
-        match sensor::commit(store, lease, (sensor, state, began_at), seen, || context.open_quietly()).await {
+        let open = || self.version.open(context.global, context.settings, context.printer.quiet(), None);
+        match sensor::commit(store, lease, (sensor, state, began_at), seen, open).await {
             Ok(written) => {
                 if let Some(told) = written.told {
                     context.printer.note(&told);
@@ -414,20 +453,22 @@ impl<'a> Server<'a> {
                     self.not_before.entry(name).and_modify(|at| *at = (*at).min(began_at + again_after));
                 }
             }
-            // It is looked at again when the project is mended.
-            Err(error) if error.exit == Exit::Invalid => {
-                context.printer.problems(&error.problems, &error.sources);
-                self.is_broken = true;
-            }
+            // It looks again at its time.
+            Err(error) if error.exit == Exit::Invalid => context.printer.problems(&error.problems, &error.sources),
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
+    /// The project of the version that is served, at a time.
+    fn opened_as_of(&self, as_of: &str) -> Result<Opened, CliError> {
+        self.version.open(self.context.global, self.context.settings, self.context.printer.quiet(), Some(as_of))
+    }
+
     fn opened_for(&self, as_of: &str) -> Result<Opened, CliError> {
         // A run of today that no time was asked for sees the time as it is.
-        let opened = self.context.open_quietly()?;
-        if as_of == opened.as_of_template { Ok(opened) } else { self.context.open_as_of(as_of) }
+        let opened = self.version.open(self.context.global, self.context.settings, self.context.printer.quiet(), None)?;
+        if as_of == opened.as_of_template { Ok(opened) } else { self.opened_as_of(as_of) }
     }
 
     /// Keeps the right to act, whatever else takes its time. Ends when it is lost.
@@ -472,10 +513,6 @@ impl<'a> Server<'a> {
     /// Looks at the files and at the schedules.
     async fn turn(&mut self, now: Timestamp) -> Result<(), CliError> {
         self.reload().await?;
-        // What it would start could not be planned; it is looked at when the project is mended.
-        if self.is_broken {
-            return Ok(());
-        }
         self.evaluate(now).await?;
         self.backfills().await?;
         let opened = Arc::clone(&self.opened);
@@ -505,13 +542,12 @@ impl<'a> Server<'a> {
                 Some(run) => super::runs::state(self.hold.store(), run)?.0.status.is_final(),
                 None => backfill.state != BackfillState::Paused,
             };
-            if !is_idle {
+            if !is_idle || self.held.contains(&backfill.id.to_string()) {
                 continue;
             }
-            match self.context.open_as_of(&backfill.as_of) {
+            match self.opened_as_of(&backfill.as_of) {
                 Ok(opened) => drop(backfill::step(self.hold.store(), self.hold.lease(), &opened, &backfill).await?),
-                // It goes on when the project is mended.
-                Err(error) if error.exit == Exit::Invalid => self.is_broken = true,
+                Err(error) if error.exit == Exit::Invalid => self.hold_back("backfill", backfill.id.to_string(), &error),
                 Err(error) => return Err(error),
             }
         }
@@ -527,13 +563,18 @@ impl<'a> Server<'a> {
             }
             // A run that cannot be run is told, and the server goes on; a store that fails ends it.
             Err(error) if error.exit == Exit::Invalid => {
-                self.context.printer.problems(&error.problems, &error.sources);
-                self.context.printer.note(&format!("run {run} waits until the project is mended"));
-                self.is_broken = true;
+                self.hold_back("run", run.to_string(), &error);
                 Ok(())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Lets something wait that the project cannot carry on, until its files are others.
+    fn hold_back(&mut self, what: &str, id: String, error: &CliError) {
+        self.context.printer.problems(&error.problems, &error.sources);
+        self.context.printer.note(&format!("{what} {id} waits until the project is mended"));
+        self.held.insert(id);
     }
 
     /// Runs that are planned and not begun, oldest first.
@@ -547,22 +588,23 @@ impl<'a> Server<'a> {
         Ok(found)
     }
 
-    /// Loads the project again when its files have changed. While it has errors the schedules stay those that it had.
+    /// Loads the project again when its files have changed. While they have errors, everything goes on as it was when they had none.
     async fn reload(&mut self) -> Result<(), CliError> {
         let files = project::fingerprint(&self.opened.root);
         if files == self.files {
             return Ok(());
         }
         self.files = files;
-        match self.context.open() {
+        let version = Version::read(&self.opened.root);
+        match version.open(self.context.global, self.context.settings, self.context.printer, None) {
             Ok(opened) => {
-                self.is_broken = false;
+                keep(self.context, &version);
+                self.version = version;
+                self.held.clear();
                 self.load(Arc::new(opened)).await
             }
             Err(error) if error.exit == Exit::Invalid => {
-                self.context.printer.problems(&error.problems, &error.sources);
-                self.context.printer.note("the project has errors: ticks are recorded, and runs wait until it is mended");
-                self.is_broken = true;
+                tell_broken(self.context, &error);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -588,26 +630,19 @@ impl<'a> Server<'a> {
                     CatchUp::Latest => (Some(at) != newest).then_some("a newer tick was due too"),
                     CatchUp::None => is_late.then_some("no server ran when it was due"),
                 };
-                if !self.tick(job, schedule, at, missed).await? {
-                    return Ok(());
-                }
+                self.tick(job, schedule, at, missed).await?;
             }
         }
         Ok(())
     }
 
-    /// Records a tick, and in the same transaction the run that it starts. Returns whether it could be evaluated: a project that cannot be
-    /// loaded leaves it for later.
-    async fn tick(&mut self, job: &Job, schedule: &Schedule, at: Timestamp, missed: Option<&str>) -> Result<bool, CliError> {
+    /// Records a tick, and in the same transaction the run that it starts.
+    async fn tick(&mut self, job: &Job, schedule: &Schedule, at: Timestamp, missed: Option<&str>) -> Result<(), CliError> {
         let planned = match missed {
             Some(reason) => Err(TickOutcome::Skipped(reason.to_owned())),
             None => match self.plan(job, schedule, at) {
                 Ok(planned) => planned,
-                Err(error) if error.exit == Exit::Invalid => {
-                    self.context.printer.problems(&error.problems, &error.sources);
-                    self.is_broken = true;
-                    return Ok(false);
-                }
+                Err(error) if error.exit == Exit::Invalid => Err(TickOutcome::Failed(error.summary())),
                 Err(error) => return Err(error),
             },
         };
@@ -625,7 +660,7 @@ impl<'a> Server<'a> {
         if self.hold.store().tick(tick, append, Some(self.hold.lease().clone())).await? {
             self.context.printer.note(&format!("tick of `{}` at {}: {text}", job.name, at.strftime("%Y-%m-%dT%H:%M:%SZ")));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// What a tick starts; the inner error says why it starts nothing.
@@ -644,7 +679,7 @@ impl<'a> Server<'a> {
         let (actions, selection) = match &job.work {
             JobWork::Tasks(actions) => (actions.clone(), format!("job {}", job.name)),
             JobWork::Select(words) => {
-                let opened = self.context.open_as_of(&as_of)?;
+                let opened = self.opened_as_of(&as_of)?;
                 let selection = Selection { select: words.clone(), exclude: Vec::new() };
                 let how = plan::How::default();
                 // A run that goes on may hold the databases: what is in them is not looked at here.

@@ -9,7 +9,7 @@ use crate::exit::{CliError, Exit};
 use crate::project::Opened;
 
 pub(super) fn execute(context: &Context<'_>, args: &WhyArgs) -> Result<Exit, CliError> {
-    let opened = context.open()?;
+    let opened = context.open_known()?;
     let key = args.what.parse().ok().and_then(|key| opened.graph().get(&key).cloned());
     let sentence = match key {
         Some(asset) => asset_sentence(context, &opened, &asset)?,
