@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::job::Program;
 use crate::{
     AssetKey, Automation, Check, ConnectionName, DataType, History, Latest, Layout, Partitioning, Shape, SurrogateKey, Version,
     WriteMode,
@@ -52,7 +53,16 @@ impl Asset {
         match &self.definition {
             Definition::Ingest(ingest) | Definition::Seed(ingest) => Some(&ingest.to),
             Definition::Sql(sql) => Some(&sql.on),
+            Definition::Script(script) => script.output.as_ref().map(|output| &output.to),
             Definition::External => None,
+        }
+    }
+
+    /// The declaration whose one start makes it together with others; `None` where it is made by itself.
+    pub fn made_with(&self) -> Option<&str> {
+        match &self.definition {
+            Definition::Script(script) => script.has_others.then_some(self.path.as_str()),
+            _ => None,
         }
     }
 
@@ -60,10 +70,15 @@ impl Asset {
     pub fn connections(&self) -> BTreeSet<&ConnectionName> {
         let from = match &self.definition {
             Definition::Ingest(ingest) | Definition::Seed(ingest) => Some(&ingest.from),
-            Definition::Sql(_) | Definition::External => None,
+            Definition::Sql(_) | Definition::Script(_) | Definition::External => None,
         };
+        let inputs = match &self.definition {
+            Definition::Script(script) => script.inputs.as_slice(),
+            _ => &[],
+        };
+        let inputs = inputs.iter().map(|input| &input.on);
         let hooks = self.hooks.before.iter().chain(&self.hooks.after).map(|hook| &hook.on);
-        self.stored_in().into_iter().chain(from).chain(hooks).collect()
+        self.stored_in().into_iter().chain(from).chain(inputs).chain(hooks).collect()
     }
 }
 
@@ -76,6 +91,8 @@ pub enum Definition {
     Sql(SqlAsset),
     /// A small file under version control is loaded into a table. It is read through the project's own files.
     Seed(Ingest),
+    /// A program makes it.
+    Script(Box<Script>),
     /// Something outside keeps it up to date; it is never run.
     External,
 }
@@ -87,13 +104,58 @@ impl Definition {
             Self::Ingest(_) => "ingest",
             Self::Sql(_) => "sql",
             Self::Seed(_) => "seed",
+            Self::Script(_) => "script",
             Self::External => "external",
         }
     }
 }
 
 /// Every word that `kind:` knows.
-pub const KINDS: &[&str] = &["external", "ingest", "seed", "sql"];
+pub const KINDS: &[&str] = &["external", "ingest", "script", "seed", "sql"];
+
+/// Runs a program, and loads the files that it writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// The program.
+    pub program: Program,
+    /// Tables that it finds as files.
+    pub inputs: Vec<ScriptInput>,
+    /// The format of these files.
+    pub input_format: InputFormat,
+    /// Into which table the rows go that it writes, and how; `None` where it keeps its data itself. The stream is the name of the files.
+    pub output: Option<Ingest>,
+    /// Whether one start of the program makes other assets too.
+    pub has_others: bool,
+}
+
+/// A table that a program finds as a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptInput {
+    /// The asset, which names the file.
+    pub asset: AssetKey,
+    /// The connection that holds it.
+    pub on: ConnectionName,
+}
+
+/// How tables are written for programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum InputFormat {
+    /// With types.
+    #[default]
+    Parquet,
+    /// For programs that read texts only.
+    Csv,
+}
+
+impl InputFormat {
+    /// The word in YAML, and the ending of the files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+        }
+    }
+}
 
 /// Loads a stream of a source into a table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -135,6 +135,9 @@ pub struct Rule {
     /// What `item` stands for in its texts.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub item: Option<Value>,
+    /// The start of a program that carries it out together with the other steps that name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<String>,
     /// Its bounds, where it is no asset of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<TaskLimits>,

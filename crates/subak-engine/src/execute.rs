@@ -1,6 +1,7 @@
 //! What a step does: loads a stream, builds a query's result, evaluates checks.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ use subak_domain::{
 
 use crate::failure::{self, DATA_BEFORE, DATA_NOT_BEGUN, DATA_PUBLISHED, DATA_UNTOUCHED};
 use crate::load::RunContext;
-use crate::{Inputs, Place, StepExecutor, StopSignal, load, replay};
+use crate::script::Call;
+use crate::{Inputs, Invocations, Place, StepExecutor, StopSignal, load, replay};
 
 /// How long statements after a publication may take when its process has died before it could say so.
 const RECOVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +32,8 @@ const RECOVER_TIMEOUT: Duration = Duration::from_secs(5);
 pub trait Connections: Send + Sync {
     /// The open connection; opened on first use and shared afterwards.
     async fn open(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError>;
+    /// The files of a folder on this machine, as a source.
+    async fn folder(&self, path: &Path) -> Result<Arc<dyn Connection>, ConnectError>;
     /// What evaluates expressions over rows in flight.
     fn programs(&self) -> Arc<dyn RowPrograms>;
     /// A declared text with its references (`${NAME}`, `${secret:name}`) filled in. `literal` makes what stands between them; what it makes is
@@ -70,6 +74,8 @@ pub struct DataExecutor {
     pub timezone: TimeZone,
     /// Where programs run.
     pub place: Place,
+    /// Programs that make several assets at once.
+    pub invocations: Invocations,
 }
 
 /// One attempt: what it belongs to and how it is stopped.
@@ -101,7 +107,8 @@ impl StepExecutor for DataExecutor {
                 if !asset.hooks.before.is_empty() && !self.is_committed(asset, &attempt).await? {
                     self.run_hooks(asset, &asset.hooks.before, "before", &attempt, DATA_BEFORE).await?;
                 }
-                let mut outcome = self.materialize(asset, &how, &attempt).await?;
+                let call = Call { run, action, inputs };
+                let mut outcome = self.materialize(asset, &how, &attempt, call).await?;
                 // A part of the stream says nothing about the rest of the table.
                 outcome.version = range.is_none().then(|| asset.version.clone());
                 outcome.is_new_table &= slice.is_some();
@@ -188,10 +195,10 @@ pub(crate) fn ability<T>(found: Option<T>, name: &ConnectionName, what: &str) ->
 }
 
 /// How an asset is brought up to date.
-struct How<'a> {
-    full_refresh: bool,
-    range: Option<&'a CursorRange>,
-    slice: Option<&'a Slice>,
+pub(crate) struct How<'a> {
+    pub(crate) full_refresh: bool,
+    pub(crate) range: Option<&'a CursorRange>,
+    pub(crate) slice: Option<&'a Slice>,
 }
 
 impl DataExecutor {
@@ -251,7 +258,13 @@ impl DataExecutor {
         }
     }
 
-    async fn materialize(&self, asset: &Asset, how: &How<'_>, attempt: &Attempt<'_>) -> Result<StepOutcome, Box<Failure>> {
+    async fn materialize(
+        &self,
+        asset: &Asset,
+        how: &How<'_>,
+        attempt: &Attempt<'_>,
+        call: Call<'_>,
+    ) -> Result<StepOutcome, Box<Failure>> {
         match &asset.definition {
             Definition::Ingest(ingest) | Definition::Seed(ingest) => {
                 let source = self.open(&ingest.from, attempt.stop).await?;
@@ -269,6 +282,7 @@ impl DataExecutor {
                 let connection = self.open(&sql.on, attempt.stop).await?;
                 build(asset, sql, connection.as_ref(), how, attempt).await
             }
+            Definition::Script(script) => self.script(asset, script, how, attempt, call).await,
             Definition::External => Err(moved_on(&format!("external asset `{}`", asset.key))),
         }
     }

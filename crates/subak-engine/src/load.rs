@@ -17,7 +17,8 @@ use subak_connect::{
 use subak_domain::shape::{Changes, Contract, Deletes, Naming, OnReject};
 use subak_domain::write::{Latest, Tie};
 use subak_domain::{
-    Asset, Cursor, CursorRange, DataType, Failure, FailureClass, Ingest, NullCursor, RowAccount, StepOutcome, WriteMode,
+    Asset, Cursor, CursorRange, DataType, Definition, Failure, FailureClass, Ingest, NullCursor, RowAccount, StepOutcome,
+    WriteMode,
 };
 
 use self::bounds::Start;
@@ -104,7 +105,11 @@ impl Ingesting<'_> {
                     reading.account.read += rejects.len() as u64;
                     self.refuse(rejects, reading).await?;
                 }
-                SourceItem::File(mark) => reading.commit.files.push(mark),
+                // What a program writes is there for one load.
+                SourceItem::File(mark) if !matches!(self.asset.definition, Definition::Script(_)) => {
+                    reading.commit.files.push(mark);
+                }
+                SourceItem::File(_) => {}
                 SourceItem::Warning(warning) => reading.warnings.push(warning),
                 SourceItem::Cursor(value) => reading.commit.cursor = Some(self.usable(value)?),
             }

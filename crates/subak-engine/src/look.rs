@@ -150,7 +150,7 @@ impl DataExecutor {
             other => other.to_string(),
         };
         let environment = vec![("SUBAK_SENSOR".to_owned(), request.sensor.to_owned()), ("SUBAK_CURSOR".to_owned(), cursor)];
-        let inputs = Inputs { attempt: 1, values: values(request, request.cursor), environment };
+        let inputs = Inputs { attempt: 1, values: values(request, request.cursor), environment, ..Inputs::default() };
         let action = Action {
             step: StepId::task(request.sensor),
             work: Work::Task(work.clone()),

@@ -3,6 +3,7 @@
 //! Two variables of the environment hold base64 of zlib-compressed JSON: where the context stands, and where messages go. Each message is one
 //! line of JSON.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -34,8 +35,11 @@ pub(crate) struct Heard {
     pub(crate) exception: Option<String>,
     /// Lines for the log.
     pub(crate) lines: Vec<String>,
+    /// What it said of itself, and of each asset that it named.
     pub(crate) metadata: Metadata,
-    pub(crate) checks: Vec<CheckOutcome>,
+    pub(crate) of_assets: BTreeMap<String, Metadata>,
+    /// Checks, with the asset that they are about.
+    pub(crate) checks: Vec<(Option<String>, CheckOutcome)>,
     /// What it hands on.
     pub(crate) value: Option<Value>,
     /// A message that is none.
@@ -53,10 +57,22 @@ impl Pipes {
     /// Makes the files before the program starts.
     pub(crate) fn open(temporary: &Path, context: &Value) -> std::io::Result<Self> {
         std::fs::create_dir_all(temporary)?;
-        let folder = tempfile::Builder::new().prefix("task-").tempdir_in(temporary)?;
+        let folder = tempfile::Builder::new().prefix(crate::orphan::PREFIX).tempdir_in(temporary)?;
         std::fs::write(folder.path().join("context.json"), context.to_string())?;
         File::create(folder.path().join("messages"))?;
         Ok(Self { folder, offset: AtomicU64::new(0) })
+    }
+
+    /// Where all files of the session stand.
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A folder of the session, made when it is not there.
+    pub(crate) fn folder(&self, name: &str) -> std::io::Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
     }
 
     /// The file to which a plain program may write a value.
@@ -141,11 +157,19 @@ fn take(line: &str, heard: &mut Heard, mask: &impl Fn(&str) -> String) {
         "log" => heard.lines.push(format!("{} {}", text("level"), text("message"))),
         "log_external_stream" => heard.lines.extend(text("text").lines().map(str::to_owned)),
         "report_asset_materialization" => {
+            let mut said = Metadata::new();
             for (name, entry) in params["metadata"].as_object().into_iter().flatten() {
-                heard.metadata.insert(name.clone(), masked(&entry["raw_value"], mask));
+                said.insert(name.clone(), masked(&entry["raw_value"], mask));
+            }
+            if let Some(version) = params["data_version"].as_str() {
+                said.insert("data_version".to_owned(), Value::from(mask(version)));
+            }
+            heard.metadata.extend(said.clone());
+            if let Some(asset) = asset_of(params) {
+                heard.of_assets.entry(asset).or_default().extend(said);
             }
         }
-        "report_asset_check" => heard.checks.push(check(params)),
+        "report_asset_check" => heard.checks.push((asset_of(params), check(params))),
         "report_custom_message" => {
             let payload = &params["payload"];
             heard.value = Some(payload.get("value").unwrap_or(payload).clone());
@@ -175,6 +199,11 @@ fn masked(value: &Value, mask: &impl Fn(&str) -> String) -> Value {
         }
         other => other.clone(),
     }
+}
+
+/// The asset that a message is about; elsewhere the parts of keys are joined by slashes.
+fn asset_of(params: &Value) -> Option<String> {
+    Some(params["asset_key"].as_str()?.replace('/', "."))
 }
 
 fn check(params: &Value) -> CheckOutcome {

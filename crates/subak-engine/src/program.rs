@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 use subak_domain::job::{Command as Started, Program};
-use subak_domain::{Action, Failure, FailureClass, RunId, StepId, StepOutcome};
+use subak_domain::{Action, CheckOutcome, Failure, FailureClass, RunId, Severity, StepId, StepOutcome};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use crate::failure::{self, DATA_NOT_BEGUN};
 use crate::pipes::{Heard, Pipes};
 use crate::task::{fitting, rendered};
-use crate::{DataExecutor, Inputs, Outbound, StopSignal, outbound};
+use crate::{DataExecutor, Inputs, Outbound, StopSignal, orphan, outbound};
 
 /// How long a program that was asked to stop may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ const LOG_LENGTH_MAX: u64 = 64 * 1024 * 1024;
 const LINE_LENGTH_MAX: usize = 64 * 1024;
 
 /// What is true of a program that did not end well.
-const DATA_PROGRAM: &str = "what the program did before it ended is done; Subak knows nothing of it";
+pub(crate) const DATA_PROGRAM: &str = "what the program did before it ended is done; Subak knows nothing of it";
 
 /// The process groups of programs that run now.
 static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -90,7 +90,23 @@ pub fn log_path(logs: &Path, run: RunId, step: &StepId, attempt: u32) -> PathBuf
     logs.join(run.to_string()).join(format!("{name}-{}.{attempt}.log", &tag.as_str()[..6]))
 }
 
-/// Runs a program to its end.
+/// One start of a program.
+pub(crate) struct Session<'a> {
+    pub(crate) executor: &'a DataExecutor,
+    pub(crate) run: RunId,
+    pub(crate) step: &'a StepId,
+    pub(crate) inputs: &'a Inputs,
+    pub(crate) stop: &'a StopSignal,
+    pub(crate) pipes: Pipes,
+}
+
+/// A program that ended well.
+pub(crate) struct Ended {
+    pub(crate) pipes: Pipes,
+    pub(crate) heard: Heard,
+}
+
+/// Runs the program of a task to its end.
 pub(crate) async fn run(
     executor: &DataExecutor,
     run: RunId,
@@ -99,41 +115,99 @@ pub(crate) async fn run(
     inputs: &Inputs,
     stop: &StopSignal,
 ) -> Result<StepOutcome, Box<Failure>> {
-    let place = &executor.place;
-    let pipes = Pipes::open(&place.temporary, &context(executor, run, inputs)).map_err(|error| not_prepared(&error))?;
-    let mut command = command(executor, program, inputs)?;
-    command
-        .env("SUBAK_RUN_ID", run.to_string())
-        .env("SUBAK_STEP", action.step.as_str())
-        .env("SUBAK_ATTEMPT", inputs.attempt.to_string())
-        .env("SUBAK_AS_OF", &executor.as_of)
-        .env("SUBAK_PROJECT", &place.root)
-        .env("SUBAK_VALUE_PATH", pipes.value_path())
-        .envs(pipes.environment())
-        .envs(inputs.environment.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let path = log_path(&place.logs, run, &action.step, inputs.attempt);
-    let mut log = Log::create(&path).await.map_err(|error| not_prepared(&error))?;
-    let mut child = command.spawn().map_err(|error| not_started(program, &error))?;
-    let group = Group::of(&child);
-    let mut heard = Heard::default();
-    let ended = listen(executor, &mut child, &group, &pipes, &mut heard, &mut log, stop).await;
-    // What the program left behind goes with it.
-    drop(group);
-    pipes.hear(&mut heard, |line| (place.mask)(line));
-    for line in std::mem::take(&mut heard.lines) {
-        log.line(&line).await;
+    let pipes = Session::files(executor, &context(executor, run, inputs))?;
+    let session = Session { executor, run, step: &action.step, inputs, stop, pipes };
+    let Ended { pipes, heard } = session.carry_out(program, &[]).await?;
+    let written = pipes.value().map_err(|problem| {
+        let mut failure =
+            failure::plain("SBK0327", "the value of the program is no JSON".into(), DATA_PROGRAM, FailureClass::Input);
+        failure.causes.push(problem);
+        failure.help.push("write one JSON value to the file that `SUBAK_VALUE_PATH` names".into());
+        failure
+    })?;
+    let warnings = warnings(&heard);
+    let value = written.or(heard.value).map(fitting).transpose()?;
+    let checks = refuse_failed(heard.checks.into_iter().map(|(_, check)| check).collect(), DATA_PROGRAM)?;
+    Ok(StepOutcome { changed: true, value, metadata: heard.metadata, checks, warnings, ..StepOutcome::default() })
+}
+
+/// What should have been said otherwise.
+pub(crate) fn warnings(heard: &Heard) -> Vec<String> {
+    if let Some(exception) = &heard.exception {
+        vec![format!("the program reported an error and ended with code 0: {exception}")]
+    } else if heard.is_opened && !heard.is_closed {
+        vec!["the program opened its Pipes session and did not close it".to_owned()]
+    } else {
+        Vec::new()
     }
-    log.end().await;
-    let status = ended?;
-    outcome(&pipes, heard, status, &log, &path)
+}
+
+/// The checks, unless one of error severity failed.
+pub(crate) fn refuse_failed(checks: Vec<CheckOutcome>, data: &str) -> Result<Vec<CheckOutcome>, Box<Failure>> {
+    let is_failed = |check: &&CheckOutcome| !check.passed() && check.severity == Severity::Error;
+    let names: Vec<String> = checks.iter().filter(is_failed).map(|check| format!("`{}`", check.check)).collect();
+    if names.is_empty() {
+        return Ok(checks);
+    }
+    let message = format!("the program reported failed checks: {}", names.join(", "));
+    let mut failure = failure::plain("SBK0312", message, data, FailureClass::Check);
+    failure.checks = checks;
+    Err(failure)
+}
+
+impl Session<'_> {
+    /// The files of a session whose program is told `context`.
+    pub(crate) fn files(executor: &DataExecutor, context: &Value) -> Result<Pipes, Box<Failure>> {
+        Pipes::open(&executor.place.temporary, context).map_err(|error| not_prepared(&error))
+    }
+
+    /// Runs the program to its end. `variables` come beside those of every program.
+    pub(crate) async fn carry_out(self, program: &Program, variables: &[(&str, String)]) -> Result<Ended, Box<Failure>> {
+        let Self { executor, run, step, inputs, stop, pipes } = self;
+        let place = &executor.place;
+        let mut command = command(executor, program, inputs)?;
+        command
+            .env("SUBAK_RUN_ID", run.to_string())
+            .env("SUBAK_STEP", step.as_str())
+            .env("SUBAK_ATTEMPT", inputs.attempt.to_string())
+            .env("SUBAK_AS_OF", &executor.as_of)
+            .env("SUBAK_PROJECT", &place.root)
+            .env("SUBAK_VALUE_PATH", pipes.value_path())
+            .envs(pipes.environment())
+            .envs(inputs.environment.iter().map(|(name, value)| (name, value)))
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let path = log_path(&place.logs, run, step, inputs.attempt);
+        let mut log = Log::create(&path).await.map_err(|error| not_prepared(&error))?;
+        let mut child = command.spawn().map_err(|error| not_started(program, &error))?;
+        let group = Group::of(&child);
+        if let Some(group) = group.0 {
+            orphan::record(pipes.root(), group);
+        }
+        let mut heard = Heard::default();
+        let ended = listen(executor, &mut child, &group, &pipes, &mut heard, &mut log, stop).await;
+        // What the program left behind goes with it.
+        drop(group);
+        pipes.hear(&mut heard, |line| (place.mask)(line));
+        for line in std::mem::take(&mut heard.lines) {
+            log.line(&line).await;
+        }
+        log.end().await;
+        let status = ended?;
+        if let Some(problem) = &heard.problem {
+            let mut failure = failure::plain("SBK0329", problem.clone(), DATA_PROGRAM, FailureClass::Input);
+            failure.help.push("messages are those of Dagster's Pipes, version 0.1".into());
+            return Err(failure);
+        }
+        if status.success() { Ok(Ended { pipes, heard }) } else { Err(ended_badly(&heard, status, &log, &path)) }
+    }
 }
 
 /// What the program is told of its run in the words of Dagster's Pipes.
-fn context(executor: &DataExecutor, run: RunId, inputs: &Inputs) -> Value {
+pub(crate) fn context(executor: &DataExecutor, run: RunId, inputs: &Inputs) -> Value {
     serde_json::json!({
         "asset_keys": null, "code_version_by_asset_key": null, "provenance_by_asset_key": null, "partition_key": null,
         "partition_key_range": null, "partition_time_window": null, "run_id": run.to_string(), "job_name": null,
@@ -173,7 +247,7 @@ fn command(executor: &DataExecutor, program: &Program, inputs: &Inputs) -> Resul
     Ok(command)
 }
 
-fn not_prepared(error: &std::io::Error) -> Box<Failure> {
+pub(crate) fn not_prepared(error: &std::io::Error) -> Box<Failure> {
     let mut failure = failure::plain("SBK0310", "the program cannot be prepared".into(), DATA_NOT_BEGUN, FailureClass::Resource);
     failure.causes.push(error.to_string());
     failure
@@ -277,44 +351,6 @@ async fn listen(
         Some(Err(error)) => Err(not_prepared(&error)),
         None => Err(failure::plain("SBK0315", "a program ended unseen".into(), DATA_PROGRAM, FailureClass::Internal)),
     }
-}
-
-/// What came of a program that ended by itself.
-fn outcome(pipes: &Pipes, heard: Heard, status: ExitStatus, log: &Log, path: &Path) -> Result<StepOutcome, Box<Failure>> {
-    if let Some(problem) = &heard.problem {
-        let mut failure = failure::plain("SBK0329", problem.clone(), DATA_PROGRAM, FailureClass::Input);
-        failure.help.push("messages are those of Dagster's Pipes, version 0.1".into());
-        return Err(failure);
-    }
-    if !status.success() {
-        return Err(ended_badly(&heard, status, log, path));
-    }
-    let written = pipes.value().map_err(|problem| {
-        let mut failure =
-            failure::plain("SBK0327", "the value of the program is no JSON".into(), DATA_PROGRAM, FailureClass::Input);
-        failure.causes.push(problem);
-        failure.help.push("write one JSON value to the file that `SUBAK_VALUE_PATH` names".into());
-        failure
-    })?;
-    let value = written.or(heard.value).map(fitting).transpose()?;
-    let mut warnings = Vec::new();
-    if let Some(exception) = heard.exception {
-        warnings.push(format!("the program reported an error and ended with code 0: {exception}"));
-    } else if heard.is_opened && !heard.is_closed {
-        warnings.push("the program opened its Pipes session and did not close it".to_owned());
-    }
-    let failed = heard.checks.iter().any(|check| !check.passed() && check.severity == subak_domain::Severity::Error);
-    let outcome =
-        StepOutcome { changed: true, value, metadata: heard.metadata, checks: heard.checks, warnings, ..StepOutcome::default() };
-    if failed {
-        let names: Vec<String> =
-            outcome.checks.iter().filter(|check| !check.passed()).map(|check| format!("`{}`", check.check)).collect();
-        let message = format!("the program reported failed checks: {}", names.join(", "));
-        let mut failure = failure::plain("SBK0312", message, DATA_PROGRAM, FailureClass::Check);
-        failure.checks = outcome.checks;
-        return Err(failure);
-    }
-    Ok(outcome)
 }
 
 fn ended_badly(heard: &Heard, status: ExitStatus, log: &Log, path: &Path) -> Box<Failure> {

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use subak_connect::crash;
 use subak_domain::run::IllegalEvent;
 use subak_domain::{
-    Action, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, StepStatus, Timestamp,
+    Action, AssetKey, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, StepStatus,
+    Timestamp, Work,
 };
 use subak_plan::expression::Values;
 use subak_store::{Append, EventLog, Lease, Leases, StoreError};
@@ -40,6 +41,8 @@ pub struct Inputs {
     pub values: Values,
     /// Variables that a program gets besides those of every program.
     pub environment: Vec<(String, String)>,
+    /// The assets that one start of a program makes with this one and that are still to be made, this one among them, in the order of the plan.
+    pub together: Vec<(StepId, AssetKey)>,
 }
 
 /// Bounds of one run.
@@ -318,6 +321,9 @@ impl Loop<'_> {
         if !action.rule.task.is_empty() {
             inputs.values = Values::new(&run.to_string(), self.machine.state(), &action);
         }
+        if let Some(invocation) = &action.rule.invocation {
+            inputs.together = self.open_of(invocation);
+        }
         let name = step.clone();
         // What is published up to here is there when the step looks.
         let seen_position = Some(*engine.log.watch().borrow());
@@ -342,6 +348,18 @@ impl Loop<'_> {
             (step, result)
         });
         self.tasks.insert(task.id(), name);
+    }
+
+    /// The assets of an invocation that have not ended.
+    fn open_of(&self, invocation: &str) -> Vec<(StepId, AssetKey)> {
+        let state = self.machine.state();
+        let of = state.actions.iter().filter(|action| action.rule.invocation.as_deref() == Some(invocation));
+        let open = of.filter(|action| state.steps.get(&action.step).is_some_and(|step| !step.status.is_final()));
+        let asset = |action: &Action| match &action.work {
+            Work::Materialize { asset, .. } => Some((action.step.clone(), asset.clone())),
+            _ => None,
+        };
+        open.filter_map(asset).collect()
     }
 
     /// What ended; a panic becomes the failure of its step.

@@ -18,6 +18,7 @@ pub use self::condition::{ConditionError, WORDS, eager, fresh_within, on_cron, o
 use crate::partition::{Known, read_by};
 use crate::plan::{PARTITION_COUNT_MAX, check_actions, is_view};
 use crate::schedule::Times;
+use crate::together;
 
 /// The most partitions of an asset that conditions look at: the newest.
 pub const KEY_COUNT_MAX: usize = 10_000;
@@ -549,6 +550,7 @@ pub fn runs(facts: &Facts<'_>, decisions: &[Decision]) -> Vec<Vec<Action>> {
         runs.push((assets, actions));
     }
     let finished = runs.into_iter().map(|(_, mut actions)| {
+        together::join(&mut actions, facts.graph);
         actions.extend(check_actions(facts.graph, &actions));
         actions
     });

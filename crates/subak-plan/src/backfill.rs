@@ -11,6 +11,7 @@ use subak_domain::{
 
 use crate::partition::{Known, PartitionError, PartitionPick, picked, read_by};
 use crate::plan::is_view;
+use crate::together;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,8 +88,9 @@ pub fn next(backfill: &Backfill, graph: &AssetGraph, snapshot: &Snapshot, run: O
             while chunk.actions.is_empty() && chunk.is_open() {
                 chunk.fill();
             }
-            let actions = chunk.actions;
+            let mut actions = chunk.actions;
             if !actions.is_empty() {
+                together::join(&mut actions, graph);
                 after.run = Some(new_run);
                 return Next::Run(after, actions);
             }

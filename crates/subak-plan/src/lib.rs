@@ -10,6 +10,7 @@ mod plan;
 pub mod schedule;
 pub mod selection;
 pub mod sensor;
+mod together;
 pub mod trigger;
 
 pub use partition::{Known, PartitionError, PartitionPick};

@@ -7,8 +7,8 @@ use subak_domain::{
     Timestamp, Work,
 };
 
-use crate::Selected;
 use crate::partition::{Known, PartitionError, PartitionPick, picked, read_by};
+use crate::{Selected, together};
 
 /// What to plan.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +99,7 @@ pub fn plan(request: PlanRequest<'_>) -> Result<Plan, PartitionError> {
         }
         flows.insert(&asset.key, flow);
     }
+    together::join(&mut plan.actions, request.graph);
     plan.actions.extend(check_actions(request.graph, &plan.actions));
     Ok(plan)
 }

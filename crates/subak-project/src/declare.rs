@@ -19,8 +19,9 @@ use crate::config::{Config, Settings, connection_ref};
 use crate::decode::{self, Context, Fields, text};
 use crate::found::{self, FoundAt, FoundStream, StreamPattern};
 use crate::reference::Template;
+use crate::script::ScriptDeclaration;
 use crate::yaml::{self, Name, Node, Value};
-use crate::{automation, checks, hooks, keys, partition, shaping};
+use crate::{automation, checks, hooks, keys, partition, script, shaping};
 
 /// What one file declares.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,7 @@ pub(crate) struct FileDeclarations {
     pub(crate) streams: Vec<StreamDeclaration>,
     pub(crate) seeds: Vec<SeedDeclaration>,
     pub(crate) queries: Vec<QueryDeclaration>,
+    pub(crate) scripts: Vec<ScriptDeclaration>,
     /// Patterns that name streams.
     pub(crate) patterns: Vec<StreamPattern>,
     pub(crate) problems: Vec<Diagnostic>,
@@ -198,7 +200,7 @@ pub(crate) fn yaml_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
     let mut context = Context { path: scope.path, offset: 0, problems: &mut problems };
     if documents.iter().all(|node| node.value == Value::Null) && context.problems.is_empty() {
         let problem = Diagnostic::error(codes::UNKNOWN_FILE, "the file declares nothing");
-        context.report(problem.help("declare `ingest:` or `seed:`, or remove the file"), &(0..0), "");
+        context.report(problem.help("declare `ingest:`, `seed:` or `script:`, or remove the file"), &(0..0), "");
     }
     for node in documents.iter().filter(|node| node.value != Value::Null) {
         let Some(fields) = Fields::of(node, keys::INGEST_FILE, &[], "the file", &mut context) else { continue };
@@ -207,6 +209,9 @@ pub(crate) fn yaml_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
         }
         if let Some(node) = fields.get("seed") {
             seed(scope, node, &mut context, &mut found);
+        }
+        if let Some(node) = fields.get("script") {
+            found.scripts.extend(script::script(scope, node, None, &mut context));
         }
     }
     found.problems = problems;
@@ -271,7 +276,7 @@ fn ingest(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut
     }
 }
 
-fn lacks(context: &mut Context<'_>, fields: &Fields<'_>, key: &str, message: String) {
+pub(crate) fn lacks(context: &mut Context<'_>, fields: &Fields<'_>, key: &str, message: String) {
     let span = fields.get(key).map_or(0..0, |node| node.span.clone());
     context.report(
         Diagnostic::error(codes::LACKS_ABILITY, message).help("`subak docs connectors` shows what each type can do"),
@@ -280,15 +285,15 @@ fn lacks(context: &mut Context<'_>, fields: &Fields<'_>, key: &str, message: Str
     );
 }
 
-struct StreamReader<'a> {
-    scope: &'a Scope<'a>,
-    defaults: Option<Fields<'a>>,
-    options: &'a [subak_domain::config::Field],
-    extra: &'a [&'a str],
-    from: ConnectionName,
-    to: ConnectionName,
+pub(crate) struct StreamReader<'a> {
+    pub(crate) scope: &'a Scope<'a>,
+    pub(crate) defaults: Option<Fields<'a>>,
+    pub(crate) options: &'a [subak_domain::config::Field],
+    pub(crate) extra: &'a [&'a str],
+    pub(crate) from: ConnectionName,
+    pub(crate) to: ConnectionName,
     /// Whether tables of the destination are replaced as a whole.
-    is_whole_only: bool,
+    pub(crate) is_whole_only: bool,
 }
 
 impl StreamReader<'_> {
@@ -378,7 +383,7 @@ impl StreamReader<'_> {
     }
 
     /// The declaration of a stream; `found` when a pattern names it.
-    fn read(
+    pub(crate) fn read(
         &self,
         name: &Name,
         node: &Node,

@@ -18,7 +18,8 @@ use subak_domain::{
 use subak_plan::expression::Values;
 
 use self::sensor::SensorDeclaration;
-use self::work::{Names, Texts, bare};
+use self::work::bare;
+pub(crate) use self::work::{Names, Texts, environment};
 use crate::config::receiver_ref;
 use crate::declare::Scope;
 use crate::decode::{self, Context, Fields, text};
@@ -461,7 +462,8 @@ impl Reader<'_> {
             fields.word("short_circuit", &[("all", ShortCircuit::All), ("direct", ShortCircuit::Direct)], context);
         let is_task = matches!(work, Work::Task(_));
         let limits = is_task.then(|| limits_of(&work, fields, &base, context));
-        let rule = Rule { task: full, trigger, when: group.when, role, short_circuit, item: group.item, limits };
+        let rule =
+            Rule { task: full, trigger, when: group.when, role, short_circuit, item: group.item, limits, invocation: None };
         let action = Action { step: step.clone(), work, reason: Reason::Job, needs: group.needs, rule };
         Some(Found { actions: vec![action], leaves: vec![step] })
     }

@@ -49,6 +49,8 @@ pub enum Shape {
     TextOr(&'static [Key]),
     /// A stream: these keys and those of the source's connector.
     Stream(&'static [Key]),
+    /// A script: these keys, and those of a stream of files.
+    Script(&'static [Key]),
     /// A check.
     Check,
     /// A mapping from names to tasks.
@@ -476,7 +478,43 @@ pub static HOOK: &[Key] = &[
 pub static INGEST_FILE: &[Key] = &[
     key("ingest", Shape::Map(INGEST), "Loads streams of a source into tables; each stream is an asset."),
     key("seed", Shape::Map(SEED), "Types and checks of the seed with the same name as this file."),
+    key("script", Shape::Script(SCRIPT), "Makes the asset with the same name as this file, or several, by a program."),
 ];
+
+/// A script: `script` in a YAML file, or the header of a Python file or a shell script. It takes the keys of a stream too, but for [`NOT_OF_SCRIPTS`].
+pub static SCRIPT: &[Key] = &[
+    key(
+        "run",
+        Shape::Program(PROGRAM),
+        "The program: a line for the shell, a list of words that are started as they are, or a mapping. In the header of a file it is that file.",
+    ),
+    key(
+        "env",
+        Shape::Named(&Shape::Text),
+        "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
+    ),
+    key("to", Shape::Text, "The connection into which the rows go that the program writes. By default the warehouse."),
+    key(
+        "stored_as",
+        Shape::Word(&["table", "outside"]),
+        "`table`, the default: the program writes files into the folder `$SUBAK_OUTPUT`, and their rows are loaded. `outside`: it keeps its data itself.",
+    ),
+    key(
+        "inputs",
+        Shape::Texts,
+        "Assets that the program finds as files in the folder `$SUBAK_INPUTS`, named `KEY.parquet`. It depends on them.",
+    ),
+    key("input_format", Shape::Word(&["parquet", "csv"]), "The format of these files. By default `parquet`."),
+    key("depends_on", Shape::Texts, "Other assets that it depends on."),
+    key(
+        "assets",
+        Shape::Named(&Shape::Stream(STREAM)),
+        "Several assets that one start of the program makes, by name; what stands beside holds for each. `$SUBAK_ASSETS` says which of them are asked for.",
+    ),
+];
+
+/// Keys of a stream that mean nothing for a script.
+pub const NOT_OF_SCRIPTS: &[&str] = &["stream", "exclude", "asset", "cursor", "path"];
 
 /// `ingest`.
 pub static INGEST: &[Key] = &[

@@ -18,6 +18,7 @@ pub mod partition;
 mod reference;
 mod resolve;
 pub mod schema;
+mod script;
 mod shaping;
 mod sql;
 mod template;

@@ -25,6 +25,7 @@ use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, Project,
 
 mod linked;
 mod query;
+mod script;
 mod versions;
 
 use query::{render_query, sql_problem};
@@ -186,6 +187,7 @@ fn parse_file(
     let mut found = match (folder, ending) {
         ("assets", "yml") => declare::yaml_file(&scope, text),
         ("assets" | "checks", "sql") => declare::sql_file(&scope, text),
+        ("assets", ending) if crate::script::ENDINGS.contains(&ending) => crate::script::program_file(&scope, text),
         ("assets", "csv" | "lock") | ("macros", "sql") => FileDeclarations::default(),
         ("jobs", "yml") => {
             file.jobs = jobs::declared(&scope, text, &mut file.problems);
@@ -197,13 +199,14 @@ fn parse_file(
         }
         _ => {
             let problem = Diagnostic::warning(codes::WRONG_FOLDER, format!("nothing reads `{path}`"));
-            let help = "below `assets/` only `.sql`, `.yml` and `.csv` files are read, below `checks/` and `macros/` only `.sql` files, below `tests/` and `jobs/` only `.yml` files";
+            let help = "below `assets/` only `.sql`, `.yml`, `.csv`, `.py` and `.sh` files are read, below `checks/` and `macros/` only `.sql` files, below `tests/` and `jobs/` only `.yml` files";
             file.problems.push(problem.at(path, 0..0, "").help(help));
             FileDeclarations::default()
         }
     };
     file.problems.append(&mut found.problems);
-    for stream in &mut found.streams {
+    let scripts = found.scripts.iter_mut().flat_map(|script| &mut script.assets);
+    for stream in found.streams.iter_mut().chain(scripts) {
         render_checks(path, &mut stream.common, values, &mut file.problems);
     }
     for mut declaration in std::mem::take(&mut found.queries) {
@@ -343,6 +346,24 @@ fn is_system(name: &str) -> bool {
     is_view || parts.any(|part| SYSTEM_SCHEMAS.contains(&part))
 }
 
+/// How the rows of a stream become a table.
+fn ingest_of(stream: &StreamDeclaration) -> Ingest {
+    Ingest {
+        from: stream.from.clone(),
+        to: stream.to.clone(),
+        stream: stream.stream.clone(),
+        mode: stream.mode,
+        primary_key: stream.primary_key.clone(),
+        cursor: stream.cursor.clone(),
+        columns: shaping::source_types(&stream.shape),
+        options: stream.options.clone(),
+        shape: stream.shape.clone(),
+        latest: stream.latest.clone(),
+        history: stream.history.clone(),
+        layout: stream.layout.clone(),
+    }
+}
+
 struct Resolver<'a> {
     config: &'a Config,
     connectors: &'a [ConnectorInfo],
@@ -372,40 +393,13 @@ impl<'a> Resolver<'a> {
     }
 
     fn resolve(&mut self, parsed: &[(Arc<str>, Arc<ParsedFile>)]) -> (Option<AssetGraph>, Queries) {
-        let mut seeds: BTreeMap<AssetKey, (Arc<str>, &SeedDeclaration)> = BTreeMap::new();
-        for (path, file) in parsed {
-            for seed in &file.found.seeds {
-                seeds.insert(seed.common.key.clone(), (Arc::clone(path), seed));
-            }
-        }
-        let mut assets = Vec::new();
-        let subak_yml: Arc<str> = "subak.yml".into();
-        for (key, span) in &self.config.external {
-            if self.declare(key, &subak_yml, span.clone(), &self.config.warehouse.clone()) {
-                assets.push(self.external(key));
-            }
-        }
-        for (path, file) in parsed {
-            for stream in &file.found.streams {
-                if self.declare(&stream.common.key, path, stream.common.span.clone(), &stream.to) {
-                    assets.push(self.stream(path, stream));
-                }
-            }
-            for query in file.queries.iter().filter(|query| query.declaration.check.is_none()) {
-                self.declare(&query.declaration.common.key, path, 0..0, &query.declaration.on);
-            }
-            if path.ends_with(".csv") {
-                assets.extend(self.seed(path, &mut seeds));
-            }
-        }
-        for (key, (path, seed)) in seeds {
-            let problem = Diagnostic::error(codes::UNKNOWN_FILE, format!("there is no seed `{key}`"));
-            let help = format!("`seed:` describes the CSV file with the same name: `{}`", path.replace(".yml", ".csv"));
-            self.problems.push(problem.at(&path, seed.common.span.clone(), "").help(help));
-        }
+        let mut assets = self.declared(parsed);
         let mut checks: Vec<StandaloneCheck> = Vec::new();
         let mut queries = Queries::default();
         for (path, file) in parsed {
+            for script in &file.found.scripts {
+                assets.extend(self.script(path, script));
+            }
             for (at, query) in file.queries.iter().enumerate() {
                 match &query.declaration.check {
                     Some((name, _)) => {
@@ -431,6 +425,7 @@ impl<'a> Resolver<'a> {
             .iter()
             .filter_map(|asset| match &asset.definition {
                 Definition::Ingest(ingest) => Some((asset.key.clone(), table_columns(ingest))),
+                Definition::Script(script) => script.output.as_ref().map(|output| (asset.key.clone(), table_columns(output))),
                 _ => None,
             })
             .collect();
@@ -440,6 +435,45 @@ impl<'a> Resolver<'a> {
         self.check_columns(&assets, &queries);
         self.lint(&assets, &queries);
         (self.graph(assets, checks), queries)
+    }
+
+    /// Enters every asset; those that need nothing of others are returned.
+    fn declared(&mut self, parsed: &[(Arc<str>, Arc<ParsedFile>)]) -> Vec<Asset> {
+        let mut seeds: BTreeMap<AssetKey, (Arc<str>, &SeedDeclaration)> = BTreeMap::new();
+        for (path, file) in parsed {
+            for seed in &file.found.seeds {
+                seeds.insert(seed.common.key.clone(), (Arc::clone(path), seed));
+            }
+        }
+        let mut assets = Vec::new();
+        let subak_yml: Arc<str> = "subak.yml".into();
+        for (key, span) in &self.config.external {
+            if self.declare(key, &subak_yml, span.clone(), &self.config.warehouse.clone()) {
+                assets.push(self.external(key));
+            }
+        }
+        for (path, file) in parsed {
+            for stream in &file.found.streams {
+                if self.declare(&stream.common.key, path, stream.common.span.clone(), &stream.to) {
+                    assets.push(self.stream(path, stream));
+                }
+            }
+            for stream in file.found.scripts.iter().flat_map(|script| &script.assets) {
+                self.declare(&stream.common.key, path, stream.common.span.clone(), &stream.to);
+            }
+            for query in file.queries.iter().filter(|query| query.declaration.check.is_none()) {
+                self.declare(&query.declaration.common.key, path, 0..0, &query.declaration.on);
+            }
+            if path.ends_with(".csv") {
+                assets.extend(self.seed(path, &mut seeds));
+            }
+        }
+        for (key, (path, seed)) in seeds {
+            let problem = Diagnostic::error(codes::UNKNOWN_FILE, format!("there is no seed `{key}`"));
+            let help = format!("`seed:` describes the CSV file with the same name: `{}`", path.replace(".yml", ".csv"));
+            self.problems.push(problem.at(&path, seed.common.span.clone(), "").help(help));
+        }
+        assets
     }
 
     /// Enters an asset. `false` when another one has its key or its table already.
@@ -514,20 +548,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn stream(&self, path: &Arc<str>, stream: &StreamDeclaration) -> Asset {
-        let ingest = Ingest {
-            from: stream.from.clone(),
-            to: stream.to.clone(),
-            stream: stream.stream.clone(),
-            mode: stream.mode,
-            primary_key: stream.primary_key.clone(),
-            cursor: stream.cursor.clone(),
-            columns: shaping::source_types(&stream.shape),
-            options: stream.options.clone(),
-            shape: stream.shape.clone(),
-            latest: stream.latest.clone(),
-            history: stream.history.clone(),
-            layout: stream.layout.clone(),
-        };
+        let ingest = ingest_of(stream);
         let version = ingest_version("ingest", &ingest, &format!("{:?}", check_fields(&stream.common)));
         Self::asset(&stream.common, path, Definition::Ingest(ingest), Vec::new(), version)
     }

@@ -95,6 +95,13 @@ fn shape(shape: &Shape, connectors: &[ConnectorInfo]) -> Value {
             }
             schema
         }
+        Shape::Script(table) => {
+            let of_files = connectors.iter().filter(|info| info.kind == "files").flat_map(|info| info.config.stream);
+            let fields: Vec<&Field> = of_files.filter(|field| !keys::NOT_OF_SCRIPTS.contains(&field.name)).collect();
+            let is_own = |key: &&Key| !keys::NOT_OF_SCRIPTS.contains(&key.name);
+            let all: Vec<Key> = table.iter().chain(keys::STREAM.iter().filter(is_own)).copied().collect();
+            mapping(&all, &fields, connectors)
+        }
         Shape::Check => mapping(keys::CHECK, &[], connectors),
         Shape::Tasks => json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/task" } }),
         Shape::Program(table) => json!({ "oneOf": [

@@ -125,6 +125,17 @@ impl ProjectConnections {
     }
 }
 
+/// The files of a folder on this machine, which are read and not written.
+pub(crate) async fn folder(root: &Path, path: &Path) -> Result<Arc<dyn Connection>, ConnectError> {
+    let missing = || ConnectError::new(ConnectErrorKind::Config, "there is no connector `files`");
+    let mut config = ConnectionConfig::default();
+    config.values.insert("path".into(), path.display().to_string());
+    let state = root.join(STATE_FOLDER);
+    let (temporary, state) = (state.join("tmp"), state.join("connections"));
+    let request = OpenRequest { name: path.display().to_string(), config, temporary, state, is_read_only: true };
+    find(CONNECTORS, "files").ok_or_else(missing)?.open(request).await
+}
+
 fn unresolved(place: &str, error: &Unresolved) -> ConnectError {
     let help = match error {
         Unresolved::Variable(name) => format!("set `{name}` in the environment, or give a default: `${{{name}:-default}}`"),
@@ -157,6 +168,10 @@ impl Connections for ProjectConnections {
         }
         open.insert(name.clone(), Arc::clone(&connection));
         Ok(connection)
+    }
+
+    async fn folder(&self, path: &Path) -> Result<Arc<dyn Connection>, ConnectError> {
+        folder(&self.root, path).await
     }
 
     fn programs(&self) -> Arc<dyn RowPrograms> {

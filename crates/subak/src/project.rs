@@ -160,7 +160,7 @@ fn walk(root: &Path, folder: &str, files: &mut Files) {
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => walk(root, &path, files),
             // Other endings are only named, so that a picture is not read as text.
-            _ if ![".sql", ".yml", ".csv", ".lock"].iter().any(|ending| name.ends_with(ending)) => {
+            _ if ![".sql", ".yml", ".csv", ".lock", ".py", ".sh"].iter().any(|ending| name.ends_with(ending)) => {
                 files.insert(path.into(), Content::Text("".into()));
             }
             _ => read_into(root, &path, files),

@@ -232,6 +232,22 @@ fn is_alive(pid: &str) -> bool {
     stat.is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
 }
 
+/// A program whose starter is killed does not go on behind the back of the next run.
+#[test]
+fn what_outlives_its_starter_is_ended() {
+    let sandbox = project("job: j\ntasks:\n  tree: { run: \"echo $$ >> pids; test -e again || sleep 300\" }\n");
+    let mut run = sandbox.command(&["run", "--job", "j"]).stderr(std::process::Stdio::null()).spawn().expect("starts");
+    wait_for(&sandbox.path().join("pids"));
+    run.kill().expect("killed");
+    run.wait().expect("it ends");
+    let pid = std::fs::read_to_string(sandbox.path().join("pids")).expect("the pid");
+    assert!(is_alive(&pid), "nobody has stopped it");
+    sandbox.write("again", "");
+    let ran = sandbox.run(&["run", "--job", "j"]).expect(0);
+    assert!(ran.err.contains("1 program outlived the process that had started it, and was ended"), "{}", ran.err);
+    assert!(!is_alive(&pid));
+}
+
 /// T-71: a program that is stopped takes along what it has started, even what does not listen.
 #[test]
 fn t_71_a_stop_reaches_grandchildren() {

@@ -106,6 +106,10 @@ impl Connections for World {
         Ok(if name.as_str() == "source" { Arc::clone(&self.source) as Arc<dyn Connection> } else { Arc::clone(&self.database) })
     }
 
+    async fn folder(&self, _: &std::path::Path) -> Result<Arc<dyn Connection>, ConnectError> {
+        Err(ConnectError::new(ConnectErrorKind::Config, "no program is started here"))
+    }
+
     fn programs(&self) -> Arc<dyn RowPrograms> {
         Arc::new(DuckDbPrograms)
     }
@@ -192,6 +196,7 @@ impl Loader {
             as_of: "2030-01-01 00:00:00".to_owned(),
             timezone: jiff::tz::TimeZone::UTC,
             place: subak_engine::Place::default(),
+            invocations: subak_engine::Invocations::default(),
         };
         Self { executor, memory, database, run: 0 }
     }

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use subak_connect::source::FutureLimit;
 use subak_connect::{ConnectError, ConnectErrorKind, CursorBound, Slice, TableInfo, convert};
 use subak_domain::partition::asks_for_partition;
-use subak_domain::{Cursor, CursorRule, DataType, Failure, FailureClass, Lag, NullCursor, WriteMode};
+use subak_domain::{Cursor, CursorRule, DataType, Definition, Failure, FailureClass, Lag, NullCursor, WriteMode};
 
 use super::{Ingesting, Reading, untouched};
 use crate::failure::{self, DATA_UNTOUCHED};
@@ -82,6 +82,10 @@ impl Ingesting<'_> {
 
     /// The rows of a partition, where the source can tell them by their column: not where the partition stands in what is read already.
     fn window(&self, slice: &Slice) -> Option<CursorBound> {
+        // A program knows what it was asked for: rows of other partitions are refused, and not left out.
+        if matches!(self.asset.definition, Definition::Script(_)) {
+            return None;
+        }
         let texts = self.ingest.options.values();
         if texts.into_iter().any(|text| asks_for_partition(text)) {
             return None;

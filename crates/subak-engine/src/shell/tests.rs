@@ -56,6 +56,10 @@ impl Connections for One {
         Ok(text.to_owned())
     }
 
+    async fn folder(&self, _: &std::path::Path) -> Result<Arc<dyn Connection>, ConnectError> {
+        Err(ConnectError::new(subak_connect::ConnectErrorKind::Config, "no program is started here"))
+    }
+
     fn programs(&self) -> Arc<dyn RowPrograms> {
         Arc::new(NoPrograms)
     }
@@ -162,6 +166,7 @@ fn world(faults: &Faults, checks: &[Check]) -> World {
             as_of: "2026-01-01 00:00:00".into(),
             timezone: jiff::tz::TimeZone::UTC,
             place: crate::Place::default(),
+            invocations: crate::Invocations::default(),
         }),
         reporter,
         holder: "test".into(),

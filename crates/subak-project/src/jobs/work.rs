@@ -14,13 +14,13 @@ use crate::keys;
 use crate::yaml::{Node, Value};
 
 /// Reads work; its texts may read some names and no others.
-pub(super) struct Texts<'a> {
-    pub(super) scope: &'a Scope<'a>,
-    pub(super) names: Names<'a>,
+pub(crate) struct Texts<'a> {
+    pub(crate) scope: &'a Scope<'a>,
+    pub(crate) names: Names<'a>,
 }
 
 /// The names that texts may read.
-pub(super) enum Names<'a> {
+pub(crate) enum Names<'a> {
     /// Those of a task: the tasks of its job, the parameters, the run, the item of its group.
     Task { tasks: &'a BTreeSet<String>, params: &'a BTreeMap<String, Param> },
     /// Those of a sensor that looks.
@@ -29,6 +29,8 @@ pub(super) enum Names<'a> {
     Starting,
     /// The parts of an answer.
     Answer,
+    /// None: what a program that makes an asset may know stands in its environment.
+    Asset,
 }
 
 impl Names<'_> {
@@ -42,6 +44,7 @@ impl Names<'_> {
             Self::Looking => ("texts under `watch`", "they know `cursor` and `sensor`"),
             Self::Starting => ("texts of a start", "they know `item`, `items` and `sensor`"),
             Self::Answer => ("expressions over an answer", "they know `status` and `body`"),
+            Self::Asset => ("texts of a script", "what there is to know stands in variables such as `SUBAK_AS_OF`"),
         }
     }
 
@@ -60,8 +63,22 @@ impl Names<'_> {
     }
 }
 
+/// Variables of the environment of a program.
+pub(crate) fn environment(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<BTreeMap<String, String>> {
+    let mut env = BTreeMap::new();
+    for (name, node) in fields.named("env", context) {
+        let value = text(node, &format!("variable `{}`", name.text), context)?;
+        if let Err(error) = crate::reference::Template::parse(value) {
+            context.report(Diagnostic::error(codes::INVALID_REFERENCE, error.to_string()), &node.span, "");
+            return None;
+        }
+        env.insert(name.text.clone(), value.to_owned());
+    }
+    Some(env)
+}
+
 impl Texts<'_> {
-    pub(super) fn program(&self, node: &Node, context: &mut Context<'_>) -> Option<Program> {
+    pub(crate) fn program(&self, node: &Node, context: &mut Context<'_>) -> Option<Program> {
         self.check_templates(node, context);
         let command = |node: &Node, context: &mut Context<'_>| match &node.value {
             Value::List(items) => {
@@ -89,15 +106,7 @@ impl Texts<'_> {
                 return None;
             }
         };
-        let mut env = BTreeMap::new();
-        for (name, node) in fields.named("env", context) {
-            let value = text(node, &format!("variable `{}`", name.text), context)?;
-            if let Err(error) = crate::reference::Template::parse(value) {
-                context.report(Diagnostic::error(codes::INVALID_REFERENCE, error.to_string()), &node.span, "");
-                return None;
-            }
-            env.insert(name.text.clone(), value.to_owned());
-        }
+        let env = environment(&fields, context)?;
         let dir = fields.text("dir", context).map(str::to_owned);
         Some(Program { command, env, dir })
     }

@@ -93,7 +93,15 @@ impl Resolver<'_> {
             return None;
         };
         let mut known: Vec<&str> = asset.upstream.iter().map(AssetKey::as_str).collect();
-        known.push(if matches!(asset.definition, Definition::Sql(_)) { test::THIS } else { test::SOURCE });
+        known.push(match &asset.definition {
+            Definition::Sql(_) | Definition::Script(_) => test::THIS,
+            _ => test::SOURCE,
+        });
+        if matches!(&asset.definition, Definition::Script(script) if script.output.is_none()) {
+            let message = format!("`{}` keeps its data itself, so that a test sees nothing of it", declaration.asset);
+            self.problems.push(test::misfit(path, &declaration.asset_span, message, "remove the test".to_owned()));
+            return None;
+        }
         for (name, span, _) in &declaration.given {
             if !known.contains(&name.as_str()) {
                 let message = format!("`{}` does not read `{name}`", declaration.asset);

@@ -154,7 +154,7 @@ async fn drive(context: &Context<'_>, opened: &Opened, hold: &Hold, id: RunId, h
     let is_today = as_of == opened.as_of_template && context.global.as_of.is_none();
     let opened = if is_today { context.open_quietly()? } else { context.open_as_of(&as_of)? };
     let engine = hold.engine(context, &opened)?;
-    hold.settle(context, &engine).await?;
+    hold.settle(context, &opened, &engine).await?;
     let cancel = StopSignal::default();
     let signals = run::watch_signals(&cancel, &Arc::new(AtomicI32::new(130)))?;
     let exit = loop {

@@ -99,6 +99,7 @@ fn columns(asset: &Asset, stored: Option<&Vec<(String, String)>>, known: Option<
     let known: Vec<_> = known.into_iter().flatten().flatten().collect();
     let declared = match &asset.definition {
         Definition::Ingest(ingest) | Definition::Seed(ingest) => Some(&ingest.columns),
+        Definition::Script(script) => script.output.as_ref().map(|output| &output.columns),
         _ => None,
     };
     let named: Vec<(String, Option<String>)> = match stored {

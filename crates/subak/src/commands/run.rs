@@ -12,7 +12,7 @@ use subak_domain::{
     Action, AssetKey, ConnectionName, CursorRange, Failure, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus,
 };
 use subak_engine::{
-    Clock, Connections, DataExecutor, Engine, Limits, Reporter, Slots, StepExecutor, StopReason, StopSignal, SystemClock,
+    Clock, Connections, DataExecutor, Engine, Limits, Reporter, Slots, StepExecutor, StopReason, StopSignal, SystemClock, orphan,
 };
 use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore};
 
@@ -341,6 +341,7 @@ impl Hold {
             as_of: opened.as_of.clone(),
             timezone: opened.timezone(),
             place: open::place(opened, context.settings, redactor.clone(), teller),
+            invocations: subak_engine::Invocations::default(),
         };
         let inner = Redacting { inner, redactor };
         let executor: Arc<dyn StepExecutor> = match shared {
@@ -397,7 +398,12 @@ impl Hold {
     }
 
     /// Records what became of runs whose process is gone. Runs that a server has taken on and not begun wait for the next server.
-    pub(super) async fn settle(&self, context: &Context<'_>, engine: &Engine) -> Result<(), CliError> {
+    pub(super) async fn settle(&self, context: &Context<'_>, opened: &Opened, engine: &Engine) -> Result<(), CliError> {
+        let orphan_count = orphan::end_all(&opened.state_folder().join("tmp"));
+        if orphan_count > 0 {
+            let what = counted(orphan_count as u64, "program");
+            context.printer.note(&format!("{what} outlived the process that had started it, and was ended"));
+        }
         let mut lost = Vec::new();
         for run in self.store.open_runs()? {
             if !is_waiting(&self.store, run)? {
@@ -436,7 +442,7 @@ impl Hold {
         if !opened.project.config.receivers.is_empty() {
             notices::begin(&self.store, &self.lease).await?;
         }
-        self.settle(context, engine).await?;
+        self.settle(context, opened, engine).await?;
         let run = match work {
             Work::Resume { run } => {
                 engine.resume(run, &engine.holder).await?;

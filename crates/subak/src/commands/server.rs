@@ -82,7 +82,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
         let (version, opened) = first_version(context, &root)?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
         let engine = hold.engine(context, &opened)?;
-        hold.settle(context, &engine).await?;
+        hold.settle(context, &opened, &engine).await?;
         drop(engine);
         let (retention, opened) = (opened.project.config.retention, Arc::new(opened));
         let mut server = Server {

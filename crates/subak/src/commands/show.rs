@@ -1,6 +1,7 @@
 //! `subak show`.
 
 use serde_json::{Value, json};
+use subak_domain::job::{Command, Program};
 use subak_domain::{Asset, Definition};
 
 use super::{Context, list};
@@ -81,6 +82,14 @@ pub(super) fn execute(context: &Context<'_>, args: &KeyArgs) -> Result<Exit, Cli
     Ok(Exit::Ok)
 }
 
+fn in_words(program: &Program) -> String {
+    let words = match &program.command {
+        Command::Shell(line) => line.clone(),
+        Command::Direct(words) | Command::Python(words) => words.join(" "),
+    };
+    format!("the program `{words}`")
+}
+
 /// How an asset is made, for people.
 pub(super) fn definition(asset: &Asset) -> String {
     match &asset.definition {
@@ -90,6 +99,10 @@ pub(super) fn definition(asset: &Asset) -> String {
         }
         Definition::Seed(ingest) => format!("the file `{}`, into `{}`", ingest.stream, ingest.to),
         Definition::Sql(sql) => format!("a query on `{}`, stored as {}", sql.on, sql.stored_as.as_str()),
+        Definition::Script(script) => match &script.output {
+            Some(output) => format!("{}, {} into `{}`", in_words(&script.program), output.mode.as_str(), output.to),
+            None => format!("{}, which keeps its data itself", in_words(&script.program)),
+        },
         Definition::External => "something outside".to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! `subak test`: unit tests of assets, on a database in memory.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
@@ -23,15 +23,17 @@ use subak_domain::{
     Action, Asset, AssetGraph, AssetKey, ConnectionName, DataType, Definition, LoadId, Reason, RunEvent, RunId, StepId, StoredAs,
     Work,
 };
-use subak_engine::{Connections, DataExecutor, Inputs, Progress, Reporter, StepExecutor, StopSignal};
+use subak_engine::{Connections, DataExecutor, Inputs, Place, Progress, Reporter, StepExecutor, StopSignal};
 use subak_project::Project;
 use subak_project::test::{ProjectTest, SOURCE, THIS, TestRow, TestValue};
 
 use super::Context;
 use crate::args::TestArgs;
 use crate::exit::{CliError, Exit, diagnostic_of};
+use crate::open;
 use crate::printer::{Table, Tone};
-use crate::project::as_of;
+use crate::project::{Opened, as_of};
+use crate::redact::Redactor;
 
 /// Differing rows that a failed test shows.
 const SHOWN_COUNT: usize = 5;
@@ -52,7 +54,7 @@ pub(super) fn execute(context: &Context<'_>, args: &TestArgs) -> Result<Exit, Cl
         for test in &tests {
             let zone = &opened.project.config.timezone;
             let now = as_of(test.as_of.as_deref().or(context.global.as_of.as_deref()), zone);
-            let failed = match run(&opened.project, test, &now).await {
+            let failed = match run(context, &opened, test, &now).await {
                 Ok(differences) if differences.is_empty() => None,
                 Ok(differences) => {
                     let message = format!("test `{}` of `{}` failed", test.name, test.asset);
@@ -99,6 +101,10 @@ impl Connections for TestConnections {
         Ok(Arc::clone(if self.from.as_ref() == Some(name) { &self.source } else { &self.database }))
     }
 
+    async fn folder(&self, path: &Path) -> Result<Arc<dyn Connection>, ConnectError> {
+        open::folder(Path::new("."), path).await
+    }
+
     fn programs(&self) -> Arc<dyn RowPrograms> {
         Arc::new(DuckDbPrograms)
     }
@@ -113,7 +119,8 @@ impl Reporter for Silent {
 }
 
 /// Runs one test. Returns what differs; empty when it passes.
-async fn run(project: &Project, test: &ProjectTest, now: &str) -> Result<Vec<String>, Diagnostic> {
+async fn run(context: &Context<'_>, opened: &Opened, test: &ProjectTest, now: &str) -> Result<Vec<String>, Diagnostic> {
+    let project = &opened.project;
     let failed = |error: ConnectError| diagnostic_of(&subak_engine::failure::of_connect(&error, ""));
     let missing = || Diagnostic::error(codes::TEST_INVALID, "the asset is not there any more");
     let asset = project.graph.get(&test.asset).ok_or_else(missing)?;
@@ -137,7 +144,8 @@ async fn run(project: &Project, test: &ProjectTest, now: &str) -> Result<Vec<Str
         reporter: Arc::new(Silent),
         as_of: now.to_owned(),
         timezone: jiff::tz::TimeZone::UTC,
-        place: subak_engine::Place::default(),
+        place: open::place(opened, context.settings, Redactor::default(), Place::default().outbound),
+        invocations: subak_engine::Invocations::default(),
     };
     let action = Action {
         step: StepId::asset(&asset.key),

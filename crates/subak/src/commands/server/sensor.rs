@@ -77,6 +77,7 @@ pub(in crate::commands) async fn look(
         as_of: crate::project::as_of(context.global.as_of.as_deref(), &opened.project.config.timezone),
         timezone: opened.timezone(),
         place,
+        invocations: subak_engine::Invocations::default(),
     };
     let now = SystemClock.now();
     let request = LookRequest {

@@ -1,0 +1,366 @@
+//! Assets that programs make: the tables that the program asks for, its start, and the rows that it leaves behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::record_batch::RecordBatch;
+use futures::StreamExt;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use serde_json::{Value, json};
+use subak_connect::{ConnectError, ConnectErrorKind, TableName, blocking};
+use subak_domain::asset::{InputFormat, Script, ScriptInput};
+use subak_domain::{Action, Asset, AssetKey, Failure, FailureClass, Ingest, RunId, StepId, StepOutcome};
+use tokio::sync::{mpsc, watch};
+
+use crate::execute::{Attempt, How, ability, guarded};
+use crate::failure::{self, DATA_UNTOUCHED};
+use crate::load::Ingesting;
+use crate::program::{self, DATA_PROGRAM, Ended, Metadata, Session};
+use crate::{DataExecutor, Inputs, StopSignal};
+
+/// Batches of a table that wait to be written for a program.
+const QUEUE_LENGTH_MAX: usize = 2;
+
+/// A step that is carried out: what an attempt is of.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) run: RunId,
+    pub(crate) action: &'a Action,
+    pub(crate) inputs: &'a Inputs,
+}
+
+/// What came of one start of a program.
+type Made = Result<Arc<Ended>, Box<Failure>>;
+
+/// Programs that were started for several steps at once.
+#[derive(Default)]
+pub struct Invocations(Mutex<BTreeMap<(RunId, String), Shared>>);
+
+/// A start whose result others wait for.
+struct Shared {
+    /// Steps that have not asked for it.
+    open: BTreeSet<StepId>,
+    made: watch::Receiver<Option<Made>>,
+}
+
+impl Invocations {
+    /// The result of the start that another step has made for this one too.
+    fn of(&self, key: &(RunId, String), step: &StepId) -> Option<watch::Receiver<Option<Made>>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = all.get_mut(key)?;
+        // A step that asks again has failed: what it was given is no use.
+        if !shared.open.remove(step) {
+            return None;
+        }
+        let made = shared.made.clone();
+        if shared.open.is_empty() {
+            all.remove(key);
+        }
+        Some(made)
+    }
+
+    /// Enters a start for these steps.
+    fn begin(&self, key: (RunId, String), open: BTreeSet<StepId>) -> watch::Sender<Option<Made>> {
+        let (sender, made) = watch::channel(None);
+        if !open.is_empty() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Shared { open, made });
+        }
+        sender
+    }
+}
+
+impl DataExecutor {
+    /// Makes an asset by its program.
+    pub(crate) async fn script(
+        &self,
+        asset: &Asset,
+        script: &Script,
+        how: &How<'_>,
+        attempt: &Attempt<'_>,
+        call: Call<'_>,
+    ) -> Result<StepOutcome, Box<Failure>> {
+        if let Some(output) = &script.output {
+            let destination = self.open(&output.to, attempt.stop).await?;
+            let sink = ability(destination.sink(), &output.to, "destination")?;
+            // An earlier attempt may have published without living to say so; the program is not asked again.
+            if let Some(committed) = guarded(attempt.stop, sink.committed(&attempt.load)).await? {
+                return Ok(crate::load::found(&committed, committed.account, "an earlier attempt had committed this load"));
+            }
+        }
+        let ended = match &call.action.rule.invocation {
+            Some(invocation) => self.made_together(invocation, asset, script, how, attempt.stop, call).await?,
+            None => Arc::new(self.start(std::slice::from_ref(&asset.key), script, how, attempt.stop, call).await?),
+        };
+        let is_own = |about: &Option<String>| about.as_deref().is_none_or(|about| about == asset.key.as_str());
+        let checks = ended.heard.checks.iter().filter(|(about, _)| is_own(about)).map(|(_, check)| check.clone()).collect();
+        let data = if script.output.is_some() { DATA_UNTOUCHED } else { DATA_PROGRAM };
+        let checks = program::refuse_failed(checks, data)?;
+        let metadata =
+            if script.has_others { ended.heard.of_assets.get(asset.key.as_str()) } else { Some(&ended.heard.metadata) };
+        let metadata = metadata.cloned().unwrap_or_default();
+        let mut outcome = match &script.output {
+            Some(output) => self.load_output(asset, output, script.has_others, &ended, how, attempt).await?,
+            None => StepOutcome { changed: true, row_count: row_count(&metadata), ..StepOutcome::default() },
+        };
+        outcome.metadata = metadata;
+        outcome.checks.extend(checks);
+        outcome.warnings.extend(program::warnings(&ended.heard));
+        Ok(outcome)
+    }
+
+    /// The result of the start that makes the asset together with others: the first of them starts the program, the others wait for it.
+    async fn made_together(
+        &self,
+        invocation: &str,
+        asset: &Asset,
+        script: &Script,
+        how: &How<'_>,
+        stop: &StopSignal,
+        call: Call<'_>,
+    ) -> Made {
+        let (key, step) = ((call.run, invocation.to_owned()), &call.action.step);
+        if let Some(mut made) = self.invocations.of(&key, step) {
+            let waited = stop.guard(made.wait_for(Option::is_some)).await;
+            let made = waited.map_err(|reason| failure::of_stop(reason, DATA_UNTOUCHED))?.ok().and_then(|made| made.clone());
+            return made.unwrap_or_else(|| {
+                let message = "the program that makes it with other assets ended unseen".to_owned();
+                Err(failure::plain("SBK0315", message, DATA_UNTOUCHED, FailureClass::Internal))
+            });
+        }
+        let together =
+            if call.inputs.together.is_empty() { vec![(step.clone(), asset.key.clone())] } else { call.inputs.together.clone() };
+        let others = together.iter().map(|(step, _)| step.clone()).filter(|other| other != step).collect();
+        let sender = self.invocations.begin(key, others);
+        let keys: Vec<AssetKey> = together.into_iter().map(|(_, key)| key).collect();
+        let made = self.start(&keys, script, how, stop, call).await.map(Arc::new);
+        sender.send_replace(Some(made.clone()));
+        made
+    }
+
+    /// Starts the program once, with the tables that it asks for beside it.
+    async fn start(
+        &self,
+        keys: &[AssetKey],
+        script: &Script,
+        how: &How<'_>,
+        stop: &StopSignal,
+        call: Call<'_>,
+    ) -> Result<Ended, Box<Failure>> {
+        let context = self.script_context(keys, how, call);
+        let pipes = Session::files(self, &context)?;
+        let folder = |name| pipes.folder(name).map_err(|error| program::not_prepared(&error));
+        let (given, output) = (folder("inputs")?, folder("output")?);
+        for input in &script.inputs {
+            let file = given.join(format!("{}.{}", input.asset, script.input_format.as_str()));
+            self.give(input, script.input_format, &file, stop).await?;
+        }
+        let names: Vec<&str> = keys.iter().map(AssetKey::as_str).collect();
+        let mut variables = vec![
+            ("SUBAK_ASSETS", names.join(" ")),
+            ("SUBAK_INPUTS", given.display().to_string()),
+            ("SUBAK_FULL_REFRESH", how.full_refresh.to_string()),
+        ];
+        if let [only] = names.as_slice() {
+            variables.push(("SUBAK_ASSET", (*only).to_owned()));
+        }
+        if script.output.is_some() {
+            variables.push(("SUBAK_OUTPUT", output.display().to_string()));
+        }
+        if let Some(slice) = how.slice {
+            variables.push(("SUBAK_PARTITION", slice.partition.key.clone()));
+            if let Some(window) = &slice.partition.window {
+                variables.push(("SUBAK_PARTITION_START", window.start.clone()));
+                variables.push(("SUBAK_PARTITION_END", window.end.clone()));
+            }
+        }
+        let Call { run, action, inputs } = call;
+        Session { executor: self, run, step: &action.step, inputs, stop, pipes }.carry_out(&script.program, &variables).await
+    }
+
+    /// What the program is told in the words of Dagster's Pipes.
+    fn script_context(&self, keys: &[AssetKey], how: &How<'_>, call: Call<'_>) -> Value {
+        let mut context = program::context(self, call.run, call.inputs);
+        // Elsewhere the parts of keys are joined by slashes.
+        let named = |key: &AssetKey| key.as_str().replace('.', "/");
+        let versions = keys.iter().filter_map(|key| Some((named(key), json!(self.graph.get(key)?.version.as_str()))));
+        let versions: serde_json::Map<String, Value> = versions.collect();
+        context["asset_keys"] = keys.iter().map(|key| json!(named(key))).collect();
+        context["provenance_by_asset_key"] =
+            versions.keys().map(|key| (key.clone(), Value::Null)).collect::<serde_json::Map<_, _>>().into();
+        context["code_version_by_asset_key"] = versions.into();
+        if let Some(slice) = how.slice {
+            let key = &slice.partition.key;
+            context["partition_key"] = json!(key);
+            context["partition_key_range"] = json!({ "start": key, "end": key });
+            if let Some(window) = &slice.partition.window {
+                context["partition_time_window"] = json!({ "start": window.start, "end": window.end });
+            }
+        }
+        context
+    }
+
+    /// Writes a table as a file for the program.
+    async fn give(&self, input: &ScriptInput, format: InputFormat, path: &Path, stop: &StopSignal) -> Result<(), Box<Failure>> {
+        let connection = self.open(&input.on, stop).await?;
+        let backend = ability(connection.sql(), &input.on, "SQL backend")?;
+        let table = backend.dialect().table(&TableName::of(&input.asset));
+        let mut batches = backend.query(&format!("select * from {table}"));
+        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH_MAX);
+        let path = path.to_owned();
+        let writing = blocking::start(move || write(receiver, format, &path));
+        let send = async {
+            while let Some(batch) = batches.next().await {
+                // Whoever writes has ended with an error, which is told below.
+                if sender.send(batch?).await.is_err() {
+                    break;
+                }
+            }
+            drop(sender);
+            writing.wait().await
+        };
+        guarded(stop, send).await.map_err(|mut failure| {
+            failure.message = format!("`{}` cannot be given to the program: {}", input.asset, failure.message);
+            failure
+        })
+    }
+
+    /// Loads what the program wrote for an asset.
+    async fn load_output(
+        &self,
+        asset: &Asset,
+        output: &Ingest,
+        has_others: bool,
+        ended: &Ended,
+        how: &How<'_>,
+        attempt: &Attempt<'_>,
+    ) -> Result<StepOutcome, Box<Failure>> {
+        let folder = ended.pipes.folder("output").map_err(|error| program::not_prepared(&error))?;
+        let pattern = pattern_of(&folder, &asset.key, has_others).ok_or_else(|| nothing_written(asset))?;
+        let mut ingest = output.clone();
+        ingest.options.insert("path".to_owned(), pattern);
+        // Each start writes all that there is to load.
+        ingest.options.insert("read".to_owned(), "all".to_owned());
+        let files = guarded(attempt.stop, self.connections.folder(&folder)).await?;
+        let source = ability(files.source(), &output.from, "source")?;
+        let destination = self.open(&output.to, attempt.stop).await?;
+        let sink = ability(destination.sink(), &output.to, "destination")?;
+        let programs = self.connections.programs();
+        let (full_refresh, range, slice, programs) = (how.full_refresh, how.range, how.slice, programs.as_ref());
+        Ingesting { asset, ingest: &ingest, source, sink, programs, full_refresh, range, slice, replayed: None, attempt }
+            .run()
+            .await
+    }
+}
+
+/// Writes batches until there are no more.
+fn write(mut batches: mpsc::Receiver<RecordBatch>, format: InputFormat, path: &Path) -> Result<(), ConnectError> {
+    let failed = |error: &dyn std::error::Error| {
+        ConnectError::new(ConnectErrorKind::Resource, format!("cannot write `{}`: {error}", path.display()))
+    };
+    let file = File::create(path).map_err(|error| failed(&error))?;
+    let Some(first) = batches.blocking_recv() else { return Ok(()) };
+    match format {
+        InputFormat::Parquet => {
+            let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+            let mut writer = ArrowWriter::try_new(file, first.schema(), Some(properties)).map_err(|error| failed(&error))?;
+            writer.write(&first).map_err(|error| failed(&error))?;
+            while let Some(batch) = batches.blocking_recv() {
+                writer.write(&batch).map_err(|error| failed(&error))?;
+            }
+            writer.close().map_err(|error| failed(&error))?;
+        }
+        InputFormat::Csv => {
+            let mut writer = arrow::csv::Writer::new(file);
+            writer.write(&first).map_err(|error| failed(&error))?;
+            while let Some(batch) = batches.blocking_recv() {
+                writer.write(&batch).map_err(|error| failed(&error))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The pattern of the files that a program wrote for an asset: those that its key or the last part of it names, as files or as a folder of
+/// files; where the program makes nothing else, all that there are.
+fn pattern_of(folder: &Path, key: &AssetKey, has_others: bool) -> Option<String> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let entries = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path().is_dir()));
+    let found: Vec<(String, bool)> = entries.filter(|(name, _)| !name.starts_with('.')).collect();
+    let last = key.as_str().rsplit('.').next().unwrap_or_default();
+    for name in [key.as_str(), last] {
+        if found.iter().any(|(entry, is_folder)| *is_folder && entry == name) {
+            return Some(format!("{name}/*"));
+        }
+        let prefix = format!("{name}.");
+        if found.iter().any(|(entry, is_folder)| !is_folder && entry.starts_with(&prefix)) {
+            return Some(format!("{prefix}*"));
+        }
+    }
+    match found.as_slice() {
+        _ if has_others => None,
+        [] => None,
+        [(name, true)] => Some(format!("{name}/*")),
+        _ => Some("*".to_owned()),
+    }
+}
+
+fn nothing_written(asset: &Asset) -> Box<Failure> {
+    let message = format!("the program wrote no file for `{}`", asset.key);
+    let mut failure = failure::plain("SBK0307", message, DATA_UNTOUCHED, FailureClass::Input);
+    let name = asset.key.as_str().rsplit('.').next().unwrap_or_default();
+    failure.help.push(format!(
+        "let it write its rows to `$SUBAK_OUTPUT/{name}.parquet` (or `.csv`, `.ndjson`), with no rows too; say `stored_as: outside` where it keeps its data itself"
+    ));
+    failure
+}
+
+/// The number of rows that a program reports, by its own word or by Dagster's.
+fn row_count(metadata: &Metadata) -> Option<u64> {
+    ["dagster/row_count", "row_count", "rows"].iter().find_map(|name| metadata.get(*name)?.as_u64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_found_by_the_names_of_assets() {
+        let cases: [(&[&str], bool, Option<&str>); 8] = [
+            (&["gold.churn.parquet"], true, Some("gold.churn.*")),
+            (&["churn.csv", "other.csv"], true, Some("churn.*")),
+            (&["churn/a.parquet", "churn/b.parquet"], true, Some("churn/*")),
+            (&["other.csv"], true, None),
+            (&["part-1.csv", "part-2.csv"], false, Some("*")),
+            (&["rows/a.csv"], false, Some("rows/*")),
+            (&[".hidden.csv"], false, None),
+            (&[], false, None),
+        ];
+        for (files, has_others, expected) in cases {
+            let folder = tempfile::tempdir().expect("a folder");
+            for file in files {
+                let path = folder.path().join(file);
+                std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+                std::fs::write(path, "a\n1\n").expect("written");
+            }
+            let key = "gold.churn".parse().expect("a key");
+            assert_eq!(pattern_of(folder.path(), &key, has_others).as_deref(), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_start_is_shared_once_with_each_step() {
+        let invocations = Invocations::default();
+        let (run, step) = (RunId::from_parts(0, 0), |name: &str| StepId::check(name));
+        let key = (run, "assets/a.py".to_owned());
+        let _sender = invocations.begin(key.clone(), [step("b"), step("c")].into());
+        assert!(invocations.of(&key, &step("a")).is_none(), "it made it");
+        assert!(invocations.of(&key, &step("b")).is_some());
+        assert!(invocations.of(&key, &step("b")).is_none(), "it asks again");
+        assert!(invocations.of(&key, &step("c")).is_some());
+        assert!(invocations.0.lock().expect("lock").is_empty());
+    }
+}
