@@ -221,6 +221,7 @@ fn project_files() -> String {
         ("A nested list of `children`", keys::CHILD),
         ("`seed`", keys::SEED),
         ("`script`, and the header of a program; the keys of a stream and of files too", keys::SCRIPT),
+        ("`dbt`", keys::DBT),
         ("The header of a SQL asset", keys::SQL_HEADER),
         ("`automation`", keys::AUTOMATION),
         ("`partition`", keys::PARTITION),

@@ -48,6 +48,8 @@ pub struct Abilities {
     pub statements: bool,
     /// Files can be listed.
     pub files: bool,
+    /// Whoever has it open keeps every other process out.
+    pub holds_file: bool,
 }
 
 /// How to open a connection.

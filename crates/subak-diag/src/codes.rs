@@ -230,6 +230,10 @@ codes! {
         "a condition of `automation` cannot be read",
         "The text is none that says when an asset is brought up to date.",
         "Correct it; `subak docs automation` shows what conditions are made of.";
+    DBT_MANIFEST = "SBK0224":
+        "the manifest of a dbt project cannot be read",
+        "The assets of a dbt project are those that `target/manifest.json` names, which dbt writes each time that it reads its project.",
+        "Run `dbt parse` in the folder of the dbt project.";
     SELECTION_SYNTAX = "SBK0230":
         "a selection cannot be read",
         "Selections are asset keys, `tag:`, `group:`, `owner:`, `path:`, `kind:` or `changed`, with `+` for upstream or downstream, joined by spaces (union), commas (intersection) and `--exclude`.",

@@ -54,6 +54,7 @@ impl Asset {
             Definition::Ingest(ingest) | Definition::Seed(ingest) => Some(&ingest.to),
             Definition::Sql(sql) => Some(&sql.on),
             Definition::Script(script) => script.output.as_ref().map(|output| &output.to),
+            Definition::Dbt(node) => Some(&node.on),
             Definition::External => None,
         }
     }
@@ -62,6 +63,7 @@ impl Asset {
     pub fn made_with(&self) -> Option<&str> {
         match &self.definition {
             Definition::Script(script) => script.has_others.then_some(self.path.as_str()),
+            Definition::Dbt(_) => Some(self.path.as_str()),
             _ => None,
         }
     }
@@ -70,7 +72,7 @@ impl Asset {
     pub fn connections(&self) -> BTreeSet<&ConnectionName> {
         let from = match &self.definition {
             Definition::Ingest(ingest) | Definition::Seed(ingest) => Some(&ingest.from),
-            Definition::Sql(_) | Definition::Script(_) | Definition::External => None,
+            Definition::Sql(_) | Definition::Script(_) | Definition::Dbt(_) | Definition::External => None,
         };
         let inputs = match &self.definition {
             Definition::Script(script) => script.inputs.as_slice(),
@@ -93,6 +95,8 @@ pub enum Definition {
     Seed(Ingest),
     /// A program makes it.
     Script(Box<Script>),
+    /// dbt builds it.
+    Dbt(Box<DbtNode>),
     /// Something outside keeps it up to date; it is never run.
     External,
 }
@@ -105,13 +109,14 @@ impl Definition {
             Self::Sql(_) => "sql",
             Self::Seed(_) => "seed",
             Self::Script(_) => "script",
+            Self::Dbt(_) => "dbt",
             Self::External => "external",
         }
     }
 }
 
 /// Every word that `kind:` knows.
-pub const KINDS: &[&str] = &["external", "ingest", "script", "seed", "sql"];
+pub const KINDS: &[&str] = &["dbt", "external", "ingest", "script", "seed", "sql"];
 
 /// Runs a program, and loads the files that it writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +140,25 @@ pub struct ScriptInput {
     pub asset: AssetKey,
     /// The connection that holds it.
     pub on: ConnectionName,
+}
+
+/// What dbt builds: a model, a seed or a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DbtNode {
+    /// The connection in whose database dbt builds it.
+    pub on: ConnectionName,
+    /// Its id in dbt's manifest, for example `model.shop.customers`.
+    pub id: String,
+    /// How dbt selects it and nothing else.
+    pub selector: String,
+    /// Ids of the tests that are evaluated when it is built, sorted.
+    pub tests: Vec<String>,
+    /// How dbt is started, up to its own command; the folder is that of the dbt project.
+    pub program: Program,
+    /// What stands behind its command: target and variables.
+    pub arguments: Vec<String>,
+    /// The folder with its profiles, relative to the project; dbt looks for it where there is none.
+    pub profiles: Option<String>,
 }
 
 /// How tables are written for programs.

@@ -32,6 +32,12 @@ const RECOVER_TIMEOUT: Duration = Duration::from_secs(5);
 pub trait Connections: Send + Sync {
     /// The open connection; opened on first use and shared afterwards.
     async fn open(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError>;
+    /// Leaves the system of a connection to somebody else: where this process keeps others out, the connection is closed as soon as nobody uses it,
+    /// and opened again when the value is dropped. Waits for that.
+    async fn lend(&self, name: &ConnectionName) -> Result<Box<dyn Send + Sync>, ConnectError> {
+        let _name = name;
+        Ok(Box::new(()))
+    }
     /// The files of a folder on this machine, as a source.
     async fn folder(&self, path: &Path) -> Result<Arc<dyn Connection>, ConnectError>;
     /// What evaluates expressions over rows in flight.
@@ -283,6 +289,7 @@ impl DataExecutor {
                 build(asset, sql, connection.as_ref(), how, attempt).await
             }
             Definition::Script(script) => self.script(asset, script, how, attempt, call).await,
+            Definition::Dbt(node) => self.dbt(asset, node, how, attempt.stop, call).await,
             Definition::External => Err(moved_on(&format!("external asset `{}`", asset.key))),
         }
     }

@@ -3,6 +3,7 @@
 //! Deliberately not here: what a connector is (connections are handed in), where definitions come from, and printing.
 
 pub mod clock;
+mod dbt;
 pub mod execute;
 pub mod failure;
 mod load;

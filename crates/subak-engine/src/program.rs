@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
+use crate::dbt::Results;
 use crate::failure::{self, DATA_NOT_BEGUN};
 use crate::pipes::{Heard, Pipes};
 use crate::task::{fitting, rendered};
@@ -100,10 +101,21 @@ pub(crate) struct Session<'a> {
     pub(crate) pipes: Pipes,
 }
 
-/// A program that ended well.
+/// A program that ended by itself.
 pub(crate) struct Ended {
     pub(crate) pipes: Pipes,
     pub(crate) heard: Heard,
+    /// Why it did not end well.
+    pub(crate) failure: Option<Box<Failure>>,
+    /// What dbt says of its nodes, where it is dbt.
+    pub(crate) results: Results,
+}
+
+impl Ended {
+    /// The program, unless it did not end well.
+    pub(crate) fn well(mut self) -> Result<Self, Box<Failure>> {
+        self.failure.take().map_or(Ok(self), Err)
+    }
 }
 
 /// Runs the program of a task to its end.
@@ -117,7 +129,7 @@ pub(crate) async fn run(
 ) -> Result<StepOutcome, Box<Failure>> {
     let pipes = Session::files(executor, &context(executor, run, inputs))?;
     let session = Session { executor, run, step: &action.step, inputs, stop, pipes };
-    let Ended { pipes, heard } = session.carry_out(program, &[]).await?;
+    let Ended { pipes, heard, .. } = session.carry_out(program, &[]).await?.well()?;
     let written = pipes.value().map_err(|problem| {
         let mut failure =
             failure::plain("SBK0327", "the value of the program is no JSON".into(), DATA_PROGRAM, FailureClass::Input);
@@ -202,7 +214,8 @@ impl Session<'_> {
             failure.help.push("messages are those of Dagster's Pipes, version 0.1".into());
             return Err(failure);
         }
-        if status.success() { Ok(Ended { pipes, heard }) } else { Err(ended_badly(&heard, status, &log, &path)) }
+        let failure = (!status.success()).then(|| ended_badly(&heard, status, &log, &path));
+        Ok(Ended { pipes, heard, failure, results: Results::new() })
     }
 }
 

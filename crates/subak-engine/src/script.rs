@@ -34,7 +34,7 @@ pub(crate) struct Call<'a> {
 }
 
 /// What came of one start of a program.
-type Made = Result<Arc<Ended>, Box<Failure>>;
+pub(crate) type Made = Result<Arc<Ended>, Box<Failure>>;
 
 /// Programs that were started for several steps at once.
 #[derive(Default)]
@@ -91,9 +91,10 @@ impl DataExecutor {
                 return Ok(crate::load::found(&committed, committed.account, "an earlier attempt had committed this load"));
             }
         }
+        let start = async |keys: Vec<AssetKey>| self.start(&keys, script, how, attempt.stop, call).await;
         let ended = match &call.action.rule.invocation {
-            Some(invocation) => self.made_together(invocation, asset, script, how, attempt.stop, call).await?,
-            None => Arc::new(self.start(std::slice::from_ref(&asset.key), script, how, attempt.stop, call).await?),
+            Some(invocation) => self.made_together(invocation, asset, attempt.stop, call, start).await?,
+            None => start(vec![asset.key.clone()]).await?.into(),
         };
         let is_own = |about: &Option<String>| about.as_deref().is_none_or(|about| about == asset.key.as_str());
         let checks = ended.heard.checks.iter().filter(|(about, _)| is_own(about)).map(|(_, check)| check.clone()).collect();
@@ -113,14 +114,13 @@ impl DataExecutor {
     }
 
     /// The result of the start that makes the asset together with others: the first of them starts the program, the others wait for it.
-    async fn made_together(
+    pub(crate) async fn made_together(
         &self,
         invocation: &str,
         asset: &Asset,
-        script: &Script,
-        how: &How<'_>,
         stop: &StopSignal,
         call: Call<'_>,
+        start: impl AsyncFnOnce(Vec<AssetKey>) -> Result<Ended, Box<Failure>>,
     ) -> Made {
         let (key, step) = ((call.run, invocation.to_owned()), &call.action.step);
         if let Some(mut made) = self.invocations.of(&key, step) {
@@ -136,7 +136,7 @@ impl DataExecutor {
         let others = together.iter().map(|(step, _)| step.clone()).filter(|other| other != step).collect();
         let sender = self.invocations.begin(key, others);
         let keys: Vec<AssetKey> = together.into_iter().map(|(_, key)| key).collect();
-        let made = self.start(&keys, script, how, stop, call).await.map(Arc::new);
+        let made = start(keys).await.map(Arc::new);
         sender.send_replace(Some(made.clone()));
         made
     }
@@ -178,7 +178,10 @@ impl DataExecutor {
             }
         }
         let Call { run, action, inputs } = call;
-        Session { executor: self, run, step: &action.step, inputs, stop, pipes }.carry_out(&script.program, &variables).await
+        Session { executor: self, run, step: &action.step, inputs, stop, pipes }
+            .carry_out(&script.program, &variables)
+            .await?
+            .well()
     }
 
     /// What the program is told in the words of Dagster's Pipes.

@@ -16,12 +16,13 @@ use subak_domain::{
 
 use crate::ConnectorInfo;
 use crate::config::{Config, Settings, connection_ref};
+use crate::dbt::DbtDeclaration;
 use crate::decode::{self, Context, Fields, text};
 use crate::found::{self, FoundAt, FoundStream, StreamPattern};
 use crate::reference::Template;
 use crate::script::ScriptDeclaration;
 use crate::yaml::{self, Name, Node, Value};
-use crate::{automation, checks, hooks, keys, partition, script, shaping};
+use crate::{automation, checks, dbt, hooks, keys, partition, script, shaping};
 
 /// What one file declares.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +31,7 @@ pub(crate) struct FileDeclarations {
     pub(crate) seeds: Vec<SeedDeclaration>,
     pub(crate) queries: Vec<QueryDeclaration>,
     pub(crate) scripts: Vec<ScriptDeclaration>,
+    pub(crate) dbts: Vec<DbtDeclaration>,
     /// Patterns that name streams.
     pub(crate) patterns: Vec<StreamPattern>,
     pub(crate) problems: Vec<Diagnostic>,
@@ -144,7 +146,7 @@ fn path_key(scope: &Scope<'_>, context: &mut Context<'_>) -> Option<AssetKey> {
 }
 
 impl Common {
-    fn new(key: AssetKey, span: Range<usize>, config: &Config) -> Self {
+    pub(crate) fn new(key: AssetKey, span: Range<usize>, config: &Config) -> Self {
         Self {
             key,
             span,
@@ -165,7 +167,7 @@ impl Common {
     }
 
     /// Takes what the fields say; what they do not say stays.
-    fn read(&mut self, fields: &Fields<'_>, context: &mut Context<'_>) {
+    pub(crate) fn read(&mut self, fields: &Fields<'_>, context: &mut Context<'_>) {
         let take = |slot: &mut Option<String>, text: Option<&str>| {
             if let Some(text) = text {
                 *slot = Some(text.to_owned());
@@ -200,7 +202,7 @@ pub(crate) fn yaml_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
     let mut context = Context { path: scope.path, offset: 0, problems: &mut problems };
     if documents.iter().all(|node| node.value == Value::Null) && context.problems.is_empty() {
         let problem = Diagnostic::error(codes::UNKNOWN_FILE, "the file declares nothing");
-        context.report(problem.help("declare `ingest:`, `seed:` or `script:`, or remove the file"), &(0..0), "");
+        context.report(problem.help("declare `ingest:`, `seed:`, `script:` or `dbt:`, or remove the file"), &(0..0), "");
     }
     for node in documents.iter().filter(|node| node.value != Value::Null) {
         let Some(fields) = Fields::of(node, keys::INGEST_FILE, &[], "the file", &mut context) else { continue };
@@ -209,6 +211,9 @@ pub(crate) fn yaml_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
         }
         if let Some(node) = fields.get("seed") {
             seed(scope, node, &mut context, &mut found);
+        }
+        if let Some(node) = fields.get("dbt") {
+            found.dbts.extend(dbt::declaration(scope, node, &mut context));
         }
         if let Some(node) = fields.get("script") {
             found.scripts.extend(script::script(scope, node, None, &mut context));

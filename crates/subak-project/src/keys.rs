@@ -478,6 +478,7 @@ pub static HOOK: &[Key] = &[
 pub static INGEST_FILE: &[Key] = &[
     key("ingest", Shape::Map(INGEST), "Loads streams of a source into tables; each stream is an asset."),
     key("seed", Shape::Map(SEED), "Types and checks of the seed with the same name as this file."),
+    key("dbt", Shape::Map(DBT), "The models, seeds and snapshots of a dbt project, each as an asset."),
     key("script", Shape::Script(SCRIPT), "Makes the asset with the same name as this file, or several, by a program."),
 ];
 
@@ -511,6 +512,35 @@ pub static SCRIPT: &[Key] = &[
         Shape::Named(&Shape::Stream(STREAM)),
         "Several assets that one start of the program makes, by name; what stands beside holds for each. `$SUBAK_ASSETS` says which of them are asked for.",
     ),
+];
+
+/// `dbt`.
+pub static DBT: &[Key] = &[
+    required(
+        "project",
+        Shape::Text,
+        "The folder with `dbt_project.yml`, relative to the project. `dbt parse` writes the manifest there, from which the assets are read.",
+    ),
+    key("on", Shape::Text, "The connection to the database in which dbt builds. By default the warehouse."),
+    key("command", Shape::Texts, "How dbt is started: one word, or a list such as `[uv, run, dbt]`. By default `dbt`."),
+    key("target", Shape::Text, "dbt's target. By default that of its profile."),
+    key("profiles", Shape::Text, "The folder with `profiles.yml`, relative to the project. By default dbt looks for it."),
+    key("vars", Shape::Named(&Shape::Text), "Variables of dbt."),
+    key(
+        "env",
+        Shape::Named(&Shape::Text),
+        "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
+    ),
+    key("owner", Shape::Text, "Who answers for the assets."),
+    key("group", Shape::Text, "Their group. By default the first part of each key, which is dbt's schema."),
+    key("tags", Shape::Texts, "Free labels, beside those that dbt knows."),
+    key(
+        "automation",
+        Shape::TextOr(AUTOMATION),
+        "When they are brought up to date by themselves, while `subak server start` runs.",
+    ),
+    key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
+    key("timeout", Shape::Duration, "Upper bound for one start of dbt."),
 ];
 
 /// Keys of a stream that mean nothing for a script.

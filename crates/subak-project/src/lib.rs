@@ -7,6 +7,7 @@
 mod automation;
 mod checks;
 mod config;
+mod dbt;
 mod declare;
 mod decode;
 pub mod found;
@@ -35,6 +36,7 @@ use subak_domain::{AssetGraph, AssetKey, Job, Sensor, StoredAs};
 pub use subak_domain::{DataType, Writes};
 
 pub use config::{Config, ConnectionDeclaration, Retention};
+pub use dbt::named_files;
 pub use lineage::{ColumnRef, OutputColumn, OutputColumns};
 pub use reference::{InvalidReference, Part, Template, Unresolved};
 

@@ -14,6 +14,7 @@ use subak_domain::{
 };
 
 use crate::config::{self, Config, Settings};
+use crate::dbt::Manifest;
 use crate::declare::{self, Common, FileDeclarations, QueryDeclaration, Scope, SeedDeclaration, StreamDeclaration};
 use crate::found::lock_path;
 use crate::jobs;
@@ -23,6 +24,7 @@ use crate::template::{self, TemplateValues, physical_name};
 use crate::test::TestDeclaration;
 use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, Project, partition, shaping, test};
 
+mod dbt;
 mod linked;
 mod query;
 mod script;
@@ -38,6 +40,8 @@ pub(crate) struct ParsedFile {
     queries: Vec<ParsedQuery>,
     tests: Vec<TestDeclaration>,
     jobs: jobs::Declared,
+    /// What dbt says, where the file is a manifest of it; an error where it is meant to be one.
+    manifest: Option<Result<Manifest, String>>,
     problems: Vec<Diagnostic>,
 }
 
@@ -184,6 +188,10 @@ fn parse_file(
     let folder = path.split('/').next().unwrap_or_default();
     let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
     let mut file = ParsedFile::default();
+    if crate::dbt::is_manifest(path) {
+        file.manifest = Some(Manifest::parse(text));
+        return file;
+    }
     let mut found = match (folder, ending) {
         ("assets", "yml") => declare::yaml_file(&scope, text),
         ("assets" | "checks", "sql") => declare::sql_file(&scope, text),
@@ -394,6 +402,11 @@ impl<'a> Resolver<'a> {
 
     fn resolve(&mut self, parsed: &[(Arc<str>, Arc<ParsedFile>)]) -> (Option<AssetGraph>, Queries) {
         let mut assets = self.declared(parsed);
+        let mut projects = self.declare_dbt(parsed);
+        assets.extend(self.dbt_sources(&mut projects));
+        for project in &projects {
+            assets.extend(self.dbt(project));
+        }
         let mut checks: Vec<StandaloneCheck> = Vec::new();
         let mut queries = Queries::default();
         for (path, file) in parsed {

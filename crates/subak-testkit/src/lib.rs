@@ -181,6 +181,17 @@ pub fn python() -> &'static str {
     PYTHON.unwrap_or_else(|| panic!("Python packages for tests are not installed; `make setup` does it"))
 }
 
+/// dbt; `make setup` says where it is.
+const DBT: Option<&str> = option_env!("SUBAK_TEST_DBT");
+
+/// The path of dbt with its adapters for DuckDB and PostgreSQL.
+///
+/// # Panics
+/// When `make setup` has not run.
+pub fn dbt() -> &'static str {
+    DBT.unwrap_or_else(|| panic!("dbt is not installed; `make setup` does it"))
+}
+
 /// Where ADBC drivers are; `make setup` says it.
 const ADBC: Option<&str> = option_env!("SUBAK_TEST_ADBC");
 

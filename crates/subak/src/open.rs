@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use subak_connect::connector::find;
-use subak_connect::{ConnectError, ConnectErrorKind, Connection, ConnectionConfig, FieldKind, OpenRequest, RowPrograms};
+use subak_connect::{
+    ConnectError, ConnectErrorKind, Connection, ConnectionConfig, FieldKind, OpenRequest, RowPrograms, blocking,
+};
 use subak_connectors::{CONNECTORS, DuckDbPrograms};
 use subak_domain::config::find_field;
 use subak_domain::notification::RECEIVER_KINDS;
@@ -15,11 +18,14 @@ use subak_domain::{ConnectionName, Secret};
 use subak_engine::{Connections, Outbound, Place};
 use subak_notify::Receiver;
 use subak_project::{Config, PROJECT_FILES, Part, Template, Unresolved};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 use crate::project::{Opened, STATE_FOLDER};
 use crate::redact::Redactor;
 use crate::settings::Settings;
+
+/// How often a connection that is to be lent is looked at.
+const LEND_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The connections of one project, opened on first use.
 pub(crate) struct ProjectConnections {
@@ -29,6 +35,8 @@ pub(crate) struct ProjectConnections {
     is_read_only: bool,
     redactor: Redactor,
     open: Mutex<BTreeMap<ConnectionName, Arc<dyn Connection>>>,
+    /// Whoever opens one reads its gate; whoever it is lent to writes it.
+    gates: Mutex<BTreeMap<ConnectionName, Arc<RwLock<()>>>>,
 }
 
 impl ProjectConnections {
@@ -45,7 +53,18 @@ impl ProjectConnections {
             is_read_only,
             redactor: Redactor::default(),
             open: Mutex::default(),
+            gates: Mutex::default(),
         }
+    }
+
+    async fn gate(&self, name: &ConnectionName) -> Arc<RwLock<()>> {
+        Arc::clone(self.gates.lock().await.entry(name.clone()).or_default())
+    }
+
+    /// Whether the process that has it open keeps others out.
+    fn holds_file(&self, name: &ConnectionName) -> bool {
+        let kind = self.config.connections.get(name).map(|declaration| declaration.kind.as_str());
+        kind.and_then(|kind| find(CONNECTORS, kind)).is_some_and(|connector| connector.abilities().holds_file)
     }
 
     fn request(&self, name: &ConnectionName) -> Result<(&'static str, OpenRequest), ConnectError> {
@@ -152,6 +171,8 @@ fn unresolved(place: &str, error: &Unresolved) -> ConnectError {
 #[async_trait]
 impl Connections for ProjectConnections {
     async fn open(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError> {
+        let gate = self.gate(name).await;
+        let _entered = gate.read().await;
         let mut open = self.open.lock().await;
         if let Some(connection) = open.get(name) {
             return Ok(Arc::clone(connection));
@@ -168,6 +189,30 @@ impl Connections for ProjectConnections {
         }
         open.insert(name.clone(), Arc::clone(&connection));
         Ok(connection)
+    }
+
+    async fn lend(&self, name: &ConnectionName) -> Result<Box<dyn Send + Sync>, ConnectError> {
+        if !self.holds_file(name) {
+            return Ok(Box::new(()));
+        }
+        let gate = self.gate(name).await;
+        loop {
+            let mut open = self.open.lock().await;
+            let is_unused = open.get(name).is_none_or(|connection| Arc::strong_count(connection) == 1);
+            if let (true, Ok(lent)) = (is_unused, Arc::clone(&gate).try_write_owned()) {
+                let connection = open.remove(name);
+                drop(open);
+                // Closing a database writes what is still to be written.
+                blocking::run(move || {
+                    drop(connection);
+                    Ok(())
+                })
+                .await?;
+                return Ok(Box::new(lent));
+            }
+            drop(open);
+            tokio::time::sleep(LEND_INTERVAL).await;
+        }
     }
 
     async fn folder(&self, path: &Path) -> Result<Arc<dyn Connection>, ConnectError> {

@@ -18,6 +18,9 @@ use crate::settings::Settings;
 /// Folder of local state inside a project.
 pub(crate) const STATE_FOLDER: &str = ".subak";
 
+/// Where a dbt project has its manifest.
+const DBT_MANIFEST: &str = "target/manifest.json";
+
 /// Files that a project may have at most.
 const FILE_COUNT_MAX: usize = 200_000;
 
@@ -116,7 +119,9 @@ pub(crate) fn fingerprint(root: &Path) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = std::hash::DefaultHasher::new();
     let mut open: Vec<PathBuf> = ["assets", "checks", "jobs", "macros", "tests"].iter().map(|folder| root.join(folder)).collect();
-    let mut seen = vec![root.join("subak.yml")];
+    let mut seen = vec![root.join("subak.yml"), root.join(DBT_MANIFEST)];
+    // What dbt says of projects that stand in this one.
+    seen.extend(std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path().join(DBT_MANIFEST)));
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -137,6 +142,9 @@ pub(crate) fn read_files(root: &Path) -> Files {
     read_into(root, "subak.yml", &mut files);
     for folder in ["assets", "checks", "jobs", "macros", "tests"] {
         walk(root, folder, &mut files);
+    }
+    for path in subak_project::named_files(&files) {
+        read_into(root, &path, &mut files);
     }
     files
 }

@@ -93,7 +93,14 @@ impl Connector for ClickHouse {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true, files: false }
+        Abilities {
+            source: true,
+            writes: Writes::Rows,
+            sql: Some(&DIALECT),
+            schemas: true,
+            statements: true,
+            ..Abilities::default()
+        }
     }
 
     fn reads(&self) -> &'static [ReadAs] {

@@ -102,7 +102,15 @@ impl Connector for DuckDb {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true, files: false }
+        Abilities {
+            source: true,
+            writes: Writes::Rows,
+            sql: Some(&DIALECT),
+            schemas: true,
+            statements: true,
+            files: false,
+            holds_file: true,
+        }
     }
 
     fn reads(&self) -> &'static [ReadAs] {

@@ -113,7 +113,14 @@ impl Connector for MySql {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true, files: false }
+        Abilities {
+            source: true,
+            writes: Writes::Rows,
+            sql: Some(&DIALECT),
+            schemas: true,
+            statements: true,
+            ..Abilities::default()
+        }
     }
 
     fn reads(&self) -> &'static [ReadAs] {

@@ -100,7 +100,14 @@ impl Connector for Postgres {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: Some(&DIALECT), schemas: true, statements: true, files: false }
+        Abilities {
+            source: true,
+            writes: Writes::Rows,
+            sql: Some(&DIALECT),
+            schemas: true,
+            statements: true,
+            ..Abilities::default()
+        }
     }
 
     fn reads(&self) -> &'static [ReadAs] {

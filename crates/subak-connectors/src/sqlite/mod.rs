@@ -66,7 +66,7 @@ impl Connector for Sqlite {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { source: true, writes: Writes::Rows, sql: None, schemas: false, statements: true, files: false }
+        Abilities { source: true, writes: Writes::Rows, sql: None, schemas: false, statements: true, ..Abilities::default() }
     }
 
     fn reads(&self) -> &'static [ReadAs] {

@@ -97,8 +97,14 @@ impl Resolver<'_> {
             Definition::Sql(_) | Definition::Script(_) => test::THIS,
             _ => test::SOURCE,
         });
-        if matches!(&asset.definition, Definition::Script(script) if script.output.is_none()) {
-            let message = format!("`{}` keeps its data itself, so that a test sees nothing of it", declaration.asset);
+        let is_unseen = match &asset.definition {
+            Definition::Script(script) => script.output.is_none(),
+            Definition::Dbt(_) => true,
+            _ => false,
+        };
+        if is_unseen {
+            let message =
+                format!("a program makes `{}` and keeps it itself, so that a test sees nothing of it", declaration.asset);
             self.problems.push(test::misfit(path, &declaration.asset_span, message, "remove the test".to_owned()));
             return None;
         }

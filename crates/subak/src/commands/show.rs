@@ -7,7 +7,7 @@ use subak_domain::{Asset, Definition};
 use super::{Context, list};
 use crate::args::KeyArgs;
 use crate::exit::{CliError, Exit};
-use crate::printer::count;
+use crate::printer::{count, counted};
 use crate::project::Opened;
 
 /// The asset of this name, or an error with the nearest one.
@@ -103,6 +103,14 @@ pub(super) fn definition(asset: &Asset) -> String {
             Some(output) => format!("{}, {} into `{}`", in_words(&script.program), output.mode.as_str(), output.to),
             None => format!("{}, which keeps its data itself", in_words(&script.program)),
         },
+        Definition::Dbt(node) => {
+            let tests = if node.tests.is_empty() {
+                String::new()
+            } else {
+                format!(", with {}", counted(node.tests.len() as u64, "test"))
+            };
+            format!("`{}` of dbt, built in `{}`{tests}", node.id, node.on)
+        }
         Definition::External => "something outside".to_owned(),
     }
 }
