@@ -53,10 +53,20 @@ impl Served {
 
     /// Asks it to stop, and waits for that. The exit code.
     pub fn stop(&mut self) -> Option<i32> {
-        let mut server = self.server.take().expect("a server");
-        let asked = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill");
-        assert!(asked.success());
-        server.wait().expect("it ends").code()
+        self.signal("TERM");
+        self.server.take().expect("a server").wait().expect("it ends").code()
+    }
+
+    /// Sends it a signal, by its short name.
+    pub fn signal(&self, name: &str) {
+        let server = self.server.as_ref().expect("a server");
+        let sent = Command::new("kill").args([&format!("-{name}"), &server.id().to_string()]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// Takes the server out of its project, so that another one can be started there.
+    pub fn take_server(&mut self) -> Child {
+        self.server.take().expect("a server")
     }
 
     /// The lines of a file of the project; none where there is no such file.

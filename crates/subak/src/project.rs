@@ -120,8 +120,9 @@ pub(crate) fn fingerprint(root: &Path) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     let mut open: Vec<PathBuf> = ["assets", "checks", "jobs", "macros", "tests"].iter().map(|folder| root.join(folder)).collect();
     let mut seen = vec![root.join("subak.yml"), root.join(DBT_MANIFEST)];
-    // What dbt says of projects that stand in this one.
-    seen.extend(std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path().join(DBT_MANIFEST)));
+    // What dbt says of projects that stand in this one. Other files come and go there.
+    let manifests = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path().join(DBT_MANIFEST));
+    seen.extend(manifests.filter(|path| path.exists()));
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
