@@ -246,6 +246,7 @@ fn project_files() -> String {
         ("`files` of `watch`", keys::WATCH_FILES),
         ("`query` of `watch`", keys::WATCH_QUERY),
         ("`http` of `watch`", keys::WATCH_HTTP),
+        ("`webhook` of `watch`", keys::WATCH_WEBHOOK),
         ("`start` of a sensor", keys::SENSOR_START),
         ("A task of a job", keys::TASK),
         ("`run`", keys::PROGRAM),

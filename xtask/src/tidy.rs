@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("subak-connect", &["subak-domain"]),
     ("subak-connectors", &["subak-connect", "subak-domain"]),
     ("subak-notify", &["subak-domain"]),
+    ("subak-server", &["subak-diag", "subak-domain"]),
     ("subak-store", &["subak-domain"]),
     ("subak-engine", &["subak-domain", "subak-plan", "subak-connect", "subak-store"]),
     ("subak-bench", &["subak-domain", "subak-engine", "subak-plan", "subak-project", "subak-store", "subak-testkit"]),
@@ -33,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "subak-notify",
             "subak-plan",
             "subak-project",
+            "subak-server",
             "subak-store",
         ],
     ),
@@ -44,7 +46,7 @@ const PURE: &[&str] = &["subak-domain", "subak-diag", "subak-project", "subak-pl
 const IMPURE: &[&str] = &["tokio", "reqwest", "hyper", "rusqlite", "duckdb", "arrow"];
 
 /// Packages in the lock file. Lower it when the count falls; raise it with a reason in the commit.
-const LOCK_PACKAGE_COUNT_MAX: usize = 536;
+const LOCK_PACKAGE_COUNT_MAX: usize = 545;
 
 /// Lines of a file, its tests included.
 const FILE_LENGTH_MAX: usize = 1000;

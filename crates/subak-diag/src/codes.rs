@@ -422,6 +422,26 @@ codes! {
         "output cannot be written",
         "A file or the terminal refused the text.",
         "Mend what the cause names.";
+    HTTP_UNKNOWN = "SBK0601":
+        "there is nothing at a path of the server",
+        "No route of the HTTP interface has this path and method.",
+        "`subak docs http-api` lists the routes.";
+    HTTP_HOST = "SBK0602":
+        "a request calls the server by a name that is not its own",
+        "The `Host` of the request is neither this machine nor a name that was given with `--host`. A page in a browser could speak to the server that way.",
+        "Call it `localhost`, or start it with `--host NAME`.";
+    HTTP_ACCESS = "SBK0603":
+        "a request does not prove that it may do this",
+        "There is no webhook of this name, or its secret is another.",
+        "Send the secret as `Authorization: Bearer …`, or sign the body with it.";
+    HTTP_BODY = "SBK0604":
+        "a request cannot be read",
+        "Its body is too long, did not arrive in time, or is not what it says it is.",
+        "Correct what the message names, and send it again.";
+    HTTP_FULL = "SBK0605":
+        "a sensor has been told so much that nothing more is taken",
+        "Deliveries wait until the sensor is looked after, and so many wait already that no more are kept.",
+        "Find out with `subak automation show SENSOR` why they wait, and send it again later.";
 }
 
 #[cfg(test)]

@@ -89,6 +89,13 @@ pub enum Watch {
         /// How they end; any end where there is none.
         status: Option<RunStatus>,
     },
+    /// What others tell the server.
+    Webhook {
+        /// What they must know, with its references.
+        secret: String,
+        /// The header in which they sign; where there is one, nothing else is taken.
+        signature_header: Option<String>,
+    },
     /// What a program says.
     Program(Program),
 }
@@ -111,13 +118,14 @@ impl Watch {
             Self::Http { .. } => "http",
             Self::Assets { .. } => "asset",
             Self::Jobs { .. } => "job",
+            Self::Webhook { .. } => "webhook",
             Self::Program(_) => "run",
         }
     }
 
-    /// Whether it looks at the project's own log, which says when there is something new.
+    /// Whether it looks at what the project's own state says, which says when there is something new.
     pub fn is_of_log(&self) -> bool {
-        matches!(self, Self::Assets { .. } | Self::Jobs { .. })
+        matches!(self, Self::Assets { .. } | Self::Jobs { .. } | Self::Webhook { .. })
     }
 
     /// What a cursor is about, as text: one that was kept under another identity says nothing. A pattern of files, and the words of a query with
@@ -130,6 +138,7 @@ impl Watch {
             Self::Http { call, value } => format!("http {} {} {:?} {value:?}", call.method, call.url, call.body),
             Self::Assets { .. } => "assets".to_owned(),
             Self::Jobs { .. } => "jobs".to_owned(),
+            Self::Webhook { .. } => "webhook".to_owned(),
             Self::Program(program) => format!("run {:?}", program.command),
         }
     }

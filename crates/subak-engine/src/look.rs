@@ -91,7 +91,9 @@ impl DataExecutor {
                 let said = self.did(request, TaskWork::Run(program.clone()), stop).await?;
                 sensor::program(cursor, &said).map_err(|error| of_sensor(&error))
             }
-            Watch::Assets { .. } | Watch::Jobs { .. } => Ok(Look::nothing(cursor.clone(), "the log is read elsewhere")),
+            Watch::Assets { .. } | Watch::Jobs { .. } | Watch::Webhook { .. } => {
+                Ok(Look::nothing(cursor.clone(), "the log is read elsewhere"))
+            }
         }
     }
 

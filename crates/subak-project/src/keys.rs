@@ -1,6 +1,10 @@
 //! Every key that a project file knows: its shape, its meaning, whether it must be there. Decoding, the editor schema and the
 //! reference pages read these tables.
 
+mod programs;
+
+pub use programs::{DBT, NOT_OF_SCRIPTS, SCRIPT};
+
 /// A key of a mapping.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -145,6 +149,11 @@ pub static WATCH: &[Key] = &[
         "With `job`: how they end. By default `succeeded`; `ended` is any end.",
     ),
     key(
+        "webhook",
+        Shape::Map(WATCH_WEBHOOK),
+        "What others send to `POST /api/v1/webhooks/NAME` of a server with `--listen`; it is kept before they get their answer.",
+    ),
+    key(
         "run",
         Shape::Program(PROGRAM),
         "What a program says: it gets `SUBAK_CURSOR`, and writes `{\"cursor\": …, \"runs\": [{\"key\": …}]}` to the file that `SUBAK_VALUE_PATH` names.",
@@ -191,6 +200,16 @@ pub static WATCH_HTTP: &[Key] = &[
     HTTP_CALL[3],
     HTTP_CALL[4],
     key("value", Shape::Text, "An expression over `status` and `body` that is looked at: `body.releases`. By default the body."),
+];
+
+/// `webhook` of `watch`.
+pub static WATCH_WEBHOOK: &[Key] = &[
+    required("secret", Shape::Text, "What senders must know: a reference such as `${secret:orders_hook}`."),
+    key(
+        "signature_header",
+        Shape::Text,
+        "The header with `sha256=` and the HMAC-SHA-256 of the body, for example `X-Hub-Signature-256` of GitHub; nothing else is taken then. By default `Authorization: Bearer SECRET`, or a signature in `X-Subak-Signature`.",
+    ),
 ];
 
 /// What a sensor starts.
@@ -481,70 +500,6 @@ pub static INGEST_FILE: &[Key] = &[
     key("dbt", Shape::Map(DBT), "The models, seeds and snapshots of a dbt project, each as an asset."),
     key("script", Shape::Script(SCRIPT), "Makes the asset with the same name as this file, or several, by a program."),
 ];
-
-/// A script: `script` in a YAML file, or the header of a Python file or a shell script. It takes the keys of a stream too, but for [`NOT_OF_SCRIPTS`].
-pub static SCRIPT: &[Key] = &[
-    key(
-        "run",
-        Shape::Program(PROGRAM),
-        "The program: a line for the shell, a list of words that are started as they are, or a mapping. In the header of a file it is that file.",
-    ),
-    key(
-        "env",
-        Shape::Named(&Shape::Text),
-        "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
-    ),
-    key("to", Shape::Text, "The connection into which the rows go that the program writes. By default the warehouse."),
-    key(
-        "stored_as",
-        Shape::Word(&["table", "outside"]),
-        "`table`, the default: the program writes files into the folder `$SUBAK_OUTPUT`, and their rows are loaded. `outside`: it keeps its data itself.",
-    ),
-    key(
-        "inputs",
-        Shape::Texts,
-        "Assets that the program finds as files in the folder `$SUBAK_INPUTS`, named `KEY.parquet`. It depends on them.",
-    ),
-    key("input_format", Shape::Word(&["parquet", "csv"]), "The format of these files. By default `parquet`."),
-    key("depends_on", Shape::Texts, "Other assets that it depends on."),
-    key(
-        "assets",
-        Shape::Named(&Shape::Stream(STREAM)),
-        "Several assets that one start of the program makes, by name; what stands beside holds for each. `$SUBAK_ASSETS` says which of them are asked for.",
-    ),
-];
-
-/// `dbt`.
-pub static DBT: &[Key] = &[
-    required(
-        "project",
-        Shape::Text,
-        "The folder with `dbt_project.yml`, relative to the project. `dbt parse` writes the manifest there, from which the assets are read.",
-    ),
-    key("on", Shape::Text, "The connection to the database in which dbt builds. By default the warehouse."),
-    key("command", Shape::Texts, "How dbt is started: one word, or a list such as `[uv, run, dbt]`. By default `dbt`."),
-    key("target", Shape::Text, "dbt's target. By default that of its profile."),
-    key("profiles", Shape::Text, "The folder with `profiles.yml`, relative to the project. By default dbt looks for it."),
-    key("vars", Shape::Named(&Shape::Text), "Variables of dbt."),
-    key(
-        "env",
-        Shape::Named(&Shape::Text),
-        "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
-    ),
-    key("owner", Shape::Text, "Who answers for the assets."),
-    key("group", Shape::Text, "Their group. By default the first part of each key, which is dbt's schema."),
-    key("tags", Shape::Texts, "Free labels, beside those that dbt knows."),
-    key(
-        "automation",
-        Shape::TextOr(AUTOMATION),
-        "When they are brought up to date by themselves, while `subak server start` runs.",
-    ),
-    key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
-    key("timeout", Shape::Duration, "Upper bound for one start of dbt."),
-];
-
-/// Keys of a stream that mean nothing for a script.
-pub const NOT_OF_SCRIPTS: &[&str] = &["stream", "exclude", "asset", "cursor", "path"];
 
 /// `ingest`.
 pub static INGEST: &[Key] = &[

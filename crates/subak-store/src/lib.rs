@@ -20,8 +20,8 @@ pub use error::StoreError;
 pub use kept::Kept;
 pub use lease::{Acquired, Holder, Lease, Leases};
 pub use memory::MemoryStore;
-pub use sensor::{Looked, SensorLook, SensorState};
-pub use sqlite::{PartitionDetail, RunSummary, SqliteStore};
+pub use sensor::{Delivered, Delivery, Looked, SensorLook, SensorState};
+pub use sqlite::{PartitionDetail, RunCounts, RunSummary, SqliteStore};
 pub use tick::{ScheduleState, Tick, TickOutcome};
 
 /// Events that one append may carry.

@@ -55,3 +55,27 @@ pub enum Looked {
     /// Somebody changed the sensor meanwhile, so nothing was.
     Changed,
 }
+
+/// Something that a sensor was told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// The sensor.
+    pub sensor: String,
+    /// Its id; a sensor is told once by one.
+    pub id: String,
+    /// When it arrived.
+    pub at: Timestamp,
+    /// What was told.
+    pub body: Value,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// It is durable.
+    New,
+    /// Its id is known, and what was told then stands.
+    Known,
+    /// So many wait for the sensor that it was not taken.
+    Full,
+}

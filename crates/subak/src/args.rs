@@ -358,6 +358,12 @@ pub(crate) struct ServerStartArgs {
     /// Runs that go on at a time; two that bring the same asset up to date never do
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), env = "SUBAK_RUNS")]
     pub(crate) runs: u16,
+    /// Answer HTTP there: health, metrics, webhooks. An address of this machine, such as 127.0.0.1:7070
+    #[arg(long, value_name = "ADDRESS", env = "SUBAK_LISTEN")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// A name by which HTTP requests may call the server, besides `localhost`; may be repeated
+    #[arg(long, value_name = "NAME", requires = "listen")]
+    pub(crate) host: Vec<String>,
     #[command(flatten)]
     pub(crate) how: HowToRun,
 }

@@ -27,7 +27,10 @@ const FILES: &[(&str, &str)] = &[
         "assets/bronze/app.yml",
         "ingest:\n  from: app\n  streams:\n    events: { mode: append, cursor: id, columns: { id: bigint } }\n    accounts: { primary_key: id, cursor: { column: version } }\n",
     ),
-    ("assets/gold/totals.sql", "/* subak\nstored_as: table\n*/\nselect account, sum(amount) as amount, count(*) as n from bronze.events group by account\n"),
+    (
+        "assets/gold/totals.sql",
+        "/* subak\nstored_as: table\n*/\nselect account, sum(amount) as amount, count(*) as n from bronze.events group by account\n",
+    ),
     (
         "jobs/jobs.yml",
         "job: often\nschedule: { every: 1s, catchup: latest }\nselect: \"*\"\n---\njob: programs\nschedule: { every: 2s, catchup: none }\ntasks:\n  first: { run: \"sleep 0.3; echo $SUBAK_RUN_ID\" }\n  second: { needs: first, run: \"sleep 0.2\" }\n",
@@ -110,7 +113,7 @@ fn each_step_is_committed_once_whatever_happens_to_the_server() {
         *counts.entry(what).or_insert(0) += 1;
         match what {
             "killed" => served.kill(),
-            // One that has not yet begun to listen is simply gone.
+            // One that has not yet begun to listen is gone.
             "asked to end" => {
                 served.signal("TERM");
                 let code = ended(&mut served.take_server(), seed);
@@ -168,7 +171,11 @@ fn compare(served: &Served, source: &Connection, told: &str) {
     let lost = "select count(*) from ticks where outcome = 'started' and run not in (select run from runs)";
     assert_eq!(count(lost), 0, "ticks without their runs; {told}");
     let by_schedule = "select count(*) from runs where trigger_text like 'schedule%'";
-    assert_eq!(count(by_schedule), count("select count(*) from ticks where outcome = 'started'"), "runs without their ticks; {told}");
+    assert_eq!(
+        count(by_schedule),
+        count("select count(*) from ticks where outcome = 'started'"),
+        "runs without their ticks; {told}"
+    );
     let open = "select count(*) from runs where status not in ('succeeded', 'failed', 'canceled')";
     // Planned and not begun when the server was asked to end: the next one begins them.
     assert!(count(open) <= 2, "runs without an end; {told}");

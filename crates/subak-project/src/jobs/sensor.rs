@@ -16,6 +16,7 @@ use crate::config::connection_ref;
 use crate::declare::Scope;
 use crate::decode::{self, Context, Fields, text};
 use crate::keys;
+use crate::reference::{Part, Template};
 use crate::yaml::{Node, Value};
 
 /// A sensor as its file declares it.
@@ -106,7 +107,7 @@ fn start(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<St
 }
 
 fn watch(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<Watch> {
-    const KINDS: [&str; 7] = ["files", "query", "http", "asset", "job", "run", "python"];
+    const KINDS: [&str; 8] = ["files", "query", "http", "asset", "job", "webhook", "run", "python"];
     let fields = Fields::of(node, keys::WATCH, &[], "`watch`", context)?;
     let kinds: Vec<&str> = KINDS.iter().copied().filter(|kind| fields.get(kind).is_some()).collect();
     let [kind] = kinds.as_slice() else {
@@ -147,6 +148,7 @@ fn watch(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<Wa
             let status = fields.word("status", &words, context).unwrap_or(Some(RunStatus::Succeeded));
             Some(Watch::Jobs { jobs, status })
         }
+        "webhook" => webhook(node, context),
         "run" => Some(Watch::Program(texts.program(node, context)?)),
         _ => {
             let words = fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect();
@@ -177,6 +179,34 @@ fn files(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<Wa
     };
     let settle: Option<Duration> = fields.duration("settle", context);
     Some(Watch::Files { on, pattern: fields.text("pattern", context)?.to_owned(), settle: settle.unwrap_or(SETTLE) })
+}
+
+fn webhook(node: &Node, context: &mut Context<'_>) -> Option<Watch> {
+    let fields = Fields::of(node, keys::WATCH_WEBHOOK, &[], "`webhook`", context)?;
+    let (node, secret) = (fields.get("secret")?, fields.text("secret", context)?);
+    match Template::parse(secret) {
+        Ok(template) if template.parts().iter().any(|part| !matches!(part, Part::Literal(_))) => {}
+        Ok(_) => {
+            let problem = Diagnostic::error(codes::LITERAL_SECRET, "the secret of a webhook stands here as plain text");
+            context.report(
+                problem.help("write `secret: ${secret:NAME}` and keep the value outside of the project"),
+                &node.span,
+                "",
+            );
+            return None;
+        }
+        Err(error) => {
+            context.report(Diagnostic::error(codes::INVALID_REFERENCE, error.to_string()), &node.span, "");
+            return None;
+        }
+    }
+    let header = fields.text("signature_header", context).map(str::to_lowercase);
+    let is_header = |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if let (Some(node), Some(name)) = (fields.get("signature_header"), header.as_ref().filter(|name| !is_header(name))) {
+        context.invalid(node, format!("`{name}` is no name of a header"));
+        return None;
+    }
+    Some(Watch::Webhook { secret: secret.to_owned(), signature_header: header })
 }
 
 fn query(texts: &Texts<'_>, node: &Node, context: &mut Context<'_>) -> Option<Watch> {

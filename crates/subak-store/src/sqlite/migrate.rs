@@ -154,6 +154,15 @@ const MIGRATIONS: &[&str] = &[
         input text not null,
         at integer not null,
         primary key (run, step)) strict, without rowid;",
+    "
+    create table deliveries (
+        position integer primary key autoincrement,
+        sensor text not null,
+        id text not null,
+        at integer not null,
+        body text not null,
+        unique (sensor, id)) strict;
+    create index deliveries_by_sensor on deliveries (sensor, position);",
 ];
 
 /// The format that this binary writes: schema and events together.

@@ -4,6 +4,7 @@
 //! savepoint each, commits once with `synchronous=FULL`, and only then answers: group commit. Readers use their own connection
 //! and never block it (WAL).
 
+mod deliveries;
 mod migrate;
 mod notices;
 mod retention;
@@ -21,10 +22,11 @@ use subak_domain::job::Answer as Said;
 use subak_domain::{AssetKey, Backfill, Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, StepId, Timestamp};
 use tokio::sync::watch;
 
-pub use self::summary::{PartitionDetail, RunSummary};
+pub use self::summary::{PartitionDetail, RunCounts, RunSummary};
 use self::writer::{Answer, Request, Writer};
 use crate::{
-    Acquired, Append, EventLog, Holder, Kept, Lease, Leases, Looked, ScheduleState, SensorLook, SensorState, StoreError, Tick,
+    Acquired, Append, Delivered, Delivery, EventLog, Holder, Kept, Lease, Leases, Looked, ScheduleState, SensorLook, SensorState,
+    StoreError, Tick,
 };
 
 /// Opens, reads and writes `state.db` in a project's `.subak` folder. Clones share it.
@@ -183,6 +185,24 @@ impl SqliteStore {
             Err(StoreError::Changed { .. }) => Ok(Looked::Changed),
             Err(error) => Err(error),
         }
+    }
+
+    /// Keeps what a sensor was told; durable when this returns.
+    pub async fn deliver(&self, delivery: Delivery) -> Result<Delivered, StoreError> {
+        match self.writer.ask(Request::Deliver(delivery)).await? {
+            Answer::Delivered(delivered) => Ok(delivered),
+            _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
+        }
+    }
+
+    /// What a sensor was told behind a position, oldest first, with positions.
+    pub fn deliveries(&self, sensor: &str, after: u64, count_max: usize) -> Result<Vec<(u64, Delivery)>, StoreError> {
+        deliveries::after(&self.read(), sensor, after, count_max)
+    }
+
+    /// How many runs there are by status, and when the oldest of those that wait was planned.
+    pub fn run_counts(&self) -> Result<RunCounts, StoreError> {
+        summary::run_counts(&self.read())
     }
 
     /// Forgets what is known of sensors that are not among these, save which runs they have started.

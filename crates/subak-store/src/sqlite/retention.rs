@@ -7,7 +7,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use subak_domain::{RunId, Timestamp};
 
-use super::{failed, read_events, summary, writer};
+use super::{deliveries, failed, read_events, summary, writer};
 use crate::{Kept, StoreError};
 
 /// Rows that one transaction removes at most.
@@ -87,6 +87,7 @@ pub(super) fn purge(connection: &Connection, before: Timestamp, end: i64) -> Res
     let mut count = events.len();
     count += writer::execute(connection, &ticks, params![moment, ROW_COUNT])?;
     count += writer::execute(connection, &notices, params![moment, ROW_COUNT])?;
+    count += deliveries::purge(connection, moment, ROW_COUNT)?;
     // The id of a backfill begins with its time.
     let oldest = RunId::from_parts(u64::try_from(before.as_millisecond()).unwrap_or(0), 0).to_string();
     count += writer::execute(connection, "delete from backfills where is_open = 0 and id < ?", params![oldest])?;

@@ -351,3 +351,27 @@ pub(super) fn rebuild(connection: &Connection) -> Result<(), StoreError> {
         }
     }
 }
+
+/// How many runs there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunCounts {
+    /// By the word of their status.
+    pub by_status: Vec<(String, u64)>,
+    /// When the oldest was planned of those that have not begun.
+    pub queued_since: Option<Timestamp>,
+}
+
+/// Runs by status, and when the oldest was planned that has not begun.
+pub(super) fn run_counts(connection: &Connection) -> Result<RunCounts, StoreError> {
+    let mut statement =
+        connection.prepare_cached("select status, count(*) from runs group by status order by status").map_err(failed("read"))?;
+    let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs()));
+    let counts = statement.query_map([], read).map_err(failed("read"))?.collect::<Result<_, _>>().map_err(failed("read"))?;
+    let sql = "select min(planned_at) from runs where status = 'queued'";
+    let oldest: Option<i64> = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(failed("read"))?;
+    let queued_since = oldest.and_then(|micros| Timestamp::from_microsecond(micros).ok());
+    Ok(RunCounts { by_status: counts, queued_since })
+}

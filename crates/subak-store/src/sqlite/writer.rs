@@ -10,9 +10,9 @@ use subak_domain::job::Answer as Said;
 use subak_domain::{Backfill, Event, Notice, RunId, StepId, Timestamp};
 use tokio::sync::oneshot;
 
-use super::{failed, notices, retention, sensors, summary, ticks};
+use super::{deliveries, failed, notices, retention, sensors, summary, ticks};
 use crate::lease::LEASE_DURATION;
-use crate::{Acquired, Append, Holder, Lease, ScheduleState, SensorLook, StoreError, Tick};
+use crate::{Acquired, Append, Delivered, Delivery, Holder, Lease, ScheduleState, SensorLook, StoreError, Tick};
 
 /// How long a statement waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,6 +55,8 @@ pub(super) enum Request {
     Purge(Timestamp, i64, Lease),
     /// Looks, and what follows from them.
     Sensor(Vec<SensorLook>),
+    /// Something that a sensor was told.
+    Deliver(Delivery),
     /// The sensors that there are; what is known of others is forgotten.
     Sensors(Vec<String>, Lease),
 }
@@ -68,6 +70,8 @@ pub(super) enum Answer {
     Ticked(bool),
     /// The runs that looks have started.
     Looked(Vec<RunId>),
+    /// What became of a delivery.
+    Delivered(Delivered),
     /// How many rows it was about.
     Count(u64),
     Done,
@@ -225,6 +229,7 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             retention::purge(connection, *before, *end).map(Answer::Ticked)
         }
         Request::Answer(run, step, said) => enter_answer(connection, *run, step, said).map(Answer::Ticked),
+        Request::Deliver(delivery) => deliveries::enter(connection, delivery).map(Answer::Delivered),
         Request::Sensors(names, fence) => {
             refuse_stale(connection, Some(fence))?;
             sensors::keep(connection, names).map(|()| Answer::Done)

@@ -84,6 +84,7 @@ fn watches(watch: &Watch) -> String {
         Watch::Http { call, .. } => call.url.clone(),
         Watch::Assets { assets, .. } => assets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         Watch::Jobs { jobs, .. } => jobs.join(", "),
+        Watch::Webhook { .. } => "deliveries over HTTP".to_owned(),
         Watch::Program(_) => String::new(),
     };
     format!("{} {what}", watch.kind()).trim_end().to_owned()

@@ -4,11 +4,13 @@
 //! Both are read anew in each turn, so a restart changes nothing.
 
 pub(super) mod automate;
+mod http;
 pub(super) mod sensor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::automate::Automation;
+use self::http::{Counts, Hooks, Http};
 use self::sensor::{Looking, Seen};
 use super::run::{self, Hold};
 use super::{Context, automation, backfill, job, plan};
@@ -103,8 +106,11 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             not_before: BTreeMap::new(),
             shared: Shared::default(),
             pools: Arc::default(),
+            hooks: watch::Sender::default(),
+            counts: Arc::default(),
         };
         server.load(opened).await?;
+        let _interface = server.listen().await?;
         let served = server.serve().await;
         let told = server.told.borrow().clone();
         if let (Ok(_), Some(told)) = (&served, told) {
@@ -146,6 +152,10 @@ struct Server<'a> {
     not_before: BTreeMap<String, Timestamp>,
     shared: Shared,
     pools: Arc<Pools>,
+    /// The sensors that are told things over HTTP.
+    hooks: watch::Sender<Hooks>,
+    /// What is counted for whoever watches the server.
+    counts: Arc<Counts>,
 }
 
 /// The project as it is; where it has errors, as it could last be loaded.
@@ -216,6 +226,10 @@ impl<'a> Server<'a> {
         let names: Vec<String> = self.schedules.keys().cloned().collect();
         self.hold.store().keep_schedules(names, self.hold.lease()).await?;
         self.sensors = opened.project.sensors().to_vec();
+        if self.args.listen.is_some() {
+            let connections = ProjectConnections::new(&opened.root, &opened.project.config, self.context.settings, true);
+            self.hooks.send_replace(http::hooks(&self.sensors, &connections, self.context.printer));
+        }
         self.not_before.clear();
         self.automation = Automation::new(&opened, now);
         let names = self.sensors.iter().map(|sensor| sensor.name.clone()).chain(self.automation.names()).collect();
@@ -230,6 +244,24 @@ impl<'a> Server<'a> {
         let what = std::iter::once(count).chain(more).collect::<Vec<_>>().join(", ");
         self.context.printer.note(&format!("serving `{project}`: {what}{next}"));
         Ok(())
+    }
+
+    /// Opens the HTTP interface, where one was asked for; it closes with the value.
+    async fn listen(&self) -> Result<JoinSet<std::io::Result<()>>, CliError> {
+        let mut tasks = JoinSet::new();
+        let Some(address) = self.args.listen else { return Ok(tasks) };
+        let listener = subak_server::listen(address).await.map_err(|error| {
+            let message = format!("`{address}` cannot be listened to: {error}");
+            let problem = subak_diag::Diagnostic::error(subak_diag::codes::RESOURCE, message);
+            CliError::new(problem.help("give another address to `--listen`, or stop what has this one"), Exit::Unreachable)
+        })?;
+        let (store, counts) = (self.hold.store().clone(), Arc::clone(&self.counts));
+        let backend = Http { store, hooks: self.hooks.subscribe(), counts };
+        let router = subak_server::router(Arc::new(backend), &self.args.host);
+        let shown = listener.local_addr().map_or_else(|_| address.to_string(), |address| address.to_string());
+        self.context.printer.note(&format!("listening on http://{shown}"));
+        tasks.spawn(subak_server::serve(listener, router));
+        Ok(tasks)
     }
 
     /// Until somebody asks it to stop: runs that go on are waited for. Asked again, it stops them; a third time, it ends at once.
@@ -284,6 +316,7 @@ impl<'a> Server<'a> {
                 _ = terminate.recv() => { asked += 1; code = Exit::Terminated; }
                 () = SystemClock.sleep_until(wake_at) => continue,
             }
+            self.counts.is_stopping.store(asked > 0, Ordering::Relaxed);
             if asked > 0 {
                 // What they would find is found by the next server.
                 looking.clear();
@@ -559,6 +592,7 @@ impl<'a> Server<'a> {
             Ok(state) => {
                 let elapsed_ms = SystemClock.now().duration_since(began_at).as_millis().max(0) as u64;
                 run::report(self.context, run, &state, elapsed_ms);
+                self.counts.ended(&state, elapsed_ms);
                 Ok(())
             }
             // A run that cannot be run is told, and the server goes on; a store that fails ends it.
@@ -601,10 +635,12 @@ impl<'a> Server<'a> {
                 keep(self.context, &version);
                 self.version = version;
                 self.held.clear();
+                self.counts.is_broken.store(false, Ordering::Relaxed);
                 self.load(Arc::new(opened)).await
             }
             Err(error) if error.exit == Exit::Invalid => {
                 tell_broken(self.context, &error);
+                self.counts.is_broken.store(true, Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => Err(error),

@@ -134,6 +134,9 @@ pub(in crate::commands) async fn look_at_log(
     sensor: &Sensor,
     state: &SensorState,
 ) -> Result<Option<Look>, CliError> {
+    if let Watch::Webhook { .. } = sensor.watch {
+        return look_at_deliveries(store, sensor, state);
+    }
     let newest = store.newest_position()?;
     let Some(mut position) = subak_plan::sensor::log_position(&state.cursor) else {
         return Ok(Some(subak_plan::sensor::log_start(newest)));
@@ -162,6 +165,19 @@ pub(in crate::commands) async fn look_at_log(
         _ => None,
     };
     Ok(Some(subak_plan::sensor::log(&state.cursor, found, position, all.as_deref(), sensor.is_per_item)))
+}
+
+/// Looks at what the sensor was told. What came before its first look counts too.
+fn look_at_deliveries(store: &SqliteStore, sensor: &Sensor, state: &SensorState) -> Result<Option<Look>, CliError> {
+    let position = subak_plan::sensor::log_position(&state.cursor).unwrap_or(0);
+    let found = store.deliveries(&sensor.name, position, subak_plan::sensor::REQUEST_COUNT_MAX + 1)?;
+    let Some((last, _)) = found.last() else { return Ok(None) };
+    let last = *last;
+    let items = found.into_iter().map(|(position, delivery)| {
+        let at = delivery.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        LogItem { position, value: json!({ "id": delivery.id, "at": at, "body": delivery.body }), name: delivery.id }
+    });
+    Ok(Some(subak_plan::sensor::log(&state.cursor, items.collect(), last, None, sensor.is_per_item)))
 }
 
 /// What an event is for a sensor, if it is anything. What the sensor's own runs do never starts another one.

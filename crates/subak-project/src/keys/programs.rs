@@ -1,0 +1,67 @@
+//! Keys of assets that programs make.
+
+use super::{AUTOMATION, Key, PROGRAM, RETRY, STREAM, Shape, key, required};
+
+/// A script: `script` in a YAML file, or the header of a Python file or a shell script. It takes the keys of a stream too, but for [`NOT_OF_SCRIPTS`].
+pub static SCRIPT: &[Key] = &[
+    key(
+        "run",
+        Shape::Program(PROGRAM),
+        "The program: a line for the shell, a list of words that are started as they are, or a mapping. In the header of a file it is that file.",
+    ),
+    key(
+        "env",
+        Shape::Named(&Shape::Text),
+        "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
+    ),
+    key("to", Shape::Text, "The connection into which the rows go that the program writes. By default the warehouse."),
+    key(
+        "stored_as",
+        Shape::Word(&["table", "outside"]),
+        "`table`, the default: the program writes files into the folder `$SUBAK_OUTPUT`, and their rows are loaded. `outside`: it keeps its data itself.",
+    ),
+    key(
+        "inputs",
+        Shape::Texts,
+        "Assets that the program finds as files in the folder `$SUBAK_INPUTS`, named `KEY.parquet`. It depends on them.",
+    ),
+    key("input_format", Shape::Word(&["parquet", "csv"]), "The format of these files. By default `parquet`."),
+    key("depends_on", Shape::Texts, "Other assets that it depends on."),
+    key(
+        "assets",
+        Shape::Named(&Shape::Stream(STREAM)),
+        "Several assets that one start of the program makes, by name; what stands beside holds for each. `$SUBAK_ASSETS` says which of them are asked for.",
+    ),
+];
+
+/// `dbt`.
+pub static DBT: &[Key] = &[
+    required(
+        "project",
+        Shape::Text,
+        "The folder with `dbt_project.yml`, relative to the project. `dbt parse` writes the manifest there, from which the assets are read.",
+    ),
+    key("on", Shape::Text, "The connection to the database in which dbt builds. By default the warehouse."),
+    key("command", Shape::Texts, "How dbt is started: one word, or a list such as `[uv, run, dbt]`. By default `dbt`."),
+    key("target", Shape::Text, "dbt's target. By default that of its profile."),
+    key("profiles", Shape::Text, "The folder with `profiles.yml`, relative to the project. By default dbt looks for it."),
+    key("vars", Shape::Named(&Shape::Text), "Variables of dbt."),
+    key(
+        "env",
+        Shape::Named(&Shape::Text),
+        "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
+    ),
+    key("owner", Shape::Text, "Who answers for the assets."),
+    key("group", Shape::Text, "Their group. By default the first part of each key, which is dbt's schema."),
+    key("tags", Shape::Texts, "Free labels, beside those that dbt knows."),
+    key(
+        "automation",
+        Shape::TextOr(AUTOMATION),
+        "When they are brought up to date by themselves, while `subak server start` runs.",
+    ),
+    key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
+    key("timeout", Shape::Duration, "Upper bound for one start of dbt."),
+];
+
+/// Keys of a stream that mean nothing for a script.
+pub const NOT_OF_SCRIPTS: &[&str] = &["stream", "exclude", "asset", "cursor", "path"];

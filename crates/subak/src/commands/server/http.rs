@@ -1,0 +1,192 @@
+//! What the HTTP interface of a server asks: whether it is well, what it counts, which sensors are told things.
+
+#![expect(clippy::cast_precision_loss, reason = "what is counted is shown as floating point numbers")]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use subak_domain::{RunState, Sensor, Watch};
+use subak_engine::{Clock, Connections, SystemClock};
+use subak_server::{Backend, Hook, Kept, Kind, Metric, Sample};
+use subak_store::{Delivered, Delivery, SqliteStore};
+use tokio::sync::watch;
+
+use crate::open::ProjectConnections;
+use crate::printer::Printer;
+
+/// Assets whose age and rows are shown; more would be a burden for whoever collects them.
+const ASSET_COUNT_MAX: usize = 10_000;
+
+/// Sensors that are told things, by name.
+pub(in crate::commands) type Hooks = Arc<BTreeMap<String, Hook>>;
+
+/// Runs that ended.
+#[derive(Debug, Default)]
+struct Ended {
+    count: u64,
+    seconds: f64,
+}
+
+/// A job and a status.
+type JobStatus = (String, &'static str);
+
+/// What has been counted since the process began.
+#[derive(Debug, Default)]
+pub(in crate::commands) struct Counts {
+    /// Runs that ended and the seconds that they took, by job and status.
+    ended: Mutex<BTreeMap<JobStatus, Ended>>,
+    /// Deliveries by sensor.
+    delivered: Mutex<BTreeMap<String, u64>>,
+    /// Whether the server takes on no more work.
+    pub(in crate::commands) is_stopping: AtomicBool,
+    /// Whether the files of the project have errors just now.
+    pub(in crate::commands) is_broken: AtomicBool,
+}
+
+impl Counts {
+    /// Counts a run that ended.
+    pub(in crate::commands) fn ended(&self, state: &RunState, elapsed_ms: u64) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = ended.entry((state.job.clone().unwrap_or_default(), state.status.as_str())).or_default();
+        entry.count += 1;
+        entry.seconds += elapsed_ms as f64 / 1000.0;
+    }
+}
+
+/// The server, as its HTTP interface sees it.
+pub(in crate::commands) struct Http {
+    pub(in crate::commands) store: SqliteStore,
+    pub(in crate::commands) hooks: watch::Receiver<Hooks>,
+    pub(in crate::commands) counts: Arc<Counts>,
+}
+
+/// The sensors that are told things. One whose secret is not there takes nothing, and says so.
+pub(in crate::commands) fn hooks(sensors: &[Sensor], connections: &ProjectConnections, printer: Printer) -> Hooks {
+    let mut hooks = BTreeMap::new();
+    for sensor in sensors {
+        let Watch::Webhook { secret, signature_header } = &sensor.watch else { continue };
+        let found = connections.resolve(secret, &mut str::to_owned);
+        match found {
+            Ok(secret) if !secret.is_empty() => {
+                let hook = Hook { secret: subak_domain::Secret::new(secret), signature_header: signature_header.clone() };
+                hooks.insert(sensor.name.clone(), hook);
+            }
+            Ok(_) => printer.note(&format!("the sensor `{}` takes nothing: its secret is empty", sensor.name)),
+            Err(error) => printer.note(&format!("the sensor `{}` takes nothing: {error}", sensor.name)),
+        }
+    }
+    Arc::new(hooks)
+}
+
+fn one(value: f64) -> Vec<Sample> {
+    vec![Sample { labels: Vec::new(), value }]
+}
+
+fn gauge(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Metric {
+    Metric { name, help, kind: Kind::Gauge, samples }
+}
+
+fn counter(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Metric {
+    Metric { name, help, kind: Kind::Counter, samples }
+}
+
+impl Http {
+    fn of_store(&self) -> Result<Vec<Metric>, String> {
+        let failed = |error: subak_store::StoreError| error.to_string();
+        let (now, counts) = (SystemClock.now(), self.store.run_counts().map_err(failed)?);
+        let queued = counts.by_status.iter().find(|(status, _)| status == "queued").map_or(0, |(_, count)| *count);
+        let by_status = |(status, count): (String, u64)| Sample { labels: vec![("status", status)], value: count as f64 };
+        let age = counts.queued_since.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
+        let snapshot = self.store.snapshot().map_err(failed)?;
+        let latest: Vec<_> = snapshot.latest.iter().take(ASSET_COUNT_MAX).collect();
+        let of = |asset: &subak_domain::AssetKey, value: f64| Sample { labels: vec![("asset", asset.to_string())], value };
+        let ages =
+            latest.iter().map(|(asset, latest)| of(asset, now.duration_since(latest.confirmed_at).as_secs_f64())).collect();
+        let rows = latest.iter().filter_map(|(asset, latest)| Some(of(asset, latest.row_count? as f64))).collect();
+        let size = std::fs::metadata(self.store.path()).map_or(0, |metadata| metadata.len());
+        Ok(vec![
+            gauge("subak_runs", "Runs that are kept, by status", counts.by_status.into_iter().map(by_status).collect()),
+            gauge("subak_queue_runs", "Runs that wait to be begun", one(queued as f64)),
+            gauge("subak_queue_age_seconds", "How long the oldest of them has waited", one(age)),
+            gauge("subak_asset_age_seconds", "Time since an asset was last found up to date", ages),
+            gauge("subak_asset_rows", "Rows of an asset, where they are known", rows),
+            gauge("subak_store_bytes", "Size of the state", one(size as f64)),
+        ])
+    }
+
+    fn of_process(&self) -> Vec<Metric> {
+        let ended = self.counts.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |(job, status): &JobStatus, value: f64| {
+            let labels = vec![("job", job.clone()), ("status", (*status).to_owned())];
+            Sample { labels, value }
+        };
+        let runs = ended.iter().map(|(key, ended)| of(key, ended.count as f64)).collect();
+        let seconds = ended.iter().map(|(key, ended)| of(key, ended.seconds)).collect();
+        let delivered = self.counts.delivered.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |(sensor, count): (&String, &u64)| Sample { labels: vec![("sensor", sensor.clone())], value: *count as f64 };
+        let version = vec![Sample { labels: vec![("version", env!("CARGO_PKG_VERSION").to_owned())], value: 1.0 }];
+        let is_broken = self.counts.is_broken.load(Ordering::Relaxed);
+        let mut metrics = vec![
+            gauge("subak_build_info", "The version that runs", version),
+            gauge(
+                "subak_project_broken",
+                "Whether the files of the project have errors, so that the last version without goes on",
+                one(f64::from(is_broken)),
+            ),
+            counter("subak_runs_ended", "Runs that have ended since the process began", runs),
+            counter("subak_run_seconds", "Time that these runs took", seconds),
+            counter(
+                "subak_deliveries",
+                "Deliveries that sensors were told since the process began",
+                delivered.iter().map(told).collect(),
+            ),
+        ];
+        if let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF) {
+            let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+            metrics.push(counter(
+                "process_cpu_seconds",
+                "CPU time of the process",
+                one(seconds(usage.user_time()) + seconds(usage.system_time())),
+            ));
+            // Kibibytes, as the kernel counts them.
+            metrics.push(gauge(
+                "process_peak_memory_bytes",
+                "The most memory that the process had",
+                one(usage.max_rss() as f64 * 1024.0),
+            ));
+        }
+        metrics
+    }
+}
+
+#[async_trait]
+impl Backend for Http {
+    fn unready(&self) -> Option<String> {
+        self.counts.is_stopping.load(Ordering::Relaxed).then(|| "the server is stopping".to_owned())
+    }
+
+    async fn metrics(&self) -> Result<Vec<Metric>, String> {
+        let mut metrics = self.of_process();
+        metrics.extend(self.of_store()?);
+        Ok(metrics)
+    }
+
+    fn hook(&self, sensor: &str) -> Option<Hook> {
+        self.hooks.borrow().get(sensor).cloned()
+    }
+
+    async fn deliver(&self, told: subak_server::Delivery) -> Result<Kept, String> {
+        let id = told.id.unwrap_or_else(|| super::super::run::new_run().to_string());
+        let delivery = Delivery { sensor: told.sensor.clone(), id: id.clone(), at: SystemClock.now(), body: told.body };
+        match self.store.deliver(delivery).await.map_err(|error| error.to_string())? {
+            Delivered::New => {
+                *self.counts.delivered.lock().unwrap_or_else(PoisonError::into_inner).entry(told.sensor).or_default() += 1;
+                Ok(Kept::New(id))
+            }
+            Delivered::Known => Ok(Kept::Known(id)),
+            Delivered::Full => Ok(Kept::Full),
+        }
+    }
+}
