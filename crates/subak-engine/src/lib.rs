@@ -29,3 +29,15 @@ pub use program::Place;
 pub use script::Invocations;
 pub use shell::{Engine, EngineError, Inputs, Limits, StepExecutor};
 pub use stop::{StopReason, StopSignal};
+
+/// How many seeds a simulation plays: what `SUBAK_SEEDS` said when it was built, as `make simulate` has it, else so many.
+#[cfg(test)]
+pub(crate) const fn seed_count(usual: u64) -> u64 {
+    match option_env!("SUBAK_SEEDS") {
+        Some(text) => match u64::from_str_radix(text, 10) {
+            Ok(count) => count,
+            Err(_) => usual,
+        },
+        None => usual,
+    }
+}

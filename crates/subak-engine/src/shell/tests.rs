@@ -19,6 +19,8 @@ use subak_store::MemoryStore;
 use super::*;
 use crate::{Connections, DataExecutor, Progress};
 
+mod leaders;
+
 struct Quiet;
 
 impl Reporter for Quiet {
