@@ -37,7 +37,7 @@ unit:
 
 # Each simulated run has a seed; a failure names it.
 simulate: setup
-	SUBAK_SEEDS=20000 cargo nextest run --locked --package subak-engine simulation two_leaders
+	SUBAK_SEEDS=20000 cargo nextest run --locked --profile simulate --package subak-engine simulation two_leaders
 
 generate: setup
 	cargo xtask generate

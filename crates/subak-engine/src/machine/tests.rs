@@ -408,8 +408,9 @@ impl World {
 /// What became of each task of a job is what its rule says of how everything before it ended. A job that was stopped or taken up again has
 /// steps that ended twice, so only what happened in one go is asked.
 fn assert_rules(state: &RunState, log: &[(Timestamp, RunEvent)]) {
-    let is_disturbed =
-        |(_, event): &(Timestamp, RunEvent)| matches!(event, RunEvent::CancelRequested { .. } | RunEvent::Lost { .. });
+    let is_disturbed = |(_, event): &(Timestamp, RunEvent)| {
+        matches!(event, RunEvent::CancelRequested { .. } | RunEvent::Lost { .. } | RunEvent::Resumed { .. })
+    };
     if log.iter().any(is_disturbed) {
         return;
     }
