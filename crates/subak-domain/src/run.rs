@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::event::SkipReason;
-use crate::job::Role;
+use crate::job::{Role, TaskWork};
 use crate::status::{IllegalChange, StepChange};
-use crate::{Action, Failure, RunEvent, RunStatus, StepId, StepOutcome, StepStatus, Timestamp};
+use crate::{Action, Failure, RunEvent, RunStatus, StepId, StepOutcome, StepStatus, Timestamp, Work};
 
 /// One run as its events tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +153,7 @@ impl RunState {
             RunEvent::Resumed { .. } => {
                 self.change_all(StepChange::Resumed)?;
                 self.clear_around()?;
+                self.forget_unfinished_groups();
                 self.status = RunStatus::Queued;
             }
             RunEvent::Finished { status } => {
@@ -209,6 +210,27 @@ impl RunState {
         self.actions.splice(at..at, actions.iter().cloned());
         self.steps.extend(actions.iter().map(|action| (action.step.clone(), StepState::default())));
         Ok(())
+    }
+
+    /// Takes away the tasks of groups whose making did not come to its end: they are made again.
+    fn forget_unfinished_groups(&mut self) {
+        let is_unfinished = |action: &&Action| {
+            let is_group = matches!(action.work, Work::Task(TaskWork::Expand { .. }));
+            is_group && self.steps.get(&action.step).is_some_and(|step| step.status == StepStatus::Pending)
+        };
+        let groups: Vec<StepId> = self.actions.iter().filter(is_unfinished).map(|action| action.step.clone()).collect();
+        for group in groups {
+            // The names of its tasks begin with its own and an item.
+            let prefix = format!("{group}[");
+            let is_made = |step: &StepId| step.as_str().starts_with(&prefix);
+            self.actions.retain(|action| !is_made(&action.step));
+            self.steps.retain(|step, _| !is_made(step));
+            for action in self.actions.iter_mut().filter(|action| action.needs.iter().any(is_made)) {
+                action.needs.retain(|need| !is_made(need));
+                action.needs.push(group.clone());
+                action.needs.sort();
+            }
+        }
     }
 
     /// How the run ends, given how its steps ended. Meaningful once every step is final.

@@ -439,7 +439,8 @@ fn assert_rules(state: &RunState, log: &[(Timestamp, RunEvent)]) {
 /// Seeds are fixed, so every run of this test is equal; a failing seed is printed and can be put here alone.
 #[test]
 fn simulation() {
-    for seed in 1..=crate::seed_count(3000) {
+    // The last one makes a group, dies before it says so, and makes it again.
+    for seed in (1..=crate::seed_count(3000)).chain([12_069]) {
         let outcome = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             world.step(Input::Begin { holder: "first".into() });
