@@ -62,8 +62,8 @@ impl Asset {
     /// The declaration whose one start makes it together with others; `None` where it is made by itself.
     pub fn made_with(&self) -> Option<&str> {
         match &self.definition {
-            Definition::Script(script) => script.has_others.then_some(self.path.as_str()),
-            Definition::Dbt(_) => Some(self.path.as_str()),
+            Definition::Script(script) => script.made_with.as_deref(),
+            Definition::Dbt(node) => Some(&node.made_with),
             _ => None,
         }
     }
@@ -129,8 +129,8 @@ pub struct Script {
     pub input_format: InputFormat,
     /// Into which table the rows go that it writes, and how; `None` where it keeps its data itself. The stream is the name of the files.
     pub output: Option<Ingest>,
-    /// Whether one start of the program makes other assets too.
-    pub has_others: bool,
+    /// The declaration, where one start of its program makes other assets too.
+    pub made_with: Option<String>,
 }
 
 /// A table that a program finds as a file.
@@ -147,6 +147,8 @@ pub struct ScriptInput {
 pub struct DbtNode {
     /// The connection in whose database dbt builds it.
     pub on: ConnectionName,
+    /// The declaration of its project.
+    pub made_with: String,
     /// Its id in dbt's manifest, for example `model.shop.customers`.
     pub id: String,
     /// How dbt selects it and nothing else.

@@ -138,6 +138,9 @@ pub struct Rule {
     /// The start of a program that carries it out together with the other steps that name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invocation: Option<String>,
+    /// Steps that end, however they do, before that start is made; said by the first step of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<StepId>,
     /// Its bounds, where it is no asset of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<TaskLimits>,

@@ -1,6 +1,6 @@
 //! Assets that dbt builds: one start of dbt for all that a run asks for at a time, and what it says of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::{DataExecutor, StopSignal};
 const DATA_NOT_BUILT: &str = "dbt did not replace it; readers see it as dbt left it";
 
 /// What is true of a node whose tests failed: dbt tests what it has built.
-const DATA_BUILT: &str = "dbt has built it, and readers see its new rows; nothing behind it was built";
+const DATA_BUILT: &str = "dbt has built it, and readers see its new rows; this run makes nothing behind it";
 
 /// What dbt says of its nodes and tests, by their ids.
 pub(crate) type Results = BTreeMap<String, Value>;
@@ -84,11 +84,30 @@ impl DataExecutor {
         drop(lent);
         let ended = ended?;
         let results = results(&target);
-        match (results.is_empty(), &ended.failure) {
+        // What is wrong with its nodes and tests is told by their steps. Everything else that made dbt fail is told by all of them.
+        let of_nodes: BTreeSet<&str> = keys.iter().filter_map(|key| self.graph.get(key)).flat_map(known_ids).collect();
+        let is_own = |id: &&String| of_nodes.contains(id.as_str());
+        let bad = || results.iter().filter(|(_, result)| is_bad(result)).map(|(id, _)| id);
+        let others: Vec<&String> = bad().filter(|id| !is_own(id)).collect();
+        let is_explained = others.is_empty() && bad().next().is_some();
+        let failure = ended.failure.filter(|_| !is_explained).map(|mut failure| {
+            let told = others.iter().map(|id| format!("{id}: {}", message_of(&results[*id])));
+            failure.causes.splice(0..0, told);
+            failure
+        });
+        match (results.is_empty(), failure) {
             // It failed before it could say anything of its nodes.
-            (true, Some(failure)) => Err(failure.clone()),
-            _ => Ok(Ended { results, ..ended }),
+            (true, Some(failure)) => Err(failure),
+            (_, failure) => Ok(Ended { failure, results, ..ended }),
         }
+    }
+}
+
+/// The ids of a node and its tests.
+fn known_ids(asset: &Asset) -> Vec<&str> {
+    match &asset.definition {
+        Definition::Dbt(node) => std::iter::once(&node.id).chain(&node.tests).map(String::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -129,10 +148,21 @@ fn outcome(node: &DbtNode, ended: &Ended) -> Result<StepOutcome, Box<Failure>> {
     ]);
     metadata.extend(rows.map(|rows| ("dbt_rows_affected".to_owned(), json!(rows))));
     let outcome = StepOutcome { changed: true, metadata, checks, ..StepOutcome::default() };
-    match program::refuse_failed(outcome.checks.clone(), DATA_BUILT) {
+    let outcome = match &ended.failure {
+        None => outcome,
+        // Nobody knows what of dbt's work is missing, so that all of it is due again.
+        Some(failure) => {
+            let mut failure = failure.clone();
+            failure.message = format!("dbt built `{}` and failed with something else: {}", node.id, failure.message);
+            DATA_BUILT.clone_into(&mut failure.data);
+            let version = Some(Version::of(&[("dbt", "it has failed")]));
+            failure.published = Some(Box::new(StepOutcome { version, ..outcome }));
+            return Err(failure);
+        }
+    };
+    match program::refuse_failed(outcome.checks.clone(), "tests of dbt failed", DATA_BUILT) {
         Ok(_) => Ok(outcome),
         Err(mut failure) => {
-            failure.message = failure.message.replace("the program reported failed checks", "tests of dbt failed");
             let failed = node.tests.iter().filter_map(|id| ended.results.get(id)).filter(|result| is_bad(result));
             failure.causes.extend(failed.map(message_of).filter(|message| !message.is_empty()));
             // It is due again: what is built was found wrong.

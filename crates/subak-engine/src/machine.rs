@@ -8,8 +8,8 @@ use subak_domain::event::SkipReason;
 use subak_domain::job::{self, Role, ShortCircuit, TaskWork};
 use subak_domain::run::IllegalEvent;
 use subak_domain::{
-    Action, Failure, FailureClass, Retry, RunEvent, RunState, RunStatus, StepId, StepOutcome, StepState, StepStatus, Timestamp,
-    Trigger, Work,
+    Action, AssetKey, Failure, FailureClass, Retry, RunEvent, RunState, RunStatus, StepId, StepOutcome, StepState, StepStatus,
+    Timestamp, Trigger, Work,
 };
 use subak_plan::expression::{ExpressionError, Values};
 use subak_plan::trigger::{Counts, Decision, decide};
@@ -100,6 +100,8 @@ pub struct Machine {
     /// Pending steps about which their trigger rule can say something, in plan order.
     ready: BTreeSet<(usize, StepId)>,
     order: BTreeMap<StepId, usize>,
+    /// Steps that end before a start of a program is made, by the start.
+    afters: BTreeMap<String, Vec<StepId>>,
     /// The run, as its steps see it.
     name: String,
     running: BTreeSet<StepId>,
@@ -122,6 +124,7 @@ impl Machine {
             counts: BTreeMap::new(),
             ready: BTreeSet::new(),
             order: BTreeMap::new(),
+            afters: BTreeMap::new(),
             name: String::new(),
             running: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -146,6 +149,9 @@ impl Machine {
     fn enter(&mut self, action: &Action) {
         if let Work::Task(TaskWork::Sql { on, .. } | TaskWork::Query { on, .. }) = &action.work {
             self.slots.uses.insert(action.step.clone(), BTreeSet::from([on.to_string()]));
+        }
+        if let Some(start) = action.rule.invocation.as_ref().filter(|_| !action.rule.after.is_empty()) {
+            self.afters.insert(start.clone(), action.rule.after.clone());
         }
         let at = self.order.len();
         self.order.insert(action.step.clone(), at);
@@ -369,10 +375,49 @@ impl Machine {
 
     /// The first ready step that can be settled now: one that runs where there is room, or one that is skipped.
     fn next_ready(&self) -> Option<(usize, StepId)> {
-        if self.slots.pools.is_empty() {
+        if self.slots.pools.is_empty() && self.afters.is_empty() {
             return self.ready.first().cloned();
         }
-        self.ready.iter().find(|(_, step)| self.has_room(step) || !matches!(self.next(step), Next::Start)).cloned()
+        // Each start is looked at once.
+        let mut open: BTreeMap<&str, bool> = BTreeMap::new();
+        let mut may_start = |step: &StepId| {
+            let start = self.actions[step].rule.invocation.as_deref();
+            let is_open = start.is_none_or(|start| *open.entry(start).or_insert_with(|| self.is_open(start)));
+            is_open && self.has_room(step)
+        };
+        self.ready.iter().find(|(_, step)| may_start(step) || !matches!(self.next(step), Next::Start)).cloned()
+    }
+
+    /// Whether everything has ended that comes before a start.
+    fn is_open(&self, start: &str) -> bool {
+        let after = self.afters.get(start).into_iter().flatten();
+        after.filter_map(|step| self.state.steps.get(step)).all(|step| step.status.is_final())
+    }
+
+    /// The assets that a start can make now: those that have not ended, and whose needs have all succeeded or are made with them. What would be left
+    /// out because nothing before it has changed is none of them.
+    pub fn made_by(&self, start: &str) -> Vec<(StepId, AssetKey)> {
+        let mut made: BTreeSet<&StepId> = BTreeSet::new();
+        let mut found = Vec::new();
+        for action in self.state.actions.iter().filter(|action| action.rule.invocation.as_deref() == Some(start)) {
+            let Work::Materialize { asset, .. } = &action.work else { continue };
+            let is_done = |need: &StepId| {
+                self.state.steps.get(need).is_none_or(|step| {
+                    step.status == StepStatus::Succeeded || step.skip_reason == Some(SkipReason::UpstreamUnchanged)
+                })
+            };
+            let has_changed = |need: &StepId| {
+                let outcome = self.state.steps.get(need).and_then(|step| step.outcome.as_ref());
+                made.contains(need) || outcome.is_some_and(|outcome| outcome.changed)
+            };
+            let is_open = self.state.steps.get(&action.step).is_some_and(|step| !step.status.is_final());
+            let is_left_out = action.reason.is_only_upstream() && !action.needs.iter().any(has_changed);
+            if is_open && !is_left_out && action.needs.iter().all(|need| made.contains(need) || is_done(need)) {
+                made.insert(&action.step);
+                found.push((action.step.clone(), asset.clone()));
+            }
+        }
+        found
     }
 
     fn start(&mut self, turn: &mut Turn, step: StepId) -> Result<(), IllegalEvent> {

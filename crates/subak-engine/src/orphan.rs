@@ -4,6 +4,7 @@
 //! is started again: two of a program at a time would do its work twice.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -13,6 +14,10 @@ const FILE: &str = "group";
 
 /// What the folders of programs begin with.
 pub(crate) const PREFIX: &str = "task-";
+
+/// How often, and how many times, a group that was killed is looked at.
+const GONE_INTERVAL: Duration = Duration::from_millis(10);
+const GONE_COUNT_MAX: usize = 200;
 
 /// Tells a process from another one that has its number later: when the machine was started, and when the process was.
 fn identity(process: Pid) -> Option<String> {
@@ -57,7 +62,15 @@ fn end(noted: &str) -> bool {
         // The first of the group has ended. A number is not given away while a group has it.
         None => !boot.is_empty() && known.starts_with(boot.trim()),
     };
-    is_sound && is_same && killpg(group, Signal::SIGKILL).is_ok()
+    let is_there = is_sound && is_same && killpg(group, Signal::SIGKILL).is_ok();
+    // What it holds, such as the file of a database, is free when it is gone.
+    for _ in 0..GONE_COUNT_MAX {
+        if !is_there || killpg(group, None).is_err() {
+            break;
+        }
+        std::thread::sleep(GONE_INTERVAL);
+    }
+    is_there
 }
 
 #[cfg(test)]

@@ -42,6 +42,9 @@ const LINE_LENGTH_MAX: usize = 64 * 1024;
 /// What is true of a program that did not end well.
 pub(crate) const DATA_PROGRAM: &str = "what the program did before it ended is done; Subak knows nothing of it";
 
+/// What a failure says of checks that a program reports.
+pub(crate) const REPORTED: &str = "the program reported failed checks";
+
 /// The process groups of programs that run now.
 static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
@@ -139,7 +142,7 @@ pub(crate) async fn run(
     })?;
     let warnings = warnings(&heard);
     let value = written.or(heard.value).map(fitting).transpose()?;
-    let checks = refuse_failed(heard.checks.into_iter().map(|(_, check)| check).collect(), DATA_PROGRAM)?;
+    let checks = refuse_failed(heard.checks.into_iter().map(|(_, check)| check).collect(), REPORTED, DATA_PROGRAM)?;
     Ok(StepOutcome { changed: true, value, metadata: heard.metadata, checks, warnings, ..StepOutcome::default() })
 }
 
@@ -155,13 +158,13 @@ pub(crate) fn warnings(heard: &Heard) -> Vec<String> {
 }
 
 /// The checks, unless one of error severity failed.
-pub(crate) fn refuse_failed(checks: Vec<CheckOutcome>, data: &str) -> Result<Vec<CheckOutcome>, Box<Failure>> {
+pub(crate) fn refuse_failed(checks: Vec<CheckOutcome>, what: &str, data: &str) -> Result<Vec<CheckOutcome>, Box<Failure>> {
     let is_failed = |check: &&CheckOutcome| !check.passed() && check.severity == Severity::Error;
     let names: Vec<String> = checks.iter().filter(is_failed).map(|check| format!("`{}`", check.check)).collect();
     if names.is_empty() {
         return Ok(checks);
     }
-    let message = format!("the program reported failed checks: {}", names.join(", "));
+    let message = format!("{what}: {}", names.join(", "));
     let mut failure = failure::plain("SBK0312", message, data, FailureClass::Check);
     failure.checks = checks;
     Err(failure)
@@ -450,6 +453,15 @@ pub struct Place {
     pub mask: Box<dyn Fn(&str) -> String + Send + Sync>,
     /// Sends requests and messages of tasks.
     pub outbound: Arc<dyn Outbound>,
+}
+
+impl Place {
+    /// The same for programs of somebody who does not hold the project: whoever takes it leaves them alone.
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        self.temporary = self.temporary.join("apart");
+        self
+    }
 }
 
 impl Default for Place {

@@ -47,29 +47,34 @@ struct Shared {
     made: watch::Receiver<Option<Made>>,
 }
 
-impl Invocations {
-    /// The result of the start that another step has made for this one too.
-    fn of(&self, key: &(RunId, String), step: &StepId) -> Option<watch::Receiver<Option<Made>>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = all.get_mut(key)?;
-        // A step that asks again has failed: what it was given is no use.
-        if !shared.open.remove(step) {
-            return None;
-        }
-        let made = shared.made.clone();
-        if shared.open.is_empty() {
-            all.remove(key);
-        }
-        Some(made)
-    }
+/// Whether a step makes a start, or takes what another one's start comes to.
+enum Part {
+    Lead(watch::Sender<Option<Made>>),
+    Follow(watch::Receiver<Option<Made>>),
+}
 
-    /// Enters a start for these steps.
-    fn begin(&self, key: (RunId, String), open: BTreeSet<StepId>) -> watch::Sender<Option<Made>> {
-        let (sender, made) = watch::channel(None);
-        if !open.is_empty() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Shared { open, made });
+impl Invocations {
+    /// The part of a step in a start for these steps. Of several that ask at once one leads.
+    fn part(&self, key: (RunId, String), step: &StepId, together: impl Iterator<Item = StepId>) -> Part {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = all.get_mut(&key) {
+            // A step that asks again has failed: what it was given is no use.
+            if shared.open.remove(step) {
+                let made = shared.made.clone();
+                if shared.open.is_empty() {
+                    all.remove(&key);
+                }
+                return Part::Follow(made);
+            }
         }
-        sender
+        let (sender, made) = watch::channel(None);
+        let open: BTreeSet<StepId> = together.filter(|other| other != step).collect();
+        if open.is_empty() {
+            all.remove(&key);
+        } else {
+            all.insert(key, Shared { open, made });
+        }
+        Part::Lead(sender)
     }
 }
 
@@ -96,15 +101,16 @@ impl DataExecutor {
             Some(invocation) => self.made_together(invocation, asset, attempt.stop, call, start).await?,
             None => start(vec![asset.key.clone()]).await?.into(),
         };
-        let is_own = |about: &Option<String>| about.as_deref().is_none_or(|about| about == asset.key.as_str());
+        let has_others = script.made_with.is_some();
+        self.refuse_unknown(script, &ended)?;
+        let is_own = |about: &Option<String>| !has_others || about.as_deref().is_none_or(|about| about == asset.key.as_str());
         let checks = ended.heard.checks.iter().filter(|(about, _)| is_own(about)).map(|(_, check)| check.clone()).collect();
         let data = if script.output.is_some() { DATA_UNTOUCHED } else { DATA_PROGRAM };
-        let checks = program::refuse_failed(checks, data)?;
-        let metadata =
-            if script.has_others { ended.heard.of_assets.get(asset.key.as_str()) } else { Some(&ended.heard.metadata) };
+        let checks = program::refuse_failed(checks, program::REPORTED, data)?;
+        let metadata = if has_others { ended.heard.of_assets.get(asset.key.as_str()) } else { Some(&ended.heard.metadata) };
         let metadata = metadata.cloned().unwrap_or_default();
         let mut outcome = match &script.output {
-            Some(output) => self.load_output(asset, output, script.has_others, &ended, how, attempt).await?,
+            Some(output) => self.load_output(asset, output, &ended, how, attempt).await?,
             None => StepOutcome { changed: true, row_count: row_count(&metadata), ..StepOutcome::default() },
         };
         outcome.metadata = metadata;
@@ -123,18 +129,21 @@ impl DataExecutor {
         start: impl AsyncFnOnce(Vec<AssetKey>) -> Result<Ended, Box<Failure>>,
     ) -> Made {
         let (key, step) = ((call.run, invocation.to_owned()), &call.action.step);
-        if let Some(mut made) = self.invocations.of(&key, step) {
-            let waited = stop.guard(made.wait_for(Option::is_some)).await;
-            let made = waited.map_err(|reason| failure::of_stop(reason, DATA_UNTOUCHED))?.ok().and_then(|made| made.clone());
-            return made.unwrap_or_else(|| {
-                let message = "the program that makes it with other assets ended unseen".to_owned();
-                Err(failure::plain("SBK0315", message, DATA_UNTOUCHED, FailureClass::Internal))
-            });
+        let mut together = call.inputs.together.clone();
+        if !together.iter().any(|(other, _)| other == step) {
+            together.push((step.clone(), asset.key.clone()));
         }
-        let together =
-            if call.inputs.together.is_empty() { vec![(step.clone(), asset.key.clone())] } else { call.inputs.together.clone() };
-        let others = together.iter().map(|(step, _)| step.clone()).filter(|other| other != step).collect();
-        let sender = self.invocations.begin(key, others);
+        let sender = match self.invocations.part(key, step, together.iter().map(|(step, _)| step.clone())) {
+            Part::Lead(sender) => sender,
+            Part::Follow(mut made) => {
+                let waited = stop.guard(made.wait_for(Option::is_some)).await;
+                let made = waited.map_err(|reason| failure::of_stop(reason, DATA_UNTOUCHED))?.ok().and_then(|made| made.clone());
+                return made.unwrap_or_else(|| {
+                    let message = "the program that makes it with other assets ended unseen".to_owned();
+                    Err(failure::plain("SBK0315", message, DATA_UNTOUCHED, FailureClass::Internal))
+                });
+            }
+        };
         let keys: Vec<AssetKey> = together.into_iter().map(|(_, key)| key).collect();
         let made = start(keys).await.map(Arc::new);
         sender.send_replace(Some(made.clone()));
@@ -206,6 +215,26 @@ impl DataExecutor {
         context
     }
 
+    /// The assets that starts of the program make, this one among them.
+    fn made_with(&self, asset: &Asset) -> Vec<AssetKey> {
+        let Some(with) = asset.made_with() else { return vec![asset.key.clone()] };
+        self.graph.assets().iter().filter(|other| other.made_with() == Some(with)).map(|other| other.key.clone()).collect()
+    }
+
+    /// Refuses what a program of several assets says of one that it does not make: it would be lost.
+    fn refuse_unknown(&self, script: &Script, ended: &Ended) -> Result<(), Box<Failure>> {
+        let Some(with) = script.made_with.as_deref() else { return Ok(()) };
+        let is_made =
+            |name: &str| self.graph.assets().iter().any(|asset| asset.key.as_str() == name && asset.made_with() == Some(with));
+        let checks = ended.heard.checks.iter().filter_map(|(about, _)| about.as_deref());
+        let named = ended.heard.of_assets.keys().map(String::as_str).chain(checks);
+        let Some(unknown) = named.into_iter().find(|name| !is_made(name)) else { return Ok(()) };
+        let message = format!("the program reports of `{unknown}`, which it does not make");
+        let mut failure = failure::plain("SBK0329", message, DATA_UNTOUCHED, FailureClass::Input);
+        failure.help.push("name one of the assets that its declaration lists".to_owned());
+        Err(failure)
+    }
+
     /// Writes a table as a file for the program.
     async fn give(&self, input: &ScriptInput, format: InputFormat, path: &Path, stop: &StopSignal) -> Result<(), Box<Failure>> {
         let connection = self.open(&input.on, stop).await?;
@@ -236,13 +265,12 @@ impl DataExecutor {
         &self,
         asset: &Asset,
         output: &Ingest,
-        has_others: bool,
         ended: &Ended,
         how: &How<'_>,
         attempt: &Attempt<'_>,
     ) -> Result<StepOutcome, Box<Failure>> {
         let folder = ended.pipes.folder("output").map_err(|error| program::not_prepared(&error))?;
-        let pattern = pattern_of(&folder, &asset.key, has_others).ok_or_else(|| nothing_written(asset))?;
+        let pattern = take_files(&folder, &asset.key, &self.made_with(asset)).ok_or_else(|| nothing_written(asset))?;
         let mut ingest = output.clone();
         ingest.options.insert("path".to_owned(), pattern);
         // Each start writes all that there is to load.
@@ -287,27 +315,37 @@ fn write(mut batches: mpsc::Receiver<RecordBatch>, format: InputFormat, path: &P
     Ok(())
 }
 
-/// The pattern of the files that a program wrote for an asset: those that its key or the last part of it names, as files or as a folder of
-/// files; where the program makes nothing else, all that there are.
-fn pattern_of(folder: &Path, key: &AssetKey, has_others: bool) -> Option<String> {
-    let entries = std::fs::read_dir(folder).ok()?.flatten();
-    let entries = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path().is_dir()));
-    let found: Vec<(String, bool)> = entries.filter(|(name, _)| !name.starts_with('.')).collect();
-    let last = key.as_str().rsplit('.').next().unwrap_or_default();
-    for name in [key.as_str(), last] {
-        if found.iter().any(|(entry, is_folder)| *is_folder && entry == name) {
-            return Some(format!("{name}/*"));
-        }
-        let prefix = format!("{name}.");
-        if found.iter().any(|(entry, is_folder)| !is_folder && entry.starts_with(&prefix)) {
-            return Some(format!("{prefix}*"));
-        }
+/// The key that a file belongs to: the longest that its name is or begins with, then the one whose last part it is alone.
+fn owner_of<'k>(name: &str, keys: &'k [AssetKey]) -> Option<&'k AssetKey> {
+    let is_of = |part: &str| name == part || name.strip_prefix(part).is_some_and(|rest| rest.starts_with('.'));
+    let last = |key: &'k AssetKey| key.as_str().rsplit('.').next().unwrap_or_default();
+    let whole = keys.iter().filter(|key| is_of(key.as_str())).max_by_key(|key| key.as_str().len());
+    whole.or_else(|| {
+        let found = keys.iter().filter(|key| is_of(last(key)));
+        let longest = found.clone().map(|key| last(key).len()).max()?;
+        let mut longest = found.filter(|key| last(key).len() == longest);
+        longest.next().filter(|_| longest.next().is_none())
+    })
+}
+
+/// Takes the files that a program wrote for an asset into a folder of their own, and returns the pattern that finds them: those that its key or the
+/// last part of it names, as files or as a folder of files; where the program makes nothing else, all that there are.
+fn take_files(folder: &Path, key: &AssetKey, keys: &[AssetKey]) -> Option<String> {
+    let own = format!(".rows-{key}");
+    let is_plain = |name: &String| !name.starts_with('.');
+    let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let found: Vec<String> =
+        entries.filter(is_plain).filter(|name| keys.len() == 1 || owner_of(name, keys) == Some(key)).collect();
+    // An attempt before this one may have taken them.
+    std::fs::create_dir_all(folder.join(&own)).ok()?;
+    for name in &found {
+        std::fs::rename(folder.join(name), folder.join(&own).join(name)).ok()?;
     }
-    match found.as_slice() {
-        _ if has_others => None,
+    let taken: Vec<_> = std::fs::read_dir(folder.join(&own)).ok()?.flatten().collect();
+    match taken.as_slice() {
         [] => None,
-        [(name, true)] => Some(format!("{name}/*")),
-        _ => Some("*".to_owned()),
+        [only] if only.path().is_dir() => Some(format!("{own}/{}/*", only.file_name().to_string_lossy())),
+        _ => Some(format!("{own}/*")),
     }
 }
 
@@ -332,38 +370,50 @@ mod tests {
 
     #[test]
     fn files_are_found_by_the_names_of_assets() {
-        let cases: [(&[&str], bool, Option<&str>); 8] = [
-            (&["gold.churn.parquet"], true, Some("gold.churn.*")),
-            (&["churn.csv", "other.csv"], true, Some("churn.*")),
-            (&["churn/a.parquet", "churn/b.parquet"], true, Some("churn/*")),
-            (&["other.csv"], true, None),
-            (&["part-1.csv", "part-2.csv"], false, Some("*")),
-            (&["rows/a.csv"], false, Some("rows/*")),
-            (&[".hidden.csv"], false, None),
-            (&[], false, None),
+        let cases: [(&[&str], &[&str], Option<&str>); 9] = [
+            (&["gold.churn.parquet"], &["gold.other"], Some(".rows-gold.churn/*")),
+            (&["churn.csv", "other.csv"], &["gold.other"], Some(".rows-gold.churn/*")),
+            (&["churn/a.parquet", "churn/b.parquet"], &["gold.other"], Some(".rows-gold.churn/churn/*")),
+            (&["other.csv"], &["gold.other"], None),
+            (&["gold.churn.items.csv"], &["gold.churn.items"], None),
+            (&["churn.csv"], &["silver.churn"], None),
+            (&["part-1.csv", "part-2.csv"], &[], Some(".rows-gold.churn/*")),
+            (&["rows/a.csv"], &[], Some(".rows-gold.churn/rows/*")),
+            (&[".hidden.csv"], &[], None),
         ];
-        for (files, has_others, expected) in cases {
+        for (files, others, expected) in cases {
             let folder = tempfile::tempdir().expect("a folder");
             for file in files {
                 let path = folder.path().join(file);
                 std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
                 std::fs::write(path, "a\n1\n").expect("written");
             }
-            let key = "gold.churn".parse().expect("a key");
-            assert_eq!(pattern_of(folder.path(), &key, has_others).as_deref(), expected, "{files:?}");
+            let key: AssetKey = "gold.churn".parse().expect("a key");
+            let keys: Vec<AssetKey> = others.iter().map(|key| key.parse().expect("a key")).chain([key.clone()]).collect();
+            assert_eq!(take_files(folder.path(), &key, &keys).as_deref(), expected, "{files:?}");
+            assert_eq!(take_files(folder.path(), &key, &keys).as_deref(), expected, "{files:?}, once more");
         }
     }
 
+    /// Of several steps that ask at once one leads, and each of the others follows once.
     #[test]
-    fn a_start_is_shared_once_with_each_step() {
-        let invocations = Invocations::default();
-        let (run, step) = (RunId::from_parts(0, 0), |name: &str| StepId::check(name));
-        let key = (run, "assets/a.py".to_owned());
-        let _sender = invocations.begin(key.clone(), [step("b"), step("c")].into());
-        assert!(invocations.of(&key, &step("a")).is_none(), "it made it");
-        assert!(invocations.of(&key, &step("b")).is_some());
-        assert!(invocations.of(&key, &step("b")).is_none(), "it asks again");
-        assert!(invocations.of(&key, &step("c")).is_some());
-        assert!(invocations.0.lock().expect("lock").is_empty());
+    fn a_start_is_made_once() {
+        for _ in 0..200 {
+            let (invocations, key) = (Invocations::default(), (RunId::from_parts(0, 0), "assets/a.py".to_owned()));
+            let steps: Vec<StepId> = (0..4).map(|at| StepId::check(&at.to_string())).collect();
+            let barrier = std::sync::Barrier::new(steps.len());
+            let ask = |step: &StepId| {
+                barrier.wait();
+                matches!(invocations.part(key.clone(), step, steps.iter().cloned()), Part::Lead(_))
+            };
+            let ask = &ask;
+            let leads = std::thread::scope(|scope| {
+                let asking: Vec<_> = steps.iter().map(|step| scope.spawn(move || ask(step))).collect();
+                asking.into_iter().map(|one| one.join().expect("asked")).filter(|leads| *leads).count()
+            });
+            assert_eq!(leads, 1);
+            assert!(invocations.0.lock().expect("lock").is_empty());
+            assert!(matches!(invocations.part(key, &steps[0], steps.iter().cloned()), Part::Lead(_)), "it asks again");
+        }
     }
 }

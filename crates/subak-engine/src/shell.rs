@@ -9,7 +9,7 @@ use subak_connect::crash;
 use subak_domain::run::IllegalEvent;
 use subak_domain::{
     Action, AssetKey, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, StepStatus,
-    Timestamp, Work,
+    Timestamp,
 };
 use subak_plan::expression::Values;
 use subak_store::{Append, EventLog, Lease, Leases, StoreError};
@@ -322,7 +322,7 @@ impl Loop<'_> {
             inputs.values = Values::new(&run.to_string(), self.machine.state(), &action);
         }
         if let Some(invocation) = &action.rule.invocation {
-            inputs.together = self.open_of(invocation);
+            inputs.together = self.machine.made_by(invocation);
         }
         let name = step.clone();
         // What is published up to here is there when the step looks.
@@ -348,18 +348,6 @@ impl Loop<'_> {
             (step, result)
         });
         self.tasks.insert(task.id(), name);
-    }
-
-    /// The assets of an invocation that have not ended.
-    fn open_of(&self, invocation: &str) -> Vec<(StepId, AssetKey)> {
-        let state = self.machine.state();
-        let of = state.actions.iter().filter(|action| action.rule.invocation.as_deref() == Some(invocation));
-        let open = of.filter(|action| state.steps.get(&action.step).is_some_and(|step| !step.status.is_final()));
-        let asset = |action: &Action| match &action.work {
-            Work::Materialize { asset, .. } => Some((action.step.clone(), asset.clone())),
-            _ => None,
-        };
-        open.filter_map(asset).collect()
     }
 
     /// What ended; a panic becomes the failure of its step.

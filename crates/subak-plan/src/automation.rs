@@ -533,7 +533,11 @@ pub fn runs(facts: &Facts<'_>, decisions: &[Decision]) -> Vec<Vec<Action>> {
         let upstream: Vec<&Asset> = deps(facts.graph, asset).into_iter().filter(|dep| asked.contains_key(&dep.key)).collect();
         let (mut own, others) = (Vec::new(), std::mem::take(&mut runs));
         for run in others {
-            if upstream.iter().any(|dep| run.0.contains(&dep.key)) { own.push(run) } else { runs.push(run) }
+            // One start of a program makes what it makes in one run.
+            let made_with = |key: &&AssetKey| facts.graph.get(key).and_then(Asset::made_with);
+            let is_of_start = asset.made_with().is_some() && run.0.iter().any(|key| made_with(key) == asset.made_with());
+            let hangs_together = is_of_start || upstream.iter().any(|dep| run.0.contains(&dep.key));
+            if hangs_together { own.push(run) } else { runs.push(run) }
         }
         let (mut assets, mut actions) = (BTreeSet::from([&asset.key]), Vec::new());
         for (other, steps) in own {

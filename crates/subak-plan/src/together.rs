@@ -7,29 +7,76 @@ use subak_domain::{Action, AssetGraph, StepId, Work};
 /// The declaration and the partition that steps share.
 type Group = (String, Option<String>);
 
-/// Names the starts: steps of one declaration, and of one partition, belong to one start unless something else has to come between them. All of a
-/// start wait for what any of them needs. The actions stand in an order in which what is needed comes first.
+/// Names the starts: steps of one declaration, and of one partition, belong to one start unless something else has to come between them. A start
+/// comes after whatever any of them needs has ended; who of them can be made then is seen then. The actions stand in an order in which what is
+/// needed comes first.
 pub(crate) fn join(actions: &mut [Action], graph: &AssetGraph) {
     let groups: Vec<Option<Group>> = actions.iter().map(|action| group_of(action, graph)).collect();
     if groups.iter().all(Option::is_none) {
         return;
     }
-    let starts = starts_of(actions, &groups);
-    let mut members: BTreeMap<&String, BTreeSet<StepId>> = BTreeMap::new();
-    let mut wanted: BTreeMap<&String, BTreeSet<StepId>> = BTreeMap::new();
-    for (action, start) in actions.iter().zip(&starts) {
-        if let Some(start) = start {
-            members.entry(start).or_default().insert(action.step.clone());
-            wanted.entry(start).or_default().extend(action.needs.iter().cloned());
+    let mut starts = starts_of(actions, &groups);
+    // Starts of two declarations may wait for each other; then their steps have starts of their own.
+    while let Some(circle) = circle(actions, &starts) {
+        for (action, start) in actions.iter().zip(&mut starts) {
+            if start.as_ref().is_some_and(|start| circle.contains(start)) {
+                *start = Some(format!("{} alone", action.step));
+            }
         }
     }
+    let afters = afters_of(actions, &starts);
+    let mut said: BTreeSet<&String> = BTreeSet::new();
     for (action, start) in actions.iter_mut().zip(&starts) {
         let Some(start) = start else { continue };
-        let own = &members[start];
-        let outside = wanted[start].iter().filter(|need| !own.contains(need)).cloned();
-        let needs: BTreeSet<StepId> = action.needs.iter().cloned().chain(outside).collect();
-        action.needs = needs.into_iter().collect();
         action.rule.invocation = Some(start.clone());
+        if said.insert(start) {
+            action.rule.after = afters.get(start).map(|after| after.iter().cloned().collect()).unwrap_or_default();
+        }
+    }
+}
+
+/// What each start comes after: what its steps need and do not make.
+fn afters_of(actions: &[Action], starts: &[Option<String>]) -> BTreeMap<String, BTreeSet<StepId>> {
+    let mut members: BTreeMap<&String, BTreeSet<&StepId>> = BTreeMap::new();
+    for (action, start) in actions.iter().zip(starts) {
+        if let Some(start) = start {
+            members.entry(start).or_default().insert(&action.step);
+        }
+    }
+    let mut afters: BTreeMap<String, BTreeSet<StepId>> = BTreeMap::new();
+    for (action, start) in actions.iter().zip(starts) {
+        let Some(start) = start else { continue };
+        let outside = action.needs.iter().filter(|need| !members[start].contains(need)).cloned();
+        afters.entry(start.clone()).or_default().extend(outside);
+    }
+    afters
+}
+
+/// The starts that wait for each other, by whatever way; `None` where there are none.
+fn circle(actions: &[Action], starts: &[Option<String>]) -> Option<BTreeSet<String>> {
+    let afters = afters_of(actions, starts);
+    let mut open: Vec<(&Action, &Option<String>)> = actions.iter().zip(starts).collect();
+    let mut done: BTreeSet<&StepId> = BTreeSet::new();
+    let known: BTreeSet<&StepId> = actions.iter().map(|action| &action.step).collect();
+    loop {
+        let before = open.len();
+        open.retain(|(action, start)| {
+            let after = start.as_ref().and_then(|start| afters.get(start)).into_iter().flatten();
+            let is_free = action.needs.iter().chain(after).all(|need| done.contains(need) || !known.contains(need));
+            if is_free {
+                done.insert(&action.step);
+            }
+            !is_free
+        });
+        if open.is_empty() {
+            return None;
+        }
+        if open.len() == before {
+            let shared: BTreeSet<String> = open.iter().filter_map(|(_, start)| start.as_ref()).cloned().collect();
+            let is_alone = shared.iter().all(|start| start.ends_with(" alone"));
+            // What is left then are circles of the assets themselves, which no project has.
+            return (!is_alone).then_some(shared);
+        }
     }
 }
 
@@ -82,6 +129,18 @@ mod tests {
             needs: needs.iter().map(|need| StepId::check(need)).collect(),
             rule: Rule::default(),
         }
+    }
+
+    /// Two declarations that read each other's assets do not wait for each other.
+    #[test]
+    fn starts_that_wait_for_each_other_are_taken_apart() {
+        let actions = [action("a", &[]), action("y", &[]), action("x", &["a"]), action("b", &["y"])];
+        let starts = [Some("g#0".to_owned()), Some("h#0".to_owned()), Some("h#0".to_owned()), Some("g#0".to_owned())];
+        let found = circle(&actions, &starts).expect("a circle");
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["g#0", "h#0"]);
+        let apart = ["a alone", "y alone", "x alone", "b alone"].map(|start| Some(start.to_owned()));
+        assert_eq!(circle(&actions, &apart), None);
+        assert_eq!(circle(&actions, &[None, None, Some("h#0".to_owned()), None]), None);
     }
 
     /// What stands between two of a group makes two starts of it.

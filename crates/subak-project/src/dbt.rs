@@ -107,6 +107,8 @@ pub(crate) struct Manifest {
     pub(crate) sources: BTreeMap<String, (String, String)>,
     /// Tests by their ids, with what they are about and how they are declared.
     pub(crate) tests: BTreeMap<String, ManifestTest>,
+    /// Macros of the project itself; those of packages come with them.
+    macros: BTreeMap<String, Macro>,
 }
 
 #[derive(Debug, Clone)]
@@ -120,8 +122,17 @@ pub(crate) struct ManifestNode {
     pub(crate) description: Option<String>,
     pub(crate) tags: Vec<String>,
     pub(crate) columns: BTreeMap<String, String>,
-    /// What decides its data: its text, how it is kept, macros of the project that it calls.
-    pub(crate) content: String,
+    /// What decides its data: its text and how it is kept.
+    content: String,
+    /// Ids of the macros that it calls.
+    macros: Vec<String>,
+}
+
+/// A macro of the project.
+#[derive(Debug, Clone)]
+struct Macro {
+    text: String,
+    macros: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -151,7 +162,7 @@ impl Manifest {
         for (id, node) in document["nodes"].as_object().into_iter().flatten() {
             match node["resource_type"].as_str() {
                 Some("model" | "seed" | "snapshot") => {
-                    manifest.nodes.insert(id.clone(), node_of(node, &document["macros"], own));
+                    manifest.nodes.insert(id.clone(), node_of(node, own));
                 }
                 Some("test") => {
                     let test = ManifestTest {
@@ -167,7 +178,33 @@ impl Manifest {
         for (id, source) in document["sources"].as_object().into_iter().flatten() {
             manifest.sources.insert(id.clone(), (owned(&source["schema"]), owned(&source["identifier"])));
         }
+        for (id, known) in document["macros"].as_object().into_iter().flatten().filter(|(_, known)| known["package_name"] == own)
+        {
+            let text = owned(&known["macro_sql"]);
+            manifest.macros.insert(id.clone(), Macro { text, macros: texts(&known["depends_on"]["macros"]) });
+        }
         Ok(manifest)
+    }
+
+    /// What decides the data of a node: its own text, those of nodes without a table that it reads, and the macros of the project that any of them
+    /// calls, however far away.
+    pub(crate) fn content_of(&self, id: &str) -> String {
+        let (mut parts, mut called): (BTreeMap<&str, &str>, Vec<&String>) = (BTreeMap::new(), Vec::new());
+        let mut open = vec![id];
+        while let Some((id, node)) = open.pop().and_then(|id| self.nodes.get_key_value(id)) {
+            if parts.insert(id, &node.content).is_none() {
+                called.extend(&node.macros);
+                let is_part = |need: &&String| self.nodes.get(*need).is_some_and(|node| node.is_ephemeral);
+                open.extend(node.needs.iter().filter(is_part).map(String::as_str));
+            }
+        }
+        while let Some(name) = called.pop() {
+            let Some((name, known)) = self.macros.get_key_value(name) else { continue };
+            if parts.insert(name, &known.text).is_none() {
+                called.extend(&known.macros);
+            }
+        }
+        parts.into_iter().map(|(name, text)| format!("{name} {text}\n")).collect::<Vec<_>>().concat()
     }
 
     /// The nodes with tables that one reads, also by way of those without, and the sources.
@@ -215,10 +252,10 @@ impl Manifest {
     }
 }
 
-fn node_of(node: &Json, macros: &Json, own: &str) -> ManifestNode {
-    let called = texts(&node["depends_on"]["macros"]);
-    let called = called.iter().map(|name| &macros[name]).filter(|called| called["package_name"] == own);
-    let called: Vec<&str> = called.filter_map(|called| called["macro_sql"].as_str()).collect();
+fn node_of(node: &Json, own: &str) -> ManifestNode {
+    let file = node["original_file_path"].as_str().filter(|_| node["package_name"] == own);
+    // The name of a model may be that of a folder besides, in which case its path tells them apart.
+    let path = file.map(|file| format!(",path:{file}")).unwrap_or_default();
     let columns = node["columns"].as_object().into_iter().flatten();
     let columns = columns.filter_map(|(name, column)| Some((name.clone(), column["description"].as_str()?.to_owned())));
     ManifestNode {
@@ -226,11 +263,12 @@ fn node_of(node: &Json, macros: &Json, own: &str) -> ManifestNode {
         table: node["alias"].as_str().or(node["name"].as_str()).unwrap_or_default().to_owned(),
         is_ephemeral: node["config"]["materialized"] == "ephemeral",
         needs: texts(&node["depends_on"]["nodes"]),
-        selector: format!("fqn:{}", texts(&node["fqn"]).join(".")),
+        selector: format!("fqn:{}{path}", texts(&node["fqn"]).join(".")),
         description: node["description"].as_str().filter(|text| !text.is_empty()).map(str::to_owned),
         tags: texts(&node["tags"]),
         columns: columns.filter(|(_, meaning)| !meaning.is_empty()).collect(),
-        content: format!("{} {} {}", node["checksum"]["checksum"], node["config"], called.join("\n")),
+        content: format!("{} {}", node["checksum"]["checksum"], node["config"]),
+        macros: texts(&node["depends_on"]["macros"]),
     }
 }
 
@@ -254,6 +292,10 @@ mod tests {
         assert_eq!(manifest.reads("c").into_iter().collect::<Vec<_>>(), ["a", "d"]);
         assert_eq!(manifest.reads("a").into_iter().collect::<Vec<_>>(), ["source"]);
         assert_eq!(manifest.tests_by_node()["c"], ["t"], "`c` is behind `a`");
+        let content = |text: &str| Manifest::parse(&nodes.to_string().replace("\"ephemeral\"", text)).expect("a manifest");
+        let changed = content("\"ephemeral\",\"x\":1");
+        assert_ne!(changed.content_of("c"), manifest.content_of("c"), "a part of its query has changed");
+        assert_eq!(changed.content_of("d"), manifest.content_of("d"));
         assert!(Manifest::parse("{}").is_err());
     }
 

@@ -463,7 +463,7 @@ impl Reader<'_> {
         let is_task = matches!(work, Work::Task(_));
         let limits = is_task.then(|| limits_of(&work, fields, &base, context));
         let rule =
-            Rule { task: full, trigger, when: group.when, role, short_circuit, item: group.item, limits, invocation: None };
+            Rule { task: full, trigger, when: group.when, role, short_circuit, item: group.item, limits, ..Rule::default() };
         let action = Action { step: step.clone(), work, reason: Reason::Job, needs: group.needs, rule };
         Some(Found { actions: vec![action], leaves: vec![step] })
     }

@@ -137,7 +137,9 @@ pub(crate) fn refuse_stream(declaration: &StreamDeclaration, fields: &Fields<'_>
     if !is_window && asks(&WINDOW_MARKS) {
         refuse_window(fields, context);
     }
-    if !is_window && !asks(&[MARK_KEY]) {
+    // A program is told which one it is for.
+    let is_program = declaration.from.as_str() == subak_domain::key::PROJECT_FILES;
+    if !is_window && !is_program && !asks(&[MARK_KEY]) {
         let span = fields.name("partition").map_or(0..0, |name| name.span.clone());
         let problem = Diagnostic::error(codes::SHAPE_MISUSE, "the stream does not ask which partition it is for");
         context.report(problem.help("ask for it where it is read: `path: '{{ partition.key }}.csv'`"), &span, "");

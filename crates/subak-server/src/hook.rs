@@ -31,6 +31,12 @@ pub struct Hook {
 }
 
 impl Hook {
+    /// Whether the sender may know the secret, as far as its headers tell: it signs, which the body shows, or it says the secret.
+    pub(crate) fn may_admit(&self, headers: &HeaderMap) -> bool {
+        let name = self.signature_header.as_deref().unwrap_or(SIGNATURE_HEADER);
+        headers.contains_key(name) || self.admits(headers, &[])
+    }
+
     /// Whether the sender knows the secret.
     pub(crate) fn admits(&self, headers: &HeaderMap, body: &[u8]) -> bool {
         let name = self.signature_header.as_deref().unwrap_or(SIGNATURE_HEADER);

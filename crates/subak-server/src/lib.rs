@@ -20,14 +20,24 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 pub use answer::Answer;
 pub use hook::{Hook, ITEM_LENGTH_MAX};
 pub use metrics::{Kind, Metric, Sample};
 
 use crate::answer::Problem;
+
+/// Connections that are heard at a time.
+const CONNECTION_COUNT_MAX: usize = 256;
+
+/// How long a connection may say nothing, or only a part of what it wants.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,7 +80,7 @@ pub enum Kept {
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody who reaches the server: it says nothing of data.
+    /// Everybody who reaches the server. Names of assets and jobs and how many rows there are may be told, and nothing of what is in them.
     Open,
     /// Whoever knows the secret of the sensor that the path names.
     Hook,
@@ -131,9 +141,28 @@ pub fn router(backend: Arc<dyn Backend>, hosts: &[String]) -> Router {
         .with_state(shared)
 }
 
-/// Serves until the future is dropped.
+/// Serves until the future is dropped. Whoever connects has to say what it wants soon, and only so many are heard at a time.
 pub async fn serve(listener: TcpListener, router: Router) -> std::io::Result<()> {
-    axum::serve(listener, router).await
+    let room = Arc::new(Semaphore::new(CONNECTION_COUNT_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        // Nobody closes it.
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
+        let Ok((stream, _)) = listener.accept().await else {
+            // One that is gone already, or no file that is free: the next may do better.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        let service = TowerToHyperService::new(router.clone());
+        connections.spawn(async move {
+            let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http1_only();
+            server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            // Whoever goes away in the middle tells nobody.
+            drop(server.serve_connection(TokioIo::new(stream), service).await);
+            drop(permit);
+        });
+    }
 }
 
 /// Opens the place where requests arrive. Only the machine itself reaches it: what comes from elsewhere comes by way of a proxy that encrypts.
@@ -186,12 +215,14 @@ async fn counted(State(shared): State<Shared>) -> Response {
 }
 
 async fn webhook(State(shared): State<Shared>, Path(sensor): Path<String>, headers: HeaderMap, body: Body) -> Response {
-    let Ok(bytes) = to_bytes(body, ITEM_LENGTH_MAX).await else { return Problem::TooLarge.into_response() };
-    // A sensor that is not there answers as one whose secret is another.
-    let Some(hook) = shared.backend.hook(&sensor).filter(|hook| hook.admits(&headers, &bytes)) else {
+    // A sensor that is not there answers as one whose secret is another; nobody's body is read who does not even claim to know it.
+    let Some(hook) = shared.backend.hook(&sensor).filter(|hook| hook.may_admit(&headers)) else {
         return Problem::Secret.into_response();
     };
-    drop(hook);
+    let Ok(bytes) = to_bytes(body, ITEM_LENGTH_MAX).await else { return Problem::TooLarge.into_response() };
+    if !hook.admits(&headers, &bytes) {
+        return Problem::Secret.into_response();
+    }
     let id = match hook::id_of(&headers) {
         Ok(id) => id,
         Err(problem) => return problem.into_response(),

@@ -57,6 +57,11 @@ impl ProjectConnections {
         }
     }
 
+    /// Whether nothing is written through them, as where somebody only looks.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
     async fn gate(&self, name: &ConnectionName) -> Arc<RwLock<()>> {
         Arc::clone(self.gates.lock().await.entry(name.clone()).or_default())
     }

@@ -18,8 +18,8 @@ use crate::settings::Settings;
 /// Folder of local state inside a project.
 pub(crate) const STATE_FOLDER: &str = ".subak";
 
-/// Where a dbt project has its manifest.
-const DBT_MANIFEST: &str = "target/manifest.json";
+/// The folders of a project.
+const FOLDERS: [&str; 5] = ["assets", "checks", "jobs", "macros", "tests"];
 
 /// Files that a project may have at most.
 const FILE_COUNT_MAX: usize = 200_000;
@@ -114,15 +114,13 @@ pub(crate) fn find_root(global: &Global) -> Result<PathBuf, CliError> {
         .ok_or_else(|| not_found(format!("there is no `subak.yml` in `{}` or above it", absolute.display())))
 }
 
-/// A number that is another one when a file of the project has changed, come or gone.
-pub(crate) fn fingerprint(root: &Path) -> u64 {
+/// A number that is another one when a file of the project has changed, come or gone, or one of those that it names elsewhere.
+pub(crate) fn fingerprint(root: &Path, named: &[String]) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = std::hash::DefaultHasher::new();
-    let mut open: Vec<PathBuf> = ["assets", "checks", "jobs", "macros", "tests"].iter().map(|folder| root.join(folder)).collect();
-    let mut seen = vec![root.join("subak.yml"), root.join(DBT_MANIFEST)];
-    // What dbt says of projects that stand in this one. Other files come and go there.
-    let manifests = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path().join(DBT_MANIFEST));
-    seen.extend(manifests.filter(|path| path.exists()));
+    let mut open: Vec<PathBuf> = FOLDERS.iter().map(|folder| root.join(folder)).collect();
+    let mut seen = vec![root.join("subak.yml")];
+    seen.extend(named.iter().map(|path| root.join(path)));
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -137,13 +135,23 @@ pub(crate) fn fingerprint(root: &Path) -> u64 {
     hasher.finish()
 }
 
-/// Reads the files that a project consists of.
-pub(crate) fn read_files(root: &Path) -> Files {
+fn own_files(root: &Path) -> Files {
     let mut files = Files::new();
     read_into(root, "subak.yml", &mut files);
-    for folder in ["assets", "checks", "jobs", "macros", "tests"] {
+    for folder in FOLDERS {
         walk(root, folder, &mut files);
     }
+    files
+}
+
+/// Files elsewhere that the project's files name, by path.
+pub(crate) fn named_files(root: &Path) -> Vec<String> {
+    subak_project::named_files(&own_files(root))
+}
+
+/// Reads the files that a project consists of.
+pub(crate) fn read_files(root: &Path) -> Files {
+    let mut files = own_files(root);
     for path in subak_project::named_files(&files) {
         read_into(root, &path, &mut files);
     }

@@ -89,6 +89,16 @@ impl Redactor {
         }
     }
 
+    fn outcome(&self, outcome: &mut StepOutcome) {
+        self.checks(&mut outcome.checks);
+        self.all(&mut outcome.warnings);
+        outcome.note = outcome.note.take().map(|note| self.redact(&note));
+        outcome.value = outcome.value.take().map(|value| self.value(value));
+        for value in outcome.metadata.values_mut() {
+            *value = self.value(value.take());
+        }
+    }
+
     fn checks(&self, checks: &mut [CheckOutcome]) {
         for check in checks {
             self.all(&mut check.sample);
@@ -132,13 +142,7 @@ impl<E: StepExecutor> StepExecutor for Redacting<E> {
     ) -> Result<StepOutcome, Box<Failure>> {
         match self.inner.execute(run, action, inputs, stop).await {
             Ok(mut outcome) => {
-                self.redactor.checks(&mut outcome.checks);
-                self.redactor.all(&mut outcome.warnings);
-                outcome.note = outcome.note.map(|note| self.redactor.redact(&note));
-                outcome.value = outcome.value.map(|value| self.redactor.value(value));
-                for value in outcome.metadata.values_mut() {
-                    *value = self.redactor.value(value.take());
-                }
+                self.redactor.outcome(&mut outcome);
                 Ok(outcome)
             }
             Err(mut failure) => {
@@ -147,6 +151,9 @@ impl<E: StepExecutor> StepExecutor for Redacting<E> {
                 self.redactor.all(&mut failure.causes);
                 self.redactor.all(&mut failure.help);
                 self.redactor.checks(&mut failure.checks);
+                if let Some(published) = &mut failure.published {
+                    self.redactor.outcome(published);
+                }
                 Err(failure)
             }
         }

@@ -34,9 +34,10 @@ fn rows(sandbox: &Sandbox, sql: &str) -> String {
 
 /// How often dbt was started in the newest run.
 fn starts(sandbox: &Sandbox) -> usize {
-    let shown = sandbox.run(&["run", "show", "--output", "json"]).expect(0).out;
-    let run: serde_json::Value = serde_json::from_str(&shown).expect("json");
-    let logs = sandbox.path().join(".subak/logs").join(run["run"]["id"].as_str().or(run["id"].as_str()).unwrap_or_default());
+    // As it is, with the id.
+    let shown = sandbox.command(&["run", "show", "--output", "json"]).output().expect("it starts").stdout;
+    let run: serde_json::Value = serde_json::from_slice(&shown).expect("json");
+    let logs = sandbox.path().join(".subak/logs").join(run["run"].as_str().expect("an id"));
     std::fs::read_dir(logs).into_iter().flatten().count()
 }
 
@@ -69,6 +70,14 @@ fn s3_23_a_dbt_project_is_a_part_of_the_graph() {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
     assert!(run(&sandbox, &["run"]).expect(0).err.contains("nothing to do"));
+    // A part of a query has no table, and is a part of what reads it.
+    sandbox.write(
+        "dbt/models/staging/paid_orders.sql",
+        "{{ config(materialized='ephemeral') }}\nselect * from {{ ref('stg_orders') }} where amount > 0.5\n",
+    );
+    parse(&sandbox);
+    let planned = run(&sandbox, &["plan"]).expect(0).out;
+    assert!(planned.contains("marts.customers") && !planned.contains("staging."), "{planned}");
     // A changed model is due with what is behind it, and nothing before it.
     let model = "select o.customer, coalesce(r.region, 'nowhere') as region, sum(o.amount) as total\nfrom {{ ref('paid_orders') }} o left join {{ ref('regions') }} r on r.customer = o.customer group by 1, 2\n";
     sandbox.write("dbt/models/marts/customers.sql", model);
@@ -116,6 +125,13 @@ fn what_fails_in_dbt_holds_up_what_is_behind_it() {
     sandbox.write("dbt/profiles.yml", "other: {}\n");
     let failed = run(&sandbox, &["run", "marts.customers"]).expect(1);
     assert!(failed.err.contains("Could not find profile named 'shop'"), "{}", failed.err);
+    // What fails beside the nodes fails them too.
+    sandbox.copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/dbt/dbt"), "dbt");
+    let project = std::fs::read_to_string(sandbox.path().join("dbt/dbt_project.yml")).expect("read");
+    sandbox.write("dbt/dbt_project.yml", &format!("{project}on-run-end: [ \"select * from nowhere\" ]\n"));
+    parse(&sandbox);
+    let failed = run(&sandbox, &["run", "staging.regions"]).expect(1);
+    assert!(failed.err.contains("failed with something else") && failed.err.contains("nowhere"), "{}", failed.err);
     let failed = sandbox.finish(sandbox.command(&["run", "marts.customers"]).env("PATH", "/nowhere")).expect(1);
     assert!(failed.err.contains("`dbt` cannot be started"), "{}", failed.err);
 }

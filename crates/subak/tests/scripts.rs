@@ -149,6 +149,61 @@ printf 'day,hours\\n%s,24\\n' $SUBAK_PARTITION > $SUBAK_OUTPUT/days.csv
     assert!(failed.err.contains("1 rows do not belong to partition `2025-01-02`"), "{}", failed.err);
 }
 
+/// Keys as partitions.
+#[test]
+fn a_program_makes_partitions_of_keys() {
+    let cities = "# /// subak
+# partition: { static: [jkt, sby], column: city }
+# ///
+printf 'city,n\\n%s,1\\n' $SUBAK_PARTITION > $SUBAK_OUTPUT/cities.csv
+";
+    let sandbox = sandbox(&[("assets/gold/cities.sh", cities)]);
+    sandbox.run(&["run", "gold.cities"]).expect(0);
+    assert_eq!(rows(&sandbox, "select city from gold.cities order by 1"), "city\njkt\nsby");
+}
+
+/// A program that reports a check of an asset that failed, in the words of Pipes.
+const REPORT: &str = "import base64, json, os, zlib
+path = json.loads(zlib.decompress(base64.b64decode(os.environ['DAGSTER_PIPES_MESSAGES'])))['path']
+params = {'asset_key': 'KEY', 'check_name': 'good', 'passed': False, 'severity': 'ERROR'}
+message = {'__dagster_pipes_version': '0.1', 'method': 'report_asset_check', 'params': params}
+open(path, 'a').write(json.dumps(message) + chr(10))
+";
+
+/// Two programs in one file are two declarations, each with one start; and what a program says of an asset that is not its own is refused.
+#[test]
+fn declarations_do_not_mix() {
+    let two = "script:
+  run: 'echo one $SUBAK_ASSETS >> starts'
+  stored_as: outside
+  assets: { a: , b: }
+---
+script:
+  run: 'echo two $SUBAK_ASSETS >> starts'
+  stored_as: outside
+  assets: { c: , d: }
+";
+    let sandbox = sandbox(&[("assets/gold/two.yml", two)]);
+    for _ in 0..5 {
+        std::fs::remove_file(sandbox.path().join("starts")).unwrap_or_default();
+        sandbox.run(&["run", "gold.a", "gold.b", "gold.c", "gold.d", "--parallel", "4"]).expect(0);
+        let text = std::fs::read_to_string(sandbox.path().join("starts")).expect("starts");
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["one gold.a gold.b", "two gold.c gold.d"]);
+    }
+    let python = subak_testkit::python();
+    let declared =
+        "script:\n  run: [PYTHON, report.py]\n  stored_as: outside\n  assets: { a: , b: }\n  retry: { attempts_max: 1 }\n";
+    sandbox.write("assets/gold/two.yml", &declared.replace("PYTHON", python));
+    sandbox.write("report.py", &REPORT.replace("KEY", "gold/other"));
+    let failed = sandbox.run(&["run", "gold.a", "gold.b"]).expect(1);
+    assert!(failed.err.contains("reports of `gold.other`, which it does not make"), "{}", failed.err);
+    sandbox.write("report.py", &REPORT.replace("KEY", "gold/a"));
+    let failed = sandbox.run(&["run", "gold.a", "gold.b"]).expect(1);
+    assert!(failed.out.contains("1 step done, 1 failed"), "{}", failed.out);
+}
+
 /// An unmodified script of Dagster's: it keeps its data itself, and reports rows, checks and what it did.
 #[test]
 fn a_script_of_pipes_reports_for_its_asset() {

@@ -122,12 +122,13 @@ impl Resolver<'_> {
                 ("kind", "dbt"),
                 ("id", id.as_str()),
                 ("on", declaration.on.as_str()),
-                ("content", node.content.as_str()),
+                ("content", &manifest.content_of(id)),
                 ("arguments", &declaration.arguments.join(" ")),
             ];
             let version = version_of(&fields, &contents.collect::<Vec<_>>());
             let definition = DbtNode {
                 on: declaration.on.clone(),
+                made_with: format!("{path} of {}", declaration.manifest),
                 id: id.clone(),
                 selector: node.selector.clone(),
                 tests: own.into_iter().map(str::to_owned).collect(),

@@ -39,7 +39,9 @@ impl Resolver<'_> {
             return Vec::new();
         }
         let fields = format!("{:?}", program_fields(script));
-        let has_others = script.assets.len() > 1;
+        // A file may hold several declarations; the first asset tells them apart.
+        let first = script.assets.first().map(|stream| stream.common.key.as_str()).unwrap_or_default();
+        let made_with = (script.assets.len() > 1).then(|| format!("{path} of {first}"));
         let declared = script.assets.iter().filter(|stream| {
             let place = self.places.get(&stream.common.key);
             place.is_some_and(|(declared, span)| declared == path && *span == stream.common.span)
@@ -52,7 +54,7 @@ impl Resolver<'_> {
                 inputs: inputs.clone(),
                 input_format: script.input_format,
                 output: (!script.is_outside).then_some(ingest),
-                has_others,
+                made_with: made_with.clone(),
             };
             let upstream: Vec<AssetKey> = upstream.iter().cloned().collect();
             Self::asset(&stream.common, path, Definition::Script(Box::new(definition)), upstream, version)

@@ -86,6 +86,8 @@ pub(super) fn keep(connection: &Connection, names: &[String]) -> Result<(), Stor
     let known: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(|rows| rows.collect()).map_err(failed("read"))?;
     for name in known.iter().filter(|name| !names.contains(name)) {
         writer::execute(connection, "delete from sensors where name = ?", [name])?;
+        // One that comes back is a new one, and was told nothing.
+        writer::execute(connection, "delete from deliveries where sensor = ?", [name])?;
     }
     Ok(())
 }

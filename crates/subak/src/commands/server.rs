@@ -81,8 +81,9 @@ struct Shared {
 pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exit, CliError> {
     context.block_on(async {
         let root = project::find_root(context.global)?;
-        let files = project::fingerprint(&root);
-        let (version, opened) = first_version(context, &root)?;
+        let named = project::named_files(&root);
+        let files = project::fingerprint(&root, &named);
+        let (version, opened, is_broken) = first_version(context, &root)?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
         let engine = hold.engine(context, &opened)?;
         hold.settle(context, &opened, &engine).await?;
@@ -95,6 +96,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             opened: Arc::clone(&opened),
             schedules: BTreeMap::new(),
             files,
+            named,
             version,
             held: BTreeSet::new(),
             zone: opened.timezone(),
@@ -110,6 +112,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             counts: Arc::default(),
         };
         server.load(opened).await?;
+        server.counts.is_broken.store(is_broken, Ordering::Relaxed);
         let _interface = server.listen().await?;
         let served = server.serve().await;
         let told = server.told.borrow().clone();
@@ -134,6 +137,8 @@ struct Server<'a> {
     schedules: BTreeMap<String, (Job, Schedule, Times)>,
     /// What the files of the project looked like then.
     files: u64,
+    /// Files elsewhere that they name.
+    named: Vec<String>,
     /// The files as they could last be loaded. Everything that begins goes by them; what goes on keeps those that it began with.
     version: Version,
     /// Runs and backfills that these files cannot carry on; they wait for others.
@@ -158,13 +163,13 @@ struct Server<'a> {
     counts: Arc<Counts>,
 }
 
-/// The project as it is; where it has errors, as it could last be loaded.
-fn first_version(context: &Context<'_>, root: &Path) -> Result<(Version, Opened), CliError> {
+/// The project as it is; where it has errors, as it could last be loaded, and that it has.
+fn first_version(context: &Context<'_>, root: &Path) -> Result<(Version, Opened, bool), CliError> {
     let version = Version::read(root);
     match version.open(context.global, context.settings, context.printer, None) {
         Ok(opened) => {
             keep(context, &version);
-            Ok((version, opened))
+            Ok((version, opened, false))
         }
         Err(error) if error.exit == Exit::Invalid => {
             let Some(kept) = Version::kept(root, context.global) else { return Err(error) };
@@ -173,7 +178,7 @@ fn first_version(context: &Context<'_>, root: &Path) -> Result<(Version, Opened)
                 return Err(error);
             };
             tell_broken(context, &error);
-            Ok((kept, opened))
+            Ok((kept, opened, true))
         }
         Err(error) => Err(error),
     }
@@ -206,6 +211,7 @@ impl<'a> Server<'a> {
         self.opened = Arc::clone(&opened);
         self.schedules.clear();
         self.jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
+        self.counts.begin(self.jobs.keys());
         let has_receivers = !opened.project.config.receivers.is_empty();
         self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, &opened))) } else { None });
         self.retention.send_replace(opened.project.config.retention);
@@ -624,12 +630,13 @@ impl<'a> Server<'a> {
 
     /// Loads the project again when its files have changed. While they have errors, everything goes on as it was when they had none.
     async fn reload(&mut self) -> Result<(), CliError> {
-        let files = project::fingerprint(&self.opened.root);
+        let files = project::fingerprint(&self.opened.root, &self.named);
         if files == self.files {
             return Ok(());
         }
-        self.files = files;
         let version = Version::read(&self.opened.root);
+        self.named = project::named_files(&self.opened.root);
+        self.files = project::fingerprint(&self.opened.root, &self.named);
         match version.open(self.context.global, self.context.settings, self.context.printer, None) {
             Ok(opened) => {
                 keep(self.context, &version);

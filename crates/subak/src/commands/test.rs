@@ -144,7 +144,7 @@ async fn run(context: &Context<'_>, opened: &Opened, test: &ProjectTest, now: &s
         reporter: Arc::new(Silent),
         as_of: now.to_owned(),
         timezone: jiff::tz::TimeZone::UTC,
-        place: open::place(opened, context.settings, Redactor::default(), Place::default().outbound),
+        place: open::place(opened, context.settings, Redactor::default(), Place::default().outbound).apart(),
         invocations: subak_engine::Invocations::default(),
     };
     let action = Action {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use subak_domain::{RunState, Sensor, Watch};
+use subak_domain::{RunState, RunStatus, Sensor, Watch};
 use subak_engine::{Clock, Connections, SystemClock};
 use subak_server::{Backend, Hook, Kept, Kind, Metric, Sample};
 use subak_store::{Delivered, Delivery, SqliteStore};
@@ -46,6 +46,16 @@ pub(in crate::commands) struct Counts {
 }
 
 impl Counts {
+    /// Begins to count jobs: each has its numbers before it has had a run, so that the first one is seen to come.
+    pub(in crate::commands) fn begin<'j>(&self, jobs: impl Iterator<Item = &'j String>) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        for job in jobs {
+            for status in [RunStatus::Succeeded, RunStatus::Failed, RunStatus::Canceled] {
+                ended.entry((job.clone(), status.as_str())).or_default();
+            }
+        }
+    }
+
     /// Counts a run that ended.
     pub(in crate::commands) fn ended(&self, state: &RunState, elapsed_ms: u64) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,30 +102,29 @@ fn counter(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Metr
     Metric { name, help, kind: Kind::Counter, samples }
 }
 
-impl Http {
-    fn of_store(&self) -> Result<Vec<Metric>, String> {
-        let failed = |error: subak_store::StoreError| error.to_string();
-        let (now, counts) = (SystemClock.now(), self.store.run_counts().map_err(failed)?);
-        let queued = counts.by_status.iter().find(|(status, _)| status == "queued").map_or(0, |(_, count)| *count);
-        let by_status = |(status, count): (String, u64)| Sample { labels: vec![("status", status)], value: count as f64 };
-        let age = counts.queued_since.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
-        let snapshot = self.store.snapshot().map_err(failed)?;
-        let latest: Vec<_> = snapshot.latest.iter().take(ASSET_COUNT_MAX).collect();
-        let of = |asset: &subak_domain::AssetKey, value: f64| Sample { labels: vec![("asset", asset.to_string())], value };
-        let ages =
-            latest.iter().map(|(asset, latest)| of(asset, now.duration_since(latest.confirmed_at).as_secs_f64())).collect();
-        let rows = latest.iter().filter_map(|(asset, latest)| Some(of(asset, latest.row_count? as f64))).collect();
-        let size = std::fs::metadata(self.store.path()).map_or(0, |metadata| metadata.len());
-        Ok(vec![
-            gauge("subak_runs", "Runs that are kept, by status", counts.by_status.into_iter().map(by_status).collect()),
-            gauge("subak_queue_runs", "Runs that wait to be begun", one(queued as f64)),
-            gauge("subak_queue_age_seconds", "How long the oldest of them has waited", one(age)),
-            gauge("subak_asset_age_seconds", "Time since an asset was last found up to date", ages),
-            gauge("subak_asset_rows", "Rows of an asset, where they are known", rows),
-            gauge("subak_store_bytes", "Size of the state", one(size as f64)),
-        ])
-    }
+fn of_store(store: &SqliteStore) -> Result<Vec<Metric>, String> {
+    let failed = |error: subak_store::StoreError| error.to_string();
+    let (now, counts) = (SystemClock.now(), store.run_counts().map_err(failed)?);
+    let queued = counts.by_status.iter().find(|(status, _)| status == "queued").map_or(0, |(_, count)| *count);
+    let by_status = |(status, count): (String, u64)| Sample { labels: vec![("status", status)], value: count as f64 };
+    let age = counts.queued_since.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
+    let snapshot = store.snapshot().map_err(failed)?;
+    let latest: Vec<_> = snapshot.latest.iter().take(ASSET_COUNT_MAX).collect();
+    let of = |asset: &subak_domain::AssetKey, value: f64| Sample { labels: vec![("asset", asset.to_string())], value };
+    let ages = latest.iter().map(|(asset, latest)| of(asset, now.duration_since(latest.confirmed_at).as_secs_f64())).collect();
+    let rows = latest.iter().filter_map(|(asset, latest)| Some(of(asset, latest.row_count? as f64))).collect();
+    let size = std::fs::metadata(store.path()).map_or(0, |metadata| metadata.len());
+    Ok(vec![
+        gauge("subak_runs", "Runs that are kept, by status", counts.by_status.into_iter().map(by_status).collect()),
+        gauge("subak_queue_runs", "Runs that wait to be begun", one(queued as f64)),
+        gauge("subak_queue_age_seconds", "How long the oldest of them has waited", one(age)),
+        gauge("subak_asset_age_seconds", "Time since an asset was last found up to date", ages),
+        gauge("subak_asset_rows", "Rows of an asset, where they are known", rows),
+        gauge("subak_store_bytes", "Size of the state", one(size as f64)),
+    ])
+}
 
+impl Http {
     fn of_process(&self) -> Vec<Metric> {
         let ended = self.counts.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |(job, status): &JobStatus, value: f64| {
@@ -169,7 +178,10 @@ impl Backend for Http {
 
     async fn metrics(&self) -> Result<Vec<Metric>, String> {
         let mut metrics = self.of_process();
-        metrics.extend(self.of_store()?);
+        let store = self.store.clone();
+        // Reading the state takes its time, which others need.
+        let found = tokio::task::spawn_blocking(move || of_store(&store)).await;
+        metrics.extend(found.map_err(|error| error.to_string())??);
         Ok(metrics)
     }
 

@@ -68,6 +68,9 @@ pub(in crate::commands) async fn look(
     let teller = Arc::new(crate::notices::Teller::new(Arc::clone(&connections)));
     let mut place = open::place(opened, context.settings, redactor.clone(), teller);
     place.logs = place.logs.join("sensors");
+    if connections.is_read_only() {
+        place = place.apart();
+    }
     let run = run::new_run();
     let logs: PathBuf = place.logs.join(run.to_string());
     let executor = DataExecutor {
@@ -177,7 +180,12 @@ fn look_at_deliveries(store: &SqliteStore, sensor: &Sensor, state: &SensorState)
         let at = delivery.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         LogItem { position, value: json!({ "id": delivery.id, "at": at, "body": delivery.body }), name: delivery.id }
     });
-    Ok(Some(subak_plan::sensor::log(&state.cursor, items.collect(), last, None, sensor.is_per_item)))
+    let mut look = subak_plan::sensor::log(&state.cursor, items.collect(), last, None, sensor.is_per_item);
+    // The same numbers name events of the log for a sensor of this name that watched something else.
+    for request in &mut look.requests {
+        request.key = format!("delivery {}", request.key);
+    }
+    Ok(Some(look))
 }
 
 /// What an event is for a sensor, if it is anything. What the sensor's own runs do never starts another one.
