@@ -52,6 +52,21 @@ pub struct Abilities {
     pub holds_file: bool,
 }
 
+impl Abilities {
+    /// Those of a database with schemas, whose tables are read, written a row at a time, and made by SQL in its dialect.
+    pub const fn of_database(dialect: &'static Dialect) -> Self {
+        Self {
+            source: true,
+            writes: Writes::Rows,
+            sql: Some(dialect),
+            schemas: true,
+            statements: true,
+            files: false,
+            holds_file: false,
+        }
+    }
+}
+
 /// How to open a connection.
 #[derive(Debug, Clone, Default)]
 pub struct OpenRequest {

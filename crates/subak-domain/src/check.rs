@@ -188,6 +188,20 @@ pub struct CheckOutcome {
 }
 
 impl CheckOutcome {
+    /// The outcome of a check that looks at what is published, tolerates nothing, and of which no more is known.
+    pub fn after(check: String, severity: Severity, bad_row_count: u64) -> Self {
+        Self {
+            check,
+            severity,
+            blocking: false,
+            bad_row_count,
+            row_count: None,
+            sample: Vec::new(),
+            tolerance: None,
+            is_vacuous: false,
+        }
+    }
+
     /// Whether no more rows break the statement than are tolerated. A share of an unknown number of rows tolerates none.
     pub fn passed(&self) -> bool {
         match (self.tolerance, self.row_count) {

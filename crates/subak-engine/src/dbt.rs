@@ -34,10 +34,7 @@ impl DataExecutor {
         call: Call<'_>,
     ) -> Result<StepOutcome, Box<Failure>> {
         let start = async |keys: Vec<AssetKey>| self.start_dbt(&keys, node, how, stop, call).await;
-        let ended = match &call.action.rule.invocation {
-            Some(invocation) => self.made_together(invocation, asset, stop, call, start).await?,
-            None => start(vec![asset.key.clone()]).await?.into(),
-        };
+        let ended = self.made_together(asset, stop, call, start).await?;
         outcome(node, &ended)
     }
 
@@ -185,16 +182,9 @@ fn check(id: &str, result: &Value) -> Option<CheckOutcome> {
     }
     let failures = result["failures"].as_u64();
     let is_wrong = status == "warn" || is_bad(result);
-    Some(CheckOutcome {
-        check: id.split('.').nth(2).unwrap_or(id).to_owned(),
-        severity: if status == "warn" { Severity::Warn } else { Severity::Error },
-        blocking: false,
-        bad_row_count: if is_wrong { failures.unwrap_or(1).max(1) } else { 0 },
-        row_count: None,
-        sample: Vec::new(),
-        tolerance: None,
-        is_vacuous: false,
-    })
+    let name = id.split('.').nth(2).unwrap_or(id).to_owned();
+    let severity = if status == "warn" { Severity::Warn } else { Severity::Error };
+    Some(CheckOutcome::after(name, severity, if is_wrong { failures.unwrap_or(1).max(1) } else { 0 }))
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use subak_connect::sql::Incremental;
 use subak_connect::{
-    Audit, AuditResult, BuildRequest, Commit, ConnectError, ConnectErrorKind, Connection, RowPrograms, Slice, Staged, TableName,
-    convert,
+    Audit, AuditResult, BuildRequest, Commit, Committed, ConnectError, ConnectErrorKind, Connection, RowPrograms, Slice, Staged,
+    TableName, convert,
 };
 use subak_domain::partition::asks_for_moments;
 use subak_domain::{
@@ -110,7 +110,7 @@ impl StepExecutor for DataExecutor {
                 let attempt = self.attempt(run, action, asset, stop);
                 let slice = self.slice(asset, partition.as_ref())?;
                 let how = How { full_refresh: *full_refresh, range: range.as_ref(), slice: slice.as_ref() };
-                if !asset.hooks.before.is_empty() && !self.is_committed(asset, &attempt).await? {
+                if !asset.hooks.before.is_empty() && self.committed(asset, &attempt).await?.is_none() {
                     self.run_hooks(asset, &asset.hooks.before, "before", &attempt, DATA_BEFORE).await?;
                 }
                 let call = Call { run, action, inputs };
@@ -294,13 +294,13 @@ impl DataExecutor {
         }
     }
 
-    /// Whether an earlier attempt had published this very load.
-    async fn is_committed(&self, asset: &Asset, attempt: &Attempt<'_>) -> Result<bool, Box<Failure>> {
-        let Some(name) = asset.stored_in() else { return Ok(false) };
+    /// What an earlier attempt had published of this very load.
+    pub(crate) async fn committed(&self, asset: &Asset, attempt: &Attempt<'_>) -> Result<Option<Committed>, Box<Failure>> {
+        let Some(name) = asset.stored_in() else { return Ok(None) };
         let connection = self.open(name, attempt.stop).await?;
         match connection.sink() {
-            Some(sink) => Ok(guarded(attempt.stop, sink.committed(&attempt.load)).await?.is_some()),
-            None => Ok(false),
+            Some(sink) => guarded(attempt.stop, sink.committed(&attempt.load)).await,
+            None => Ok(None),
         }
     }
 
@@ -367,14 +367,9 @@ impl DataExecutor {
         let audit = Audit { now: run.as_of.clone(), ..Audit::of(CheckRule::Sql { sql: check.sql.clone() }) };
         let found = guarded(stop, backend.audit(None, &audit)).await?;
         let outcome = CheckOutcome {
-            check: check.name.clone(),
-            severity: check.severity,
-            blocking: false,
-            bad_row_count: found.bad_row_count,
             row_count: found.row_count,
             sample: found.sample,
-            tolerance: None,
-            is_vacuous: false,
+            ..CheckOutcome::after(check.name.clone(), check.severity, found.bad_row_count)
         };
         if !outcome.passed() && check.severity == Severity::Error {
             let message = format!("check `{}` finds {} bad rows", check.name, outcome.bad_row_count);

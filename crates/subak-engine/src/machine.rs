@@ -406,12 +406,10 @@ impl Machine {
                     step.status == StepStatus::Succeeded || step.skip_reason == Some(SkipReason::UpstreamUnchanged)
                 })
             };
-            let has_changed = |need: &StepId| {
-                let outcome = self.state.steps.get(need).and_then(|step| step.outcome.as_ref());
-                made.contains(need) || outcome.is_some_and(|outcome| outcome.changed)
-            };
+            let is_unchanged = |need: &StepId| !made.contains(need) && self.state.steps.get(need).is_some_and(is_unchanged);
             let is_open = self.state.steps.get(&action.step).is_some_and(|step| !step.status.is_final());
-            let is_left_out = action.reason.is_only_upstream() && !action.needs.iter().any(has_changed);
+            let is_left_out =
+                action.reason.is_only_upstream() && !action.needs.is_empty() && action.needs.iter().all(is_unchanged);
             if is_open && !is_left_out && action.needs.iter().all(|need| made.contains(need) || is_done(need)) {
                 made.insert(&action.step);
                 found.push((action.step.clone(), asset.clone()));

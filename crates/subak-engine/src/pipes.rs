@@ -209,16 +209,8 @@ fn asset_of(params: &Value) -> Option<String> {
 fn check(params: &Value) -> CheckOutcome {
     let is_warning = params["severity"].as_str() == Some("WARN");
     let has_passed = params["passed"].as_bool().unwrap_or(false);
-    CheckOutcome {
-        check: params["check_name"].as_str().unwrap_or_default().to_owned(),
-        severity: if is_warning { Severity::Warn } else { Severity::Error },
-        blocking: false,
-        bad_row_count: u64::from(!has_passed),
-        row_count: None,
-        sample: Vec::new(),
-        tolerance: None,
-        is_vacuous: false,
-    }
+    let name = params["check_name"].as_str().unwrap_or_default().to_owned();
+    CheckOutcome::after(name, if is_warning { Severity::Warn } else { Severity::Error }, u64::from(!has_passed))
 }
 
 #[cfg(test)]

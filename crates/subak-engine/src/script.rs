@@ -88,19 +88,12 @@ impl DataExecutor {
         attempt: &Attempt<'_>,
         call: Call<'_>,
     ) -> Result<StepOutcome, Box<Failure>> {
-        if let Some(output) = &script.output {
-            let destination = self.open(&output.to, attempt.stop).await?;
-            let sink = ability(destination.sink(), &output.to, "destination")?;
-            // An earlier attempt may have published without living to say so; the program is not asked again.
-            if let Some(committed) = guarded(attempt.stop, sink.committed(&attempt.load)).await? {
-                return Ok(crate::load::found(&committed, committed.account, "an earlier attempt had committed this load"));
-            }
+        // An earlier attempt may have published without living to say so; the program is not asked again.
+        if let Some(committed) = self.committed(asset, attempt).await? {
+            return Ok(crate::load::found(&committed, committed.account, "an earlier attempt had committed this load"));
         }
         let start = async |keys: Vec<AssetKey>| self.start(&keys, script, how, attempt.stop, call).await;
-        let ended = match &call.action.rule.invocation {
-            Some(invocation) => self.made_together(invocation, asset, attempt.stop, call, start).await?,
-            None => start(vec![asset.key.clone()]).await?.into(),
-        };
+        let ended = self.made_together(asset, attempt.stop, call, start).await?;
         let has_others = script.made_with.is_some();
         self.refuse_unknown(script, &ended)?;
         let is_own = |about: &Option<String>| !has_others || about.as_deref().is_none_or(|about| about == asset.key.as_str());
@@ -119,16 +112,17 @@ impl DataExecutor {
         Ok(outcome)
     }
 
-    /// The result of the start that makes the asset together with others: the first of them starts the program, the others wait for it.
+    /// The result of the start that makes the asset. Where one start makes it together with others, the first of them starts the program and the
+    /// others wait for it.
     pub(crate) async fn made_together(
         &self,
-        invocation: &str,
         asset: &Asset,
         stop: &StopSignal,
         call: Call<'_>,
         start: impl AsyncFnOnce(Vec<AssetKey>) -> Result<Ended, Box<Failure>>,
     ) -> Made {
-        let (key, step) = ((call.run, invocation.to_owned()), &call.action.step);
+        let Some(invocation) = &call.action.rule.invocation else { return start(vec![asset.key.clone()]).await.map(Arc::new) };
+        let (key, step) = ((call.run, invocation.clone()), &call.action.step);
         let mut together = call.inputs.together.clone();
         if !together.iter().any(|(other, _)| other == step) {
             together.push((step.clone(), asset.key.clone()));

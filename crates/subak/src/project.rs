@@ -114,13 +114,10 @@ pub(crate) fn find_root(global: &Global) -> Result<PathBuf, CliError> {
         .ok_or_else(|| not_found(format!("there is no `subak.yml` in `{}` or above it", absolute.display())))
 }
 
-/// A number that is another one when a file of the project has changed, come or gone, or one of those that it names elsewhere.
-pub(crate) fn fingerprint(root: &Path, named: &[String]) -> u64 {
-    use std::hash::{Hash, Hasher};
-    let mut hasher = std::hash::DefaultHasher::new();
+/// A number that is another one when a file of the project has changed, come or gone.
+pub(crate) fn fingerprint(root: &Path) -> u64 {
     let mut open: Vec<PathBuf> = FOLDERS.iter().map(|folder| root.join(folder)).collect();
     let mut seen = vec![root.join("subak.yml")];
-    seen.extend(named.iter().map(|path| root.join(path)));
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -128,14 +125,26 @@ pub(crate) fn fingerprint(root: &Path, named: &[String]) -> u64 {
         }
     }
     seen.sort();
-    for path in seen {
+    fingerprint_of_paths(seen)
+}
+
+/// A number that is another one when one of these files, named from the project's folder, has changed, come or gone.
+pub(crate) fn fingerprint_of(root: &Path, named: &[String]) -> u64 {
+    fingerprint_of_paths(named.iter().map(|path| root.join(path)).collect())
+}
+
+fn fingerprint_of_paths(paths: Vec<PathBuf>) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    for path in paths {
         let found = path.metadata().ok().map(|metadata| (metadata.len(), metadata.modified().ok()));
         (path, found).hash(&mut hasher);
     }
     hasher.finish()
 }
 
-fn own_files(root: &Path) -> Files {
+/// Reads the files in the project's own folders.
+pub(crate) fn own_files(root: &Path) -> Files {
     let mut files = Files::new();
     read_into(root, "subak.yml", &mut files);
     for folder in FOLDERS {
@@ -144,17 +153,17 @@ fn own_files(root: &Path) -> Files {
     files
 }
 
-/// Files elsewhere that the project's files name, by path.
-pub(crate) fn named_files(root: &Path) -> Vec<String> {
-    subak_project::named_files(&own_files(root))
+/// Reads files that the project's own files name elsewhere.
+pub(crate) fn read_named(root: &Path, named: &[String], files: &mut Files) {
+    for path in named {
+        read_into(root, path, files);
+    }
 }
 
 /// Reads the files that a project consists of.
 pub(crate) fn read_files(root: &Path) -> Files {
     let mut files = own_files(root);
-    for path in subak_project::named_files(&files) {
-        read_into(root, &path, &mut files);
-    }
+    read_named(root, &subak_project::named_files(&files), &mut files);
     files
 }
 

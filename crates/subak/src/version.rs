@@ -1,7 +1,7 @@
 //! The files of a project as they could last be loaded: what a server goes on with while somebody repairs them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 use subak_project::{Content, Files, Loader};
@@ -15,18 +15,39 @@ use crate::settings::Settings;
 /// The file with the last version that could be loaded, in the folder of local state.
 const FILE: &str = "loaded.json";
 
-/// One version of the files, and what was parsed of them. Clones are the same version.
-#[derive(Debug, Clone)]
+/// One version of the files, and what was parsed of them.
+#[derive(Debug)]
 pub(crate) struct Version {
     root: PathBuf,
-    files: Arc<Files>,
-    loader: Arc<Mutex<Loader>>,
+    files: Files,
+    loader: Mutex<Loader>,
+}
+
+/// What the files on the disk looked like before they were read.
+#[derive(Debug)]
+pub(crate) struct Fingerprint {
+    own: u64,
+    named: u64,
+    /// Files elsewhere that the project's own name.
+    names: Vec<String>,
+}
+
+impl Fingerprint {
+    /// Whether a file of the project has changed, come or gone since, or one of those that it names elsewhere.
+    pub(crate) fn is_old(&self, root: &Path) -> bool {
+        project::fingerprint(root) != self.own || project::fingerprint_of(root, &self.names) != self.named
+    }
 }
 
 impl Version {
-    /// The files as they are on the disk.
-    pub(crate) fn read(root: &Path) -> Self {
-        Self::of(root, project::read_files(root))
+    /// The files as they are on the disk. What changes while they are read is not what was seen, so that they are read again.
+    pub(crate) fn read(root: &Path) -> (Self, Fingerprint) {
+        let own = project::fingerprint(root);
+        let mut files = project::own_files(root);
+        let names = subak_project::named_files(&files);
+        let named = project::fingerprint_of(root, &names);
+        project::read_named(root, &names, &mut files);
+        (Self::of(root, files), Fingerprint { own, named, names })
     }
 
     /// The version that [`Self::keep`] wrote; `None` where there is none that can be read.
@@ -38,7 +59,7 @@ impl Version {
     }
 
     fn of(root: &Path, files: Files) -> Self {
-        Self { root: root.to_owned(), files: Arc::new(files), loader: Arc::default() }
+        Self { root: root.to_owned(), files, loader: Mutex::default() }
     }
 
     /// Writes the version down for the next server, all of it or nothing.
@@ -54,6 +75,7 @@ impl Version {
         std::fs::create_dir_all(folder)?;
         let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
         std::io::Write::write_all(&mut temporary, Value::Object(entries).to_string().as_bytes())?;
+        temporary.as_file().sync_all()?;
         temporary.persist(file)?;
         Ok(())
     }

@@ -28,7 +28,7 @@ use subak_connect::{
     Abilities, ConfigSchema, ConnectError, Connection, Connector, Dialect, Field, FieldKind, OpenRequest, Quarantine, Sink,
     Source, SqlBackend, Statements, convert,
 };
-use subak_domain::{DataType, Writes};
+use subak_domain::DataType;
 
 use self::client::Client;
 
@@ -93,14 +93,7 @@ impl Connector for ClickHouse {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities {
-            source: true,
-            writes: Writes::Rows,
-            sql: Some(&DIALECT),
-            schemas: true,
-            statements: true,
-            ..Abilities::default()
-        }
+        Abilities::of_database(&DIALECT)
     }
 
     fn reads(&self) -> &'static [ReadAs] {

@@ -27,7 +27,7 @@ use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, SqlBackend, Statements, blocking, convert,
 };
-use subak_domain::{DataType, Writes};
+use subak_domain::DataType;
 
 use self::raw::{Instance, Streaming};
 
@@ -102,15 +102,7 @@ impl Connector for DuckDb {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities {
-            source: true,
-            writes: Writes::Rows,
-            sql: Some(&DIALECT),
-            schemas: true,
-            statements: true,
-            files: false,
-            holds_file: true,
-        }
+        Abilities { holds_file: true, ..Abilities::of_database(&DIALECT) }
     }
 
     fn reads(&self) -> &'static [ReadAs] {

@@ -25,7 +25,7 @@ use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, SqlBackend, Statements, TableName, convert,
 };
-use subak_domain::{DataType, StoredAs, Writes};
+use subak_domain::{DataType, StoredAs};
 
 use self::load::Link;
 use self::wire::{Target, Wire};
@@ -113,14 +113,7 @@ impl Connector for MySql {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities {
-            source: true,
-            writes: Writes::Rows,
-            sql: Some(&DIALECT),
-            schemas: true,
-            statements: true,
-            ..Abilities::default()
-        }
+        Abilities::of_database(&DIALECT)
     }
 
     fn reads(&self) -> &'static [ReadAs] {

@@ -23,7 +23,7 @@ use subak_connect::{
     Abilities, ConfigSchema, ConnectError, ConnectErrorKind, Connection, Connector, Dialect, Field, FieldKind, OpenRequest,
     Quarantine, Sink, Source, SqlBackend, Statements, blocking, convert,
 };
-use subak_domain::{DataType, StoredAs, Writes};
+use subak_domain::{DataType, StoredAs};
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_postgres::config::SslMode;
@@ -100,14 +100,7 @@ impl Connector for Postgres {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities {
-            source: true,
-            writes: Writes::Rows,
-            sql: Some(&DIALECT),
-            schemas: true,
-            statements: true,
-            ..Abilities::default()
-        }
+        Abilities::of_database(&DIALECT)
     }
 
     fn reads(&self) -> &'static [ReadAs] {

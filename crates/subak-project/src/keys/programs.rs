@@ -9,11 +9,7 @@ pub static SCRIPT: &[Key] = &[
         Shape::Program(PROGRAM),
         "The program: a line for the shell, a list of words that are started as they are, or a mapping. In the header of a file it is that file.",
     ),
-    key(
-        "env",
-        Shape::Named(&Shape::Text),
-        "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
-    ),
+    PROGRAM[2],
     key("to", Shape::Text, "The connection into which the rows go that the program writes. By default the warehouse."),
     key(
         "stored_as",
@@ -46,11 +42,7 @@ pub static DBT: &[Key] = &[
     key("target", Shape::Text, "dbt's target. By default that of its profile."),
     key("profiles", Shape::Text, "The folder with `profiles.yml`, relative to the project. By default dbt looks for it."),
     key("vars", Shape::Named(&Shape::Text), "Variables of dbt."),
-    key(
-        "env",
-        Shape::Named(&Shape::Text),
-        "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
-    ),
+    PROGRAM[2],
     key("owner", Shape::Text, "Who answers for the assets."),
     key("group", Shape::Text, "Their group. By default the first part of each key, which is dbt's schema."),
     key("tags", Shape::Texts, "Free labels, beside those that dbt knows."),

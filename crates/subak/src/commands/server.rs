@@ -40,7 +40,7 @@ use crate::open::ProjectConnections;
 use crate::pools::Pools;
 use crate::project::{self, Opened};
 use crate::retention;
-use crate::version::Version;
+use crate::version::{Fingerprint, Version};
 
 /// How often it looks around when nothing is due.
 const TURN: Duration = Duration::from_secs(1);
@@ -81,9 +81,7 @@ struct Shared {
 pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exit, CliError> {
     context.block_on(async {
         let root = project::find_root(context.global)?;
-        let named = project::named_files(&root);
-        let files = project::fingerprint(&root, &named);
-        let (version, opened, is_broken) = first_version(context, &root)?;
+        let (First { version, opened, is_broken }, seen) = first_version(context, &root)?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
         let engine = hold.engine(context, &opened)?;
         hold.settle(context, &opened, &engine).await?;
@@ -95,8 +93,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             hold: &hold,
             opened: Arc::clone(&opened),
             schedules: BTreeMap::new(),
-            files,
-            named,
+            seen,
             version,
             held: BTreeSet::new(),
             zone: opened.timezone(),
@@ -135,10 +132,8 @@ struct Server<'a> {
     opened: Arc<Opened>,
     /// Jobs with their schedules, as they were when the project could last be loaded.
     schedules: BTreeMap<String, (Job, Schedule, Times)>,
-    /// What the files of the project looked like then.
-    files: u64,
-    /// Files elsewhere that they name.
-    named: Vec<String>,
+    /// What the files of the project looked like when they were last read.
+    seen: Fingerprint,
     /// The files as they could last be loaded. Everything that begins goes by them; what goes on keeps those that it began with.
     version: Version,
     /// Runs and backfills that these files cannot carry on; they wait for others.
@@ -163,13 +158,21 @@ struct Server<'a> {
     counts: Arc<Counts>,
 }
 
-/// The project as it is; where it has errors, as it could last be loaded, and that it has.
-fn first_version(context: &Context<'_>, root: &Path) -> Result<(Version, Opened, bool), CliError> {
-    let version = Version::read(root);
+/// What a server begins with.
+struct First {
+    version: Version,
+    opened: Opened,
+    /// Whether the files of today have errors.
+    is_broken: bool,
+}
+
+/// The project as it is; where it has errors, as it could last be loaded.
+fn first_version(context: &Context<'_>, root: &Path) -> Result<(First, Fingerprint), CliError> {
+    let (version, seen) = Version::read(root);
     match version.open(context.global, context.settings, context.printer, None) {
         Ok(opened) => {
             keep(context, &version);
-            Ok((version, opened, false))
+            Ok((First { version, opened, is_broken: false }, seen))
         }
         Err(error) if error.exit == Exit::Invalid => {
             let Some(kept) = Version::kept(root, context.global) else { return Err(error) };
@@ -178,7 +181,7 @@ fn first_version(context: &Context<'_>, root: &Path) -> Result<(Version, Opened,
                 return Err(error);
             };
             tell_broken(context, &error);
-            Ok((kept, opened, true))
+            Ok((First { version: kept, opened, is_broken: true }, seen))
         }
         Err(error) => Err(error),
     }
@@ -630,13 +633,11 @@ impl<'a> Server<'a> {
 
     /// Loads the project again when its files have changed. While they have errors, everything goes on as it was when they had none.
     async fn reload(&mut self) -> Result<(), CliError> {
-        let files = project::fingerprint(&self.opened.root, &self.named);
-        if files == self.files {
+        if !self.seen.is_old(&self.opened.root) {
             return Ok(());
         }
-        let version = Version::read(&self.opened.root);
-        self.named = project::named_files(&self.opened.root);
-        self.files = project::fingerprint(&self.opened.root, &self.named);
+        let version;
+        (version, self.seen) = Version::read(&self.opened.root);
         match version.open(self.context.global, self.context.settings, self.context.printer, None) {
             Ok(opened) => {
                 keep(self.context, &version);
