@@ -271,6 +271,7 @@ fn shape(key: &Key) -> String {
     match key.shape {
         Shape::Text => "text".into(),
         Shape::Count => "number".into(),
+        Shape::Counts => "text, list or numbers by name".into(),
         Shape::Share => "0 to 1".into(),
         Shape::Boolean => "`true` or `false`".into(),
         Shape::Duration => "duration".into(),

@@ -234,6 +234,10 @@ codes! {
         "the manifest of a dbt project cannot be read",
         "The assets of a dbt project are those that `target/manifest.json` names, which dbt writes each time that it reads its project.",
         "Run `dbt parse` in the folder of the dbt project.";
+    UNKNOWN_POOL = "SBK0225":
+        "a pool is not declared",
+        "A step takes slots of a pool that does not stand under `pools:` in `subak.yml`.",
+        "Correct the name, or declare the pool.";
     SELECTION_SYNTAX = "SBK0230":
         "a selection cannot be read",
         "Selections are asset keys, `tag:`, `group:`, `owner:`, `path:`, `kind:` or `changed`, with `+` for upstream or downstream, joined by spaces (union), commas (intersection) and `--exclude`.",

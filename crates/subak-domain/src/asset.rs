@@ -39,6 +39,8 @@ pub struct Asset {
     pub retry: Retry,
     /// Upper bound for one attempt.
     pub timeout: Duration,
+    /// How many slots of which pools one attempt takes.
+    pub pools: crate::job::PoolSlots,
     /// Statements around each time that it is brought up to date.
     pub hooks: Hooks,
     /// How it is cut into partitions.

@@ -113,6 +113,9 @@ pub enum RunEvent {
     Resumed {
         /// Who.
         by: String,
+        /// Whether a server is to go on with it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        for_server: bool,
     },
     /// Nothing more will happen, unless the run is resumed.
     Finished {

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::{Action, ConnectionName, Notifications, Retry, Schedule, StepId, Work};
 
+/// Slots of pools by the names of the pools: how many there are, or how many one attempt of a step takes.
+pub type PoolSlots = BTreeMap<String, NonZeroU32>;
+
 /// When a step runs, by how the steps that it needs ended. Airflow's thirteen rules, by their names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,6 +147,9 @@ pub struct Rule {
     /// Its bounds, where it is no asset of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<TaskLimits>,
+    /// How many slots of which pools one attempt takes, besides those that its asset says.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pools: PoolSlots,
 }
 
 impl Rule {
@@ -398,6 +404,20 @@ pub struct Job {
     pub priority: i64,
     /// How many of its runs go on at a time.
     pub runs_max: NonZeroU32,
+    /// What becomes of one more.
+    pub when_full: WhenFull,
+    /// Labels of its runs, as templates over its parameters; limits of the project hold for runs with the same one.
+    pub tags: Vec<String>,
+}
+
+/// What becomes of a run of a job that has as many runs as it may have at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits.
+    #[default]
+    Wait,
+    /// It is canceled.
+    Cancel,
 }
 
 /// What a job does.

@@ -23,11 +23,11 @@ pub mod verify;
 
 pub use clock::{Clock, SystemClock};
 pub use execute::{Connections, DataExecutor, Progress, Reporter};
-pub use machine::{Effect, Input, Machine, Slots};
+pub use machine::{Effect, Input, Machine, Slots, Take, pool_name};
 pub use outbound::Outbound;
 pub use program::Place;
 pub use script::Invocations;
-pub use shell::{Engine, EngineError, Inputs, Limits, StepExecutor};
+pub use shell::{Engine, EngineError, Inputs, Limits, Room, StepExecutor};
 pub use stop::{StopReason, StopSignal};
 
 /// How many seeds a simulation plays: what `SUBAK_SEEDS` said when it was built, as `make simulate` has it, else so many.

@@ -66,8 +66,22 @@ pub struct Slots {
     pub count_max: usize,
     /// By the name of a thing, such as a connection; others have no bound of their own.
     pub pools: BTreeMap<String, usize>,
-    /// What each step uses.
-    pub uses: BTreeMap<StepId, BTreeSet<String>>,
+    /// How much of what each step uses.
+    pub uses: BTreeMap<StepId, BTreeMap<String, usize>>,
+}
+
+/// What a step takes of one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Take {
+    /// How much; never more than the pool has, so that a pool that became smaller keeps nobody waiting for ever.
+    pub count: usize,
+    /// How much the pool has; at least one.
+    pub size: usize,
+}
+
+/// What a pool that a project declares is called among those of [`Slots`]; no connection has such a name.
+pub fn pool_name(name: &str) -> String {
+    format!("pool {name}")
 }
 
 impl From<usize> for Slots {
@@ -77,10 +91,22 @@ impl From<usize> for Slots {
 }
 
 impl Slots {
-    /// The pools of a step with their sizes, in the order of their names.
-    pub fn of(&self, step: &StepId) -> impl Iterator<Item = (&String, usize)> {
-        let used = self.uses.get(step).or_else(|| self.uses.get(&step.base())).into_iter().flatten();
-        used.filter_map(|name| Some((name, (*self.pools.get(name)?).max(1))))
+    /// What a step takes, by pool.
+    pub fn of(&self, action: &Action) -> BTreeMap<String, Take> {
+        let step = &action.step;
+        let mut used = self.uses.get(step).or_else(|| self.uses.get(&step.base())).cloned().unwrap_or_default();
+        if let Work::Task(TaskWork::Sql { on, .. } | TaskWork::Query { on, .. }) = &action.work {
+            used.insert(on.to_string(), 1);
+        }
+        for (name, count) in &action.rule.pools {
+            let (name, count) = (pool_name(name), count.get() as usize);
+            used.entry(name).and_modify(|known| *known = count.max(*known)).or_insert(count);
+        }
+        let take = |(name, count): (String, usize)| {
+            let size = (*self.pools.get(&name)?).max(1);
+            Some((name, Take { count: count.min(size), size }))
+        };
+        used.into_iter().filter_map(take).collect()
     }
 }
 
@@ -89,7 +115,7 @@ impl Slots {
 pub struct Machine {
     state: RunState,
     slots: Slots,
-    /// How many running steps use each pool.
+    /// How much of each pool running steps have.
     pool_counts: BTreeMap<String, usize>,
     retries: BTreeMap<StepId, Retry>,
     /// Steps that need this one.
@@ -147,9 +173,6 @@ impl Machine {
 
     /// Notes what an action needs and where it stands.
     fn enter(&mut self, action: &Action) {
-        if let Work::Task(TaskWork::Sql { on, .. } | TaskWork::Query { on, .. }) = &action.work {
-            self.slots.uses.insert(action.step.clone(), BTreeSet::from([on.to_string()]));
-        }
         if let Some(start) = action.rule.invocation.as_ref().filter(|_| !action.rule.after.is_empty()) {
             self.afters.insert(start.clone(), action.rule.after.clone());
         }
@@ -223,9 +246,9 @@ impl Machine {
 
     fn ended(&mut self, turn: &mut Turn, step: &StepId, result: Result<StepOutcome, Box<Failure>>) -> Result<(), IllegalEvent> {
         if self.running.remove(step) {
-            for (name, _) in self.slots.of(step) {
-                if let Some(count) = self.pool_counts.get_mut(name) {
-                    *count = count.saturating_sub(1);
+            for (name, take) in self.takes(step) {
+                if let Some(count) = self.pool_counts.get_mut(&name) {
+                    *count = count.saturating_sub(take.count);
                 }
             }
         }
@@ -370,7 +393,13 @@ impl Machine {
 
     /// Whether every pool of a step has room.
     fn has_room(&self, step: &StepId) -> bool {
-        self.slots.of(step).all(|(name, size)| self.pool_counts.get(name).copied().unwrap_or(0) < size)
+        let is_free = |(name, take): (String, Take)| self.pool_counts.get(&name).copied().unwrap_or(0) + take.count <= take.size;
+        self.takes(step).into_iter().all(is_free)
+    }
+
+    /// What a step takes of pools.
+    fn takes(&self, step: &StepId) -> BTreeMap<String, Take> {
+        self.actions.get(step).map(|action| self.slots.of(action)).unwrap_or_default()
     }
 
     /// The first ready step that can be settled now: one that runs where there is room, or one that is skipped.
@@ -424,8 +453,8 @@ impl Machine {
             _ => 1,
         };
         self.record(turn, RunEvent::StepStarted { step: step.clone(), attempt })?;
-        for (name, _) in self.slots.of(&step) {
-            *self.pool_counts.entry(name.clone()).or_default() += 1;
+        for (name, take) in self.takes(&step) {
+            *self.pool_counts.entry(name).or_default() += take.count;
         }
         self.running.insert(step.clone());
         turn.effects.push(Effect::Start { step, attempt });

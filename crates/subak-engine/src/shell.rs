@@ -25,12 +25,21 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 /// Carries out one attempt of a step.
 #[async_trait]
 pub trait StepExecutor: Send + Sync {
+    /// Waits until there is room for the step beside those of other runs. The wait is no part of the attempt's time, and the room is given back
+    /// with the value.
+    async fn enter(&self, run: RunId, action: &Action, stop: &StopSignal) -> Result<Room, Box<Failure>> {
+        let _ = (run, action, stop);
+        Ok(Box::new(()))
+    }
     /// Does the work. It ends soon after `stop` asks, and never leaves half of it visible.
     async fn execute(&self, run: RunId, action: &Action, inputs: &Inputs, stop: &StopSignal)
     -> Result<StepOutcome, Box<Failure>>;
     /// What came of an attempt whose process died, if its effects are known to be durable. `None` when nothing is known.
     async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome>;
 }
+
+/// Room for a step, as long as it lives.
+pub type Room = Box<dyn Send>;
 
 /// What an attempt of a step knows of its run.
 #[derive(Debug, Clone, Default)]
@@ -208,7 +217,7 @@ impl Engine {
             return Err(EngineError::NotResumable { run, status: state.status });
         }
         let mut hand = Hand { engine: self, run, sequence: events.len() as u64 };
-        hand.append(vec![RunEvent::Resumed { by: by.to_owned() }]).await
+        hand.append(vec![RunEvent::Resumed { by: by.to_owned(), for_server: false }]).await
     }
 }
 
@@ -328,11 +337,17 @@ impl Loop<'_> {
         // What is published up to here is there when the step looks.
         let seen_position = Some(*engine.log.watch().borrow());
         let task = self.steps.spawn(async move {
+            let room = engine.executor.enter(run, &action, &stop).await;
             let began_at = engine.clock.now();
-            let work = engine.executor.execute(run, &action, &inputs, &stop);
-            let result = match timeout {
-                None => work.await,
-                Some(timeout) => within(engine.clock.as_ref(), began_at + timeout, &stop, work).await,
+            let result = match room {
+                Err(failure) => Err(failure),
+                Ok(_room) => {
+                    let work = engine.executor.execute(run, &action, &inputs, &stop);
+                    match timeout {
+                        None => work.await,
+                        Some(timeout) => within(engine.clock.as_ref(), began_at + timeout, &stop, work).await,
+                    }
+                }
             };
             let elapsed_ms = engine.clock.now().duration_since(began_at).as_millis().max(0) as u64;
             let result = match result {

@@ -98,6 +98,12 @@ impl Values {
         Self(minijinja::Value::from(BTreeMap::from([("item", seen(item))])))
     }
 
+    /// Only the parameters of a job.
+    pub fn of_params(params: &BTreeMap<String, Value>) -> Self {
+        let params: BTreeMap<&str, minijinja::Value> = params.iter().map(|(name, value)| (name.as_str(), seen(value))).collect();
+        Self(minijinja::Value::from(BTreeMap::from([("params", minijinja::Value::from(params))])))
+    }
+
     /// The entries of an object, by their names.
     pub fn of(entries: &Value) -> Self {
         Self(seen(entries))

@@ -383,6 +383,7 @@ pub(crate) mod tests {
             columns: BTreeMap::new(),
             retry: Retry::default(),
             timeout: subak_domain::asset::TIMEOUT_DEFAULT,
+            pools: subak_domain::job::PoolSlots::new(),
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
             automation: None,

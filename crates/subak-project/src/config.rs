@@ -1,7 +1,7 @@
 //! `subak.yml`: connections, profiles, defaults.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use subak_diag::{Diagnostic, codes};
 use subak_domain::config::{Field, FieldKind};
+use subak_domain::job::PoolSlots;
 use subak_domain::notification::RECEIVER_KINDS;
 use subak_domain::{AssetKey, ConnectionName, Notifications, Occasion, Retry, asset};
 
@@ -43,6 +44,10 @@ pub struct Config {
     pub lint: Lint,
     /// How long what happened is kept.
     pub retention: Retention,
+    /// Rooms for steps, and how many slots each has.
+    pub pools: Arc<PoolSlots>,
+    /// How many runs with a tag go on at a time; with `*` at its end, for each tag that begins so by itself.
+    pub run_limits: BTreeMap<String, NonZeroU32>,
     /// Who can be told about runs, by name.
     pub receivers: BTreeMap<String, ReceiverDeclaration>,
     /// Who is told about runs of jobs that say nothing themselves.
@@ -190,6 +195,8 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
     }
     let lint = lint(&fields, &mut context);
     let retention = retention(&fields, &mut context);
+    let pools = Arc::new(counts(&fields, "pools", &mut context));
+    let run_limits = counts(&fields, "run_limits", &mut context);
     Some(Config {
         project,
         timezone,
@@ -202,9 +209,17 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
         vars,
         lint,
         retention,
+        pools,
+        run_limits,
         receivers,
         notifications,
     })
+}
+
+/// Whole numbers above zero by name.
+fn counts(fields: &Fields<'_>, key: &str, context: &mut Context<'_>) -> BTreeMap<String, NonZeroU32> {
+    let named = fields.named(key, context).iter();
+    named.filter_map(|(name, node)| Some((name.text.clone(), decode::number_above_zero(node, &name.text, context)?))).collect()
 }
 
 fn lint(fields: &Fields<'_>, context: &mut Context<'_>) -> Lint {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use subak_diag::{Diagnostic, codes};
+use subak_domain::job::PoolSlots;
 use subak_domain::shape::{Contract, OnReject};
 use subak_domain::write::Tie;
 use subak_domain::{
@@ -52,6 +53,7 @@ pub(crate) struct Common {
     pub(crate) columns: BTreeMap<String, String>,
     pub(crate) retry: Retry,
     pub(crate) timeout: Duration,
+    pub(crate) pools: PoolSlots,
     pub(crate) hooks: Hooks,
     pub(crate) partitioning: Option<Partitioning>,
     pub(crate) automation: Option<Automation>,
@@ -59,6 +61,8 @@ pub(crate) struct Common {
     pub(crate) says_partition: bool,
     /// The project's time zone.
     pub(crate) timezone: String,
+    /// The pools that the project has.
+    pub(crate) known_pools: Arc<PoolSlots>,
 }
 
 /// A stream that becomes an asset.
@@ -158,11 +162,13 @@ impl Common {
             columns: BTreeMap::new(),
             retry: config.retry,
             timeout: config.timeout,
+            pools: PoolSlots::new(),
             hooks: Hooks::default(),
             partitioning: None,
             automation: None,
             says_partition: false,
             timezone: config.timezone.clone(),
+            known_pools: Arc::clone(&config.pools),
         }
     }
 
@@ -179,6 +185,9 @@ impl Common {
         self.tags.extend(fields.texts("tags", context).into_iter().map(|(tag, _)| tag.to_owned()));
         self.retry = decode::retry(fields, self.retry, context);
         self.timeout = fields.duration("timeout", context).unwrap_or(self.timeout);
+        if let Some(pools) = decode::pools(fields, &self.known_pools, context) {
+            self.pools = pools;
+        }
         self.checks.extend(checks::read(fields, context));
         self.says_partition |= fields.get("partition").is_some();
         self.partitioning = partition::read(fields, &self.timezone, context).or(self.partitioning.take());

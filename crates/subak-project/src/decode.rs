@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 use subak_diag::{Diagnostic, codes, nearest};
+use subak_domain::job::PoolSlots;
 use subak_domain::{AssetKey, Retry};
 
 use crate::keys::{self, Key};
@@ -202,18 +203,53 @@ pub(crate) fn asset_key(text: &str, node: &Node, context: &mut Context<'_>) -> O
     }
 }
 
+/// A whole number above zero.
+pub(crate) fn number_above_zero(node: &Node, name: &str, context: &mut Context<'_>) -> Option<NonZeroU32> {
+    let text = text(node, &format!("`{name}`"), context)?;
+    let found = text.parse().ok();
+    if found.is_none() {
+        context.invalid(node, format!("`{name}` must be a whole number above zero, and this is `{text}`"));
+    }
+    found
+}
+
+/// `pools`: what a step takes of those that there are; `None` where it says nothing of it.
+pub(crate) fn pools(fields: &Fields<'_>, known: &PoolSlots, context: &mut Context<'_>) -> Option<PoolSlots> {
+    let node = fields.get("pools")?;
+    let mut found = PoolSlots::new();
+    let mut take = |name: &str, count: NonZeroU32, node: &Node, context: &mut Context<'_>| match known.get(name) {
+        Some(size) if count <= *size => drop(found.insert(name.to_owned(), count)),
+        Some(size) => context.invalid(node, format!("this takes {count} slots of the pool `{name}`, which has {size}")),
+        None => {
+            let problem = Diagnostic::error(codes::UNKNOWN_POOL, format!("there is no pool `{name}`"));
+            let help = match nearest(name, known.keys().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("declare it in `subak.yml`: `pools: {{ {name}: 4 }}`"),
+            };
+            context.report(problem.help(help), &node.span, "not declared");
+        }
+    };
+    if let Value::Map(_) = &node.value {
+        for (name, node) in fields.named("pools", context) {
+            if let Some(count) = number_above_zero(node, &name.text, context) {
+                take(&name.text, count, node, context);
+            }
+        }
+    } else {
+        for (name, node) in fields.texts("pools", context) {
+            take(name, NonZeroU32::MIN, node, context);
+        }
+    }
+    Some(found)
+}
+
 /// `retry`, laid over what holds without it.
 pub(crate) fn retry(fields: &Fields<'_>, base: Retry, context: &mut Context<'_>) -> Retry {
     let Some(node) = fields.get("retry") else { return base };
     let Some(fields) = Fields::of(node, keys::RETRY, &[], "`retry`", context) else { return base };
     let mut retry = base;
-    if let Some(node) = fields.get("attempts_max")
-        && let Some(text) = text(node, "`attempts_max`", context)
-    {
-        match text.parse::<NonZeroU32>() {
-            Ok(count) => retry.attempts_max = count,
-            Err(_) => context.invalid(node, format!("`attempts_max` must be a whole number above zero, and this is `{text}`")),
-        }
+    if let Some(node) = fields.get("attempts_max") {
+        retry.attempts_max = number_above_zero(node, "attempts_max", context).unwrap_or(retry.attempts_max);
     }
     retry.delay_first = fields.duration("delay_first", context).unwrap_or(retry.delay_first);
     retry.delay_max = fields.duration("delay_max", context).unwrap_or(retry.delay_max);

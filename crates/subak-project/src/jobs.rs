@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use subak_diag::{Diagnostic, codes, nearest};
-use subak_domain::job::{self, Approval, Command, Param, ParamKind, Program, Role, ShortCircuit, TaskLimits, TaskWork};
+use subak_domain::job::{
+    self, Approval, Command, Param, ParamKind, PoolSlots, Program, Role, ShortCircuit, TaskLimits, TaskWork, WhenFull,
+};
 use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
 use subak_domain::{
     Action, AssetGraph, AssetKey, Definition, Job, JobWork, Notifications, Occasion, PartitionRule, Reason, Retry, Rule,
@@ -85,33 +87,8 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         steps: BTreeMap::new(),
         setups: BTreeSet::new(),
     };
-    let work = match (fields.get("select"), fields.get("tasks")) {
-        (Some(_), None) => {
-            JobWork::Select(fields.texts("select", context).into_iter().map(|(text, _)| text.to_owned()).collect())
-        }
-        (None, Some(node)) => {
-            let base = Base { retry: decode::retry(&fields, single(scope.config.retry), context), timeout: scope.config.timeout };
-            let base = Base { timeout: fields.duration("timeout", context).unwrap_or(base.timeout), ..base };
-            let found = reader.group(node, &Group::default(), &base, context)?;
-            if found.actions.len() > TASK_COUNT_MAX {
-                context.invalid(node, format!("the job has {} tasks, and {TASK_COUNT_MAX} are the most", found.actions.len()));
-                return None;
-            }
-            JobWork::Tasks(found.actions)
-        }
-        (Some(_), Some(_)) => {
-            context.invalid(
-                name_node,
-                format!("job `{name}` has both `select` and `tasks`; an asset is a task too: `{{ asset: KEY }}`"),
-            );
-            return None;
-        }
-        (None, None) => {
-            let problem = Diagnostic::error(codes::MISSING_KEY, format!("job `{name}` does nothing"));
-            context.report(problem.help("give it `select:` or `tasks:`"), &name_node.span, "");
-            return None;
-        }
-    };
+    let work = work(&fields, name_node, name, &mut reader, context)?;
+    let tags = tags(&fields, scope, &params, context);
     let assets = reader.assets;
     let schedule = schedule(&fields, &scope.config.timezone, context);
     if let (Some(_), Some((missing, _))) = (&schedule, params.iter().find(|(_, param)| param.default.is_none())) {
@@ -132,8 +109,62 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         notifications: notifications(&fields, scope, context),
         priority: number(&fields, "priority", context).unwrap_or(0),
         runs_max: number(&fields, "runs_max", context).unwrap_or(std::num::NonZeroU32::MIN),
+        when_full: fields
+            .word("when_full", &[("wait", WhenFull::Wait), ("cancel", WhenFull::Cancel)], context)
+            .unwrap_or_default(),
+        tags,
     };
     Some(JobDeclaration { job, span: name_node.span.clone(), assets })
+}
+
+/// What a job does.
+fn work(
+    fields: &Fields<'_>,
+    name_node: &Node,
+    name: &str,
+    reader: &mut Reader<'_>,
+    context: &mut Context<'_>,
+) -> Option<JobWork> {
+    match (fields.get("select"), fields.get("tasks")) {
+        (Some(_), None) => {
+            Some(JobWork::Select(fields.texts("select", context).into_iter().map(|(text, _)| text.to_owned()).collect()))
+        }
+        (None, Some(node)) => {
+            let base = Base {
+                retry: decode::retry(fields, single(reader.scope.config.retry), context),
+                timeout: reader.scope.config.timeout,
+                pools: PoolSlots::new(),
+            };
+            let pools = decode::pools(fields, &reader.scope.config.pools, context).unwrap_or_default();
+            let base = Base { timeout: fields.duration("timeout", context).unwrap_or(base.timeout), pools, ..base };
+            let found = reader.group(node, &Group::default(), &base, context)?;
+            if found.actions.len() > TASK_COUNT_MAX {
+                context.invalid(node, format!("the job has {} tasks, and {TASK_COUNT_MAX} are the most", found.actions.len()));
+                return None;
+            }
+            Some(JobWork::Tasks(found.actions))
+        }
+        (Some(_), Some(_)) => {
+            context.invalid(
+                name_node,
+                format!("job `{name}` has both `select` and `tasks`; an asset is a task too: `{{ asset: KEY }}`"),
+            );
+            None
+        }
+        (None, None) => {
+            let problem = Diagnostic::error(codes::MISSING_KEY, format!("job `{name}` does nothing"));
+            context.report(problem.help("give it `select:` or `tasks:`"), &name_node.span, "");
+            None
+        }
+    }
+}
+
+/// Labels of the runs of a job.
+fn tags(fields: &Fields<'_>, scope: &Scope<'_>, params: &BTreeMap<String, Param>, context: &mut Context<'_>) -> Vec<String> {
+    if let Some(node) = fields.get("tags") {
+        Texts { scope, names: Names::Task { tasks: &BTreeSet::new(), params } }.check_templates(node, context);
+    }
+    fields.texts("tags", context).into_iter().map(|(tag, _)| tag.to_owned()).collect()
 }
 
 /// A whole number in the bounds of its type.
@@ -273,10 +304,11 @@ fn limits_of(work: &Work, fields: &Fields<'_>, base: &Base, context: &mut Contex
 }
 
 /// Bounds that tasks have where they say nothing.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Base {
     retry: Retry,
     timeout: std::time::Duration,
+    pools: PoolSlots,
 }
 
 /// Where tasks stand.
@@ -414,6 +446,7 @@ impl Reader<'_> {
         let base = Base {
             retry: decode::retry(fields, base.retry, context),
             timeout: fields.duration("timeout", context).unwrap_or(base.timeout),
+            pools: decode::pools(fields, &self.scope.config.pools, context).unwrap_or_else(|| base.pools.clone()),
         };
         let own_trigger = fields.word("trigger", &Trigger::NAMES, context);
         let own_when = fields.text("when", context).map(bare);
@@ -428,16 +461,7 @@ impl Reader<'_> {
         if *kind == "tasks" {
             return self.nested(name, fields, &group, &base, context);
         }
-        for only in ["for_each", "items_max"] {
-            if let Some(key) = fields.name(only) {
-                let message = format!("`{only}` belongs to a group of tasks");
-                context.report(
-                    Diagnostic::error(codes::INVALID_VALUE, message).help("put the task below `tasks:` of a group"),
-                    &key.span,
-                    "",
-                );
-            }
-        }
+        refuse_of_groups(fields, context);
         let (step, work) = self.work(kind, name, fields, &group, context)?;
         let full = format!("{}{}", group.prefix, name.text);
         if let Some(other) = self.steps.insert(step.clone(), full.clone()) {
@@ -462,8 +486,17 @@ impl Reader<'_> {
             fields.word("short_circuit", &[("all", ShortCircuit::All), ("direct", ShortCircuit::Direct)], context);
         let is_task = matches!(work, Work::Task(_));
         let limits = is_task.then(|| limits_of(&work, fields, &base, context));
-        let rule =
-            Rule { task: full, trigger, when: group.when, role, short_circuit, item: group.item, limits, ..Rule::default() };
+        let rule = Rule {
+            task: full,
+            trigger,
+            when: group.when,
+            role,
+            short_circuit,
+            item: group.item,
+            limits,
+            pools: base.pools,
+            ..Rule::default()
+        };
         let action = Action { step: step.clone(), work, reason: Reason::Job, needs: group.needs, rule };
         Some(Found { actions: vec![action], leaves: vec![step] })
     }
@@ -651,6 +684,20 @@ impl Reader<'_> {
         let key = decode::asset_key(&rendered, node, context)?;
         self.assets.push((key.clone(), context.place(&node.span)));
         Some(key)
+    }
+}
+
+/// What only a group can say.
+fn refuse_of_groups(fields: &Fields<'_>, context: &mut Context<'_>) {
+    for only in ["for_each", "items_max"] {
+        if let Some(key) = fields.name(only) {
+            let message = format!("`{only}` belongs to a group of tasks");
+            context.report(
+                Diagnostic::error(codes::INVALID_VALUE, message).help("put the task below `tasks:` of a group"),
+                &key.span,
+                "",
+            );
+        }
     }
 }
 

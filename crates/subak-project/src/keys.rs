@@ -25,6 +25,8 @@ pub enum Shape {
     Text,
     /// A whole number above zero.
     Count,
+    /// A name, a list of names, or a mapping from names to whole numbers above zero.
+    Counts,
     /// A number from 0 to 1.
     Share,
     /// `true` or `false`.
@@ -77,6 +79,13 @@ const fn required(name: &'static str, shape: Shape, doc: &'static str) -> Key {
     Key { name, shape, is_required: true, doc }
 }
 
+/// What a step takes of pools.
+const POOLS: Key = key(
+    "pools",
+    Shape::Counts,
+    "What one attempt takes of pools of the project: a name, a list of names, or how many slots by name. It waits until all of it is free.",
+);
+
 /// A job: one document of a file below `jobs/`.
 pub static JOB: &[Key] = &[
     required("job", Shape::Text, "Its name."),
@@ -104,6 +113,17 @@ pub static JOB: &[Key] = &[
         "A whole number; of runs that wait for a server, those with the highest are begun first. By default 0.",
     ),
     key("runs_max", Shape::Count, "Runs of it that a server lets go on at a time. By default 1."),
+    key(
+        "when_full",
+        Shape::Word(&["wait", "cancel"]),
+        "What becomes of one more run: it waits, or it is canceled. By default `wait`.",
+    ),
+    key(
+        "tags",
+        Shape::Texts,
+        "Labels of its runs, as templates over its parameters: `customer={{ params.customer }}`. `run_limits` in `subak.yml` bounds runs by them.",
+    ),
+    POOLS,
     key("retry", Shape::Map(RETRY), "How often a failed task is tried again. By default a task is tried once."),
     key("timeout", Shape::Duration, "Upper bound for one attempt of a task."),
 ];
@@ -319,6 +339,7 @@ pub static TASK: &[Key] = &[
     ),
     key("fails_run", Shape::Boolean, "Whether a failed teardown counts all the same."),
     key("description", Shape::Text, "What it is for, for people."),
+    POOLS,
     key("retry", Shape::Map(RETRY), "How often it is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one attempt."),
 ];
@@ -399,6 +420,16 @@ pub static PROJECT: &[Key] = &[
         "Values that templates read as `{{ var('name') }}`; `--var name=value` takes their place.",
     ),
     key("retention", Shape::Map(RETENTION), "How long what happened is kept."),
+    key(
+        "pools",
+        Shape::Named(&Shape::Count),
+        "Rooms for steps, by name, and how many slots each has: `{ api: 4 }`. Steps say `pools: api`.",
+    ),
+    key(
+        "run_limits",
+        Shape::Named(&Shape::Count),
+        "How many runs with a tag a server lets go on at a time: `{ nightly: 2, \"customer=*\": 1 }`; with `*`, for each value by itself.",
+    ),
     key("external", Shape::List(&Shape::Text), "Keys of assets that something outside keeps up to date in the warehouse."),
 ];
 
@@ -608,6 +639,7 @@ pub static STREAM: &[Key] = &[
     ),
     key("partition", Shape::Map(PARTITION), "How it is cut into partitions, which are brought up to date one by one."),
     key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
+    POOLS,
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one attempt."),
 ];
@@ -834,6 +866,7 @@ pub static SQL_HEADER: &[Key] = &[
     ),
     key("partition", Shape::Map(PARTITION), "How it is cut into partitions, which are brought up to date one by one."),
     key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
+    POOLS,
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one attempt."),
 ];

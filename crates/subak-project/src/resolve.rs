@@ -533,6 +533,7 @@ impl<'a> Resolver<'a> {
             description: common.description.clone(),
             retry: common.retry,
             timeout: common.timeout,
+            pools: common.pools.clone(),
             hooks: common.hooks.clone(),
             partitioning: common.partitioning.clone(),
             automation: common.automation.clone(),
@@ -554,6 +555,7 @@ impl<'a> Resolver<'a> {
             description: None,
             retry: self.config.retry,
             timeout: self.config.timeout,
+            pools: subak_domain::job::PoolSlots::new(),
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
             automation: None,
@@ -612,23 +614,7 @@ impl<'a> Resolver<'a> {
         };
         let checks = description.map(|seed| check_fields(&seed.common)).unwrap_or_default();
         let version = ingest_version("seed", &ingest, &format!("{text}\u{1f}{checks:?}"));
-        let plain = Common {
-            key,
-            span: 0..0,
-            checks: Vec::new(),
-            description: None,
-            owner: None,
-            group: None,
-            tags: BTreeSet::new(),
-            columns: BTreeMap::new(),
-            retry: self.config.retry,
-            timeout: self.config.timeout,
-            hooks: subak_domain::Hooks::default(),
-            partitioning: None,
-            automation: None,
-            says_partition: false,
-            timezone: String::new(),
-        };
+        let plain = Common::new(key, 0..0, self.config);
         let common = description.map_or(&plain, |seed| &seed.common);
         Some(Self::asset(common, path, Definition::Seed(ingest), Vec::new(), version))
     }

@@ -62,6 +62,11 @@ fn shape(shape: &Shape, connectors: &[ConnectorInfo]) -> Value {
     match shape {
         Shape::Text => json!({ "type": ["string", "number", "boolean"] }),
         Shape::Count => json!({ "type": "integer", "minimum": 1 }),
+        Shape::Counts => json!({ "oneOf": [
+            { "type": "string" },
+            { "type": "array", "items": { "type": "string" } },
+            { "type": "object", "additionalProperties": { "type": "integer", "minimum": 1 } }
+        ] }),
         Shape::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Shape::Boolean => json!({ "type": "boolean" }),
         Shape::Duration => json!({ "type": "string", "pattern": DURATION }),

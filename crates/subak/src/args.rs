@@ -122,6 +122,9 @@ pub(crate) enum Command {
     /// Look at schedules, sensors and automated assets, and at their ticks; switch them on and off
     #[command(subcommand)]
     Automation(AutomationCommand),
+    /// Look at the pools of the project: how many of their slots steps have, and which steps wait
+    #[command(subcommand)]
+    Pool(PoolCommand),
     /// Look after the state of the project: how much it keeps, copies, what is old
     #[command(subcommand)]
     Db(DbCommand),
@@ -408,6 +411,21 @@ pub(crate) struct AutomationTestArgs {
     /// Of a schedule: ticks to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) limit: usize,
+}
+
+/// `subak pool`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolCommand {
+    /// List the pools, and the connections with `parallel:`, with how much of each is taken
+    List,
+    /// Show the steps that have slots of a pool, and those that wait for some
+    Show(PoolArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PoolArgs {
+    /// The pool, or the connection
+    pub(crate) name: String,
 }
 
 /// `subak db`.
@@ -750,7 +768,7 @@ pub(crate) struct RunResumeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct WhyArgs {
-    /// An asset, a run id or the beginning of one, or `RUN/STEP`
+    /// An asset, a partition as `ASSET@KEY`, a job, a run id or the beginning of one, or `RUN/STEP`
     #[arg(add = ArgValueCompleter::new(complete::assets))]
     pub(crate) what: String,
 }

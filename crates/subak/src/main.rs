@@ -10,6 +10,7 @@ mod pools;
 mod printer;
 mod progress;
 mod project;
+mod queue;
 mod redact;
 mod retention;
 mod settings;

@@ -182,6 +182,7 @@ impl Loader {
             description: None,
             retry: Retry::default(),
             timeout: Duration::from_secs(60),
+            pools: subak_domain::job::PoolSlots::new(),
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
             automation: None,

@@ -87,6 +87,7 @@ fn t_15_a_schedule_that_is_off_starts_nothing() {
 fn runs_are_handed_over() {
     let mut served = project(
         "job: ok\nparams: { day: { type: date } }\ntasks: { a: { run: \"echo {{ params.day }} >> log\" } }\n---\njob: bad\ntasks: { a: { run: \"exit 7\" } }\n\
+         ---\njob: half\ntasks: { a: { run: \"echo first >> half\" }, b: { needs: a, run: \"test -e there && echo second >> half\" } }\n\
          ---\njob: slow\ntasks: { a: { run: \"echo begun >> log; sleep 2; echo ended >> log\" } }\n",
     );
     served::wait(served.sandbox.path());
@@ -96,6 +97,15 @@ fn runs_are_handed_over() {
     assert_eq!(served.lines("log"), ["2025-01-31"]);
     let failed = served.sandbox.run(&["run", "--job", "bad"]).expect(1);
     assert!(failed.err.contains("the program ended with code 7"), "{}", failed.err);
+    // T-64: what failed goes on there too, with what is not done; one that is done does not.
+    let again = served.sandbox.run(&["run", "resume", "last"]).expect(1);
+    assert!(again.err.contains("handed run") && again.err.contains("the program ended with code 7"), "{}", again.err);
+    served.sandbox.run(&["run", "--job", "half"]).expect(1);
+    served.sandbox.write("there", "");
+    served.sandbox.run(&["run", "resume", "last"]).expect(0);
+    assert_eq!(served.lines("half"), ["first", "second"]);
+    let refused = served.sandbox.run(&["run", "resume", "last"]).expect(2);
+    assert!(refused.err.contains("is succeeded and cannot be resumed"), "{}", refused.err);
     // A stop waits for the run that goes on.
     let mut slow =
         served.sandbox.command(&["run", "--job", "slow"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
@@ -185,6 +195,77 @@ fn t_149_runs_go_on_together_where_they_can() {
     let lines = served.lines("log").split_off(5);
     let turns: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap_or_default()).collect();
     assert!(turns == ["first", "first", "second", "second"] || turns == ["second", "second", "first", "first"], "{lines:?}");
+}
+
+const LIMITED: &str = "job: heavy
+runs_max: 4
+pools: { api: 2 }
+timeout: 6s
+tasks: { a: { run: 'echo in >> heavy; sleep 2; echo out >> heavy' } }
+---
+job: per
+runs_max: 4
+params: { customer: { type: text } }
+tags: 'customer={{ params.customer }}'
+tasks: { a: { run: [ sh, -c, 'echo $0 in >> per; sleep 2; echo $0 out >> per', '{{ params.customer }}' ] } }
+---
+job: once
+when_full: cancel
+tasks: { a: { run: 'echo begun >> once; sleep 3' } }
+---
+job: yearly
+schedule: { cron: '0 0 1 1 *', catchup: none }
+tasks: { a: { run: 'true' } }
+";
+
+/// T-146, T-150, T-158: pools and tags bound runs together, and one that waits says for what.
+#[test]
+fn t_150_pools_and_tags_bound_runs() {
+    let subak = format!("{PROJECT}pools: {{ api: 3 }}\nrun_limits: {{ 'customer=*': 1 }}\n");
+    let mut served = Served::unstarted(BINARY, &[("subak.yml", &subak), ("jobs/jobs.yml", LIMITED)]);
+    served.start_with(&["--runs", "8"], &[]);
+    served::wait(served.sandbox.path());
+    let why = |what: &str| served.sandbox.run(&["why", what]).expect(0).out;
+    let newest = |job: &str| {
+        let listed = served.sandbox.command(&["run", "list", "--output", "csv"]).output().expect("starts").stdout;
+        let listed = String::from_utf8_lossy(&listed).into_owned();
+        listed.lines().find(|line| line.contains(job)).and_then(|line| line.split(',').next()).expect("a run").to_owned()
+    };
+    // Three that take two of three slots each: one at a time, and the time that they wait is no part of their timeout.
+    let mut children: Vec<Child> = (0..4).map(|_| hand_over(&served, &["--job", "heavy"])).collect();
+    served.wait("a step that waits", |_| why(&newest("heavy")).contains("waits for 2 slots of `api`"));
+    let listed = served.sandbox.run(&["pool", "list", "--output", "csv"]).expect(0).out;
+    assert!(listed.contains("api,3,2,"), "{listed}");
+    let shown = served.sandbox.run(&["pool", "show", "api"]).expect(0).out;
+    assert!(shown.contains("task:a") && shown.contains("waits"), "{shown}");
+    for child in &mut children {
+        assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    }
+    assert_eq!(served.lines("heavy"), ["in", "out", "in", "out", "in", "out", "in", "out"]);
+    // Each customer for itself.
+    let mut children = vec![hand_over(&served, &["--job", "per", "--set", "customer=a"])];
+    served.wait("the first one", |served| !served.lines("per").is_empty());
+    children.push(hand_over(&served, &["--job", "per", "--set", "customer=a"]));
+    served.wait("the second one", |served| served.sandbox.run(&["run", "list"]).out.contains("queued"));
+    assert!(why(&newest("per")).contains("with the tag `customer=a`"), "{}", why(&newest("per")));
+    children.push(hand_over(&served, &["--job", "per", "--set", "customer=b"]));
+    for child in &mut children {
+        assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    }
+    let lines = served.lines("per");
+    let place = |line: &str| lines.iter().position(|other| other == line).expect("it is there");
+    assert!(place("b in") < lines.iter().rposition(|line| line == "a in").expect("it is there"), "{lines:?}");
+    assert!(place("a out") < lines.iter().rposition(|line| line == "a in").expect("it is there"), "{lines:?}");
+    // One more is canceled where the job says so.
+    let mut first = hand_over(&served, &["--job", "once"]);
+    served.wait("the first one", |served| !served.lines("once").is_empty());
+    assert_eq!(hand_over(&served, &["--job", "once"]).wait().expect("it ends").code(), Some(130));
+    assert_eq!(first.wait().expect("it ends").code(), Some(0));
+    assert_eq!(served.lines("once"), ["begun"]);
+    assert!(why("once").contains("run of it canceled") || why("once").contains("of it canceled"), "{}", why("once"));
+    assert!(why("yearly").contains("it has never run; it comes next at"), "{}", why("yearly"));
+    served.stop();
+    assert!(served.sandbox.run(&["why", "yearly"]).expect(0).out.contains("no server runs"));
 }
 
 /// Of runs that wait, those of the job with the highest priority come first.

@@ -287,8 +287,9 @@ impl World {
         let plan = if is_job { random_job(&mut random) } else { random_plan(&mut random) };
         let is_pooled = random.below(2) == 0;
         let used = plan.iter().filter(|_| is_pooled && random.below(2) == 0);
-        let uses = used.map(|action| (action.step.clone(), BTreeSet::from(["app".to_owned()]))).collect();
-        let slots = Slots { uses, pools: [("app".to_owned(), 1)].into(), ..Slots::from(1 + random.below(3)) };
+        let uses: Vec<StepId> = used.map(|action| action.step.clone()).collect();
+        let uses = uses.into_iter().map(|step| (step, [("app".to_owned(), 1 + random.below(2))].into())).collect();
+        let slots = Slots { uses, pools: [("app".to_owned(), 2)].into(), ..Slots::from(1 + random.below(3)) };
         let log = vec![(at(0), RunEvent::planned(plan.clone(), "", "", ""))];
         let (cancels_left, crashes_left) = (u32::from(random.below(3) == 0), random.below(4) as u32);
         Self {
@@ -352,7 +353,7 @@ impl World {
         if state.status == RunStatus::Succeeded {
             self.is_finished = true;
         } else {
-            record(&mut state, RunEvent::Resumed { by: "test".into() });
+            record(&mut state, RunEvent::Resumed { by: "test".into(), for_server: false });
             self.machine = Machine::new(state, self.slots.clone(), BTreeMap::new());
             self.wake_at = None;
             self.step(Input::Begin { holder: "next".into() });
@@ -365,8 +366,8 @@ impl World {
         let is_busy = |step: &&StepId| self.machine.action(step).is_none_or(|action| !action.is_idle());
         let busy = self.running.iter().filter(is_busy).count();
         assert!(busy <= self.slots.count_max, "more steps run than there are slots");
-        let pooled = self.running.iter().filter(|step| self.slots.uses.contains_key(*step)).count();
-        assert!(pooled <= 1, "more steps use a connection than it allows");
+        let pooled: usize = self.running.iter().filter_map(|step| self.slots.uses.get(step)?.get("app")).sum();
+        assert!(pooled <= 2, "more steps use a connection than it allows");
         for action in state.actions.iter().filter(|action| action.rule.task.is_empty()) {
             let is_begun = state.steps[&action.step].attempt_count > 0;
             for need in action.needs.iter().filter(|_| is_begun) {
@@ -465,7 +466,7 @@ fn simulation() {
 
 #[test]
 fn a_pool_bounds_the_steps_that_use_it() {
-    let uses = ["a", "b", "c"].map(|name| (StepId::asset(&key(name)), BTreeSet::from(["app".to_owned()])));
+    let uses = ["a", "b", "c"].map(|name| (StepId::asset(&key(name)), [("app".to_owned(), 1)].into()));
     let slots = Slots { count_max: 3, pools: [("app".to_owned(), 2)].into(), uses: uses.into() };
     let mut machine = Machine::new(RunState::planned(actions("a\nb\nc\nd")), slots, BTreeMap::new());
     let (_, effects) = machine.handle(at(0), Input::Begin { holder: "test".into() }).expect("legal");

@@ -115,6 +115,7 @@ fn asset(name: &str, mode: WriteMode, cursor: bool, checks: Vec<Check>) -> Asset
         description: None,
         retry: Retry::default(),
         timeout: Duration::from_secs(3600),
+        pools: subak_domain::job::PoolSlots::new(),
         hooks: subak_domain::Hooks::default(),
         partitioning: None,
         automation: None,

@@ -1,6 +1,6 @@
 //! Keys of assets that programs make.
 
-use super::{AUTOMATION, Key, PROGRAM, RETRY, STREAM, Shape, key, required};
+use super::{AUTOMATION, Key, POOLS, PROGRAM, RETRY, STREAM, Shape, key, required};
 
 /// A script: `script` in a YAML file, or the header of a Python file or a shell script. It takes the keys of a stream too, but for [`NOT_OF_SCRIPTS`].
 pub static SCRIPT: &[Key] = &[
@@ -51,6 +51,7 @@ pub static DBT: &[Key] = &[
         Shape::TextOr(AUTOMATION),
         "When they are brought up to date by themselves, while `subak server start` runs.",
     ),
+    POOLS,
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one start of dbt."),
 ];

@@ -85,6 +85,11 @@ impl SqliteStore {
         summary::runs(&self.read(), count_max)
     }
 
+    /// The newest run of a job.
+    pub fn last_run_of(&self, job: &str) -> Result<Option<RunSummary>, StoreError> {
+        summary::last_run_of(&self.read(), job)
+    }
+
     /// Runs whose id begins with `prefix`, newest first, at most two: enough to tell whether the prefix is clear.
     pub fn runs_by_prefix(&self, prefix: &str) -> Result<Vec<RunId>, StoreError> {
         summary::runs_by_prefix(&self.read(), prefix)

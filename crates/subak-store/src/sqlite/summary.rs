@@ -302,6 +302,14 @@ pub(super) fn runs(connection: &Connection, count_max: usize) -> Result<Vec<RunS
     rows.map(|row| row.map_err(failed("read"))?).collect()
 }
 
+/// The newest run of a job.
+pub(super) fn last_run_of(connection: &Connection, job: &str) -> Result<Option<RunSummary>, StoreError> {
+    let sql = "select run, status, selection, trigger_text, step_count, planned_at, started_at, ended_at, cause \
+               from runs where job = ? order by run desc limit 1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    statement.query_row([job], run_of).optional().map_err(failed("read"))?.transpose()
+}
+
 pub(super) fn ids(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<RunId>, StoreError> {
     let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
     let rows = statement.query_map(parameters, |row| row.get::<_, String>(0)).map_err(failed("read"))?;

@@ -95,11 +95,11 @@ pub(super) fn times(schedule: &Schedule) -> Result<Times, CliError> {
     Times::new(schedule).map_err(|error| CliError::new(Diagnostic::error(codes::INVALID_VALUE, error.to_string()), Exit::Invalid))
 }
 
-fn store_if_there(opened: &Opened) -> Result<Option<SqliteStore>, CliError> {
+pub(super) fn store_if_there(opened: &Opened) -> Result<Option<SqliteStore>, CliError> {
     opened.state_folder().join("state.db").exists().then(|| opened.store()).transpose()
 }
 
-fn text(moment: Timestamp) -> String {
+pub(super) fn text(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

@@ -19,6 +19,7 @@ mod list;
 mod notification;
 mod partition;
 mod plan;
+mod pool;
 mod quarantine;
 mod query;
 mod question;
@@ -160,6 +161,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
         Command::Backfill(command) => backfill::execute(&context, command),
         Command::Job(command) => job::execute(&context, command),
         Command::Automation(command) => automation::execute(&context, command),
+        Command::Pool(command) => pool::execute(&context, command),
         Command::Db(command) => db::execute(&context, command),
         Command::Notification(command) => notification::execute(&context, command),
         Command::Server(ServerCommand::Start(args)) => server::start(&context, args),

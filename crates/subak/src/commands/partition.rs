@@ -2,10 +2,11 @@
 
 use serde_json::json;
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{PartitionRule, Timestamp};
+use subak_domain::{Asset, PartitionRule, Timestamp};
 use subak_engine::{Clock, SystemClock};
 use subak_plan::Known;
 use subak_project::partition::key_problem;
+use subak_store::PartitionDetail;
 
 use super::Context;
 use crate::args::{PartitionCommand, PartitionKeysArgs, PartitionListArgs};
@@ -40,13 +41,8 @@ fn list(context: &Context<'_>, opened: &Opened, args: &PartitionListArgs) -> Res
     let mut counts = [("done", 0_usize), ("outdated", 0), ("failed", 0), ("missing", 0)];
     for at in (0..known.len()).rev() {
         let Some(key) = known.key(at) else { continue };
-        let detail = details.get(key.as_str());
-        let state = match detail {
-            None => "missing",
-            Some(detail) if detail.state.is_failed() => "failed",
-            Some(detail) if detail.version.as_deref() != Some(asset.version.as_str()) => "outdated",
-            Some(_) => "done",
-        };
+        let detail = details.get(key.as_str()).copied();
+        let state = state(asset, detail);
         counts.iter_mut().filter(|(name, _)| *name == state).for_each(|(_, count)| *count += 1);
         if table.rows.len() == args.limit || args.state.as_deref().is_some_and(|wanted| wanted != state) {
             continue;
@@ -65,6 +61,16 @@ fn list(context: &Context<'_>, opened: &Opened, args: &PartitionListArgs) -> Res
         counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}")).collect();
     context.printer.note(&format!("{}: {}", counted(known.len() as u64, "partition"), said.join(", ")));
     Ok(())
+}
+
+/// How a partition stands, in a word.
+pub(super) fn state(asset: &Asset, detail: Option<&PartitionDetail>) -> &'static str {
+    match detail {
+        None => "missing",
+        Some(detail) if detail.state.is_failed() => "failed",
+        Some(detail) if detail.version.as_deref() != Some(asset.version.as_str()) => "outdated",
+        Some(_) => "done",
+    }
 }
 
 /// The set must be one that an asset uses: a name that is mistyped would never be seen again.

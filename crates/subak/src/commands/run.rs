@@ -12,7 +12,8 @@ use subak_domain::{
     Action, AssetKey, ConnectionName, CursorRange, Failure, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus,
 };
 use subak_engine::{
-    Clock, Connections, DataExecutor, Engine, Limits, Reporter, Slots, StepExecutor, StopReason, StopSignal, SystemClock, orphan,
+    Clock, Connections, DataExecutor, Engine, EngineError, Limits, Reporter, Slots, StepExecutor, StopReason, StopSignal,
+    SystemClock, orphan, pool_name,
 };
 use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore};
 
@@ -218,22 +219,30 @@ pub(super) fn served(opened: &Opened) -> Result<Option<SqliteStore>, CliError> {
 
 /// Hands a run to the server that has the project, and shows what becomes of it.
 async fn hand_over(context: &Context<'_>, opened: &Opened, store: &SqliteStore, work: Work) -> Result<Exit, CliError> {
-    let Work::New { actions, selection, job, params } = work else {
-        let problem = Diagnostic::error(codes::PROJECT_HELD, "a server works on this project, and it takes no runs up again");
-        return Err(CliError::new(problem.help("stop the server, or start a new run"), Exit::Conflict));
-    };
-    let run = new_run();
     if !context.global.vars.is_empty() {
         let problem = Diagnostic::error(codes::USAGE, "`--var` says nothing to a server, which has values of its own");
         return Err(CliError::new(problem.help("stop the server, or give the job a parameter: `--set`"), Exit::Invalid));
     }
-    let (trigger, as_of) = ("command line".to_owned(), opened.as_of_template.clone());
-    let planned = RunEvent::Planned { actions, selection, trigger, as_of, job, params, for_server: true };
-    let events = vec![(SystemClock.now(), planned)];
-    store.append(Append { run, expected: 1, events, fence: None }).await?;
+    let (run, expected_at, event) = match work {
+        Work::New { actions, selection, job, params } => {
+            let (trigger, as_of) = ("command line".to_owned(), opened.as_of_template.clone());
+            (new_run(), 1, RunEvent::Planned { actions, selection, trigger, as_of, job, params, for_server: true })
+        }
+        Work::Resume { run } => {
+            let (state, events) = runs::state(store, run)?;
+            if !matches!(state.status, RunStatus::Failed | RunStatus::Canceled) {
+                return Err(EngineError::NotResumable { run, status: state.status }.into());
+            }
+            let by = Holder::current("subak run resume").to_string();
+            (run, events.len() as u64 + 1, RunEvent::Resumed { by, for_server: true })
+        }
+    };
+    store.append(Append { run, expected: expected_at, events: vec![(SystemClock.now(), event)], fence: None }).await?;
     context.printer.note(&format!("handed run {run} to the server; it goes on there, whatever happens here"));
     let watcher = Watcher::new(context.printer, expected(&store.snapshot()?));
-    let (began_at, mut seen) = (SystemClock.now(), 0);
+    // Of one that is resumed only what happens from now on.
+    let (began_at, known) = (SystemClock.now(), expected_at as usize);
+    let mut seen = known;
     loop {
         let (state, events) = runs::state(store, run)?;
         for event in events.iter().skip(seen) {
@@ -246,8 +255,11 @@ async fn hand_over(context: &Context<'_>, opened: &Opened, store: &SqliteStore, 
         }
         if served(opened)?.is_none() && !runs::state(store, run)?.0.status.is_final() {
             let problem = Diagnostic::error(codes::RUN_LOST, format!("the server ended before run {run} did"));
-            let what =
-                if seen > 1 { "the next command on this project records what became of it" } else { "the next server runs it" };
+            let what = if seen > known {
+                "the next command on this project records what became of it"
+            } else {
+                "the next server runs it"
+            };
             return Err(CliError::new(problem.data(what), Exit::Conflict));
         }
         SystemClock.sleep_until(SystemClock.now() + WAIT_INTERVAL).await;
@@ -488,11 +500,13 @@ pub(super) fn new_run() -> RunId {
     RunId::from_parts(last.0, last.1)
 }
 
-/// Whether a run is planned for a server and not begun.
+/// Whether a run is planned for a server, or to be taken up again by one, and not begun.
 pub(super) fn is_waiting(store: &SqliteStore, run: RunId) -> Result<bool, CliError> {
     let events = store.run_events(run)?;
-    let is_for_server = |event: &RunEvent| matches!(event, RunEvent::Planned { for_server: true, .. });
-    Ok(events.len() == 1 && events.iter().all(|event| is_for_server(&event.event)))
+    let is_for_server = |event: &RunEvent| {
+        matches!(event, RunEvent::Planned { for_server: true, .. } | RunEvent::Resumed { for_server: true, .. })
+    };
+    Ok(events.last().is_some_and(|event| is_for_server(&event.event)))
 }
 
 /// 80 random bits for a run id, from the hash keys that the standard library draws from the system.
@@ -512,20 +526,23 @@ pub(super) fn limits(opened: &Opened, how: &HowToRun) -> Limits {
     let assets = opened.graph().assets();
     let connections = &opened.project.config.connections;
     let pools = connections.iter().filter_map(|(name, connection)| Some((name.to_string(), connection.parallel?.get())));
+    let declared = opened.project.config.pools.iter().map(|(name, size)| (pool_name(name), size.get() as usize));
+    let pools = pools.chain(declared);
     // Partitions of one table take turns.
     let turns = assets.iter().filter(|asset| asset.partitioning.is_some()).map(|asset| (turn_of(&asset.key), 1));
     let pools = pools.chain(turns);
     let materialized = assets.iter().map(|asset| {
         let turn = asset.partitioning.is_some().then(|| turn_of(&asset.key));
-        let used = asset.connections().into_iter().map(ToString::to_string).chain(turn).collect();
-        (StepId::asset(&asset.key), used)
+        let used = asset.connections().into_iter().map(ToString::to_string).chain(turn).map(|name| (name, 1));
+        let declared = asset.pools.iter().map(|(name, count)| (pool_name(name), count.get() as usize));
+        (StepId::asset(&asset.key), used.chain(declared).collect())
     });
     let audited = assets.iter().filter_map(|asset| {
-        let used = BTreeSet::from([asset.stored_in()?.to_string()]);
+        let used = BTreeMap::from([(asset.stored_in()?.to_string(), 1)]);
         Some((StepId::audit(&asset.key), used))
     });
     let checks = opened.graph().checks().iter();
-    let checked = checks.map(|check| (StepId::check(&check.name), BTreeSet::from([check.on.to_string()])));
+    let checked = checks.map(|check| (StepId::check(&check.name), BTreeMap::from([(check.on.to_string(), 1)])));
     let uses = materialized.chain(audited).chain(checked);
     Limits {
         slots: Slots { count_max: usize::from(how.parallel), pools: pools.collect(), uses: uses.collect() },

@@ -236,7 +236,7 @@ fn describe(event: &RunEvent) -> (&'static str, Option<&StepId>, String) {
         }
         RunEvent::CancelRequested { by } => ("cancel requested", None, by.clone()),
         RunEvent::Lost { holder } => ("lost", None, format!("{holder} is gone")),
-        RunEvent::Resumed { by } => ("resumed", None, by.clone()),
+        RunEvent::Resumed { by, .. } => ("resumed", None, by.clone()),
         RunEvent::Finished { status } => ("finished", None, status.to_string()),
     }
 }

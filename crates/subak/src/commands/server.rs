@@ -15,11 +15,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use subak_domain::job::WhenFull;
 use subak_domain::schedule::CatchUp;
-use subak_domain::{
-    Action, AssetKey, BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Sensor, StepStatus, Timestamp,
-    Work as DomainWork,
-};
+use subak_domain::{Action, BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Sensor, StepStatus, Timestamp};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
 use subak_project::Retention;
@@ -39,6 +37,7 @@ use crate::notices::{self, Told};
 use crate::open::ProjectConnections;
 use crate::pools::Pools;
 use crate::project::{self, Opened};
+use crate::queue::{Blocked, Entry, Rules};
 use crate::retention;
 use crate::version::{Fingerprint, Version};
 
@@ -61,11 +60,8 @@ type Work<'a> = Pin<Box<dyn Future<Output = Result<RunState, CliError>> + 'a>>;
 
 /// A run that goes on.
 struct Running<'a> {
-    run: RunId,
-    job: Option<String>,
+    entry: Entry,
     began_at: Timestamp,
-    /// The assets that it brings up to date.
-    assets: BTreeSet<AssetKey>,
     stop: StopSignal,
     work: Work<'a>,
 }
@@ -308,8 +304,8 @@ impl<'a> Server<'a> {
             let wake_at = wake_at.unwrap_or(now + TURN).min(now + TURN);
             tokio::select! {
                 (at, ended) = first_end(&mut running) => {
-                    let Running { run, began_at, .. } = running.swap_remove(at);
-                    if let Err(error) = self.tell(run, began_at, ended) {
+                    let Running { entry, began_at, .. } = running.swap_remove(at);
+                    if let Err(error) = self.tell(entry.run, began_at, ended) {
                         stop_all(running).await;
                         return Err(error);
                     }
@@ -332,7 +328,7 @@ impl<'a> Server<'a> {
             }
             match asked {
                 1 if !running.is_empty() => {
-                    let runs: Vec<String> = running.iter().map(|running| running.run.to_string()).collect();
+                    let runs: Vec<String> = running.iter().map(|running| running.entry.run.to_string()).collect();
                     let note = format!("stopping when {} is done; once more stops it too", runs.join(", "));
                     self.context.printer.note(&note);
                 }
@@ -354,31 +350,33 @@ impl<'a> Server<'a> {
     ) -> Result<(), CliError> {
         let runs_max = usize::from(self.args.runs);
         let mut busy_count = if running.len() >= runs_max { self.busy_count(running)? } else { running.len() };
-        if busy_count >= runs_max && canceled.is_empty() {
+        let (jobs, limits) = (self.jobs.clone(), self.opened.project.config.run_limits.clone());
+        let cancels = jobs.values().any(|job| job.when_full == WhenFull::Cancel);
+        if busy_count >= runs_max && canceled.is_empty() && !cancels {
             return Ok(());
         }
+        let rules = Rules { jobs: &jobs, limits: &limits };
         let mut waiting = Vec::new();
         for run in self.waiting()? {
             // One that was begun may not have said so yet.
-            if running.iter().any(|other| other.run == run) || self.held.contains(&run.to_string()) {
+            if running.iter().any(|other| other.entry.run == run) || self.held.contains(&run.to_string()) {
                 continue;
             }
             let (state, _) = super::runs::state(self.hold.store(), run)?;
-            let priority = state.job.as_ref().and_then(|job| self.jobs.get(job)).map_or(0, |job| job.priority);
-            waiting.push((std::cmp::Reverse(priority), run, state));
+            waiting.push((rules.entry(run, &state), state.as_of));
         }
-        waiting.sort_by_key(|(priority, run, _)| (*priority, *run));
-        for (_, run, state) in waiting {
+        waiting.sort_by_key(|(entry, _)| rules.rank(entry));
+        for (entry, as_of) in waiting {
             // One that was canceled takes up no room: it ends at once.
-            let is_canceled = canceled.contains(&run);
-            if busy_count >= runs_max && !is_canceled {
-                continue;
+            let mut is_canceled = canceled.contains(&entry.run);
+            let blocked = rules.blocked(&entry, running.iter().map(|other| &other.entry));
+            if let Some(blocked @ Blocked::Job { job, .. }) = &blocked
+                && jobs.get(job).is_some_and(|job| job.when_full == WhenFull::Cancel)
+            {
+                self.context.printer.note(&format!("run {} is canceled: {blocked}", entry.run));
+                is_canceled = true;
             }
-            let assets = assets_of(&state.actions);
-            let same_max = state.job.as_ref().and_then(|job| self.jobs.get(job)).map_or(u32::MAX, |job| job.runs_max.get());
-            let same = running.iter().filter(|other| other.job.is_some() && other.job == state.job).count();
-            let is_free = running.iter().all(|other| other.assets.is_disjoint(&assets));
-            if !is_canceled && (!is_free || same >= same_max as usize) {
+            if !is_canceled && (blocked.is_some() || busy_count >= runs_max) {
                 continue;
             }
             let stop = StopSignal::default();
@@ -386,9 +384,9 @@ impl<'a> Server<'a> {
                 stop.stop(StopReason::Canceled);
             }
             let has_others = is_looking || !running.is_empty();
-            let Some(work) = self.work(run, &state.as_of, has_others, stop.clone())? else { break };
-            running.push(Running { run, job: state.job, began_at: now, assets, stop, work });
-            busy_count += 1;
+            let Some(work) = self.work(entry.run, &as_of, has_others, stop.clone())? else { break };
+            running.push(Running { entry, began_at: now, stop, work });
+            busy_count += usize::from(!is_canceled);
         }
         Ok(())
     }
@@ -397,7 +395,7 @@ impl<'a> Server<'a> {
     fn busy_count(&self, running: &[Running<'_>]) -> Result<usize, CliError> {
         let mut count = 0;
         for other in running {
-            let state = super::runs::state(self.hold.store(), other.run)?.0;
+            let state = super::runs::state(self.hold.store(), other.entry.run)?.0;
             let is_running = |action: &&Action| {
                 state.steps.get(&action.step).is_some_and(|step| matches!(step.status, StepStatus::Running { .. }))
             };
@@ -568,7 +566,7 @@ impl<'a> Server<'a> {
     async fn cancel_runs(&self, running: &[Running<'a>]) -> Result<BTreeSet<RunId>, CliError> {
         let mut waiting = BTreeSet::new();
         for run in self.hold.store().cancel_requests()? {
-            match running.iter().find(|running| running.run == run) {
+            match running.iter().find(|running| running.entry.run == run) {
                 Some(running) => running.stop.stop(StopReason::Canceled),
                 None if run::is_waiting(self.hold.store(), run)? => drop(waiting.insert(run)),
                 None => self.hold.store().forget_cancel(run).await?,
@@ -751,15 +749,6 @@ impl<'a> Server<'a> {
         }
         Ok(None)
     }
-}
-
-/// The assets that actions bring up to date.
-fn assets_of(actions: &[Action]) -> BTreeSet<AssetKey> {
-    let asset = |action: &Action| match &action.work {
-        DomainWork::Materialize { asset, .. } | DomainWork::Replay { asset, .. } => Some(asset.clone()),
-        _ => None,
-    };
-    actions.iter().filter_map(asset).collect()
 }
 
 /// Waits until one of the runs ends; for ever where there is none.

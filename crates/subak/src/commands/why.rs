@@ -1,19 +1,29 @@
 //! `subak why`.
 
 use serde_json::json;
-use subak_domain::{Asset, Definition, RunStatus, Snapshot, StepId, StepState, StepStatus};
+use subak_domain::{Asset, Definition, Job, PartitionRule, RunId, RunState, RunStatus, Snapshot, StepId, StepState, StepStatus};
+use subak_engine::{Clock, SystemClock};
+use subak_plan::Known;
+use subak_store::{PartitionDetail, SqliteStore, TickOutcome};
 
-use super::{Context, list, runs};
+use super::server::sensor;
+use super::{Context, automation, list, partition, pool, run, runs};
 use crate::args::WhyArgs;
 use crate::exit::{CliError, Exit};
+use crate::printer::counted;
 use crate::project::Opened;
+use crate::queue::Rules;
 
 pub(super) fn execute(context: &Context<'_>, args: &WhyArgs) -> Result<Exit, CliError> {
     let opened = context.open_known()?;
-    let key = args.what.parse().ok().and_then(|key| opened.graph().get(&key).cloned());
-    let sentence = match key {
-        Some(asset) => asset_sentence(context, &opened, &asset)?,
-        None => run_sentence(&opened, &args.what)?,
+    let asset = |text: &str| text.parse().ok().and_then(|key| opened.graph().get(&key).cloned());
+    let partition = args.what.split_once('@').and_then(|(key, partition)| Some((asset(key)?, partition)));
+    let job = opened.project.jobs().iter().find(|job| job.name == args.what);
+    let sentence = match (asset(&args.what), partition, job) {
+        (Some(asset), ..) => asset_sentence(context, &opened, &asset)?,
+        (_, Some((asset, partition)), _) => partition_sentence(context, &opened, &asset, partition)?,
+        (.., Some(job)) => job_sentence(&opened, job)?,
+        _ => run_sentence(&opened, &args.what)?,
     };
     context.printer.object("why", &json!({ "what": args.what, "sentence": sentence }), &sentence);
     Ok(Exit::Ok)
@@ -65,6 +75,126 @@ fn last_failure(opened: &Opened, asset: &Asset) -> Result<Option<String>, CliErr
     Ok(None)
 }
 
+/// Why a partition is what it is.
+fn partition_sentence(context: &Context<'_>, opened: &Opened, asset: &Asset, key: &str) -> Result<String, CliError> {
+    let name = format!("{}@{key}", asset.key);
+    let Some(partitioning) = &asset.partitioning else {
+        return Ok(format!("`{}` has no partitions.", asset.key));
+    };
+    let snapshot = context.snapshot(opened)?;
+    let known = Known::of(partitioning, &snapshot, opened.now());
+    if (0..known.len()).all(|at| known.key(at).as_deref() != Some(key)) {
+        let why = match &partitioning.rule {
+            PartitionRule::Time(windows) => match windows.last(opened.now()).and_then(|at| windows.partition(at)) {
+                Some(last) => format!("no window that has ended has this key; the last one is `{}`", last.key),
+                None => "no window of it has ended yet".to_owned(),
+            },
+            PartitionRule::Static(_) => "it is none of the keys that are declared".to_owned(),
+            PartitionRule::Dynamic(set) => format!("nobody has added it: `subak partition add {set} {key}`"),
+        };
+        return Ok(format!("`{name}` is no partition: {why}."));
+    }
+    let store = automation::store_if_there(opened)?;
+    let details = store.as_ref().map(|store| store.partitions(&asset.key)).transpose()?.unwrap_or_default();
+    let detail = details.iter().find(|detail| detail.key == key);
+    let made = |detail: &PartitionDetail| format!("run {} at {}", detail.run, automation::text(detail.at));
+    Ok(match (partition::state(asset, detail), detail, store) {
+        ("failed", Some(detail), Some(store)) => {
+            let (state, _) = runs::state(&store, detail.run)?;
+            let step = StepId::partition(&asset.key, key);
+            match state.steps.get(&step) {
+                Some(found) => step_sentence(&detail.run.to_string(), &step, found),
+                None => format!("`{name}` failed in {}.", made(detail)),
+            }
+        }
+        ("outdated", Some(detail), _) => format!(
+            "`{name}` was made by {}, and the definition of `{}` is another one since; `subak run {} --partition {key}` makes it again.",
+            made(detail),
+            asset.key,
+            asset.key
+        ),
+        (_, Some(detail), _) => format!("`{name}` is done: {} made it.", made(detail)),
+        _ => format!("`{name}` was never made; `subak run {} --partition {key}` makes it.", asset.key),
+    })
+}
+
+/// When a job comes next, or why it does not.
+fn job_sentence(opened: &Opened, job: &Job) -> Result<String, CliError> {
+    let name = &job.name;
+    let Some(store) = automation::store_if_there(opened)? else {
+        return Ok(format!("job `{name}` has never run; `subak run --job {name}` starts it."));
+    };
+    for run in store.open_runs()? {
+        if runs::state(&store, run)?.0.job.as_deref() == Some(name) {
+            return run_sentence(opened, &run.to_string());
+        }
+    }
+    let last = store.last_run_of(name)?;
+    let last = match last {
+        Some(last) => {
+            format!("run {} of it {} at {}", last.run, last.status, automation::text(last.ended_at.unwrap_or(last.planned_at)))
+        }
+        None => "it has never run".to_owned(),
+    };
+    let is_served = run::served(opened)?.is_some();
+    let next = match &job.schedule {
+        None => format!("it has no schedule; `subak run --job {name}` starts it"),
+        Some(_) if store.schedule(name)?.is_some_and(|state| state.is_off) => {
+            format!("its schedule is off; `subak automation on {name}` switches it on")
+        }
+        Some(_) if !is_served => "no server runs, so nothing starts it by itself; `subak server start` does".to_owned(),
+        Some(schedule) => match automation::times(schedule)?.next_after(SystemClock.now()) {
+            Some(at) => format!("it comes next at {}", automation::text(at)),
+            None => "its schedule has no time left".to_owned(),
+        },
+    };
+    let skipped = store.ticks(Some(name), 1)?.into_iter().next().and_then(|tick| match tick.outcome {
+        TickOutcome::Started(_) => None,
+        outcome => Some(format!("; its last tick, at {}, {}", automation::text(tick.at), sensor::in_words(&outcome))),
+    });
+    Ok(format!("job `{name}`: {last}; {next}{}.", skipped.unwrap_or_default()))
+}
+
+/// Why a run that is planned does not begin.
+fn waiting_sentence(opened: &Opened, store: &SqliteStore, run: RunId, state: &RunState) -> Result<String, CliError> {
+    if run::served(opened)?.is_none() {
+        return Ok(format!("run {run} waits for a server; `subak server start` begins it."));
+    }
+    let jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
+    let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits };
+    let (mut running, mut before) = (Vec::new(), Vec::new());
+    let own = rules.entry(run, state);
+    for other in store.open_runs()?.into_iter().filter(|other| *other != run) {
+        let entry = rules.entry(other, &runs::state(store, other)?.0);
+        if run::is_waiting(store, other)? { before.push(entry) } else { running.push(entry) }
+    }
+    before.retain(|entry| rules.rank(entry) < rules.rank(&own));
+    let why = match rules.blocked(&own, running.iter()) {
+        Some(blocked) => blocked.to_string(),
+        None => format!(
+            "the server has as many runs in hand as it takes (`--runs`): {} go on, and {} come before it",
+            running.len(),
+            before.len()
+        ),
+    };
+    Ok(format!("run {run} waits: {why}."))
+}
+
+/// What steps of a run wait for, where they do.
+fn waits_of(opened: &Opened, store: &SqliteStore, run: RunId) -> Result<String, CliError> {
+    let takers = pool::takers(store, &pool::slots(opened))?;
+    let Some(waits) = takers.iter().find(|taker| taker.run == run && !taker.has) else { return Ok(String::new()) };
+    let holders = takers.iter().filter(|taker| taker.has && taker.pool == waits.pool);
+    let holders: Vec<String> = holders.map(|taker| format!("`{}` of run {}", taker.step, taker.run)).collect();
+    let holders = if holders.is_empty() { "a step before it".to_owned() } else { holders.join(", ") };
+    Ok(format!(
+        " Step `{}` waits for {} of `{}`, which {holders} has.",
+        waits.step,
+        counted(waits.count as u64, "slot"),
+        waits.pool
+    ))
+}
+
 fn step_sentence(run: &str, step: &StepId, state: &StepState) -> String {
     let why = match (&state.failure, runs::note(state)) {
         (Some(failure), _) if state.outcome.is_none() => format!(": {}; {}", failure.message, failure.data),
@@ -95,7 +225,15 @@ fn run_sentence(opened: &Opened, what: &str) -> Result<String, CliError> {
         }
         (RunStatus::Queued | RunStatus::Running | RunStatus::Stopping, _) => {
             let open = state.steps.values().filter(|step| !step.status.is_final()).count();
-            format!("run {run} is {}: {open} steps are not done.", state.status)
+            if run::is_waiting(&store, run)? {
+                return waiting_sentence(opened, &store, run, &state);
+            }
+            let waits = waits_of(opened, &store, run)?;
+            format!(
+                "run {run} is {}: {} not done.{waits}",
+                state.status,
+                if open == 1 { "1 step is".to_owned() } else { format!("{open} steps are") }
+            )
         }
         (_, Some((step, found))) => step_sentence(&run.to_string(), step, found),
         (status, None) => format!("run {run} is {status}; `subak run resume {run}` goes on."),
