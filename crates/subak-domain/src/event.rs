@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::schedule::Interval;
 use crate::{Action, CheckOutcome, Cursor, RowAccount, RunId, RunStatus, StepId, Timestamp, Trigger, ValueChange, Version};
 
 /// Version of the stored form of events.
@@ -32,7 +33,6 @@ pub struct Event {
 /// What can happen to a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "successes are what most events are, and events are handled one at a time")]
 pub enum RunEvent {
     /// The run was made, with its whole plan.
     Planned {
@@ -51,6 +51,9 @@ pub enum RunEvent {
         /// The parameters of the job.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         params: BTreeMap<String, Value>,
+        /// The time that it is about, where its job has a schedule.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interval: Option<Interval>,
         /// Whether a server is to run it, whenever there is one; otherwise it is in the hands of whoever planned it.
         #[serde(default)]
         for_server: bool,
@@ -128,7 +131,16 @@ impl RunEvent {
     /// A new run of a selection, as of a time.
     pub fn planned(actions: Vec<Action>, selection: &str, trigger: &str, as_of: &str) -> Self {
         let (selection, trigger, as_of) = (selection.to_owned(), trigger.to_owned(), as_of.to_owned());
-        Self::Planned { actions, selection, trigger, as_of, job: None, params: BTreeMap::new(), for_server: false }
+        Self::Planned {
+            actions,
+            selection,
+            trigger,
+            as_of,
+            job: None,
+            params: BTreeMap::new(),
+            interval: None,
+            for_server: false,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::event::SkipReason;
 use crate::job::{Role, TaskWork};
+use crate::schedule::Interval;
 use crate::status::{IllegalChange, StepChange};
 use crate::{Action, Failure, RunEvent, RunStatus, StepId, StepOutcome, StepStatus, Timestamp, Work};
 
@@ -24,6 +25,8 @@ pub struct RunState {
     pub job: Option<String>,
     /// The parameters of the job.
     pub params: BTreeMap<String, Value>,
+    /// The time that it is about, where its job has a schedule.
+    pub interval: Option<Interval>,
 }
 
 /// One step as the events tell it.
@@ -86,14 +89,23 @@ impl RunState {
     /// The state of a run that has just been planned.
     pub fn planned(actions: Vec<Action>) -> Self {
         let steps = actions.iter().map(|action| (action.step.clone(), StepState::default())).collect();
-        Self { status: RunStatus::Queued, actions, steps, as_of: String::new(), job: None, params: BTreeMap::new() }
+        Self {
+            status: RunStatus::Queued,
+            actions,
+            steps,
+            as_of: String::new(),
+            job: None,
+            params: BTreeMap::new(),
+            interval: None,
+        }
     }
 
     /// Folds the events of one run, oldest first. `None` when there are none, or the first is not [`RunEvent::Planned`].
     pub fn fold<'a>(mut events: impl Iterator<Item = (Timestamp, &'a RunEvent)>) -> Option<Result<Self, IllegalEvent>> {
-        let (_, RunEvent::Planned { actions, as_of, job, params, .. }) = events.next()? else { return None };
+        let (_, RunEvent::Planned { actions, as_of, job, params, interval, .. }) = events.next()? else { return None };
         let planned = Self::planned(actions.clone());
-        let mut state = Self { as_of: as_of.clone(), job: job.clone(), params: params.clone(), ..planned };
+        let mut state =
+            Self { as_of: as_of.clone(), job: job.clone(), params: params.clone(), interval: interval.clone(), ..planned };
         for (at, event) in events {
             if let Err(illegal) = state.apply(at, event) {
                 return Some(Err(illegal));

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
 use crate::Timestamp;
 
 /// When a job starts by itself.
@@ -21,14 +24,45 @@ pub struct Schedule {
     pub start: Option<Timestamp>,
     /// No tick comes behind.
     pub end: Option<Timestamp>,
+    /// Up to so long after its tick a run begins, so that not everything begins at the full hour; the same for a tick each time that one looks.
+    pub jitter: Duration,
 }
 
 impl Schedule {
     /// One of a rule and a clock, with what holds where nothing else is said.
     pub fn new(rule: ScheduleRule, timezone: &str) -> Self {
         let (catchup, gap, fold) = (CatchUp::default(), Gap::default(), Fold::default());
-        Self { rule, timezone: timezone.to_owned(), catchup, gap, fold, start: None, end: None }
+        Self { rule, timezone: timezone.to_owned(), catchup, gap, fold, start: None, end: None, jitter: Duration::ZERO }
     }
+}
+
+/// The time that a run of a schedule is about: from the tick before its own up to its own. Fixed when the run is planned, as texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Where it begins, inclusive, on the project's clock: `2026-11-21`, `2026-11-21 08:30:00`.
+    pub start: String,
+    /// Where it ends, exclusive.
+    pub end: String,
+    /// The same moments in UTC: `2026-11-21 01:30:00`.
+    pub start_utc: String,
+    /// See `start_utc`.
+    pub end_utc: String,
+}
+
+impl Interval {
+    /// From one moment to another, on the clock of a zone.
+    pub fn new(start: Timestamp, end: Timestamp, zone: &TimeZone) -> Self {
+        let utc = |at: Timestamp| at.strftime("%Y-%m-%d %H:%M:%S").to_string();
+        let wall = |at: Timestamp| on_clock(at, zone);
+        Self { start: wall(start), end: wall(end), start_utc: utc(start), end_utc: utc(end) }
+    }
+}
+
+/// A moment on the clock of a zone; a day where that is midnight.
+pub fn on_clock(at: Timestamp, zone: &TimeZone) -> String {
+    let clock = at.to_zoned(zone.clone());
+    let is_midnight = clock.time() == jiff::civil::Time::midnight();
+    clock.strftime(if is_midnight { "%Y-%m-%d" } else { "%Y-%m-%d %H:%M:%S" }).to_string()
 }
 
 /// What a schedule counts by.

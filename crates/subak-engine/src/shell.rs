@@ -327,6 +327,15 @@ impl Loop<'_> {
         // Attempts before a resume count too: what they left is not written over.
         let attempt = self.machine.state().steps.get(&step).map_or(attempt, |state| state.attempt_count);
         let mut inputs = Inputs { attempt, ..Inputs::default() };
+        if let Some(interval) = &self.machine.state().interval {
+            let variable = |name: &str, value: &String| (format!("SUBAK_INTERVAL_{name}"), value.clone());
+            inputs.environment = vec![
+                variable("START", &interval.start),
+                variable("END", &interval.end),
+                variable("START_UTC", &interval.start_utc),
+                variable("END_UTC", &interval.end_utc),
+            ];
+        }
         if !action.rule.task.is_empty() {
             inputs.values = Values::new(&run.to_string(), self.machine.state(), &action);
         }

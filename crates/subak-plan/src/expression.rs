@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::{Environment, Error, UndefinedBehavior};
 use serde_json::Value;
+use subak_domain::schedule::Interval;
 use subak_domain::{Action, RunState, StepStatus};
 
 /// What one text may cost.
@@ -80,8 +81,14 @@ impl Values {
             state.params.iter().map(|(name, value)| (name.clone(), seen(value))).collect();
         let as_of = state.as_of.as_str();
         let run = [("id", run), ("as_of", as_of), ("day", as_of.get(..10).unwrap_or(as_of))];
-        let run: BTreeMap<&str, minijinja::Value> =
+        let mut run: BTreeMap<&str, minijinja::Value> =
             run.into_iter().map(|(name, text)| (name, minijinja::Value::from(text))).collect();
+        if let Some(Interval { start, end, start_utc, end_utc }) = &state.interval {
+            let parts = [("start", start), ("end", end), ("start_utc", start_utc), ("end_utc", end_utc)];
+            let parts: BTreeMap<&str, minijinja::Value> =
+                parts.into_iter().map(|(name, text)| (name, minijinja::Value::from(text.as_str()))).collect();
+            run.insert("interval", minijinja::Value::from(parts));
+        }
         let mut all = BTreeMap::from([
             ("tasks", minijinja::Value::from(tasks)),
             ("params", minijinja::Value::from(params)),

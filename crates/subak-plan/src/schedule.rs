@@ -4,8 +4,11 @@
 //! shows a matching time, on both sides of a repeated hour. Any other line runs once for each matching time of a day: in a gap at the first
 //! moment behind it, in a repeated hour the first time; `dst:` says otherwise.
 
+use std::time::Duration;
+
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use jiff::SignedDuration;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use subak_domain::schedule::{Fold, Gap, ScheduleRule};
@@ -34,6 +37,9 @@ pub enum ScheduleError {
     /// The zone is not known.
     #[error("there is no time zone `{0}`")]
     Zone(String),
+    /// Runs of two ticks could begin in another order.
+    #[error("`jitter` must be shorter than the time between two ticks, which can be {0} s")]
+    Jitter(u64),
     /// The interval is too short.
     #[error("an interval has at least one second")]
     Interval,
@@ -49,6 +55,7 @@ pub struct Times {
     fold: Fold,
     start: Option<Timestamp>,
     end: Option<Timestamp>,
+    jitter: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -107,7 +114,7 @@ impl Times {
             }
         };
         let (gap, fold, start, end) = (schedule.gap, schedule.fold, schedule.start, schedule.end);
-        Ok(Self { lines, every_seconds, zone, gap, fold, start, end })
+        Ok(Self { lines, every_seconds, zone, gap, fold, start, end, jitter: schedule.jitter })
     }
 
     /// The zone of its clock.
@@ -119,7 +126,7 @@ impl Times {
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         // The first tick may be the start itself.
         let after = match self.start {
-            Some(start) if start > after => start.checked_sub(jiff::SignedDuration::from_nanos(1)).ok()?,
+            Some(start) if start > after => start.checked_sub(SignedDuration::from_nanos(1)).ok()?,
             _ => after,
         };
         let next = match self.every_seconds {
@@ -141,6 +148,39 @@ impl Times {
             at = next;
         }
         found.into()
+    }
+
+    /// The last tick before a moment, also one before the schedule starts: where the interval of a tick begins.
+    pub fn last_before(&self, before: Timestamp) -> Option<Timestamp> {
+        let unbounded = Self { start: None, end: None, ..self.clone() };
+        let until = before.checked_sub(SignedDuration::from_nanos(1)).ok()?;
+        // What a search doubles finds few ticks: the half before had none.
+        (5..40).find_map(|power| {
+            let after = until.checked_sub(SignedDuration::from_secs(1 << power)).ok()?;
+            unbounded.due(after, until, 1).pop()
+        })
+    }
+
+    /// The interval of a tick: from the tick before it, or from where the last interval ended that a run was about, so that none is about a time
+    /// twice when the schedule changes.
+    pub fn interval(&self, tick: Timestamp, ended: Option<Timestamp>) -> Option<(Timestamp, Timestamp)> {
+        let start = self.last_before(tick)?;
+        Some((ended.filter(|ended| *ended < tick).map_or(start, |ended| ended.max(start)), tick))
+    }
+
+    /// The last interval that has ended at a moment; one that ends just then has.
+    pub fn last_interval(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let tick = self.last_before(now.checked_add(SignedDuration::from_nanos(1)).ok()?)?;
+        self.interval(tick, None)
+    }
+
+    /// How long after its tick a run begins.
+    pub fn delay(&self, name: &str, tick: Timestamp) -> Duration {
+        let Ok(most) = u64::try_from(self.jitter.as_millis()) else { return Duration::ZERO };
+        // FNV-1a: the same on every machine and in every version.
+        let bytes = name.bytes().chain(tick.as_second().to_le_bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Duration::from_millis((hash >> 11).checked_rem(most).unwrap_or(0))
     }
 
     /// Shorter than a day: every so many real seconds. From a day on: the same time of the clock, whatever the clock does in between.
@@ -235,7 +275,21 @@ impl Times {
 
 /// Whether a schedule can be asked at all.
 pub fn check(schedule: &Schedule) -> Result<(), ScheduleError> {
-    Times::new(schedule).map(drop)
+    let times = Times::new(schedule)?;
+    // Runs of two ticks would begin in another order, or at once.
+    let mut at = Timestamp::UNIX_EPOCH;
+    let unbounded = Times { start: None, end: None, ..times };
+    let ticks = (0..100).map_while(|_| {
+        at = unbounded.next_after(at)?;
+        Some(at)
+    });
+    let ticks: Vec<Timestamp> = ticks.collect();
+    let least = ticks.iter().zip(ticks.iter().skip(1)).map(|(one, next)| next.duration_since(*one)).min();
+    let least = least.and_then(|least| Duration::try_from(least).ok()).unwrap_or(Duration::MAX);
+    if !schedule.jitter.is_zero() && schedule.jitter >= least {
+        return Err(ScheduleError::Jitter(least.as_secs()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -253,7 +307,7 @@ mod tests {
     fn assert_ticks(schedule: &Schedule, from: &str, until: &str, expect: &str) {
         let times = Times::new(schedule).expect("a schedule");
         let moment = |text: &str| text.parse::<Timestamp>().expect("an instant");
-        let just_before = moment(from).checked_sub(jiff::SignedDuration::from_secs(1)).expect("an instant");
+        let just_before = moment(from).checked_sub(SignedDuration::from_secs(1)).expect("an instant");
         let found: Vec<String> =
             times.due(just_before, moment(until), 100).iter().map(|tick| tick.strftime("%H:%M").to_string()).collect();
         assert_eq!(found.join(" "), expect, "{:?} in {}", schedule.rule, schedule.timezone);
@@ -306,6 +360,58 @@ mod tests {
         assert_ticks(&line(Gap::Skip, Fold::First), gap.0, gap.1, "06:30");
         assert_ticks(&line(Gap::Shift, Fold::Last), fold.0, fold.1, "06:30 07:30");
         assert_ticks(&line(Gap::Shift, Fold::Both), fold.0, fold.1, "05:30 06:30 07:30");
+    }
+
+    /// T-16 to T-19: a run is about the time that has ended with its tick, and none of it twice.
+    #[test]
+    fn t_16_t_17_t_18_t_19_runs_are_about_intervals() {
+        let moment = |text: &str| text.parse::<Timestamp>().expect("an instant");
+        let shown = |interval: Option<(Timestamp, Timestamp)>| {
+            interval
+                .map_or_else(String::new, |(start, end)| format!("{} {}", start.strftime("%d %H:%M"), end.strftime("%d %H:%M")))
+        };
+        let daily = Times::new(&cron("@daily", "UTC")).expect("a schedule");
+        let tick = moment("2024-01-02T00:00:00Z");
+        assert_eq!(shown(daily.interval(tick, None)), "01 00:00 02 00:00", "T-16");
+        assert_eq!(shown(daily.last_interval(tick)), "01 00:00 02 00:00", "T-17: one that ends just now has ended");
+        assert_eq!(shown(daily.last_interval(moment("2024-01-02T15:00:00Z"))), "01 00:00 02 00:00", "T-18");
+        assert_eq!(shown(daily.last_interval(moment("2024-01-01T23:59:59Z"))), "31 00:00 01 00:00");
+        // T-18: on the day of the gap too it has a length.
+        let gap = Times::new(&cron("30 2 * * *", "America/New_York")).expect("a schedule");
+        assert_eq!(shown(gap.last_interval(moment("2024-03-10T07:00:00Z"))), "09 07:30 10 07:00");
+        assert_eq!(shown(gap.last_interval(moment("2024-03-11T06:30:00Z"))), "10 07:00 11 06:30");
+        // T-19: hours until 10:00 have been done when it becomes a schedule of days.
+        assert_eq!(shown(daily.interval(tick, Some(moment("2024-01-01T10:00:00Z")))), "01 10:00 02 00:00");
+        assert_eq!(
+            shown(daily.interval(tick, Some(moment("2023-12-01T10:00:00Z")))),
+            "01 00:00 02 00:00",
+            "missed ones stay missed"
+        );
+        // The first tick of a schedule that starts then is about what was before.
+        let started = Schedule { start: Some(tick), ..cron("@daily", "UTC") };
+        assert_eq!(shown(Times::new(&started).expect("a schedule").interval(tick, None)), "01 00:00 02 00:00");
+        let yearly = Times::new(&cron("0 0 29 2 *", "UTC")).expect("a schedule");
+        assert_eq!(yearly.last_before(moment("2104-01-01T00:00:00Z")), Some(moment("2096-02-29T00:00:00Z")));
+        let second = Schedule::new(ScheduleRule::Every(Duration::from_secs(1)), "UTC");
+        let second = Times::new(&second).expect("a schedule");
+        assert_eq!(second.last_before(moment("2024-01-01T00:00:00.5Z")), Some(moment("2024-01-01T00:00:00Z")));
+    }
+
+    #[test]
+    fn runs_begin_a_little_later() {
+        let jittered = |line: &str, jitter: u64| Schedule { jitter: Duration::from_secs(jitter), ..cron(line, "UTC") };
+        let times = Times::new(&jittered("0 * * * *", 600)).expect("a schedule");
+        let ticks = times.due(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000), 1000);
+        let delays: Vec<u64> = ticks.iter().map(|tick| times.delay("job", *tick).as_secs()).collect();
+        assert!(delays.iter().all(|delay| *delay < 600));
+        let mean = delays.iter().sum::<u64>() / delays.len() as u64;
+        assert!((250..350).contains(&mean), "they are spread: {mean}");
+        assert_eq!(delays[0], times.delay("job", ticks[0]).as_secs(), "the same whoever looks");
+        assert_ne!(times.delay("job", ticks[0]), times.delay("another", ticks[0]));
+        assert_eq!(Times::new(&cron("0 * * * *", "UTC")).expect("a schedule").delay("job", ticks[0]), Duration::ZERO);
+        assert_eq!(check(&jittered("0 * * * *", 3599)), Ok(()));
+        assert_eq!(check(&jittered("0 * * * *", 3600)), Err(ScheduleError::Jitter(3600)));
+        assert_eq!(check(&jittered("*/45 * * * *", 1000)), Err(ScheduleError::Jitter(900)), "gaps of 45 and of 15 minutes");
     }
 
     /// T-5: either day, but both when one begins with a star.

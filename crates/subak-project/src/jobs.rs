@@ -86,6 +86,7 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         assets: Vec::new(),
         steps: BTreeMap::new(),
         setups: BTreeSet::new(),
+        has_interval: fields.get("schedule").is_some(),
     };
     let work = work(&fields, name_node, name, &mut reader, context)?;
     let tags = tags(&fields, scope, &params, context);
@@ -162,7 +163,8 @@ fn work(
 /// Labels of the runs of a job.
 fn tags(fields: &Fields<'_>, scope: &Scope<'_>, params: &BTreeMap<String, Param>, context: &mut Context<'_>) -> Vec<String> {
     if let Some(node) = fields.get("tags") {
-        Texts { scope, names: Names::Task { tasks: &BTreeSet::new(), params } }.check_templates(node, context);
+        Texts { scope, names: Names::Task { tasks: &BTreeSet::new(), params, has_interval: false } }
+            .check_templates(node, context);
     }
     fields.texts("tags", context).into_iter().map(|(tag, _)| tag.to_owned()).collect()
 }
@@ -223,6 +225,7 @@ fn schedule(fields: &Fields<'_>, timezone: &str, context: &mut Context<'_>) -> O
             let folds = [("first", Fold::First), ("last", Fold::Last), ("both", Fold::Both)];
             found.fold = fields.word("fold", &folds, context).unwrap_or_default();
         }
+        found.jitter = fields.duration("jitter", context).unwrap_or_default();
         found.start = moment(&fields, "start", &found.timezone, context);
         found.end = moment(&fields, "end", &found.timezone, context);
     } else {
@@ -345,12 +348,17 @@ struct Reader<'a> {
     steps: BTreeMap<StepId, String>,
     /// Steps that prepare something.
     setups: BTreeSet<StepId>,
+    /// Whether a run of the job is about a time.
+    has_interval: bool,
 }
 
 impl Reader<'_> {
     /// What texts of its tasks may read.
     fn texts(&self) -> Texts<'_> {
-        Texts { scope: self.scope, names: Names::Task { tasks: &self.names, params: self.params } }
+        Texts {
+            scope: self.scope,
+            names: Names::Task { tasks: &self.names, params: self.params, has_interval: self.has_interval },
+        }
     }
 
     /// The tasks of a mapping, in the order of their needs.

@@ -266,6 +266,11 @@ pub static SCHEDULE: &[Key] = &[
         "What happens to ticks of a time in which no server ran: none of them starts anything, the newest one does (the default, `false`), or all do (`true`).",
     ),
     key("dst", Shape::Map(DST), "What a fixed time does when the clock is put forward or back."),
+    key(
+        "jitter",
+        Shape::Duration,
+        "Up to so long after its tick a run begins, so that not everything begins at the full hour: another wait for each job and tick, and the same one whoever looks. Shorter than the time between two ticks.",
+    ),
     key("start", Shape::Text, "No tick comes before this day or time of its clock."),
     key("end", Shape::Text, "No tick comes behind it."),
 ];

@@ -16,7 +16,7 @@ const PROJECT: &str = "project: served\ntimezone: Asia/Jakarta\nconnections:\n  
 const JOBS: &str = "job: often
 schedule: { every: 1s, timezone: America/New_York }
 tasks:
-  note: { run: \"echo $SUBAK_RUN_ID {{ run.as_of }} >> log\" }
+  note: { run: \"echo $SUBAK_RUN_ID {{ run.as_of }} >> log; echo $SUBAK_INTERVAL_START_UTC,{{ run.interval.end_utc }} >> intervals\" }
 ---
 job: never
 schedule: { cron: '0 0 1 1 *', catchup: none }
@@ -58,6 +58,35 @@ fn t_29_a_tick_starts_one_run() {
         let moment = wall.in_tz("Asia/Jakarta").expect("the zone").timestamp();
         assert!(moments.contains(&moment), "{line}");
     }
+}
+
+/// T-16, T-18, T-166: a run is about the time up to its tick, and goes on with that time; one that somebody starts is about the last one that ended.
+#[test]
+fn t_16_t_166_runs_are_about_a_time() {
+    let mut served = project(JOBS);
+    served.wait("some runs", |served| served.lines("intervals").len() > 3);
+    assert_eq!(served.stop(), Some(143));
+    let lines = served.lines("intervals");
+    let moment = |text: &str| text.parse::<jiff::civil::DateTime>().expect("a time");
+    for line in &lines {
+        let (start, end) = line.split_once(',').expect("two");
+        assert!(moment(start) < moment(end), "{line}");
+    }
+    // Whatever came between two that ran was not made good, and nothing is covered twice.
+    assert!(
+        lines.windows(2).all(|pair| pair[0].split_once(',').expect("two").1 <= pair[1].split_once(',').expect("two").0),
+        "{lines:?}"
+    );
+    let job = "job: daily\nschedule: '@daily'\ntasks: { a: { run: 'echo {{ run.interval.start }} {{ run.interval.end }} >> days; test -e there' } }\n";
+    served.sandbox.write("jobs/daily.yml", job);
+    served.sandbox.run(&["--as-of", "2024-03-05 08:00:00", "run", "--job", "daily"]).expect(1);
+    served.sandbox.write("jobs/daily.yml", &job.replace("@daily", "@yearly"));
+    served.sandbox.write("there", "");
+    served.sandbox.run(&["run", "resume", "last"]).expect(0);
+    assert_eq!(served.lines("days"), ["2024-03-04 2024-03-05", "2024-03-04 2024-03-05"]);
+    served.sandbox.write("jobs/daily.yml", "job: never\ntasks: { a: { run: 'echo {{ run.interval.start }}' } }\n");
+    let refused = served.sandbox.run(&["validate"]).expect(2);
+    assert!(refused.err.contains("a job with a `schedule` knows"), "{}", refused.err);
 }
 
 /// T-15: what came while a schedule was off is not made good; and its state outlives the server.

@@ -22,7 +22,12 @@ pub(crate) struct Texts<'a> {
 /// The names that texts may read.
 pub(crate) enum Names<'a> {
     /// Those of a task: the tasks of its job, the parameters, the run, the item of its group.
-    Task { tasks: &'a BTreeSet<String>, params: &'a BTreeMap<String, Param> },
+    Task {
+        tasks: &'a BTreeSet<String>,
+        params: &'a BTreeMap<String, Param>,
+        /// Whether the job has a schedule.
+        has_interval: bool,
+    },
     /// Those of a sensor that looks.
     Looking,
     /// Those of a sensor that starts a job.
@@ -39,7 +44,7 @@ impl Names<'_> {
         match self {
             Self::Task { .. } => (
                 "texts of tasks",
-                "they know `tasks.NAME.value`, `tasks.NAME.status`, `params.NAME`, `item` and `run.id`, `run.as_of`, `run.day`",
+                "they know `tasks.NAME.value`, `tasks.NAME.status`, `params.NAME`, `item` and `run.id`, `run.as_of`, `run.day`, `run.interval.start`, `run.interval.end`",
             ),
             Self::Looking => ("texts under `watch`", "they know `cursor` and `sensor`"),
             Self::Starting => ("texts of a start", "they know `item`, `items` and `sensor`"),
@@ -53,7 +58,10 @@ impl Names<'_> {
         match (self, first) {
             (Self::Task { tasks, .. }, "tasks") => Some((tasks.iter().map(String::as_str).collect(), "task")),
             (Self::Task { params, .. }, "params") => Some((params.keys().map(String::as_str).collect(), "parameter")),
-            (Self::Task { .. }, "run") => Some((vec!["id", "as_of", "day"], "value of `run`")),
+            (Self::Task { has_interval: true, .. }, "run") => Some((vec!["id", "as_of", "day", "interval"], "value of `run`")),
+            (Self::Task { .. }, "run") => {
+                Some((vec!["id", "as_of", "day"], "value of `run`, whose `interval` a job with a `schedule` knows,"))
+            }
             (Self::Task { .. } | Self::Starting, "item")
             | (Self::Starting, "items" | "sensor")
             | (Self::Looking, "cursor" | "sensor")

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use subak_diag::{Diagnostic, codes};
-use subak_domain::schedule::{CatchUp, ScheduleRule};
+use subak_domain::schedule::{CatchUp, Interval, ScheduleRule};
 use subak_domain::{AssetKey, Job, Schedule, Sensor, Timestamp, Version, Watch};
 use subak_engine::{Clock, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
@@ -36,7 +36,9 @@ pub(super) fn definition(schedule: &Schedule) -> String {
         ScheduleRule::Cron(lines) => lines.join("; "),
         ScheduleRule::Every(interval) => format!("every {} s", interval.as_secs()),
     };
-    format!("{rule} in {}", schedule.timezone)
+    let jitter = schedule.jitter.as_secs();
+    let jitter = if jitter == 0 { String::new() } else { format!(", up to {jitter} s later") };
+    format!("{rule} in {}{jitter}", schedule.timezone)
 }
 
 /// Another one when anything about the schedule is.
@@ -93,6 +95,13 @@ fn watches(watch: &Watch) -> String {
 /// A schedule that can be asked. Loading has looked at it already.
 pub(super) fn times(schedule: &Schedule) -> Result<Times, CliError> {
     Times::new(schedule).map_err(|error| CliError::new(Diagnostic::error(codes::INVALID_VALUE, error.to_string()), Exit::Invalid))
+}
+
+/// The time that a run of a job is about that somebody starts now: the last interval of its schedule that has ended.
+pub(super) fn interval(opened: &Opened, job: &Job) -> Result<Option<Interval>, CliError> {
+    let Some(schedule) = &job.schedule else { return Ok(None) };
+    let last = times(schedule)?.last_interval(opened.now());
+    Ok(last.map(|(start, end)| Interval::new(start, end, &opened.timezone())))
 }
 
 pub(super) fn store_if_there(opened: &Opened) -> Result<Option<SqliteStore>, CliError> {

@@ -229,6 +229,7 @@ fn planned(run: RunId, backfill: &Backfill, actions: Vec<Action>) -> Append {
         as_of: backfill.as_of.clone(),
         job: None,
         params: std::collections::BTreeMap::new(),
+        interval: None,
         for_server: true,
     };
     Append { run, expected: 1, events: vec![(SystemClock.now(), event)], fence: None }

@@ -8,7 +8,7 @@ use subak_domain::job::{Param, ParamKind, TaskWork};
 use subak_domain::{Action, Job, JobWork, StepId, Work};
 
 use super::run::{self, Work as Started};
-use super::{Context, plan};
+use super::{Context, automation, plan};
 use crate::args::{JobCommand, RunArgs, Selection};
 use crate::exit::{CliError, Exit};
 use crate::printer::Table;
@@ -116,14 +116,15 @@ pub(super) fn start(context: &Context<'_>, opened: &Opened, name: &str, args: &R
                 plan::print(context, &plan::make(context, opened, &selection, &how)?);
                 return Ok(Exit::Ok);
             }
-            return run::selected(context, opened, &selection, &how, &args.how, Some((job.name.clone(), params)));
+            return run::selected(context, opened, &selection, &how, &args.how, Some((job, params)));
         }
     };
     if args.dry_run {
         context.printer.table(&table_of(&actions));
         return Ok(Exit::Ok);
     }
-    let work = Started::New { actions, selection: format!("job {name}"), job: Some(name.to_owned()), params };
+    let interval = automation::interval(opened, job)?;
+    let work = Started::New { actions, selection: format!("job {name}"), job: Some(name.to_owned()), params, interval };
     context.block_on(run::work(context, opened, work, &args.how))
 }
 

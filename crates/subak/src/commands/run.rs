@@ -8,8 +8,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use subak_connect::{ConnectErrorKind, TableName};
 use subak_diag::{Diagnostic, codes};
+use subak_domain::schedule::Interval;
 use subak_domain::{
-    Action, AssetKey, ConnectionName, CursorRange, Failure, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId, StepStatus,
+    Action, AssetKey, ConnectionName, CursorRange, Failure, Job, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId,
+    StepStatus,
 };
 use subak_engine::{
     Clock, Connections, DataExecutor, Engine, EngineError, Limits, Reporter, Slots, StepExecutor, StopReason, StopSignal,
@@ -17,7 +19,7 @@ use subak_engine::{
 };
 use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore};
 
-use super::{Context, job, plan, runs};
+use super::{Context, automation, job, plan, runs};
 use crate::args::{HowToRun, RunArgs, RunIdArgs, RunResumeArgs, Selection};
 use crate::exit::{CliError, Exit, diagnostic_of, exit_of};
 use crate::notices::{self, Teller, Told};
@@ -41,7 +43,13 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(200);
 /// What is to be done.
 pub(super) enum Work {
     /// A new run of these actions.
-    New { actions: Vec<Action>, selection: String, job: Option<String>, params: BTreeMap<String, Value> },
+    New {
+        actions: Vec<Action>,
+        selection: String,
+        job: Option<String>,
+        params: BTreeMap<String, Value>,
+        interval: Option<Interval>,
+    },
     /// What a run has not done.
     Resume { run: RunId },
 }
@@ -49,7 +57,7 @@ pub(super) enum Work {
 impl Work {
     /// A new run that is no job.
     pub(super) fn of(actions: Vec<Action>, selection: String) -> Self {
-        Self::New { actions, selection, job: None, params: BTreeMap::new() }
+        Self::New { actions, selection, job: None, params: BTreeMap::new(), interval: None }
     }
 }
 
@@ -74,8 +82,13 @@ pub(super) fn selected(
     selection: &Selection,
     what: &plan::How,
     how: &HowToRun,
-    job: Option<(String, BTreeMap<String, Value>)>,
+    job: Option<(&Job, BTreeMap<String, Value>)>,
 ) -> Result<Exit, CliError> {
+    let interval = match &job {
+        Some((job, _)) => automation::interval(opened, job)?,
+        None => None,
+    };
+    let job = job.map(|(job, params)| (job.name.clone(), params));
     context.block_on(async {
         if let Some(store) = served(opened)? {
             // Its databases are the server's: what is in them is not looked at from here.
@@ -90,6 +103,7 @@ pub(super) fn selected(
                 selection: selection_words(selection),
                 job,
                 params: params.unwrap_or_default(),
+                interval,
             };
             return hand_over(context, opened, &store, work).await;
         }
@@ -116,7 +130,7 @@ pub(super) fn selected(
         let work = match job {
             None => Work::of(plan.actions, words),
             Some((name, params)) => {
-                Work::New { actions: plan.actions, selection: format!("job {name}: {words}"), job: Some(name), params }
+                Work::New { actions: plan.actions, selection: format!("job {name}: {words}"), job: Some(name), params, interval }
             }
         };
         hold.work(context, opened, work, how).await
@@ -224,9 +238,9 @@ async fn hand_over(context: &Context<'_>, opened: &Opened, store: &SqliteStore, 
         return Err(CliError::new(problem.help("stop the server, or give the job a parameter: `--set`"), Exit::Invalid));
     }
     let (run, expected_at, event) = match work {
-        Work::New { actions, selection, job, params } => {
+        Work::New { actions, selection, job, params, interval } => {
             let (trigger, as_of) = ("command line".to_owned(), opened.as_of_template.clone());
-            (new_run(), 1, RunEvent::Planned { actions, selection, trigger, as_of, job, params, for_server: true })
+            (new_run(), 1, RunEvent::Planned { actions, selection, trigger, as_of, job, params, interval, for_server: true })
         }
         Work::Resume { run } => {
             let (state, events) = runs::state(store, run)?;
@@ -460,11 +474,14 @@ impl Hold {
                 engine.resume(run, &engine.holder).await?;
                 run
             }
-            Work::New { actions, selection, job, params } => {
+            Work::New { actions, selection, job, params, interval } => {
                 let run = new_run();
                 let (trigger, as_of) = ("command line".to_owned(), opened.as_of_template.clone());
                 engine
-                    .plan_run(run, RunEvent::Planned { actions, selection, trigger, as_of, job, params, for_server: false })
+                    .plan_run(
+                        run,
+                        RunEvent::Planned { actions, selection, trigger, as_of, job, params, interval, for_server: false },
+                    )
                     .await?;
                 run
             }

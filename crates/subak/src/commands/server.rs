@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use subak_domain::job::WhenFull;
-use subak_domain::schedule::CatchUp;
+use subak_domain::schedule::{CatchUp, Interval, on_clock};
 use subak_domain::{Action, BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Sensor, StepStatus, Timestamp};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_plan::schedule::Times;
@@ -52,6 +52,9 @@ const LATE_MAX: Duration = Duration::from_secs(60);
 
 /// Looks that go on at a time.
 const LOOK_COUNT_MAX: usize = 16;
+
+/// Newest ticks among which the last one is looked for that started a run.
+const TICK_COUNT: usize = 1_000;
 
 /// Missed ticks that are looked at, and kept, at most.
 const MISSED_COUNT_MAX: usize = 1_000;
@@ -663,10 +666,12 @@ impl<'a> Server<'a> {
                 continue;
             }
             let last = self.hold.store().ticks(Some(name), 1)?.first().map_or(state.since, |tick| tick.at.max(state.since));
-            let due = times.due(last, now, MISSED_COUNT_MAX);
+            let begins_at = |at: Timestamp| at + jiff::SignedDuration::try_from(times.delay(name, at)).unwrap_or_default();
+            let mut due = times.due(last, now, MISSED_COUNT_MAX);
+            due.retain(|at| begins_at(*at) <= now);
             let newest = due.last().copied();
             for at in due {
-                let is_late = now.duration_since(at) > jiff::SignedDuration::try_from(LATE_MAX).unwrap_or_default();
+                let is_late = now.duration_since(begins_at(at)) > jiff::SignedDuration::try_from(LATE_MAX).unwrap_or_default();
                 let missed = match schedule.catchup {
                     CatchUp::All => None,
                     CatchUp::Latest => (Some(at) != newest).then_some("a newer tick was due too"),
@@ -711,9 +716,7 @@ impl<'a> Server<'a> {
             return Ok(Err(TickOutcome::Skipped(format!("run {run} of the same job still waits"))));
         }
         // On the project's clock, which is that of its runs; the schedule's may be another.
-        let clock = at.to_zoned(self.zone.clone());
-        let is_midnight = clock.time() == jiff::civil::Time::midnight();
-        let as_of = clock.strftime(if is_midnight { "%Y-%m-%d" } else { "%Y-%m-%d %H:%M:%S" }).to_string();
+        let as_of = on_clock(at, &self.zone);
         let params = match job::params(job, &[]) {
             Ok(params) => params,
             Err(error) => return Ok(Err(TickOutcome::Failed(error.summary()))),
@@ -737,7 +740,12 @@ impl<'a> Server<'a> {
             }
         };
         let trigger = format!("schedule {}", automation::definition(schedule));
-        Ok(Ok(RunEvent::Planned { actions, selection, trigger, as_of, job: Some(job.name.clone()), params, for_server: true }))
+        let ticks = self.hold.store().ticks(Some(&job.name), TICK_COUNT)?;
+        let ended = ticks.iter().find(|tick| matches!(tick.outcome, TickOutcome::Started(_)) && tick.at < at).map(|tick| tick.at);
+        let interval = automation::times(schedule)?.interval(at, ended);
+        let interval = interval.map(|(start, end)| Interval::new(start, end, &self.zone));
+        let job = Some(job.name.clone());
+        Ok(Ok(RunEvent::Planned { actions, selection, trigger, as_of, job, params, interval, for_server: true }))
     }
 
     /// A run of a job that has not begun.

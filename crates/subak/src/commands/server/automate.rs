@@ -311,6 +311,7 @@ impl Planned {
             as_of: as_of.to_owned(),
             job: None,
             params: BTreeMap::new(),
+            interval: None,
             for_server: true,
         };
         Self { run: run::new_run(), assets, actions, event }

@@ -20,7 +20,7 @@ use subak_plan::expression::Values;
 use subak_project::partition::key_problem;
 use subak_store::{Append, EventLog, Lease, Looked, SensorLook, SensorState, SqliteStore, Tick, TickOutcome};
 
-use super::super::{Context, job, plan, run};
+use super::super::{Context, automation, job, plan, run};
 use crate::args::Selection;
 use crate::exit::CliError;
 use crate::open::{self, ProjectConnections};
@@ -274,6 +274,7 @@ pub(in crate::commands) fn asked(
             (plan.actions, format!("job {}: {}", job.name, words.join(" ")))
         }
     };
+    let interval = automation::interval(opened, job)?;
     let planned = (!actions.is_empty()).then(|| RunEvent::Planned {
         actions,
         selection,
@@ -281,6 +282,7 @@ pub(in crate::commands) fn asked(
         as_of: opened.as_of_template.clone(),
         job: Some(job.name.clone()),
         params: params.clone(),
+        interval,
         for_server: true,
     });
     Ok(Asked { key: request.key, params, partition, planned })
