@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Rule, TaskWork};
-use crate::{AssetKey, Partition, StepId};
+use crate::{AssetKey, Partition, StepId, Version};
 
 /// One unit of work in a plan. It becomes one step of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,14 @@ pub enum Work {
         /// The partition, where the asset has any; without one it is the last window that has ended at the time of the run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         partition: Option<Partition>,
+    },
+    /// Looks whether an asset has changed that something outside keeps up to date.
+    Observe {
+        /// The asset.
+        asset: AssetKey,
+        /// What it was when it was looked at last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        known: Option<Version>,
     },
     /// Loads rejects of an asset after all.
     Replay {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::job::Program;
+use crate::job::{Program, TaskWork};
 use crate::{
     AssetKey, Automation, Check, ConnectionName, DataType, History, Latest, Layout, Partitioning, Shape, SurrogateKey, Version,
     WriteMode,
@@ -57,7 +57,7 @@ impl Asset {
             Definition::Sql(sql) => Some(&sql.on),
             Definition::Script(script) => script.output.as_ref().map(|output| &output.to),
             Definition::Dbt(node) => Some(&node.on),
-            Definition::External => None,
+            Definition::External { .. } => None,
         }
     }
 
@@ -74,7 +74,11 @@ impl Asset {
     pub fn connections(&self) -> BTreeSet<&ConnectionName> {
         let from = match &self.definition {
             Definition::Ingest(ingest) | Definition::Seed(ingest) => Some(&ingest.from),
-            Definition::Sql(_) | Definition::Script(_) | Definition::Dbt(_) | Definition::External => None,
+            Definition::External { observe } => match observe.as_deref() {
+                Some(TaskWork::Query { on, .. }) => Some(on),
+                _ => None,
+            },
+            Definition::Sql(_) | Definition::Script(_) | Definition::Dbt(_) => None,
         };
         let inputs = match &self.definition {
             Definition::Script(script) => script.inputs.as_slice(),
@@ -100,10 +104,18 @@ pub enum Definition {
     /// dbt builds it.
     Dbt(Box<DbtNode>),
     /// Something outside keeps it up to date; it is never run.
-    External,
+    External {
+        /// How to find out whether it has changed: work whose value is another one then. Without it nobody knows.
+        observe: Option<Box<TaskWork>>,
+    },
 }
 
 impl Definition {
+    /// Whether something outside keeps it up to date, and nobody tells when it changes.
+    pub fn is_unobserved(&self) -> bool {
+        matches!(self, Self::External { observe: None })
+    }
+
     /// The word for this kind, as `kind:` selects it.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -112,7 +124,7 @@ impl Definition {
             Self::Seed(_) => "seed",
             Self::Script(_) => "script",
             Self::Dbt(_) => "dbt",
-            Self::External => "external",
+            Self::External { .. } => "external",
         }
     }
 }

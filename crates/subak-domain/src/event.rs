@@ -13,7 +13,7 @@ use crate::schedule::Interval;
 use crate::{Action, CheckOutcome, Cursor, RowAccount, RunId, RunStatus, StepId, Timestamp, Trigger, ValueChange, Version};
 
 /// Version of the stored form of events.
-pub const EVENT_FORMAT: u32 = 5;
+pub const EVENT_FORMAT: u32 = 6;
 
 /// One event as the log holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -135,6 +135,10 @@ impl StepExecutor for DataExecutor {
                 let attempt = self.attempt(run, action, asset, stop);
                 self.replay(asset, rejects, values, &attempt).await
             }
+            Work::Observe { asset, known } => {
+                let asset = self.asset(asset)?;
+                self.observe(asset, known.as_ref(), Call { run, action, inputs }, stop).await
+            }
             Work::Check { name } => {
                 let check = self.graph.check(name).ok_or_else(|| moved_on(&format!("check `{name}`")))?;
                 self.check(check, &self.context(run), stop).await
@@ -181,7 +185,7 @@ fn no_partition(asset: &Asset, why: &str) -> Box<Failure> {
     failure
 }
 
-fn moved_on(what: &str) -> Box<Failure> {
+pub(crate) fn moved_on(what: &str) -> Box<Failure> {
     let mut failure = failure::plain(
         "SBK0406",
         format!("{what} is not declared any more"),
@@ -290,7 +294,7 @@ impl DataExecutor {
             }
             Definition::Script(script) => self.script(asset, script, how, attempt, call).await,
             Definition::Dbt(node) => self.dbt(asset, node, how, attempt.stop, call).await,
-            Definition::External => Err(moved_on(&format!("external asset `{}`", asset.key))),
+            Definition::External { .. } => Err(moved_on(&format!("external asset `{}`", asset.key))),
         }
     }
 

@@ -8,15 +8,22 @@ use futures::StreamExt;
 use serde_json::{Map, Value};
 use subak_connect::convert;
 use subak_domain::job::TaskWork;
-use subak_domain::{Action, ConnectionName, DataType, Failure, FailureClass, RunId, StepOutcome};
+use subak_domain::{Action, Asset, ConnectionName, DataType, Definition, Failure, FailureClass, RunId, StepOutcome, Version};
 use subak_plan::expression::{ExpressionError, Values};
 
-use crate::execute::ability;
+use crate::execute::{ability, moved_on};
 use crate::failure::{self, DATA_NOT_BEGUN};
+use crate::script::Call;
 use crate::{DataExecutor, Inputs, StopSignal, program};
 
 /// Bytes of a value as JSON that a step may hand on; more belongs into a table or a file.
 pub(crate) const VALUE_LENGTH_MAX: usize = 64 * 1024;
+
+/// Bytes of what a look found that are shown.
+const SHOWN_LENGTH_MAX: usize = 1024;
+
+/// What is true when a look failed.
+const DATA_OBSERVED: &str = "the look changes nothing; what reads the asset is as it was";
 
 /// What is true when a statement of a task failed.
 const DATA_STATEMENT: &str = "the statement did not end; the connection's system says what of it is done";
@@ -48,6 +55,48 @@ impl DataExecutor {
                 Err(failure::plain("SBK0315", message, DATA_NOT_BEGUN, FailureClass::Internal))
             }
         }
+    }
+
+    /// Looks whether an asset has changed that something outside keeps up to date. Its version is what the look found, so that one that finds the same
+    /// makes nothing downstream due.
+    pub(crate) async fn observe(
+        &self,
+        asset: &Asset,
+        known: Option<&Version>,
+        call: Call<'_>,
+        stop: &StopSignal,
+    ) -> Result<StepOutcome, Box<Failure>> {
+        let Definition::External { observe: Some(work) } = &asset.definition else {
+            return Err(moved_on(&format!("`observe` of `{}`", asset.key)));
+        };
+        let Call { run, action, inputs } = call;
+        let (mut outcome, found) = match work.as_ref() {
+            // However long the answer is, it is not kept.
+            TaskWork::Http(request) => {
+                let (value, _) = self.answer_to(run, &action.step, request, inputs, stop).await?;
+                (StepOutcome::default(), Some(value))
+            }
+            work => {
+                let mut outcome = self.task(run, action, work, inputs, stop).await?;
+                let found = outcome.value.take();
+                (outcome, found)
+            }
+        };
+        let Some(found) = found else {
+            let message = format!("the program that observes `{}` has handed on no value", asset.key);
+            let mut failure = failure::plain("SBK0326", message, DATA_OBSERVED, FailureClass::Input);
+            failure.help.push("let it write JSON to the file `SUBAK_VALUE_PATH` that is another one when the data are".into());
+            return Err(failure);
+        };
+        let text = found.to_string();
+        let version = Version::of(&[("definition", asset.version.as_str()), ("found", &text)]);
+        outcome.changed = known != Some(&version);
+        outcome.note = Some(if outcome.changed { "it has changed" } else { "it is as it was" }.to_owned());
+        if text.len() <= SHOWN_LENGTH_MAX {
+            outcome.metadata.insert("observed".to_owned(), found);
+        }
+        outcome.version = Some(version);
+        Ok(outcome)
     }
 
     async fn statement(&self, on: &ConnectionName, sql: &str, stop: &StopSignal) -> Result<StepOutcome, Box<Failure>> {

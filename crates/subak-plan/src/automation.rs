@@ -391,7 +391,7 @@ impl<'a> Evaluation<'a> {
         let mut all: Truth = keys(asset, self.facts).into_iter().map(|key| (key, now)).collect();
         for dep in deps(self.facts.graph, asset) {
             // Nobody says when something external changes, and a view is what is behind it.
-            if matches!(dep.definition, Definition::External) || is_view(dep) {
+            if dep.definition.is_unobserved() || is_view(dep) {
                 continue;
             }
             let found = self.eval(inner, dep);
@@ -418,7 +418,7 @@ impl<'a> Evaluation<'a> {
         let state = |key: &str| states.and_then(|states| states.get(key)).copied().unwrap_or_default();
         let is_cut = asset.partitioning.is_some();
         match operand {
-            Operand::Missing if matches!(asset.definition, Definition::External) => Truth::new(),
+            Operand::Missing if asset.definition.is_unobserved() => Truth::new(),
             Operand::Missing if is_cut => where_true(&|key| !state(key).is_materialized()),
             Operand::Missing => everything(!facts.snapshot.latest.contains_key(&asset.key)),
             Operand::InProgress => where_true(&|key| facts.in_progress.contains(&(asset.key.clone(), key.to_owned()))),
@@ -592,7 +592,13 @@ fn action(
         Some(upstream) => Reason::UpstreamMayChange { upstream: upstream.key.clone() },
         None => Reason::Automation { why: decision.why() },
     };
-    let work = Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None, partition };
+    let work = match &asset.definition {
+        Definition::External { .. } => {
+            let known = facts.snapshot.latest.get(&asset.key).map(|latest| latest.version.clone());
+            Work::Observe { asset: asset.key.clone(), known }
+        }
+        _ => Work::Materialize { asset: asset.key.clone(), full_refresh: false, range: None, partition },
+    };
     Some(Action { step, work, reason, needs: needs.into_iter().collect(), rule: Rule::default() })
 }
 

@@ -82,17 +82,22 @@ pub fn plan(request: PlanRequest<'_>) -> Result<Plan, PartitionError> {
             let step = StepId::asset(&asset.key);
             flow.steps.insert(step.clone());
             flow.changing = Some(asset.key.clone());
+            let is_observed = matches!(asset.definition, Definition::External { .. });
             let has_cursor = matches!(&asset.definition, Definition::Ingest(ingest) if ingest.cursor.is_some());
             let range = request.range.filter(|_| has_cursor).cloned();
             let (asset, full_refresh) = (asset.key.clone(), request.full_refresh);
-            let work = Work::Materialize { asset, full_refresh, range, partition: None };
+            let work = if is_observed {
+                Work::Observe { asset, known: latest.map(|latest| latest.version.clone()) }
+            } else {
+                Work::Materialize { asset, full_refresh, range, partition: None }
+            };
             let needs = needs.into_iter().collect();
             plan.actions.push(Action { step, work, reason, needs, rule: Rule::default() });
         } else {
-            if request.selected.assets.contains(&asset.key) && !matches!(asset.definition, Definition::External) {
+            if request.selected.assets.contains(&asset.key) && !asset.definition.is_unobserved() {
                 plan.fresh.push(asset.key.clone());
             }
-            flow.is_external = matches!(asset.definition, Definition::External);
+            flow.is_external = asset.definition.is_unobserved();
             if is_view(asset) {
                 pass_through(&mut flow, &upstream, needs);
             }
@@ -254,9 +259,11 @@ pub(crate) fn is_view(asset: &Asset) -> bool {
 
 /// Why `asset` must run, or `None` when it need not.
 fn reason(asset: &Asset, upstream: &[&Flow], request: &PlanRequest<'_>) -> Option<Reason> {
-    let is_external = matches!(asset.definition, Definition::External);
-    if is_external || !request.selected.assets.contains(&asset.key) {
+    if asset.definition.is_unobserved() || !request.selected.assets.contains(&asset.key) {
         return None;
+    }
+    if matches!(asset.definition, Definition::External { .. }) {
+        return Some(if request.snapshot.latest.contains_key(&asset.key) { Reason::SourceMayHaveNew } else { Reason::Missing });
     }
     if request.full_refresh {
         return Some(Reason::FullRefresh);
@@ -349,7 +356,7 @@ pub(crate) mod tests {
     fn asset(name: &str, upstream: Vec<AssetKey>, is_view: bool) -> Asset {
         let on: subak_domain::ConnectionName = "warehouse".parse().expect("name");
         let definition = if name.starts_with("external") {
-            Definition::External
+            Definition::External { observe: None }
         } else if upstream.is_empty() {
             Definition::Ingest(Ingest {
                 from: on.clone(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use subak_diag::{Diagnostic, codes};
-use subak_domain::job::PoolSlots;
+use subak_domain::job::{PoolSlots, TaskWork};
 use subak_domain::shape::{Contract, OnReject};
 use subak_domain::write::Tie;
 use subak_domain::{
@@ -23,7 +23,7 @@ use crate::found::{self, FoundAt, FoundStream, StreamPattern};
 use crate::reference::Template;
 use crate::script::ScriptDeclaration;
 use crate::yaml::{self, Name, Node, Value};
-use crate::{automation, checks, dbt, hooks, keys, partition, script, shaping};
+use crate::{automation, checks, dbt, hooks, jobs, keys, partition, script, shaping};
 
 /// What one file declares.
 #[derive(Debug, Clone, Default)]
@@ -33,9 +33,17 @@ pub(crate) struct FileDeclarations {
     pub(crate) queries: Vec<QueryDeclaration>,
     pub(crate) scripts: Vec<ScriptDeclaration>,
     pub(crate) dbts: Vec<DbtDeclaration>,
+    pub(crate) externals: Vec<ExternalDeclaration>,
     /// Patterns that name streams.
     pub(crate) patterns: Vec<StreamPattern>,
     pub(crate) problems: Vec<Diagnostic>,
+}
+
+/// An asset that something outside keeps up to date.
+#[derive(Debug, Clone)]
+pub(crate) struct ExternalDeclaration {
+    pub(crate) common: Common,
+    pub(crate) observe: Option<TaskWork>,
 }
 
 /// What every asset has.
@@ -211,7 +219,11 @@ pub(crate) fn yaml_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
     let mut context = Context { path: scope.path, offset: 0, problems: &mut problems };
     if documents.iter().all(|node| node.value == Value::Null) && context.problems.is_empty() {
         let problem = Diagnostic::error(codes::UNKNOWN_FILE, "the file declares nothing");
-        context.report(problem.help("declare `ingest:`, `seed:`, `script:` or `dbt:`, or remove the file"), &(0..0), "");
+        context.report(
+            problem.help("declare `ingest:`, `seed:`, `script:`, `dbt:` or `external:`, or remove the file"),
+            &(0..0),
+            "",
+        );
     }
     for node in documents.iter().filter(|node| node.value != Value::Null) {
         let Some(fields) = Fields::of(node, keys::INGEST_FILE, &[], "the file", &mut context) else { continue };
@@ -227,9 +239,25 @@ pub(crate) fn yaml_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
         if let Some(node) = fields.get("script") {
             found.scripts.extend(script::script(scope, node, None, &mut context));
         }
+        if let Some(node) = fields.get("external") {
+            found.externals.extend(external(scope, node, &mut context));
+        }
     }
     found.problems = problems;
     found
+}
+
+fn external(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<ExternalDeclaration> {
+    let fields = Fields::of(node, keys::EXTERNAL, &[], "`external`", context)?;
+    let (key, span) = match fields.get("asset") {
+        Some(node) => (decode::asset_key(text(node, "`asset`", context)?, node, context)?, node.span.clone()),
+        None => (path_key(scope, context)?, node.span.clone()),
+    };
+    let mut common = Common::new(key, span, scope.config);
+    common.read(&fields, context);
+    // What is wrong with the look hides nothing of what reads the asset.
+    let observe = fields.get("observe").and_then(|node| jobs::observation(scope, node, context));
+    Some(ExternalDeclaration { common, observe })
 }
 
 fn seed(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut FileDeclarations) {

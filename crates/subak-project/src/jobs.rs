@@ -709,6 +709,33 @@ fn refuse_of_groups(fields: &Fields<'_>, context: &mut Context<'_>) {
     }
 }
 
+/// `observe` of an external asset.
+pub(crate) fn observation(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<TaskWork> {
+    let fields = Fields::of(node, keys::OBSERVE, &[], "`observe`", context)?;
+    let said: Vec<&str> = keys::OBSERVE.iter().map(|key| key.name).filter(|name| fields.get(name).is_some()).collect();
+    let [kind] = said.as_slice() else {
+        let known: Vec<&str> = keys::OBSERVE.iter().map(|key| key.name).collect();
+        let problem = Diagnostic::error(codes::MISSING_KEY, format!("`observe` needs one of {}", decode::list(&known)));
+        context.report(problem.help("write `observe: { query: \"select count(*) from raw.orders\" }`"), &node.span, "");
+        return None;
+    };
+    let texts = Texts { scope, names: Names::Asset };
+    let inner = fields.get(kind)?;
+    Some(match *kind {
+        "query" => {
+            let (on, sql) = texts.statement(inner, "query", context)?;
+            TaskWork::Query { on, sql }
+        }
+        "http" => TaskWork::Http(texts.http_call(inner, context)?),
+        "run" => TaskWork::Run(texts.program(inner, context)?),
+        _ => {
+            let words = fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect();
+            texts.check_templates(inner, context);
+            TaskWork::Run(Program { command: Command::Python(words), ..Program::default() })
+        }
+    })
+}
+
 fn unknown_task(text: &str, known: &[&str], node: &Node, context: &mut Context<'_>) {
     let problem = Diagnostic::error(codes::TASK_UNKNOWN, format!("there is no task `{text}` here"));
     let problem = match nearest(text, known.iter().copied()) {
@@ -754,7 +781,9 @@ fn resolved_jobs<'a>(
         let Some(graph) = graph else { continue };
         for (asset, span) in &declaration.assets {
             let message = match graph.get(asset).map(|asset| &asset.definition) {
-                Some(Definition::External) => format!("`{asset}` is external: something else keeps it up to date"),
+                Some(Definition::External { .. }) => {
+                    format!("`{asset}` is external: something else keeps it up to date, and a job with `select:` observes it")
+                }
                 Some(_) if !is_runnable(graph, asset) => {
                     format!("`{asset}` has partitions that are no windows of time, and a task does not say which one is meant")
                 }

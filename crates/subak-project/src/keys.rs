@@ -3,7 +3,7 @@
 
 mod programs;
 
-pub use programs::{DBT, NOT_OF_SCRIPTS, SCRIPT};
+pub use programs::{DBT, EXTERNAL, NOT_OF_SCRIPTS, OBSERVE, SCRIPT};
 
 /// A key of a mapping.
 #[derive(Debug, Clone, Copy)]
@@ -535,6 +535,11 @@ pub static INGEST_FILE: &[Key] = &[
     key("seed", Shape::Map(SEED), "Types and checks of the seed with the same name as this file."),
     key("dbt", Shape::Map(DBT), "The models, seeds and snapshots of a dbt project, each as an asset."),
     key("script", Shape::Script(SCRIPT), "Makes the asset with the same name as this file, or several, by a program."),
+    key(
+        "external",
+        Shape::Map(EXTERNAL),
+        "An asset that something outside keeps up to date, and how to see whether it has changed.",
+    ),
 ];
 
 /// `ingest`.

@@ -15,7 +15,9 @@ use subak_domain::{
 
 use crate::config::{self, Config, Settings};
 use crate::dbt::Manifest;
-use crate::declare::{self, Common, FileDeclarations, QueryDeclaration, Scope, SeedDeclaration, StreamDeclaration};
+use crate::declare::{
+    self, Common, ExternalDeclaration, FileDeclarations, QueryDeclaration, Scope, SeedDeclaration, StreamDeclaration,
+};
 use crate::found::lock_path;
 use crate::jobs;
 use crate::lineage::{self, Catalog, ColumnRef, OutputColumn, OutputColumns};
@@ -466,6 +468,11 @@ impl<'a> Resolver<'a> {
             }
         }
         for (path, file) in parsed {
+            for external in &file.found.externals {
+                if self.declare(&external.common.key, path, external.common.span.clone(), &self.config.warehouse.clone()) {
+                    assets.push(Self::observed(path, external));
+                }
+            }
             for stream in &file.found.streams {
                 if self.declare(&stream.common.key, path, stream.common.span.clone(), &stream.to) {
                     assets.push(self.stream(path, stream));
@@ -543,7 +550,7 @@ impl<'a> Resolver<'a> {
     fn external(&self, key: &AssetKey) -> Asset {
         Asset {
             key: key.clone(),
-            definition: Definition::External,
+            definition: Definition::External { observe: None },
             upstream: Vec::new(),
             checks: Vec::new(),
             version: Version::of(&[("kind", "external")]),
@@ -560,6 +567,13 @@ impl<'a> Resolver<'a> {
             partitioning: None,
             automation: None,
         }
+    }
+
+    fn observed(path: &Arc<str>, external: &ExternalDeclaration) -> Asset {
+        let observe = external.observe.clone();
+        let version = Version::of(&[("kind", "external"), ("observe", &format!("{observe:?}"))]);
+        let definition = Definition::External { observe: observe.map(Box::new) };
+        Self::asset(&external.common, path, definition, Vec::new(), version)
     }
 
     fn stream(&self, path: &Arc<str>, stream: &StreamDeclaration) -> Asset {

@@ -101,7 +101,7 @@ impl Rules<'_> {
 /// The assets that actions bring up to date.
 fn assets_of(actions: &[Action]) -> BTreeSet<AssetKey> {
     let asset = |action: &Action| match &action.work {
-        Work::Materialize { asset, .. } | Work::Replay { asset, .. } => Some(asset.clone()),
+        Work::Materialize { asset, .. } | Work::Replay { asset, .. } | Work::Observe { asset, .. } => Some(asset.clone()),
         _ => None,
     };
     actions.iter().filter_map(asset).collect()

@@ -1,6 +1,6 @@
 //! Keys of assets that programs make.
 
-use super::{AUTOMATION, Key, POOLS, PROGRAM, RETRY, STREAM, Shape, key, required};
+use super::{AUTOMATION, HTTP_CALL, Key, POOLS, PROGRAM, RETRY, STATEMENT, STREAM, Shape, key, required};
 
 /// A script: `script` in a YAML file, or the header of a Python file or a shell script. It takes the keys of a stream too, but for [`NOT_OF_SCRIPTS`].
 pub static SCRIPT: &[Key] = &[
@@ -58,3 +58,33 @@ pub static DBT: &[Key] = &[
 
 /// Keys of a stream that mean nothing for a script.
 pub const NOT_OF_SCRIPTS: &[&str] = &["stream", "exclude", "asset", "cursor", "path"];
+
+/// `external`.
+pub static EXTERNAL: &[Key] = &[
+    key("asset", Shape::Text, "Its key. By default that of the file's path."),
+    key(
+        "observe",
+        Shape::Map(OBSERVE),
+        "How each run looks whether it has changed: what reads it is due when what is found is another one than before. Without it, whatever reads it is due in each run.",
+    ),
+    key("description", Shape::Text, "What the asset is, for people."),
+    key("owner", Shape::Text, "Who answers for it."),
+    key("group", Shape::Text, "Its group. By default the first part of its key."),
+    key("tags", Shape::Texts, "Free labels."),
+    key("automation", Shape::TextOr(AUTOMATION), "When it is looked at by itself, while `subak server start` runs."),
+    POOLS,
+    key("retry", Shape::Map(RETRY), "How often a failed look is tried again."),
+    key("timeout", Shape::Duration, "Upper bound for one look."),
+];
+
+/// How to see whether something has changed: one of these.
+pub static OBSERVE: &[Key] = &[
+    key(
+        "query",
+        Shape::TextOr(STATEMENT),
+        "A query, on the warehouse where nothing else is said: `select max(updated_at), count(*) from raw.orders`. The first row counts.",
+    ),
+    key("http", Shape::TextOr(HTTP_CALL), "A request; status and body of the answer count."),
+    key("run", Shape::Program(PROGRAM), "A program; what it writes to the file `SUBAK_VALUE_PATH` as JSON counts."),
+    key("python", Shape::Texts, "A Python file and its arguments; the same."),
+];

@@ -52,7 +52,7 @@ pub(super) fn due(opened: &Opened, snapshot: &Snapshot) -> Vec<Action> {
 /// The status of an asset, and why it is not fresh. An ingest that was loaded counts as fresh: only its source knows better.
 pub(super) fn status(asset: &Asset, due: &[Action]) -> (&'static str, Option<String>) {
     use subak_domain::{Definition, Reason};
-    if matches!(asset.definition, Definition::External) {
+    if matches!(asset.definition, Definition::External { .. }) {
         return ("external", None);
     }
     let action = due.iter().find(|action| action.step.base() == subak_domain::StepId::asset(&asset.key));

@@ -122,7 +122,8 @@ fn refuse_missing_upstream(opened: &Opened, snapshot: &Snapshot, plan: &Plan) ->
     for action in &plan.actions {
         let Work::Materialize { asset, .. } = &action.work else { continue };
         for upstream in opened.graph().get(asset).into_iter().flat_map(|asset| &asset.upstream) {
-            let is_external = opened.graph().get(upstream).is_some_and(|asset| matches!(asset.definition, Definition::External));
+            let is_external =
+                opened.graph().get(upstream).is_some_and(|asset| matches!(asset.definition, Definition::External { .. }));
             let is_planned = plan.actions.iter().any(|action| action.step.base() == StepId::asset(upstream));
             if !is_external && !is_planned && !snapshot.latest.contains_key(upstream) {
                 let message = format!("`{asset}` reads `{upstream}`, which was never materialized and is not part of this run");

@@ -1,7 +1,7 @@
 //! `subak show`.
 
 use serde_json::{Value, json};
-use subak_domain::job::{Command, Program};
+use subak_domain::job::{Command, Program, TaskWork};
 use subak_domain::{Asset, Definition};
 
 use super::{Context, list};
@@ -111,6 +111,12 @@ pub(super) fn definition(asset: &Asset) -> String {
             };
             format!("`{}` of dbt, built in `{}`{tests}", node.id, node.on)
         }
-        Definition::External => "something outside".to_owned(),
+        Definition::External { observe } => match observe.as_deref() {
+            None => "something outside".to_owned(),
+            Some(TaskWork::Query { on, .. }) => format!("something outside, which is observed by a query on `{on}`"),
+            Some(TaskWork::Http(call)) => format!("something outside, which is observed by `{}`", call.url),
+            Some(TaskWork::Run(program)) => format!("something outside, which is observed by {}", in_words(program)),
+            Some(_) => "something outside, which is observed".to_owned(),
+        },
     }
 }

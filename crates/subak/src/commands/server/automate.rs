@@ -132,6 +132,7 @@ fn units(actions: &[Action]) -> impl Iterator<Item = (Unit, &Action)> {
             let key = partition.as_ref().map(|partition| partition.key.clone()).unwrap_or_default();
             Some(((asset.clone(), key), action))
         }
+        Work::Observe { asset, .. } => Some(((asset.clone(), String::new()), action)),
         _ => None,
     })
 }
