@@ -33,6 +33,7 @@ pub struct Event {
 /// What can happen to a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "successes are what most events are, and events are handled one at a time")]
 pub enum RunEvent {
     /// The run was made, with its whole plan.
     Planned {
@@ -236,6 +237,18 @@ pub struct StepOutcome {
     /// What it says of itself, for people.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, Value>,
+    /// What its program used; `None` where it had none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// What a program used, together with those of its children that it waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Milliseconds of processor time, of the program and of the system on its behalf.
+    pub cpu_ms: u64,
+    /// The most bytes of memory that one of its processes had.
+    pub memory_bytes_max: u64,
 }
 
 impl StepOutcome {
@@ -269,6 +282,9 @@ pub struct Failure {
     /// What it had published before it failed: readers see that, so what is downstream has to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<Box<StepOutcome>>,
+    /// What its program used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 /// What kind of failure it is; decides whether another attempt makes sense, and the exit code.

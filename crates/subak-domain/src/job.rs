@@ -363,6 +363,25 @@ pub struct Program {
     pub env: BTreeMap<String, String>,
     /// The folder in which it runs, relative to the project.
     pub dir: Option<String>,
+    /// What it may use.
+    #[serde(skip_serializing_if = "ProgramLimits::is_none")]
+    pub limits: ProgramLimits,
+}
+
+/// What a program may use, together with whatever it starts. What uses more is killed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProgramLimits {
+    /// Bytes of memory at a time.
+    pub memory_bytes_max: Option<u64>,
+    /// Milliseconds of processor time in all.
+    pub cpu_ms_max: Option<u64>,
+}
+
+impl ProgramLimits {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is started.

@@ -91,5 +91,6 @@ pub fn plain(code: &str, message: String, data: &str, class: FailureClass) -> Bo
         checks: Vec::new(),
         elapsed_ms: 0,
         published: None,
+        usage: None,
     })
 }

@@ -19,6 +19,7 @@ mod shape;
 pub mod shell;
 pub mod stop;
 mod task;
+mod usage;
 pub mod verify;
 
 pub use clock::{Clock, SystemClock};

@@ -2,24 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
-use subak_domain::job::{Command as Started, Program};
+use subak_domain::event::Usage;
+use subak_domain::job::{Command as Started, Program, ProgramLimits};
 use subak_domain::{Action, CheckOutcome, Failure, FailureClass, RunId, Severity, StepId, StepOutcome};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::sync::mpsc;
 
 use crate::dbt::Results;
 use crate::failure::{self, DATA_NOT_BEGUN};
 use crate::pipes::{Heard, Pipes};
 use crate::task::{fitting, rendered};
-use crate::{DataExecutor, Inputs, Outbound, StopSignal, orphan, outbound};
+use crate::{DataExecutor, Inputs, Outbound, StopSignal, orphan, outbound, usage};
 
 /// How long a program that was asked to stop may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -61,7 +62,7 @@ struct Group(Option<Pid>);
 
 impl Group {
     fn of(child: &Child) -> Self {
-        let group = child.id().and_then(|id| i32::try_from(id).ok());
+        let group = i32::try_from(child.id()).ok();
         RUNNING.lock().unwrap_or_else(PoisonError::into_inner).extend(group);
         Self(group.map(Pid::from_raw))
     }
@@ -112,6 +113,8 @@ pub(crate) struct Ended {
     pub(crate) failure: Option<Box<Failure>>,
     /// What dbt says of its nodes, where it is dbt.
     pub(crate) results: Results,
+    /// What it used.
+    pub(crate) usage: Usage,
 }
 
 impl Ended {
@@ -132,7 +135,7 @@ pub(crate) async fn run(
 ) -> Result<StepOutcome, Box<Failure>> {
     let pipes = Session::files(executor, &context(executor, run, inputs))?;
     let session = Session { executor, run, step: &action.step, inputs, stop, pipes };
-    let Ended { pipes, heard, .. } = session.carry_out(program, &[]).await?.well()?;
+    let Ended { pipes, heard, usage, .. } = session.carry_out(program, &[]).await?.well()?;
     let written = pipes.value().map_err(|problem| {
         let mut failure =
             failure::plain("SBK0327", "the value of the program is no JSON".into(), DATA_PROGRAM, FailureClass::Input);
@@ -143,7 +146,8 @@ pub(crate) async fn run(
     let warnings = warnings(&heard);
     let value = written.or(heard.value).map(fitting).transpose()?;
     let checks = refuse_failed(heard.checks.into_iter().map(|(_, check)| check).collect(), REPORTED, DATA_PROGRAM)?;
-    Ok(StepOutcome { changed: true, value, metadata: heard.metadata, checks, warnings, ..StepOutcome::default() })
+    let (metadata, usage) = (heard.metadata, Some(usage));
+    Ok(StepOutcome { changed: true, value, metadata, checks, warnings, usage, ..StepOutcome::default() })
 }
 
 /// What should have been said otherwise.
@@ -197,13 +201,14 @@ impl Session<'_> {
             .process_group(0);
         let path = log_path(&place.logs, run, step, inputs.attempt);
         let mut log = Log::create(&path).await.map_err(|error| not_prepared(&error))?;
-        let mut child = command.spawn().map_err(|error| not_started(program, &error))?;
+        let child = command.as_std_mut().spawn().map_err(|error| not_started(program, &error))?;
         let group = Group::of(&child);
         if let Some(group) = group.0 {
             orphan::record(pipes.root(), group);
         }
         let mut heard = Heard::default();
-        let ended = listen(executor, &mut child, &group, &pipes, &mut heard, &mut log, stop).await;
+        let bounds = Bounds { stop, limits: &program.limits };
+        let ended = listen(executor, child, &group, &pipes, &mut heard, &mut log, bounds).await;
         // What the program left behind goes with it.
         drop(group);
         pipes.hear(&mut heard, |line| (place.mask)(line));
@@ -211,14 +216,18 @@ impl Session<'_> {
             log.line(&line).await;
         }
         log.end().await;
-        let status = ended?;
+        let (status, usage) = ended?;
         if let Some(problem) = &heard.problem {
             let mut failure = failure::plain("SBK0329", problem.clone(), DATA_PROGRAM, FailureClass::Input);
             failure.help.push("messages are those of Dagster's Pipes, version 0.1".into());
             return Err(failure);
         }
-        let failure = (!status.success()).then(|| ended_badly(&heard, status, &log, &path));
-        Ok(Ended { pipes, heard, failure, results: Results::new() })
+        let failure = (!status.success()).then(|| {
+            let mut failure = ended_badly(&heard, status, &log, &path);
+            failure.usage = Some(usage);
+            failure
+        });
+        Ok(Ended { pipes, heard, failure, results: Results::new(), usage })
     }
 }
 
@@ -302,27 +311,37 @@ async fn read_lines(source: impl AsyncRead + Unpin, lines: mpsc::Sender<String>)
     }
 }
 
-/// Follows a program until it has ended and said everything. Asks it to stop when somebody asks the step to.
+/// What may end a program before it ends by itself.
+struct Bounds<'a> {
+    stop: &'a StopSignal,
+    limits: &'a ProgramLimits,
+}
+
+/// Follows a program until it has ended and said everything. Asks it to stop when somebody asks the step to, and kills one that uses too much.
 async fn listen(
     executor: &DataExecutor,
-    child: &mut Child,
+    mut child: Child,
     group: &Group,
     pipes: &Pipes,
     heard: &mut Heard,
     log: &mut Log,
-    stop: &StopSignal,
-) -> Result<ExitStatus, Box<Failure>> {
+    bounds: Bounds<'_>,
+) -> Result<(ExitStatus, Usage), Box<Failure>> {
+    let Bounds { stop, limits } = bounds;
     let (sender, mut lines) = mpsc::channel(256);
     let mut readers = tokio::task::JoinSet::new();
     if let Some(output) = child.stdout.take() {
+        let output = ChildStdout::from_std(output).map_err(|error| not_prepared(&error))?;
         readers.spawn(read_lines(output, sender.clone()));
     }
     if let Some(errors) = child.stderr.take() {
+        let errors = ChildStderr::from_std(errors).map_err(|error| not_prepared(&error))?;
         readers.spawn(read_lines(errors, sender.clone()));
     }
     drop(sender);
+    let mut waiting = std::pin::pin!(usage::wait(child));
     let mask = |line: &str| (executor.place.mask)(line);
-    let (mut status, mut stopped, mut kill_at, mut is_silent) = (None, None, None, false);
+    let (mut status, mut stopped, mut kill_at, mut is_silent, mut excess) = (None, None, None, false, None);
     let mut tick = tokio::time::interval(LISTEN_INTERVAL);
     while status.is_none() || !is_silent {
         tokio::select! {
@@ -331,7 +350,7 @@ async fn listen(
                 // Nobody holds the output any more.
                 None => is_silent = true,
             },
-            ended = child.wait(), if status.is_none() => {
+            ended = waiting.as_mut(), if status.is_none() => {
                 status = Some(ended);
                 // Whatever it has started and left behind must not keep the step waiting for its output.
                 group.signal(Signal::SIGTERM);
@@ -348,6 +367,12 @@ async fn listen(
                 for line in heard.lines.drain(..) {
                     log.line(&line).await;
                 }
+                if status.is_none() && excess.is_none() {
+                    excess = usage::excess(limits, group.0);
+                    if excess.is_some() {
+                        group.signal(Signal::SIGKILL);
+                    }
+                }
                 let now = tokio::time::Instant::now();
                 if kill_at.is_some_and(|at| now >= at) {
                     group.signal(Signal::SIGKILL);
@@ -362,8 +387,14 @@ async fn listen(
     if let Some(reason) = stopped {
         return Err(failure::of_stop(reason, DATA_PROGRAM));
     }
+    if let Some(message) = excess {
+        let mut failure = failure::plain("SBK0328", message, DATA_PROGRAM, FailureClass::Resource);
+        failure.usage = status.and_then(Result::ok).map(|(_, usage): (ExitStatus, Usage)| usage);
+        failure.help.push("let it do less at a time, or raise the bound".into());
+        return Err(failure);
+    }
     match status {
-        Some(Ok(status)) => Ok(status),
+        Some(Ok(ended)) => Ok(ended),
         Some(Err(error)) => Err(not_prepared(&error)),
         None => Err(failure::plain("SBK0315", "a program ended unseen".into(), DATA_PROGRAM, FailureClass::Internal)),
     }

@@ -107,6 +107,7 @@ impl DataExecutor {
             None => StepOutcome { changed: true, row_count: row_count(&metadata), ..StepOutcome::default() },
         };
         outcome.metadata = metadata;
+        outcome.usage = Some(ended.usage);
         outcome.checks.extend(checks);
         outcome.warnings.extend(program::warnings(&ended.heard));
         Ok(outcome)

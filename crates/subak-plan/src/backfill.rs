@@ -376,6 +376,7 @@ mod tests {
             checks: Vec::new(),
             elapsed_ms: 0,
             published: None,
+            usage: None,
         }
     }
 

@@ -79,31 +79,8 @@ fn retention(fields: &Fields<'_>, context: &mut Context<'_>) -> Retention {
         Some(_) => found.keep = fields.duration("keep", context).or(found.keep),
         None => {}
     }
-    if let (Some(text), Some(node)) = (fields.text("logs_max", context), fields.get("logs_max")) {
-        match bytes_of(text) {
-            Some(bytes) => found.logs_bytes_max = bytes,
-            None => context.invalid(node, format!("`logs_max` must be a size such as `500MB` or `10GB`, and this is `{text}`")),
-        }
-    }
+    found.logs_bytes_max = decode::bytes(&fields, "logs_max", context).unwrap_or(found.logs_bytes_max);
     found
-}
-
-/// A size as text: a whole number of bytes, or of a thousand or 1,024 times as many.
-fn bytes_of(text: &str) -> Option<u64> {
-    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let factor = match text[end..].trim() {
-        "B" => 1,
-        "kB" | "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "TB" => 1_000_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return None,
-    };
-    text[..end].parse::<u64>().ok()?.checked_mul(factor)
 }
 
 /// A receiver of notifications, references not resolved.

@@ -89,7 +89,12 @@ pub(crate) fn declaration(scope: &Scope<'_>, node: &Node, context: &mut Context<
     let mut common = Common::new(placeholder()?, node.span.clone(), scope.config);
     common.read(&fields, context);
     let span = fields.name("project").map_or_else(|| node.span.clone(), |name| name.span.clone());
-    let program = Program { command: Command::Direct(words), env: environment(&fields, context)?, dir: Some(folder.to_owned()) };
+    let program = Program {
+        command: Command::Direct(words),
+        env: environment(&fields, context)?,
+        dir: Some(folder.to_owned()),
+        ..Program::default()
+    };
     let profiles = fields.text("profiles", context).map(str::to_owned);
     Some(DbtDeclaration { common, span, on, program, arguments, profiles, manifest: manifest_of(folder) })
 }

@@ -203,6 +203,34 @@ pub(crate) fn asset_key(text: &str, node: &Node, context: &mut Context<'_>) -> O
     }
 }
 
+/// A size, in bytes.
+pub(crate) fn bytes(fields: &Fields<'_>, name: &str, context: &mut Context<'_>) -> Option<u64> {
+    let text = fields.text(name, context)?;
+    let found = bytes_of(text);
+    if let (None, Some(node)) = (found, fields.get(name)) {
+        context.invalid(node, format!("`{name}` must be a size such as `500MB` or `10GB`, and this is `{text}`"));
+    }
+    found
+}
+
+/// A size as text: a whole number of bytes, or of a thousand or 1,024 times as many.
+fn bytes_of(text: &str) -> Option<u64> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let factor = match text[end..].trim() {
+        "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    text[..end].parse::<u64>().ok()?.checked_mul(factor)
+}
+
 /// A whole number above zero.
 pub(crate) fn number_above_zero(node: &Node, name: &str, context: &mut Context<'_>) -> Option<NonZeroU32> {
     let text = text(node, &format!("`{name}`"), context)?;

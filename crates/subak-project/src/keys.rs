@@ -399,6 +399,16 @@ pub static PROGRAM: &[Key] = &[
         "Variables of its environment; `${NAME}` and `${secret:name}` are filled in when it starts.",
     ),
     key("dir", Shape::Text, "The folder in which it runs, relative to the project."),
+    key(
+        "memory_max",
+        Shape::Text,
+        "How much memory it may use at a time together with what it starts: `500MB`, `2GiB`. What uses more is killed, and the step fails. By default there is no bound.",
+    ),
+    key(
+        "cpu_max",
+        Shape::Duration,
+        "How much processor time it may use in all, together with what it starts. By default there is no bound.",
+    ),
 ];
 
 /// A statement of a task.

@@ -109,6 +109,11 @@ impl Printer {
         }
     }
 
+    /// Whether people read what is printed.
+    pub(crate) fn is_human(&self) -> bool {
+        matches!(self.format, Format::Human)
+    }
+
     /// Prints a table of results.
     pub(crate) fn table(&self, table: &Table) {
         match self.format {

@@ -248,6 +248,28 @@ fn what_outlives_its_starter_is_ended() {
     assert!(!is_alive(&pid));
 }
 
+/// What programs use is told, and one that uses more than it may is killed with what it has started.
+#[test]
+fn what_programs_use_is_known_and_bounded() {
+    let jobs = "job: used\ntasks:\n  hog: { run: { command: \"(head -c 200000000 /dev/zero; sleep 20) | tail > /dev/null\", memory_max: 60MB } }\n  \
+                busy: { run: { command: [ sh, -c, 'while :; do :; done' ], cpu_max: 1s } }\n  fine: { run: { command: [ sh, -c, 'echo fine' ], memory_max: 1GB, cpu_max: 1h } }\n";
+    let sandbox = project(jobs);
+    let ran = sandbox.run(&["run", "--job", "used"]);
+    assert!(ran.err.contains("MB of memory, and `memory_max` is 60 MB"), "{}", ran.err);
+    assert!(ran.err.contains("of processor time, and `cpu_max` is"), "{}", ran.err);
+    let shown = sandbox.run(&["run", "show", "last", "--output", "json"]).expect(0).out;
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let usage = |name: &str| {
+        let steps = shown["steps"].as_array().expect("steps");
+        steps.iter().find(|step| step["step"] == name).map(|step| step["usage"].clone()).expect("the step")
+    };
+    assert!(usage("task:busy")["cpu_ms"].as_u64().is_some_and(|used| used >= 1000), "{shown}");
+    assert!(usage("task:fine")["memory_bytes_max"].as_u64().is_some_and(|used| used > 100_000), "{shown}");
+    assert!(sandbox.run(&["run", "show", "last"]).expect(0).out.contains(" MB"));
+    let refused = project("job: used\ntasks: { a: { run: { command: 'true', memory_max: 5 } } }\n");
+    assert!(refused.run(&["validate"]).expect(2).err.contains("must be a size"), "a number says nothing");
+}
+
 /// T-71: a program that is stopped takes along what it has started, even what does not listen.
 #[test]
 fn t_71_a_stop_reaches_grandchildren() {

@@ -44,6 +44,7 @@ fn failure(class: FailureClass) -> Box<Failure> {
         checks: Vec::new(),
         elapsed_ms: 0,
         published: None,
+        usage: None,
     })
 }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use subak_diag::{Diagnostic, codes, nearest};
 use subak_domain::ConnectionName;
-use subak_domain::job::{Command, HttpCall, Param, Program};
+use subak_domain::job::{Command, HttpCall, Param, Program, ProgramLimits};
 use subak_plan::expression::{ExpressionError, names_in_expression, names_in_template};
 
 use crate::config::{connection_ref, receiver_ref};
 use crate::declare::Scope;
-use crate::decode::{Context, Fields, text};
+use crate::decode::{self, Context, Fields, text};
 use crate::keys;
 use crate::yaml::{Node, Value};
 
@@ -71,6 +71,13 @@ impl Names<'_> {
     }
 }
 
+/// What a program may use.
+fn limits(fields: &Fields<'_>, context: &mut Context<'_>) -> ProgramLimits {
+    let memory_bytes_max = decode::bytes(fields, "memory_max", context);
+    let cpu_max = fields.duration("cpu_max", context);
+    ProgramLimits { memory_bytes_max, cpu_ms_max: cpu_max.map(|most| u64::try_from(most.as_millis()).unwrap_or(u64::MAX)) }
+}
+
 /// Variables of the environment of a program.
 pub(crate) fn environment(fields: &Fields<'_>, context: &mut Context<'_>) -> Option<BTreeMap<String, String>> {
     let mut env = BTreeMap::new();
@@ -116,7 +123,8 @@ impl Texts<'_> {
         };
         let env = environment(&fields, context)?;
         let dir = fields.text("dir", context).map(str::to_owned);
-        Some(Program { command, env, dir })
+        let limits = limits(&fields, context);
+        Some(Program { command, env, dir, limits })
     }
 
     /// A receiver and what it is told.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use subak_diag::{Diagnostic, codes};
+use subak_domain::event::Usage;
 use subak_domain::{Event, RunEvent, RunId, RunState, StepId, StepState};
 use subak_store::SqliteStore;
 
@@ -87,9 +88,16 @@ fn step_json(id: &StepId, step: &StepState, reason: &str) -> Value {
         "value_changes": outcome.map(|outcome| outcome.value_changes.iter().map(|change| json!({ "column": change.column, "what": change.what, "count": change.count, "first": change.first })).collect::<Vec<_>>()),
         "warnings": outcome.map(|outcome| outcome.warnings.clone()),
         "value": outcome.map(|outcome| &outcome.value), "metadata": outcome.map(|outcome| &outcome.metadata),
+        "usage": usage_of(step).map(|usage| json!({ "cpu_ms": usage.cpu_ms, "memory_bytes_max": usage.memory_bytes_max })),
         "note": note(step), "checks": checks,
         "failure": step.failure.as_ref().map(|failure| json!({ "code": failure.code, "message": failure.message, "causes": failure.causes, "data": failure.data, "help": failure.help })),
     })
+}
+
+/// What the program of a step used.
+fn usage_of(step: &StepState) -> Option<Usage> {
+    let of_outcome = step.outcome.as_ref().and_then(|outcome| outcome.usage);
+    of_outcome.or(step.failure.as_ref().and_then(|failure| failure.usage))
 }
 
 /// A few words on a step for people.
@@ -135,6 +143,14 @@ pub(super) fn show(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, CliE
         ]);
     }
     context.printer.table(&table);
+    let mut used = Table::new("usage", &["step", "cpu", "memory"]);
+    for (id, usage) in state.steps.iter().filter_map(|(id, step)| Some((id, usage_of(step)?))) {
+        let memory = format!("{} MB", usage.memory_bytes_max.div_ceil(1_000_000));
+        used.rows.push(vec![json!(id.as_str()), json!(duration(usage.cpu_ms)), json!(memory)]);
+    }
+    if !used.rows.is_empty() && context.printer.is_human() {
+        context.printer.table(&used);
+    }
     let failures = state.steps.values().filter(|step| step.outcome.is_none()).filter_map(|step| step.failure.as_ref());
     let problems: Vec<Diagnostic> = failures.map(diagnostic_of).collect();
     context.printer.problems(&problems, &opened.sources);
