@@ -15,6 +15,7 @@ use subak_domain::{Action, CheckOutcome, Failure, FailureClass, RunId, Severity,
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::dbt::Results;
 use crate::failure::{self, DATA_NOT_BEGUN};
@@ -311,6 +312,19 @@ async fn read_lines(source: impl AsyncRead + Unpin, lines: mpsc::Sender<String>)
     }
 }
 
+/// The lines of what a program writes, and who reads them.
+fn output_of(child: &mut Child) -> std::io::Result<(JoinSet<()>, mpsc::Receiver<String>)> {
+    let (sender, lines) = mpsc::channel(256);
+    let mut readers = JoinSet::new();
+    if let Some(output) = child.stdout.take() {
+        readers.spawn(read_lines(ChildStdout::from_std(output)?, sender.clone()));
+    }
+    if let Some(errors) = child.stderr.take() {
+        readers.spawn(read_lines(ChildStderr::from_std(errors)?, sender));
+    }
+    Ok((readers, lines))
+}
+
 /// What may end a program before it ends by itself.
 struct Bounds<'a> {
     stop: &'a StopSignal,
@@ -328,17 +342,7 @@ async fn listen(
     bounds: Bounds<'_>,
 ) -> Result<(ExitStatus, Usage), Box<Failure>> {
     let Bounds { stop, limits } = bounds;
-    let (sender, mut lines) = mpsc::channel(256);
-    let mut readers = tokio::task::JoinSet::new();
-    if let Some(output) = child.stdout.take() {
-        let output = ChildStdout::from_std(output).map_err(|error| not_prepared(&error))?;
-        readers.spawn(read_lines(output, sender.clone()));
-    }
-    if let Some(errors) = child.stderr.take() {
-        let errors = ChildStderr::from_std(errors).map_err(|error| not_prepared(&error))?;
-        readers.spawn(read_lines(errors, sender.clone()));
-    }
-    drop(sender);
+    let (_readers, mut lines) = output_of(&mut child).map_err(|error| not_prepared(&error))?;
     let mut waiting = std::pin::pin!(usage::wait(child));
     let mask = |line: &str| (executor.place.mask)(line);
     let (mut status, mut stopped, mut kill_at, mut is_silent, mut excess) = (None, None, None, false, None);
@@ -369,9 +373,7 @@ async fn listen(
                 }
                 if status.is_none() && excess.is_none() {
                     excess = usage::excess(limits, group.0);
-                    if excess.is_some() {
-                        group.signal(Signal::SIGKILL);
-                    }
+                    excess.iter().for_each(|_| group.signal(Signal::SIGKILL));
                 }
                 let now = tokio::time::Instant::now();
                 if kill_at.is_some_and(|at| now >= at) {
