@@ -372,8 +372,7 @@ async fn listen(
                     log.line(&line).await;
                 }
                 if status.is_none() && excess.is_none() {
-                    excess = usage::excess(limits, group.0);
-                    excess.iter().for_each(|_| group.signal(Signal::SIGKILL));
+                    excess = usage::excess(limits, group.0).inspect(|_| group.signal(Signal::SIGKILL));
                 }
                 let now = tokio::time::Instant::now();
                 if kill_at.is_some_and(|at| now >= at) {
