@@ -1,11 +1,19 @@
 //! Which runs may go on beside each other. A server goes by it, and `subak why` tells it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
 
-use subak_domain::{Action, AssetKey, Job, RunId, RunState, Work};
+use subak_domain::job::WhenFull;
+use subak_domain::{Action, AssetKey, Event, Job, RunEvent, RunId, RunState, Work};
 use subak_plan::expression::Values;
+use subak_store::{EventLog, SqliteStore};
+
+use crate::exit::CliError;
+
+/// Events that are read at a time.
+const READ_COUNT: usize = 1_000;
 
 /// What a run is to the rules.
 #[derive(Debug, Clone)]
@@ -16,6 +24,157 @@ pub(crate) struct Entry {
     pub(crate) assets: BTreeSet<AssetKey>,
     /// Its labels.
     pub(crate) tags: BTreeSet<String>,
+}
+
+/// The runs that are planned for a server and not begun, as far as the log was read.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// Up to where; `None` before the first time.
+    position: Option<u64>,
+    waiting: BTreeMap<RunId, Waits>,
+    /// The highest priority first, then the oldest.
+    order: BTreeSet<(Reverse<i64>, RunId)>,
+    /// By job.
+    jobs: BTreeMap<String, BTreeSet<RunId>>,
+}
+
+#[derive(Debug)]
+struct Waits {
+    entry: Entry,
+    as_of: String,
+    priority: Reverse<i64>,
+}
+
+/// A run that is to begin.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) entry: Entry,
+    /// The time that it is for.
+    pub(crate) as_of: String,
+    /// Whether it ends at once.
+    pub(crate) is_canceled: bool,
+    /// The rule by which it does; without one somebody has asked for it.
+    pub(crate) why: Option<Blocked>,
+}
+
+impl Queue {
+    /// Takes over what is new in the log.
+    pub(crate) async fn read(&mut self, store: &SqliteStore, rules: Rules<'_>) -> Result<(), CliError> {
+        let Some(mut position) = self.position else {
+            self.position = Some(store.newest_position()?);
+            let events = store.queued_events()?;
+            for events in events.chunk_by(|one, next| one.run == next.run) {
+                self.enter(events, rules)?;
+            }
+            return Ok(());
+        };
+        loop {
+            let events = store.read_after(position, READ_COUNT).await?;
+            let Some(last) = events.last() else { break };
+            position = last.position;
+            for event in &events {
+                match &event.event {
+                    RunEvent::Planned { for_server: true, .. } => self.enter(std::slice::from_ref(event), rules)?,
+                    RunEvent::Resumed { for_server: true, .. } => self.enter(&store.run_events(event.run)?, rules)?,
+                    RunEvent::Started { .. } | RunEvent::CancelRequested { .. } | RunEvent::Finished { .. } => {
+                        self.remove(event.run);
+                    }
+                    _ => {}
+                }
+            }
+            self.position = Some(position);
+        }
+        Ok(())
+    }
+
+    /// Up to where the log was read.
+    pub(crate) fn position(&self) -> u64 {
+        self.position.unwrap_or(0)
+    }
+
+    /// A run of a job that waits.
+    pub(crate) fn of_job(&self, job: &str) -> Option<RunId> {
+        self.jobs.get(job)?.first().copied()
+    }
+
+    /// Takes a run by all of its events, unless it has begun since.
+    fn enter(&mut self, events: &[Event], rules: Rules<'_>) -> Result<(), CliError> {
+        let Some(first) = events.first().filter(|_| is_waiting(events)) else { return Ok(()) };
+        let Some(state) = RunState::fold(events.iter().map(|event| (event.at, &event.event))) else { return Ok(()) };
+        let state = state.map_err(subak_engine::EngineError::from)?;
+        let entry = rules.entry(first.run, &state);
+        let (priority, run) = rules.rank(&entry);
+        self.order.insert((priority, run));
+        if let Some(job) = &entry.job {
+            self.jobs.entry(job.clone()).or_default().insert(run);
+        }
+        self.waiting.insert(run, Waits { entry, as_of: state.as_of, priority });
+        Ok(())
+    }
+
+    fn remove(&mut self, run: RunId) {
+        let Some(waits) = self.waiting.remove(&run) else { return };
+        self.order.remove(&(waits.priority, run));
+        if let Some(runs) = waits.entry.job.and_then(|job| self.jobs.get_mut(&job)) {
+            runs.remove(&run);
+        }
+    }
+
+    /// The runs that begin now beside those that go on: at most `room`, and those that end at once. What is `held` waits.
+    pub(crate) fn choose(
+        &self,
+        rules: Rules<'_>,
+        running: &[&Entry],
+        room: usize,
+        canceled: &BTreeSet<RunId>,
+        held: &BTreeSet<String>,
+    ) -> Vec<Chosen> {
+        let is_running: BTreeSet<RunId> = running.iter().map(|entry| entry.run).collect();
+        let cancels = |job: &str| rules.jobs.get(job).is_some_and(|job| job.when_full == WhenFull::Cancel);
+        let has_cancels = self.jobs.iter().any(|(job, runs)| !runs.is_empty() && cancels(job));
+        let mut chosen: Vec<Chosen> = Vec::new();
+        let asked = canceled.iter().filter(|run| !is_running.contains(run)).filter_map(|run| self.waiting.get(run));
+        chosen.extend(asked.map(|waits| waits.chosen(true, None)));
+        let (mut count, mut full): (usize, BTreeSet<&str>) = (0, BTreeSet::new());
+        for (_, run) in &self.order {
+            if count >= room && !has_cancels {
+                break;
+            }
+            let Some(waits) = self.waiting.get(run) else { continue };
+            let job = waits.entry.job.as_deref().unwrap_or_default();
+            let is_known =
+                is_running.contains(run) || canceled.contains(run) || (!held.is_empty() && held.contains(&run.to_string()));
+            if is_known || full.contains(job) {
+                continue;
+            }
+            let begun = chosen.iter().filter(|other| !other.is_canceled).map(|other| &other.entry);
+            match rules.blocked(&waits.entry, running.iter().copied().chain(begun)) {
+                None if count < room => {
+                    count += 1;
+                    chosen.push(waits.chosen(false, None));
+                }
+                Some(blocked @ Blocked::Job { .. }) if cancels(job) => chosen.push(waits.chosen(true, Some(blocked))),
+                // No other run of it can begin either.
+                Some(Blocked::Job { .. }) => drop(full.insert(job)),
+                _ => {}
+            }
+        }
+        chosen
+    }
+}
+
+impl Waits {
+    fn chosen(&self, is_canceled: bool, why: Option<Blocked>) -> Chosen {
+        Chosen { entry: self.entry.clone(), as_of: self.as_of.clone(), is_canceled, why }
+    }
+}
+
+/// Whether a run is planned for a server, or to be taken up again by one, and not begun.
+pub(crate) fn is_waiting(events: &[Event]) -> bool {
+    let is_for_server = |event: &RunEvent| {
+        matches!(event, RunEvent::Planned { for_server: true, .. } | RunEvent::Resumed { for_server: true, .. })
+    };
+    events.last().is_some_and(|event| is_for_server(&event.event))
 }
 
 /// The rules of a project.
@@ -63,9 +222,9 @@ impl Rules<'_> {
     }
 
     /// The place of a run among those that wait: the highest priority first, then the oldest.
-    pub(crate) fn rank(&self, entry: &Entry) -> (std::cmp::Reverse<i64>, RunId) {
+    pub(crate) fn rank(&self, entry: &Entry) -> (Reverse<i64>, RunId) {
         let priority = entry.job.as_ref().and_then(|job| self.jobs.get(job)).map_or(0, |job| job.priority);
-        (std::cmp::Reverse(priority), entry.run)
+        (Reverse(priority), entry.run)
     }
 
     /// Why a run cannot begin beside those that go on; `None` where it can.
@@ -109,7 +268,6 @@ fn assets_of(actions: &[Action]) -> BTreeSet<AssetKey> {
 
 #[cfg(test)]
 mod tests {
-    use subak_domain::job::WhenFull;
     use subak_domain::{JobWork, Notifications};
 
     use super::*;
@@ -123,9 +281,8 @@ mod tests {
         }
     }
 
-    /// T-147, T-149, T-150: each rule by itself, and a run that is held up by one holds up nobody whom that does not concern.
-    #[test]
-    fn t_147_t_149_t_150_runs_go_on_beside_each_other() {
+    /// A job `one`, of which one run goes on at a time, and `two` of a higher priority, of which two do.
+    fn jobs() -> BTreeMap<String, Job> {
         let job = |name: &str, runs_max: u32, priority: i64| {
             let job = Job {
                 name: name.to_owned(),
@@ -142,7 +299,13 @@ mod tests {
             };
             (name.to_owned(), job)
         };
-        let jobs = BTreeMap::from([job("one", 1, 0), job("two", 2, 5)]);
+        BTreeMap::from([job("one", 1, 0), job("two", 2, 5)])
+    }
+
+    /// T-147, T-149, T-150: each rule by itself, and a run that is held up by one holds up nobody whom that does not concern.
+    #[test]
+    fn t_147_t_149_t_150_runs_go_on_beside_each_other() {
+        let jobs = jobs();
         let limit = |count| NonZeroU32::new(count).expect("above zero");
         let limits = BTreeMap::from([
             ("nightly".to_owned(), limit(2)),
@@ -186,5 +349,34 @@ mod tests {
         let mut waiting = [entry(1, "one", &[], &[]), entry(3, "two", &[], &[]), entry(2, "two", &[], &[])];
         waiting.sort_by_key(|entry| rules.rank(entry));
         assert_eq!(waiting.map(|entry| entry.run.unix_ms()), [2, 3, 1], "priority, then age");
+    }
+
+    /// T-149: a head that is blocked holds up nobody else; a job that is full is left, and what is asked to stop takes no room.
+    #[test]
+    fn t_149_what_is_blocked_holds_up_nobody() {
+        let (jobs, limits) = (jobs(), BTreeMap::new());
+        let rules = Rules { jobs: &jobs, limits: &limits };
+        let mut queue = Queue::default();
+        for (run, job, assets) in
+            [(2, "two", &["a"][..]), (3, "one", &[]), (4, "one", &[]), (5, "", &["a"]), (6, "", &["b"]), (7, "", &["c"])]
+        {
+            let entry = entry(run, job, assets, &[]);
+            let (priority, run) = rules.rank(&entry);
+            queue.order.insert((priority, run));
+            queue.waiting.insert(run, Waits { entry, as_of: String::new(), priority });
+        }
+        let choose = |running: &[&Entry], room: usize, canceled: &[u64]| {
+            let canceled = canceled.iter().map(|run| RunId::from_parts(*run, 0)).collect();
+            let chosen = queue.choose(rules, running, room, &canceled, &BTreeSet::new());
+            chosen.iter().map(|chosen| (chosen.entry.run.unix_ms(), chosen.is_canceled)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            choose(&[], 3, &[]),
+            [(2, false), (3, false), (6, false)],
+            "the highest priority, then the oldest of those that can"
+        );
+        assert_eq!(choose(&[&entry(1, "one", &["b"], &[])], 3, &[]), [(2, false), (7, false)]);
+        assert_eq!(choose(&[], 1, &[7, 3]), [(3, true), (7, true), (2, false)]);
+        assert_eq!(choose(&[], 0, &[]), []);
     }
 }

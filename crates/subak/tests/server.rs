@@ -89,6 +89,31 @@ fn t_16_t_166_runs_are_about_a_time() {
     assert!(refused.err.contains("a job with a `schedule` knows"), "{}", refused.err);
 }
 
+/// T-12, T-13: `catchup: all` makes good each tick of the time in which no server ran, oldest first, and the intervals of their runs leave out nothing.
+#[test]
+fn t_12_all_missed_ticks_are_made_good() {
+    let all = "job: all\nschedule: { every: 1s, catchup: all }\ntasks: { note: { run: 'echo $SUBAK_INTERVAL_START_UTC,$SUBAK_INTERVAL_END_UTC >> all' } }\n---\n\
+               job: latest\nschedule: { every: 1s }\ntasks: { note: { run: 'echo x >> latest' } }\n---\n\
+               job: none\nschedule: { every: 1s, catchup: none }\ntasks: { note: { run: 'echo x >> none' } }\n";
+    let mut served = project(all);
+    served.wait("a run", |served| !served.lines("all").is_empty());
+    served.kill();
+    let before = served.ticks("all").len();
+    std::thread::sleep(Duration::from_secs(6));
+    served.start();
+    served.wait("what was missed", |served| served.ticks("all").len() > before + 6);
+    served.sandbox.run(&["automation", "off", "all"]).expect(0);
+    let count = served.ticks("all").len();
+    served.wait("all of its runs", |served| served.lines("all").len() + 1 >= count);
+    assert!(served.ticks("all").iter().all(|tick| tick.ends_with(",started")), "{:?}", served.ticks("all"));
+    let skipped = served.ticks("latest").iter().filter(|tick| tick.ends_with(",skipped")).count();
+    assert!(skipped >= 3, "{:?}", served.ticks("latest"));
+    // A run that died may have written its line; none comes twice, and each begins where the one before it ends.
+    let mut lines = served.lines("all");
+    lines.sort();
+    assert!(lines.windows(2).all(|pair| pair[0].split(',').nth(1) <= pair[1].split(',').next()), "{lines:?}");
+}
+
 /// T-15: what came while a schedule was off is not made good; and its state outlives the server.
 #[test]
 fn t_15_a_schedule_that_is_off_starts_nothing() {

@@ -106,6 +106,18 @@ impl SqliteStore {
         read_events(&self.read(), sql, params![run.to_string()])
     }
 
+    /// The events of all runs that are planned and not begun, or to be taken up again, by run.
+    pub fn queued_events(&self) -> Result<Vec<Event>, StoreError> {
+        let sql = "select position, run, sequence, at, body from events \
+                   where run in (select run from runs where status = 'queued') order by run, sequence";
+        read_events(&self.read(), sql, [])
+    }
+
+    /// The newest tick of a schedule that has started a run.
+    pub fn last_started(&self, schedule: &str) -> Result<Option<Timestamp>, StoreError> {
+        ticks::last_started(&self.read(), schedule)
+    }
+
     /// Who holds a lease now.
     pub fn holder(&self, lease: &str, now: Timestamp) -> Result<Option<Holder>, StoreError> {
         let sql = "select holder from leases where name = ? and holder is not null and expires_at > ?";

@@ -1,5 +1,7 @@
 //! Ticks and schedules as tables.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use subak_domain::Timestamp;
 
@@ -51,6 +53,14 @@ pub(super) fn newest(connection: &Connection, schedule: Option<&str>, count_max:
     rows.collect::<rusqlite::Result<_>>().map_err(failed("read"))
 }
 
+/// The newest tick that has started a run.
+pub(super) fn last_started(connection: &Connection, schedule: &str) -> Result<Option<Timestamp>, StoreError> {
+    let sql = "select at from ticks where schedule = ? and outcome = 'started' order by at desc limit 1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let at = statement.query_row([schedule], |row| row.get(0)).optional().map_err(failed("read"))?;
+    Ok(at.map(moment))
+}
+
 fn moment(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or_default()
 }
@@ -67,7 +77,8 @@ pub(super) fn state(connection: &Connection, name: &str) -> Result<Option<Schedu
 pub(super) fn keep(connection: &Connection, names: &[String]) -> Result<(), StoreError> {
     let mut statement = connection.prepare("select name from schedules").map_err(failed("read"))?;
     let known: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(|rows| rows.collect()).map_err(failed("read"))?;
-    for name in known.iter().filter(|name| !names.contains(name)) {
+    let kept: BTreeSet<&String> = names.iter().collect();
+    for name in known.iter().filter(|name| !kept.contains(name)) {
         connection.execute("delete from schedules where name = ?", [name]).map_err(failed("written"))?;
     }
     Ok(())

@@ -519,11 +519,7 @@ pub(super) fn new_run() -> RunId {
 
 /// Whether a run is planned for a server, or to be taken up again by one, and not begun.
 pub(super) fn is_waiting(store: &SqliteStore, run: RunId) -> Result<bool, CliError> {
-    let events = store.run_events(run)?;
-    let is_for_server = |event: &RunEvent| {
-        matches!(event, RunEvent::Planned { for_server: true, .. } | RunEvent::Resumed { for_server: true, .. })
-    };
-    Ok(events.last().is_some_and(|event| is_for_server(&event.event)))
+    Ok(crate::queue::is_waiting(&store.run_events(run)?))
 }
 
 /// 80 random bits for a run id, from the hash keys that the standard library draws from the system.

@@ -5,9 +5,10 @@
 
 pub(super) mod automate;
 mod http;
+mod schedules;
 pub(super) mod sensor;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -15,29 +16,27 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use subak_domain::job::WhenFull;
-use subak_domain::schedule::{CatchUp, Interval, on_clock};
-use subak_domain::{Action, BackfillState, Job, JobWork, RunEvent, RunId, RunState, Schedule, Sensor, StepStatus, Timestamp};
+use subak_domain::{Action, BackfillState, Job, RunId, RunState, Sensor, StepStatus, Timestamp};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
-use subak_plan::schedule::Times;
 use subak_project::Retention;
-use subak_store::{Append, Leases, ScheduleState, StoreError, Tick, TickOutcome};
+use subak_store::{Leases, ScheduleState, SqliteStore, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::automate::Automation;
 use self::http::{Counts, Hooks, Http};
+use self::schedules::Scheduled;
 use self::sensor::{Looking, Seen};
 use super::run::{self, Hold};
-use super::{Context, automation, backfill, job, plan};
-use crate::args::{Selection, ServerStartArgs};
+use super::{Context, automation, backfill};
+use crate::args::ServerStartArgs;
 use crate::exit::{CliError, Exit};
 use crate::notices::{self, Told};
 use crate::open::ProjectConnections;
 use crate::pools::Pools;
 use crate::project::{self, Opened};
-use crate::queue::{Blocked, Entry, Rules};
+use crate::queue::{Chosen, Entry, Queue, Rules};
 use crate::retention;
 use crate::version::{Fingerprint, Version};
 
@@ -53,8 +52,8 @@ const LATE_MAX: Duration = Duration::from_secs(60);
 /// Looks that go on at a time.
 const LOOK_COUNT_MAX: usize = 16;
 
-/// Newest ticks among which the last one is looked for that started a run.
-const TICK_COUNT: usize = 1_000;
+/// How often the log is looked at for what others have written.
+const LOG_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Missed ticks that are looked at, and kept, at most.
 const MISSED_COUNT_MAX: usize = 1_000;
@@ -92,13 +91,15 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             hold: &hold,
             opened: Arc::clone(&opened),
             schedules: BTreeMap::new(),
+            agenda: BTreeSet::new(),
+            queue: Queue::default(),
             seen,
             version,
             held: BTreeSet::new(),
             zone: opened.timezone(),
             told: watch::Sender::default(),
             retention: watch::Sender::new(retention),
-            jobs: BTreeMap::new(),
+            jobs: Arc::default(),
             sensors: Vec::new(),
             automation: Automation::default(),
             not_before: BTreeMap::new(),
@@ -130,7 +131,11 @@ struct Server<'a> {
     /// The project as it could last be loaded.
     opened: Arc<Opened>,
     /// Jobs with their schedules, as they were when the project could last be loaded.
-    schedules: BTreeMap<String, (Job, Schedule, Times)>,
+    schedules: BTreeMap<String, Arc<Scheduled>>,
+    /// When each schedule is to be evaluated next.
+    agenda: BTreeSet<(Timestamp, String)>,
+    /// The runs that wait.
+    queue: Queue,
     /// What the files of the project looked like when they were last read.
     seen: Fingerprint,
     /// The files as they could last be loaded. Everything that begins goes by them; what goes on keeps those that it began with.
@@ -144,7 +149,7 @@ struct Server<'a> {
     /// How long what happened is kept.
     retention: watch::Sender<Retention>,
     /// All jobs by name.
-    jobs: BTreeMap<String, Job>,
+    jobs: Arc<BTreeMap<String, Job>>,
     sensors: Vec<Sensor>,
     automation: Automation,
     /// When a sensor that could look again earlier than its interval says does, or one that does not look now is asked again.
@@ -212,13 +217,16 @@ impl<'a> Server<'a> {
     async fn load(&mut self, opened: Arc<Opened>) -> Result<(), CliError> {
         self.opened = Arc::clone(&opened);
         self.schedules.clear();
-        self.jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
+        // Labels and priorities of what waits may be others.
+        self.queue = Queue::default();
+        self.jobs = Arc::new(opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect());
         self.counts.begin(self.jobs.keys());
         let has_receivers = !opened.project.config.receivers.is_empty();
         self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, &opened))) } else { None });
         self.retention.send_replace(opened.project.config.retention);
         self.zone = opened.timezone();
         let now = SystemClock.now();
+        let mut changed = Vec::new();
         for job in opened.project.jobs() {
             let Some(schedule) = &job.schedule else { continue };
             let definition = automation::version(schedule);
@@ -226,10 +234,16 @@ impl<'a> Server<'a> {
             if known.as_ref().is_none_or(|known| known.definition != definition) {
                 let is_off = known.is_some_and(|known| known.is_off);
                 let state = ScheduleState { definition, since: now, is_off };
-                self.hold.store().set_schedule(&job.name, state).await?;
+                changed.push((job.name.clone(), state));
             }
-            self.schedules.insert(job.name.clone(), (job.clone(), schedule.clone(), automation::times(schedule)?));
+            let scheduled = Scheduled { job: job.clone(), schedule: schedule.clone(), times: automation::times(schedule)? };
+            self.schedules.insert(job.name.clone(), Arc::new(scheduled));
         }
+        // What came while nobody looked is found at once.
+        self.agenda = self.schedules.keys().map(|name| (Timestamp::MIN, name.clone())).collect();
+        let store = self.hold.store();
+        futures::future::try_join_all(changed.into_iter().map(async |(name, state)| store.set_schedule(&name, state).await))
+            .await?;
         // One that is gone and comes back is a new one.
         let names: Vec<String> = self.schedules.keys().cloned().collect();
         self.hold.store().keep_schedules(names, self.hold.lease()).await?;
@@ -242,7 +256,8 @@ impl<'a> Server<'a> {
         self.automation = Automation::new(&opened, now);
         let names = self.sensors.iter().map(|sensor| sensor.name.clone()).chain(self.automation.names()).collect();
         self.hold.store().keep_sensors(names, self.hold.lease()).await?;
-        let next = self.schedules.values().filter_map(|(job, _, times)| Some((times.next_after(now)?, job.name.as_str()))).min();
+        let next =
+            self.schedules.values().filter_map(|known| Some((known.times.next_after(now)?, known.job.name.as_str()))).min();
         let next =
             next.map_or_else(String::new, |(at, name)| format!("; next is `{name}` at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));
         let (project, counted) = (&opened.project.config.project, crate::printer::counted);
@@ -279,35 +294,33 @@ impl<'a> Server<'a> {
         let mut running: Vec<Running<'a>> = Vec::new();
         let mut looking: Vec<Looking<'a>> = Vec::new();
         let mut renewing = self.renewing();
+        // Of the next look at everything; what the log says in between is looked at too.
+        let mut turn_at = Timestamp::MIN;
         loop {
             let now = SystemClock.now();
             if let Some(ended) = renewing.try_join_next() {
                 return Err(given_up(running, ended.ok().and_then(Result::err)).await);
             }
             if asked == 0 {
-                let turned = async {
-                    self.turn(now).await?;
-                    self.begin_looks(&mut looking, !running.is_empty(), now).await?;
-                    let canceled = self.cancel_runs(&running).await?;
-                    self.begin_runs(&mut running, &canceled, !looking.is_empty(), now)
-                };
-                let turned = turned.await;
-                if let Err(error) = turned {
-                    stop_all(running).await;
-                    return Err(error);
+                match self.go_on(&mut running, &mut looking, turn_at, now).await {
+                    Ok(next) => turn_at = next,
+                    Err(error) => {
+                        stop_all(running).await;
+                        return Err(error);
+                    }
                 }
             } else if running.is_empty() {
                 return Ok(code);
             } else {
                 self.cancel_runs(&running).await?;
             }
-            // What was evaluated above may have taken time.
-            let now = SystemClock.now();
-            let wake_at = self.schedules.values().filter_map(|(.., times)| times.next_after(now)).min();
-            let wake_at = wake_at.unwrap_or(now + TURN).min(now + TURN);
+            let wake_at = if asked == 0 { turn_at } else { SystemClock.now() + TURN };
+            let (store, seen) = (self.hold.store().clone(), self.queue.position());
             tokio::select! {
                 (at, ended) = first_end(&mut running) => {
                     let Running { entry, began_at, .. } = running.swap_remove(at);
+                    // What waited for it goes on at once.
+                    turn_at = Timestamp::MIN;
                     if let Err(error) = self.tell(entry.run, began_at, ended) {
                         stop_all(running).await;
                         return Err(error);
@@ -323,6 +336,7 @@ impl<'a> Server<'a> {
                 _ = interrupt.recv() => { asked += 1; code = Exit::Interrupted; }
                 _ = terminate.recv() => { asked += 1; code = Exit::Terminated; }
                 () = SystemClock.sleep_until(wake_at) => continue,
+                () = something_new(&store, seen), if asked == 0 => continue,
             }
             self.counts.is_stopping.store(asked > 0, Ordering::Relaxed);
             if asked > 0 {
@@ -342,54 +356,54 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Looks at everything when its time has come, and begins what can. Returns when everything is to be looked at again.
+    async fn go_on(
+        &mut self,
+        running: &mut Vec<Running<'a>>,
+        looking: &mut Vec<Looking<'a>>,
+        turn_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Timestamp, CliError> {
+        let mut next = turn_at;
+        // A clock that was put back makes nobody wait for longer.
+        if now >= turn_at || turn_at > now + TURN {
+            self.turn(now).await?;
+            self.begin_looks(looking, !running.is_empty(), now).await?;
+            let now = SystemClock.now();
+            next = self.agenda.first().map_or(now + TURN, |(at, _)| (*at).clamp(now, now + TURN));
+        }
+        let canceled = self.cancel_runs(running).await?;
+        self.begin_runs(running, &canceled, !looking.is_empty(), now).await?;
+        Ok(next)
+    }
+
     /// Begins runs that wait, as long as there is room: those of jobs with the highest priority first, then the oldest. One that cannot begin yet
     /// holds up no other.
-    fn begin_runs(
+    async fn begin_runs(
         &mut self,
         running: &mut Vec<Running<'a>>,
         canceled: &BTreeSet<RunId>,
         is_looking: bool,
         now: Timestamp,
     ) -> Result<(), CliError> {
+        let opened = Arc::clone(&self.opened);
+        let rules = Rules { jobs: &Arc::clone(&self.jobs), limits: &opened.project.config.run_limits };
+        self.queue.read(self.hold.store(), rules).await?;
         let runs_max = usize::from(self.args.runs);
-        let mut busy_count = if running.len() >= runs_max { self.busy_count(running)? } else { running.len() };
-        let (jobs, limits) = (self.jobs.clone(), self.opened.project.config.run_limits.clone());
-        let cancels = jobs.values().any(|job| job.when_full == WhenFull::Cancel);
-        if busy_count >= runs_max && canceled.is_empty() && !cancels {
-            return Ok(());
-        }
-        let rules = Rules { jobs: &jobs, limits: &limits };
-        let mut waiting = Vec::new();
-        for run in self.waiting()? {
-            // One that was begun may not have said so yet.
-            if running.iter().any(|other| other.entry.run == run) || self.held.contains(&run.to_string()) {
-                continue;
-            }
-            let (state, _) = super::runs::state(self.hold.store(), run)?;
-            waiting.push((rules.entry(run, &state), state.as_of));
-        }
-        waiting.sort_by_key(|(entry, _)| rules.rank(entry));
-        for (entry, as_of) in waiting {
-            // One that was canceled takes up no room: it ends at once.
-            let mut is_canceled = canceled.contains(&entry.run);
-            let blocked = rules.blocked(&entry, running.iter().map(|other| &other.entry));
-            if let Some(blocked @ Blocked::Job { job, .. }) = &blocked
-                && jobs.get(job).is_some_and(|job| job.when_full == WhenFull::Cancel)
-            {
-                self.context.printer.note(&format!("run {} is canceled: {blocked}", entry.run));
-                is_canceled = true;
-            }
-            if !is_canceled && (blocked.is_some() || busy_count >= runs_max) {
-                continue;
-            }
+        let busy_count = if running.len() >= runs_max { self.busy_count(running)? } else { running.len() };
+        let entries: Vec<&Entry> = running.iter().map(|running| &running.entry).collect();
+        let chosen = self.queue.choose(rules, &entries, runs_max.saturating_sub(busy_count), canceled, &self.held);
+        for Chosen { entry, as_of, is_canceled, why } in chosen {
             let stop = StopSignal::default();
+            if let Some(why) = why {
+                self.context.printer.note(&format!("run {} is canceled: {why}", entry.run));
+            }
             if is_canceled {
                 stop.stop(StopReason::Canceled);
             }
             let has_others = is_looking || !running.is_empty();
             let Some(work) = self.work(entry.run, &as_of, has_others, stop.clone())? else { break };
             running.push(Running { entry, began_at: now, stop, work });
-            busy_count += usize::from(!is_canceled);
         }
         Ok(())
     }
@@ -556,6 +570,9 @@ impl<'a> Server<'a> {
     /// Looks at the files and at the schedules.
     async fn turn(&mut self, now: Timestamp) -> Result<(), CliError> {
         self.reload().await?;
+        let opened = Arc::clone(&self.opened);
+        let rules = Rules { jobs: &Arc::clone(&self.jobs), limits: &opened.project.config.run_limits };
+        self.queue.read(self.hold.store(), rules).await?;
         self.evaluate(now).await?;
         self.backfills().await?;
         let opened = Arc::clone(&self.opened);
@@ -621,17 +638,6 @@ impl<'a> Server<'a> {
         self.held.insert(id);
     }
 
-    /// Runs that are planned and not begun, oldest first.
-    fn waiting(&self) -> Result<VecDeque<RunId>, CliError> {
-        let mut found = VecDeque::new();
-        for run in self.hold.store().open_runs()? {
-            if run::is_waiting(self.hold.store(), run)? {
-                found.push_back(run);
-            }
-        }
-        Ok(found)
-    }
-
     /// Loads the project again when its files have changed. While they have errors, everything goes on as it was when they had none.
     async fn reload(&mut self) -> Result<(), CliError> {
         if !self.seen.is_old(&self.opened.root) {
@@ -655,107 +661,16 @@ impl<'a> Server<'a> {
             Err(error) => Err(error),
         }
     }
+}
 
-    /// Evaluates every tick that is due.
-    async fn evaluate(&mut self, now: Timestamp) -> Result<(), CliError> {
-        let schedules: Vec<(Job, Schedule, Times)> = self.schedules.values().cloned().collect();
-        for (job, schedule, times) in &schedules {
-            let name = &job.name;
-            let Some(state) = self.hold.store().schedule(name)? else { continue };
-            if state.is_off {
-                continue;
-            }
-            let last = self.hold.store().ticks(Some(name), 1)?.first().map_or(state.since, |tick| tick.at.max(state.since));
-            let begins_at = |at: Timestamp| at + jiff::SignedDuration::try_from(times.delay(name, at)).unwrap_or_default();
-            let mut due = times.due(last, now, MISSED_COUNT_MAX);
-            due.retain(|at| begins_at(*at) <= now);
-            let newest = due.last().copied();
-            for at in due {
-                let is_late = now.duration_since(begins_at(at)) > jiff::SignedDuration::try_from(LATE_MAX).unwrap_or_default();
-                let missed = match schedule.catchup {
-                    CatchUp::All => None,
-                    CatchUp::Latest => (Some(at) != newest).then_some("a newer tick was due too"),
-                    CatchUp::None => is_late.then_some("no server ran when it was due"),
-                };
-                self.tick(job, schedule, at, missed).await?;
-            }
+/// Waits until the log is longer than up to a position, whoever writes it.
+async fn something_new(store: &SqliteStore, seen: u64) {
+    loop {
+        SystemClock.sleep_until(SystemClock.now() + LOG_INTERVAL).await;
+        // A state that cannot be read is told by whoever needs it.
+        if store.newest_position().is_ok_and(|newest| newest > seen) {
+            return;
         }
-        Ok(())
-    }
-
-    /// Records a tick, and in the same transaction the run that it starts.
-    async fn tick(&mut self, job: &Job, schedule: &Schedule, at: Timestamp, missed: Option<&str>) -> Result<(), CliError> {
-        let planned = match missed {
-            Some(reason) => Err(TickOutcome::Skipped(reason.to_owned())),
-            None => match self.plan(job, schedule, at) {
-                Ok(planned) => planned,
-                Err(error) if error.exit == Exit::Invalid => Err(TickOutcome::Failed(error.summary())),
-                Err(error) => return Err(error),
-            },
-        };
-        let recorded_at = SystemClock.now();
-        let (outcome, append) = match planned {
-            Ok(planned) => {
-                let run = run::new_run();
-                let events = vec![(recorded_at, planned)];
-                (TickOutcome::Started(vec![run]), Some(Append { run, expected: 1, events, fence: None }))
-            }
-            Err(outcome) => (outcome, None),
-        };
-        let tick = Tick { schedule: job.name.clone(), at, outcome, recorded_at };
-        let text = sensor::in_words(&tick.outcome);
-        if self.hold.store().tick(tick, append, Some(self.hold.lease().clone())).await? {
-            self.context.printer.note(&format!("tick of `{}` at {}: {text}", job.name, at.strftime("%Y-%m-%dT%H:%M:%SZ")));
-        }
-        Ok(())
-    }
-
-    /// What a tick starts; the inner error says why it starts nothing.
-    fn plan(&self, job: &Job, schedule: &Schedule, at: Timestamp) -> Result<Result<RunEvent, TickOutcome>, CliError> {
-        if let Some(run) = self.waiting_for(&job.name)? {
-            return Ok(Err(TickOutcome::Skipped(format!("run {run} of the same job still waits"))));
-        }
-        // On the project's clock, which is that of its runs; the schedule's may be another.
-        let as_of = on_clock(at, &self.zone);
-        let params = match job::params(job, &[]) {
-            Ok(params) => params,
-            Err(error) => return Ok(Err(TickOutcome::Failed(error.summary()))),
-        };
-        let (actions, selection) = match &job.work {
-            JobWork::Tasks(actions) => (actions.clone(), format!("job {}", job.name)),
-            JobWork::Select(words) => {
-                let opened = self.opened_as_of(&as_of)?;
-                let selection = Selection { select: words.clone(), exclude: Vec::new() };
-                let how = plan::How::default();
-                // A run that goes on may hold the databases: what is in them is not looked at here.
-                let plan = match plan::of(&opened, &self.hold.store().snapshot()?, &selection, &how) {
-                    Ok(plan) => plan,
-                    Err(error) => return Ok(Err(TickOutcome::Failed(error.summary()))),
-                };
-                if plan.actions.is_empty() {
-                    let reason = format!("nothing to do: {} selected assets are fresh", plan.fresh.len());
-                    return Ok(Err(TickOutcome::Skipped(reason)));
-                }
-                (plan.actions, format!("job {}: {}", job.name, words.join(" ")))
-            }
-        };
-        let trigger = format!("schedule {}", automation::definition(schedule));
-        let ticks = self.hold.store().ticks(Some(&job.name), TICK_COUNT)?;
-        let ended = ticks.iter().find(|tick| matches!(tick.outcome, TickOutcome::Started(_)) && tick.at < at).map(|tick| tick.at);
-        let interval = automation::times(schedule)?.interval(at, ended);
-        let interval = interval.map(|(start, end)| Interval::new(start, end, &self.zone));
-        let job = Some(job.name.clone());
-        Ok(Ok(RunEvent::Planned { actions, selection, trigger, as_of, job, params, interval, for_server: true }))
-    }
-
-    /// A run of a job that has not begun.
-    fn waiting_for(&self, job: &str) -> Result<Option<RunId>, CliError> {
-        for run in self.waiting()? {
-            if super::runs::state(self.hold.store(), run)?.0.job.as_deref() == Some(job) {
-                return Ok(Some(run));
-            }
-        }
-        Ok(None)
     }
 }
 
