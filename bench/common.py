@@ -9,7 +9,7 @@ DATA = CACHE / "bench-data"
 ROUNDS = 3
 # Prefect 3.8.8 does not start with the newest FastAPI that it allows.
 PEERS = {
-    "dagster": ["dagster==1.13.28"],
+    "dagster": ["dagster==1.13.28", "duckdb==1.5.6"],
     "prefect": ["prefect==3.8.8", "fastapi==0.139.0"],
     "postgres": ["duckdb==1.5.5", "duckdb-extension-postgres-scanner==1.5.5"],
     "mariadb": ["connectorx==0.4.6", "duckdb==1.5.6", "pyarrow==26.0.1"],

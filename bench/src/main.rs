@@ -4,6 +4,7 @@
 //! `subak-bench mongodb FILE`: serves the documents of an NDJSON file as the collection `ewallet.transactions`, by the tests' double of a MongoDB
 //! server; prints its address and stays until its input ends.
 //! `subak-bench automation`: 10,000 assets that keep themselves fresh: all evaluated, then after a change of one.
+//! `subak-bench queue STATE COUNT`: writes so many runs that wait into the state of a project, of its job `noop`.
 //! `subak-bench load`: a project of 10,000 assets is loaded and resolved, then once more with one changed file.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,10 +19,11 @@ use subak_domain::{
     Action, AssetGraph, AssetKey, Automation, Event, Failure, Reason, RunEvent, RunId, RunStatus, Snapshot, StepId, StepOutcome,
     Work,
 };
-use subak_engine::{Engine, Inputs, Limits, Progress, Reporter, StepExecutor, StopSignal, SystemClock};
+use subak_domain::job::{Rule, TaskWork};
+use subak_engine::{Clock, Engine, Inputs, Limits, Progress, Reporter, StepExecutor, StopSignal, SystemClock};
 use subak_plan::automation;
 use subak_project::{ConnectorInfo, Content, Files, LoadOptions, Loader};
-use subak_store::SqliteStore;
+use subak_store::{Append, EventLog, SqliteStore};
 
 /// Assets in the project that is loaded.
 const ASSET_COUNT: usize = 10_000;
@@ -224,6 +226,36 @@ fn mongodb(path: &str) {
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).expect("the end of the input");
 }
 
+/// Runs that wait for a server.
+fn queue(state: &str, count: u64) {
+    let store = SqliteStore::open(std::path::Path::new(state)).expect("store");
+    let now = SystemClock.now();
+    let first = u64::try_from(now.as_millisecond()).expect("a time");
+    let rule = Rule { task: "a".into(), ..Rule::default() };
+    let work = Work::Task(TaskWork::Wait { wait_ms: 0 });
+    let action = Action { step: StepId::task("a"), work, reason: Reason::Job, needs: Vec::new(), rule };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let planned = |at: u64| {
+        let event = RunEvent::Planned {
+            actions: vec![action.clone()],
+            selection: "job noop".into(),
+            trigger: "bench".into(),
+            as_of: "2026-11-21".into(),
+            job: Some("noop".into()),
+            params: BTreeMap::new(),
+            interval: None,
+            for_server: true,
+        };
+        Append { run: RunId::from_parts(first, u128::from(at)), expected: 1, events: vec![(now, event)], fence: None }
+    };
+    runtime.block_on(async {
+        for from in (0..count).step_by(1000) {
+            let group = (from..count.min(from + 1000)).map(|at| store.append(planned(at)));
+            futures::future::try_join_all(group).await.expect("written");
+        }
+    });
+}
+
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("steps") => {
@@ -238,6 +270,10 @@ fn main() {
             steps("1,000 steps in fan-out", (0..1000).map(|at| action(&name(at), Vec::new())).collect());
         }
         Some("automation") => automation(),
+        Some("queue") => {
+            let argument = |at: usize| std::env::args().nth(at).expect("STATE COUNT");
+            queue(&argument(2), argument(3).parse().expect("a number"));
+        }
         Some("mongodb") => mongodb(&std::env::args().nth(2).expect("a file")),
         _ => load(),
     }
