@@ -15,11 +15,11 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde_json::json;
 use subak_domain::config::{ConfigSchema, Field, FieldKind};
+use subak_domain::job::{Rule, TaskWork};
 use subak_domain::{
     Action, AssetGraph, AssetKey, Automation, Event, Failure, Reason, RunEvent, RunId, RunStatus, Snapshot, StepId, StepOutcome,
     Work,
 };
-use subak_domain::job::{Rule, TaskWork};
 use subak_engine::{Clock, Engine, Inputs, Limits, Progress, Reporter, StepExecutor, StopSignal, SystemClock};
 use subak_plan::automation;
 use subak_project::{ConnectorInfo, Content, Files, LoadOptions, Loader};
@@ -72,7 +72,7 @@ fn action(name: &str, needs: Vec<StepId>) -> Action {
         work: Work::Materialize { asset, full_refresh: false, range: None, partition: None },
         reason: Reason::Missing,
         needs,
-        rule: subak_domain::Rule::default(),
+        rule: Rule::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use arrow::datatypes::DataType;
 use subak_domain::{AssetKey, CheckRule, StoredAs};
 
 use crate::sink::LiveRows;
-use crate::{Audit, Slice, TableName};
+use crate::{Audit, SlicePart, TableName};
 
 /// Where a backslash escapes what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,9 +188,9 @@ impl Dialect {
         format!("({one} {} {other})", self.null_safe_equal)
     }
 
-    /// The condition that a row belongs to a part of a table. `word` is the system's word for the type of its column, `is_instant` whether that
+    /// The condition that one column of a row says that it belongs to a part of a table. `word` is the system's word for the type of its column, `is_instant` whether that
     /// column holds moments and not times of a clock.
-    pub fn slice(&self, slice: &Slice, word: &str, is_instant: bool) -> String {
+    pub fn slice(&self, slice: &SlicePart, word: &str, is_instant: bool) -> String {
         let column = self.identifier(&slice.column);
         let has_time = word.to_ascii_lowercase().contains("time");
         // A day is no moment, whatever is asked for.
@@ -217,9 +217,9 @@ impl Dialect {
                 _ => format!("cast({literal} as {word})"),
             }
         };
-        match &slice.partition.window {
-            None if self.name == "mysql" || self.name == "sqlite" => format!("{column} = {}", self.literal(&slice.partition.key)),
-            None => format!("{column} = cast({} as {word})", self.literal(&slice.partition.key)),
+        match &slice.of.window {
+            None if self.name == "mysql" || self.name == "sqlite" => format!("{column} = {}", self.literal(&slice.of.key)),
+            None => format!("{column} = cast({} as {word})", self.literal(&slice.of.key)),
             Some(window) => {
                 let (start, end) = if is_instant { (&window.start_utc, &window.end_utc) } else { (&window.start, &window.end) };
                 format!("({column} >= {} and {column} < {})", typed(start), typed(end))
@@ -433,8 +433,8 @@ mod tests {
             start_utc: text("2024-04-25 22:00:00"),
             end_utc: text("2024-04-26 21:00:00"),
         };
-        let partition = Partition { key: text("2024-04-26"), window: Some(window) };
-        let slice = Slice { column: text("d"), partition, is_instant: None };
+        let of = Partition { window: Some(window), ..Partition::of_key("2024-04-26") };
+        let slice = SlicePart { column: text("d"), of };
         for (word, is_instant, expected) in [
             ("DATE", false, "(\"d\" >= cast('2024-04-26' as DATE) and \"d\" < cast('2024-04-27' as DATE))"),
             ("DATE", true, "(\"d\" >= cast('2024-04-26' as DATE) and \"d\" < cast('2024-04-27' as DATE))"),
@@ -451,7 +451,7 @@ mod tests {
         ] {
             assert_eq!(DIALECT.slice(&slice, word, is_instant), expected, "{word} {is_instant}");
         }
-        let key = Slice { partition: Partition::of_key("it's"), ..slice };
+        let key = SlicePart { of: Partition::of_key("it's"), ..slice };
         assert_eq!(DIALECT.slice(&key, "TEXT", false), "\"d\" = cast('it''s' as TEXT)");
     }
 }

@@ -31,7 +31,8 @@ pub use error::{ConnectError, ConnectErrorKind};
 pub use program::{RowProgram, RowPrograms};
 pub use reject::{Quarantine, Reject, RejectStatus, StoredReject};
 pub use sink::{
-    Audit, AuditResult, ChildRequest, Commit, Committed, Load, LoadRequest, Sink, Slice, Staged, StagedRows, TableInfo, TableName,
+    Audit, AuditResult, ChildRequest, Commit, Committed, Load, LoadRequest, Sink, Slice, SlicePart, Staged, StagedRows,
+    TableInfo, TableName,
 };
 pub use source::{CursorBound, FileMark, FileStore, KnownFiles, ReadRequest, Source, SourceItem, StreamInfo};
 pub use sql::{BuildRequest, SqlBackend, Statements};

@@ -99,12 +99,34 @@ pub const UNCHANGED: &str = "__subak_unchanged";
 /// A part of a table: the rows of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
-    /// The column that says to which partition a row belongs.
-    pub column: String,
     /// The partition.
     pub partition: Partition,
-    /// Whether its column holds moments and not times of a clock; `None` where the type of the column says it.
+    /// The columns that say to which partition a row belongs, each with what it says. There is at least one.
+    pub parts: Vec<SlicePart>,
+    /// Whether a column with a window holds moments and not times of a clock; `None` where the type of the column says it.
     pub is_instant: Option<bool>,
+}
+
+/// What one column says of the rows of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicePart {
+    /// The column.
+    pub column: String,
+    /// Its key, and its window where it is one of time.
+    pub of: Partition,
+}
+
+impl Slice {
+    /// A partition by one column.
+    pub fn of_column(column: &str, partition: Partition) -> Self {
+        let part = SlicePart { column: column.to_owned(), of: partition.clone() };
+        Self { partition, parts: vec![part], is_instant: None }
+    }
+
+    /// The columns, for people.
+    pub fn columns(&self) -> String {
+        self.parts.iter().map(|part| format!("`{}`", part.column)).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// What to load.

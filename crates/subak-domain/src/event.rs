@@ -237,6 +237,9 @@ pub struct StepOutcome {
     /// What it says of itself, for people.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, Value>,
+    /// Whether it only looked at something that others change: what it found then is its version.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_look: bool,
     /// What its program used; `None` where it had none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
@@ -247,8 +250,8 @@ pub struct StepOutcome {
 pub struct Usage {
     /// Milliseconds of processor time, of the program and of the system on its behalf.
     pub cpu_ms: u64,
-    /// The most bytes of memory that one of its processes had.
-    pub memory_bytes_max: u64,
+    /// The most bytes of memory that one of its processes had; `None` where the program was too short to be seen.
+    pub memory_bytes_max: Option<u64>,
 }
 
 impl StepOutcome {

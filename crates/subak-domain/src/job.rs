@@ -368,6 +368,14 @@ pub struct Program {
     pub limits: ProgramLimits,
 }
 
+impl Program {
+    /// What of it decides about its data, as text for a version: what it may use does not.
+    pub fn version_text(&self) -> String {
+        let Self { command, env, dir, limits: _ } = self;
+        format!("Program {{ command: {command:?}, env: {env:?}, dir: {dir:?} }}")
+    }
+}
+
 /// What a program may use, together with whatever it starts. What uses more is killed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

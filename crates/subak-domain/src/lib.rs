@@ -45,7 +45,7 @@ pub use jiff::Timestamp;
 pub use job::{Job, JobWork, Rule, Trigger};
 pub use key::{AssetKey, ConnectionName, InvalidAssetKey, InvalidConnectionName};
 pub use notification::{Notice, NoticeState, Notifications, Occasion};
-pub use partition::{Partition, PartitionRule, Partitioning, TimeWindows};
+pub use partition::{Dimension, Mapping, Partition, PartitionRule, Partitioning, TimeWindows};
 pub use run::{RunState, StepState};
 pub use schedule::Schedule;
 pub use schema::{Column, DataType};

@@ -1,5 +1,6 @@
 //! Partitions: named slices of an asset, each brought up to date by itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::civil::{Date, DateTime, Weekday};
@@ -7,12 +8,112 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 
+use crate::AssetKey;
+
 /// How an asset is cut into partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partitioning {
-    /// The column that says to which partition a row belongs.
+    /// The column that says to which partition a row belongs; empty where there are several dimensions, which have their own.
     pub column: String,
     /// What the partitions are.
+    pub rule: PartitionRule,
+    /// Which partitions of other assets one reads, where it is not those that [`Mapping::Usual`] says.
+    pub reads: BTreeMap<AssetKey, Mapping>,
+    /// Whether each partition reads the one before it, so that they are made one after the other.
+    pub needs_previous: bool,
+}
+
+impl Partitioning {
+    /// Partitions of one column, which read others in the usual way.
+    pub fn new(column: &str, rule: PartitionRule) -> Self {
+        Self { column: column.to_owned(), rule, reads: BTreeMap::new(), needs_previous: false }
+    }
+
+    /// The dimensions in the order of their names; one without a name where there is only one.
+    pub fn dimensions(&self) -> Vec<(&str, &str, &PartitionRule)> {
+        match &self.rule {
+            PartitionRule::Grid(dimensions) => {
+                dimensions.iter().map(|one| (one.name.as_str(), one.column.as_str(), &one.rule)).collect()
+            }
+            rule => vec![("", self.column.as_str(), rule)],
+        }
+    }
+
+    /// The windows of time, where the partitions or a dimension of theirs are such.
+    pub fn windows(&self) -> Option<&TimeWindows> {
+        self.dimensions().into_iter().find_map(|(.., rule)| match rule {
+            PartitionRule::Time(windows) => Some(windows),
+            _ => None,
+        })
+    }
+
+    /// The key of the dimension of time in a key of a partition.
+    pub fn time_key<'k>(&self, key: &'k str) -> Option<&'k str> {
+        let at = self.dimensions().iter().position(|(.., rule)| matches!(rule, PartitionRule::Time(_)))?;
+        match &self.rule {
+            PartitionRule::Grid(_) => key.split(KEY_JOINT).nth(at),
+            _ => Some(key),
+        }
+    }
+
+    /// The partition of the window before that of another one; `None` for the first, and where there are no windows.
+    pub fn previous(&self, key: &str) -> Option<String> {
+        let windows = self.windows()?;
+        let place = windows.parse(self.time_key(key)?)?.checked_sub(1).filter(|place| *place >= windows.first())?;
+        let before = windows.key(place)?;
+        let PartitionRule::Grid(dimensions) = &self.rule else { return Some(before) };
+        let part = |(dimension, part): (&Dimension, &str)| {
+            let is_time = matches!(dimension.rule, PartitionRule::Time(_));
+            if is_time { before.clone() } else { part.to_owned() }
+        };
+        Some(dimensions.iter().zip(key.split(KEY_JOINT)).map(part).collect::<Vec<_>>().join(KEY_JOINT))
+    }
+
+    /// What a partition is in each dimension, with the column that says it. `None` for a partition of another definition.
+    pub fn parts(&self, partition: &Partition) -> Option<Vec<(&str, Partition)>> {
+        let PartitionRule::Grid(dimensions) = &self.rule else {
+            return partition.parts.is_empty().then(|| vec![(self.column.as_str(), partition.clone())]);
+        };
+        let part = |dimension: &Dimension| {
+            let window = matches!(dimension.rule, PartitionRule::Time(_)).then(|| partition.window.clone()).flatten();
+            Some(Partition { window, ..Partition::of_key(partition.parts.get(&dimension.name)?) })
+        };
+        let is_same = dimensions.len() == partition.parts.len();
+        let parts = dimensions.iter().filter(|_| is_same).map(|dimension| Some((dimension.column.as_str(), part(dimension)?)));
+        parts.collect::<Option<Vec<_>>>().filter(|parts| !parts.is_empty())
+    }
+}
+
+/// Which partitions of another asset a partition reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Mapping {
+    /// Windows that share a moment with its own, else those with the same key, dimension by dimension.
+    #[default]
+    Usual,
+    /// All.
+    All,
+    /// Those of the windows so many places before (below zero) or behind its own, the first and the last included, counted in windows of the reader.
+    Offset {
+        /// The first.
+        from: i64,
+        /// The last.
+        to: i64,
+    },
+    /// These, whatever its own is.
+    Keys(Vec<String>),
+}
+
+/// What stands between the keys of the dimensions in a key.
+pub const KEY_JOINT: &str = "|";
+
+/// One of several ways in which an asset is cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dimension {
+    /// Its name.
+    pub name: String,
+    /// The column that says what a row is in it.
+    pub column: String,
+    /// What its keys are; no grid.
     pub rule: PartitionRule,
 }
 
@@ -25,6 +126,8 @@ pub enum PartitionRule {
     Static(Vec<String>),
     /// Keys that are added while the project runs, under a name that several assets may share.
     Dynamic(String),
+    /// Every combination of the keys of these dimensions, in the order of their names; at most one of them is of time.
+    Grid(Vec<Dimension>),
 }
 
 /// Windows of one length, one behind the other.
@@ -88,6 +191,9 @@ pub struct Partition {
     /// Its window; `None` for a partition that is no window of time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
+    /// Its key in each dimension, where there are several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, String>,
 }
 
 /// A window of time, half open: as it stands on its clock, and in UTC. Texts are `2026-11-21` at midnight, else `2026-11-21 15:00:00`.
@@ -106,7 +212,7 @@ pub struct Window {
 impl Partition {
     /// One that is no window of time.
     pub fn of_key(key: &str) -> Self {
-        Self { key: key.to_owned(), window: None }
+        Self { key: key.to_owned(), window: None, parts: BTreeMap::new() }
     }
 
     /// A text with the marks of a partition filled in by `quote`d values. A text without marks stays as it is.
@@ -122,10 +228,11 @@ impl Partition {
             (MARK_START_UTC, window.map(|window| &window.start_utc)),
             (MARK_END_UTC, window.map(|window| &window.end_utc)),
         ];
-        values.iter().fold(text.to_owned(), |text, (mark, value)| match value {
+        let text = values.iter().fold(text.to_owned(), |text, (mark, value)| match value {
             Some(value) => text.replace(mark, &quote(value)),
             None => text,
-        })
+        });
+        self.parts.iter().fold(text, |text, (name, key)| text.replace(&key_mark(name), &quote(key)))
     }
 }
 
@@ -141,6 +248,11 @@ pub const MARK_END: &str = "{{ partition.end }}";
 pub const MARK_START_UTC: &str = "{{ partition.start_utc }}";
 /// The first moment behind its window in UTC.
 pub const MARK_END_UTC: &str = "{{ partition.end_utc }}";
+
+/// The mark of the key in a dimension.
+pub fn key_mark(dimension: &str) -> String {
+    format!("{{{{ partition.keys.{dimension} }}}}")
+}
 
 /// Whether a text asks for its partition.
 pub fn asks_for_partition(text: &str) -> bool {
@@ -286,7 +398,7 @@ impl TimeWindows {
         let wall = |moment: Timestamp| text(moment.to_zoned(self.zone()).datetime());
         let utc = |moment: Timestamp| text(moment.to_zoned(TimeZone::UTC).datetime());
         let window = Window { start: wall(begin), end: wall(end), start_utc: utc(begin), end_utc: utc(end) };
-        Some(Partition { key: self.key(place)?, window: Some(window) })
+        Some(Partition { window: Some(window), ..Partition::of_key(&self.key(place)?) })
     }
 
     /// The windows of another definition that share a moment with one of these.

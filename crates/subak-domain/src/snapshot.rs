@@ -176,8 +176,10 @@ pub fn materialization_after(previous: Option<&Materialization>, event: &Event) 
     let (_, outcome) = published_by(&event.event)?;
     let version = outcome.version.clone()?;
     let row_count = outcome.row_count;
+    // What a look is compared with when it is planned may not be what was seen last.
+    let is_same = |previous: &Materialization| if outcome.is_look { previous.version == version } else { !outcome.changed };
     Some(match previous {
-        Some(previous) if !outcome.changed => Materialization {
+        Some(previous) if is_same(previous) => Materialization {
             version,
             confirmed_at: event.at,
             confirmed_position: seen_by(event),

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use subak_connect::sql::Incremental;
 use subak_connect::{
-    Audit, AuditResult, BuildRequest, Commit, Committed, ConnectError, ConnectErrorKind, Connection, RowPrograms, Slice, Staged,
-    TableName, convert,
+    Audit, AuditResult, BuildRequest, Commit, Committed, ConnectError, ConnectErrorKind, Connection, RowPrograms, Slice,
+    SlicePart, Staged, TableName, convert,
 };
 use subak_domain::partition::asks_for_moments;
 use subak_domain::{
@@ -240,6 +240,7 @@ impl DataExecutor {
         };
         let partition = match (planned, &partitioning.rule) {
             (Some(partition), _) => partition.clone(),
+            // No grid: a grid has no last one.
             (None, PartitionRule::Time(windows)) => {
                 let wall: Option<jiff::civil::DateTime> = self.as_of.parse().ok();
                 let now = wall.and_then(|wall| wall.to_zoned(self.timezone.clone()).ok()).map(|zoned| zoned.timestamp());
@@ -253,7 +254,11 @@ impl DataExecutor {
             Definition::Sql(sql) if asks_for_moments(&sql.sql) => Some(true),
             _ => None,
         };
-        Ok(Some(Slice { column: partitioning.column.clone(), partition, is_instant }))
+        let parts = partitioning.parts(&partition);
+        let parts = parts.ok_or_else(|| moved_on(&format!("partition `{}` of `{}`", partition.key, asset.key)))?;
+        let part = |(column, of): (&str, Partition)| SlicePart { column: column.to_owned(), of };
+        let parts = parts.into_iter().map(part).collect();
+        Ok(Some(Slice { partition, parts, is_instant }))
     }
 
     fn asset(&self, key: &AssetKey) -> Result<&Asset, Box<Failure>> {

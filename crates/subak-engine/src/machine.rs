@@ -93,6 +93,10 @@ impl From<usize> for Slots {
 impl Slots {
     /// What a step takes, by pool.
     pub fn of(&self, action: &Action) -> BTreeMap<String, Take> {
+        // T-57: one that only waits, for a time or for a person, takes up no room.
+        if action.is_idle() {
+            return BTreeMap::new();
+        }
         let step = &action.step;
         let mut used = self.uses.get(step).or_else(|| self.uses.get(&step.base())).cloned().unwrap_or_default();
         if let Work::Task(TaskWork::Sql { on, .. } | TaskWork::Query { on, .. }) = &action.work {

@@ -345,7 +345,8 @@ async fn listen(
     let (_readers, mut lines) = output_of(&mut child).map_err(|error| not_prepared(&error))?;
     let mut waiting = std::pin::pin!(usage::wait(child));
     let mask = |line: &str| (executor.place.mask)(line);
-    let (mut status, mut stopped, mut kill_at, mut is_silent, mut excess) = (None, None, None, false, None);
+    let (mut status, mut stopped, mut kill_at, mut is_silent) = (None, None, None, false);
+    let (mut excess, mut memory): (Option<String>, Option<u64>) = (None, None);
     let mut tick = tokio::time::interval(LISTEN_INTERVAL);
     while status.is_none() || !is_silent {
         tokio::select! {
@@ -371,6 +372,9 @@ async fn listen(
                 for line in heard.lines.drain(..) {
                     log.line(&line).await;
                 }
+                if status.is_none() {
+                    memory = memory.max(group.0.and_then(usage::memory_peak));
+                }
                 if status.is_none() && excess.is_none() {
                     excess = usage::excess(limits, group.0).inspect(|_| group.signal(Signal::SIGKILL));
                 }
@@ -388,17 +392,27 @@ async fn listen(
     if let Some(reason) = stopped {
         return Err(failure::of_stop(reason, DATA_PROGRAM));
     }
+    let status = status.map(|ended| seen_memory(ended, memory));
     if let Some(message) = excess {
-        let mut failure = failure::plain("SBK0328", message, DATA_PROGRAM, FailureClass::Resource);
-        failure.usage = status.and_then(Result::ok).map(|(_, usage): (ExitStatus, Usage)| usage);
-        failure.help.push("let it do less at a time, or raise the bound".into());
-        return Err(failure);
+        return Err(used_too_much(message, status.and_then(Result::ok).map(|(_, usage)| usage)));
     }
     match status {
         Some(Ok(ended)) => Ok(ended),
         Some(Err(error)) => Err(not_prepared(&error)),
         None => Err(failure::plain("SBK0315", "a program ended unseen".into(), DATA_PROGRAM, FailureClass::Internal)),
     }
+}
+
+/// How a program ended, with the most memory that was seen where the system does not say more.
+fn seen_memory(ended: std::io::Result<(ExitStatus, Usage)>, memory: Option<u64>) -> std::io::Result<(ExitStatus, Usage)> {
+    ended.map(|(status, usage)| (status, Usage { memory_bytes_max: usage.memory_bytes_max.max(memory), ..usage }))
+}
+
+fn used_too_much(message: String, usage: Option<Usage>) -> Box<Failure> {
+    let mut failure = failure::plain("SBK0328", message, DATA_PROGRAM, FailureClass::Resource);
+    failure.usage = usage;
+    failure.help.push("let it do less at a time, or raise the bound".into());
+    failure
 }
 
 fn ended_badly(heard: &Heard, status: ExitStatus, log: &Log, path: &Path) -> Box<Failure> {

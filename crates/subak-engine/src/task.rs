@@ -95,7 +95,7 @@ impl DataExecutor {
         if text.len() <= SHOWN_LENGTH_MAX {
             outcome.metadata.insert("observed".to_owned(), found);
         }
-        outcome.version = Some(version);
+        (outcome.version, outcome.is_look) = (Some(version), true);
         Ok(outcome)
     }
 

@@ -362,8 +362,8 @@ impl<'a> Evaluation<'a> {
     }
 
     /// For each partition of the asset, the partitions of an asset upstream that it reads; `None` where it reads it as a whole.
-    fn read(asset: &Asset, key: &str, dep: &Asset) -> Option<Vec<String>> {
-        read_by(asset.partitioning.as_ref().map(|own| (own, key)), dep.partitioning.as_ref()?)
+    fn read(facts: &Facts<'_>, asset: &Asset, key: &str, dep: &Asset) -> Option<Vec<String>> {
+        read_by(asset.partitioning.as_ref().map(|own| (own, key)), (&dep.key, dep.partitioning.as_ref()?), facts.snapshot)
     }
 
     fn any_deps(&mut self, condition: &Condition, inner: &Condition, asset: &Asset) -> Truth {
@@ -372,7 +372,7 @@ impl<'a> Evaluation<'a> {
             let found = self.eval(inner, dep);
             let Some(newest) = found.values().max().copied() else { continue };
             for key in keys(asset, self.facts) {
-                let at = match Self::read(asset, &key, dep) {
+                let at = match Self::read(self.facts, asset, &key, dep) {
                     None => Some(newest),
                     Some(read) => read.iter().filter_map(|key| found.get(key)).max().copied(),
                 };
@@ -401,7 +401,7 @@ impl<'a> Evaluation<'a> {
                 whole = whole.pop().into_iter().collect();
             }
             all.retain(|key, _| {
-                let read = Self::read(asset, key, dep).unwrap_or_else(|| whole.clone());
+                let read = Self::read(self.facts, asset, key, dep).unwrap_or_else(|| whole.clone());
                 read.iter().all(|key| found.contains_key(key))
             });
         }
@@ -490,7 +490,10 @@ impl<'a> Evaluation<'a> {
 
     fn in_latest_window(&mut self, lookback: Option<std::time::Duration>, asset: &Asset) -> Truth {
         let now = self.facts.now;
-        let Some(PartitionRule::Time(windows)) = asset.partitioning.as_ref().map(|partitioning| &partitioning.rule) else {
+        let Some(partitioning) = asset.partitioning.as_ref() else {
+            return keys(asset, self.facts).into_iter().map(|key| (key, now)).collect();
+        };
+        let Some(windows) = partitioning.windows() else {
             return keys(asset, self.facts).into_iter().map(|key| (key, now)).collect();
         };
         let last = windows.last(now);
@@ -502,8 +505,12 @@ impl<'a> Evaluation<'a> {
         let from = lookback.and_then(|lookback| end_of(last)?.checked_sub(lookback).ok());
         let is_near = |place: &i64| *place == last || from.is_some_and(|from| end_of(*place).is_some_and(|end| end > from));
         let first = windows.first().max(last - KEY_COUNT_MAX as i64);
-        let places = (first..=last).rev().take_while(is_near);
-        places.filter_map(|place| Some((windows.key(place)?, now))).collect()
+        let near: BTreeSet<String> = (first..=last).rev().take_while(is_near).filter_map(|place| windows.key(place)).collect();
+        if matches!(partitioning.rule, PartitionRule::Time(_)) {
+            return near.into_iter().map(|key| (key, now)).collect();
+        }
+        let is_near = |key: &String| partitioning.time_key(key).is_some_and(|key| near.contains(key));
+        keys(asset, self.facts).into_iter().filter(is_near).map(|key| (key, now)).collect()
     }
 
     /// The newest tick since the last evaluation; nothing counts the first time.
@@ -578,7 +585,7 @@ fn action(
     };
     let mut needs = BTreeSet::new();
     for dep in upstream {
-        let read = Evaluation::read(asset, key, dep);
+        let read = Evaluation::read(facts, asset, key, dep);
         let is_read = |action: &&Action| match (&read, action.step.as_partition()) {
             (Some(keys), Some((_, key))) => keys.iter().any(|known| known == key),
             _ => true,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use subak_domain::backfill::{Backfill, BackfillState, Target};
 use subak_domain::event::SkipReason;
+use subak_domain::partition::KEY_JOINT;
 use subak_domain::{
     Action, Asset, AssetGraph, AssetKey, FailureClass, Partition, PartitionRule, PartitionState, Reason, Rule, RunId, RunState,
     Snapshot, StepId, StepStatus, Timestamp, Work,
@@ -62,7 +63,11 @@ pub fn can_be_reversed(graph: &AssetGraph, targets: &[Target]) -> bool {
             other => format!("{other:?}"),
         })
         .collect();
-    rules.windows(2).all(|pair| pair[0] == pair[1])
+    let is_chained = |target: &Target| {
+        let partitioning = graph.get(&target.asset).and_then(|asset| asset.partitioning.as_ref());
+        partitioning.is_some_and(|partitioning| partitioning.needs_previous)
+    };
+    rules.windows(2).all(|pair| pair[0] == pair[1]) && !targets.iter().any(is_chained)
 }
 
 /// The next step of a backfill. `run` is how its run stands, where it has one; `new_run` the id of the next one.
@@ -182,18 +187,21 @@ impl Chunk<'_> {
     /// When the window of a partition ends, or the last one of those that it reads; keys by their numbers. What reads a target as a whole comes
     /// behind all of it.
     fn order_of_partition(&self, asset: &Asset, key: &str) -> i128 {
-        let mut order = match asset.partitioning.as_ref().map(|partitioning| &partitioning.rule) {
-            Some(PartitionRule::Time(windows)) => {
+        let windows =
+            asset.partitioning.as_ref().and_then(|partitioning| Some((partitioning.windows()?, partitioning.time_key(key)?)));
+        let mut order = match windows {
+            Some((windows, key)) => {
                 let bounds = windows.parse(key).and_then(|place| windows.bounds(place));
                 bounds.map_or(i128::MIN, |(_, end)| end.as_nanosecond())
             }
-            _ => {
+            None => {
                 let target = self.target(&asset.key);
                 let at = target.and_then(|target| target.keys.iter().position(|known| known == key));
                 at.map_or(i128::MIN, |at| at as i128)
             }
         };
-        for (upstream, keys) in self.read(asset, key) {
+        // Those of its own come before it by their windows.
+        for (upstream, keys) in self.read(asset, key).into_iter().filter(|(upstream, _)| *upstream != asset.key) {
             let Some(keys) = keys else {
                 return i128::MAX;
             };
@@ -246,7 +254,10 @@ impl Chunk<'_> {
     }
 
     fn add(&mut self, key: AssetKey, partition_key: String) {
-        let found = self.graph.get(&key).and_then(|asset| Some((asset, partition_of(asset, &partition_key)?)));
+        let found = self
+            .graph
+            .get(&key)
+            .and_then(|asset| Some((asset, partition_of(&asset.partitioning.as_ref()?.rule, &partition_key)?)));
         let Some((asset, partition)) = found else {
             self.backfill.failed += 1;
             return;
@@ -281,11 +292,14 @@ impl Chunk<'_> {
             let Some(upstream) = self.graph.get(upstream).filter(|upstream| seen.insert(&upstream.key)) else { continue };
             match &upstream.partitioning {
                 Some(partitioning) if self.target(&upstream.key).is_some() => {
-                    found.push((upstream.key.clone(), read_by(Some((own, key)), partitioning)));
+                    found.push((upstream.key.clone(), read_by(Some((own, key)), (&upstream.key, partitioning), self.snapshot)));
                 }
                 _ if is_view(upstream) => open.extend(&upstream.upstream),
                 _ => {}
             }
+        }
+        if let Some(before) = own.previous(key).filter(|_| own.needs_previous) {
+            found.push((asset.key.clone(), Some(vec![before])));
         }
         found.sort();
         found
@@ -310,12 +324,25 @@ impl Chunk<'_> {
     }
 }
 
-/// A partition as it stands in a plan; `None` for one that its asset does not have.
-fn partition_of(asset: &Asset, key: &str) -> Option<Partition> {
-    match &asset.partitioning.as_ref()?.rule {
+/// A partition as it stands in a plan; `None` for one that there is not.
+fn partition_of(rule: &PartitionRule, key: &str) -> Option<Partition> {
+    match rule {
         PartitionRule::Time(windows) => windows.partition(windows.parse(key)?),
         PartitionRule::Static(keys) => keys.iter().any(|known| known == key).then(|| Partition::of_key(key)),
         PartitionRule::Dynamic(_) => Some(Partition::of_key(key)),
+        PartitionRule::Grid(dimensions) => {
+            let mut found = Partition::of_key(key);
+            let parts: Vec<&str> = key.split(KEY_JOINT).collect();
+            if parts.len() != dimensions.len() {
+                return None;
+            }
+            for (dimension, part) in dimensions.iter().zip(parts) {
+                let part = partition_of(&dimension.rule, part)?;
+                found.parts.insert(dimension.name.clone(), part.key);
+                found.window = part.window.or(found.window);
+            }
+            Some(found)
+        }
     }
 }
 
@@ -511,7 +538,7 @@ mod tests {
                 let upstream = if is_view(upstream) { graph.get(&upstream.upstream[0]).expect("asset") } else { upstream };
                 let other = upstream.partitioning.as_ref().expect("partitions");
                 let known = after.targets.iter().find(|target| target.asset == upstream.key).expect("a target");
-                for key in read_by(Some((own, key)), other).expect("keys") {
+                for key in read_by(Some((own, key)), (&upstream.key, other), &Snapshot::default()).expect("keys") {
                     // Windows that have not ended are no partitions yet.
                     let is_known = key.as_str() >= known.ranges[0].0.as_str() && key.as_str() <= known.ranges[0].1.as_str();
                     let before = place.get(format!("{}[{key}]", upstream.key).as_str());
@@ -569,7 +596,7 @@ mod tests {
             let graph = graph("a\nb <- a");
             let assets = graph.assets().iter().cloned().map(|mut asset| {
                 let rule = PartitionRule::Static(keys.iter().map(|key| (*key).to_owned()).collect());
-                asset.partitioning = Some(subak_domain::Partitioning { column: "k".to_owned(), rule });
+                asset.partitioning = Some(subak_domain::Partitioning::new("k", rule));
                 asset
             });
             AssetGraph::new(assets.collect(), Vec::new()).expect("graph")

@@ -66,6 +66,7 @@ struct Flow {
 pub fn plan(request: PlanRequest<'_>) -> Result<Plan, PartitionError> {
     let mut plan = Plan::default();
     let mut flows: BTreeMap<&AssetKey, Flow> = BTreeMap::new();
+    let observed = observed(&request);
     for asset in request.graph.assets() {
         if let Some(partitioning) = &asset.partitioning {
             let flow = plan_partitions(asset, partitioning, &flows, &request, &mut plan)?;
@@ -74,7 +75,11 @@ pub fn plan(request: PlanRequest<'_>) -> Result<Plan, PartitionError> {
         }
         let upstream: Vec<&Flow> = asset.upstream.iter().filter_map(|key| flows.get(key)).collect();
         let needs: BTreeSet<StepId> = upstream.iter().flat_map(|flow| flow.steps.iter().cloned()).collect();
-        let reason = reason(asset, &upstream, &request);
+        let reason = if observed.contains(&asset.key) {
+            Some(reason_to_look(asset, &request))
+        } else {
+            reason(asset, &upstream, &request)
+        };
         let latest = request.snapshot.latest.get(&asset.key);
         let mut flow =
             Flow { newest: latest.map_or(0, |latest| latest.position), newest_from: Some(asset.key.clone()), ..Flow::default() };
@@ -131,15 +136,21 @@ fn plan_partitions(
     } else if request.full_refresh {
         (0..known.len()).map(|at| (at, Reason::FullRefresh)).collect()
     } else {
-        let is_last = |at: usize| at + 1 == known.len();
+        let latest = picked(asset, partitioning, &[PartitionPick::Latest], request.snapshot, request.now)?;
         let mut due = Vec::new();
+        let mut changing: BTreeSet<String> = BTreeSet::new();
         for at in 0..known.len() {
             let Some(key) = known.key(at) else { continue };
-            let Some(reason) = own.reason(&key, is_last(at)) else { continue };
+            let Some(reason) = own.reason(&key, latest.contains(&at)).or_else(|| own.reason_before(&key, &changing)) else {
+                continue;
+            };
             // Whoever reads it is left too.
             if own.is_left(&key) {
                 flow.left.insert(key);
             } else {
+                if partitioning.needs_previous {
+                    changing.insert(key);
+                }
                 due.push((at, reason));
             }
         }
@@ -159,7 +170,10 @@ fn plan_partitions(
     for (at, reason) in chosen {
         let Some(partition) = known.partition(at) else { continue };
         let step = StepId::partition(&asset.key, &partition.key);
-        let needs: BTreeSet<StepId> = own.needs(&partition.key);
+        let mut needs: BTreeSet<StepId> = own.needs(&partition.key);
+        if let Some(before) = own.previous(&partition.key) {
+            needs.extend(flow.partitions.get(&before).cloned());
+        }
         flow.steps.insert(step.clone());
         flow.changing = Some(asset.key.clone());
         flow.partitions.insert(partition.key.clone(), step.clone());
@@ -186,7 +200,7 @@ impl Reader<'_> {
 
     /// The partitions of an upstream asset that one of ours reads; `None` where it reads it as a whole.
     fn read(&self, key: &str, upstream: &Asset) -> Option<Vec<String>> {
-        read_by(Some((self.partitioning, key)), upstream.partitioning.as_ref()?)
+        read_by(Some((self.partitioning, key)), (&upstream.key, upstream.partitioning.as_ref()?), self.request.snapshot)
     }
 
     /// Steps that come before the one of a partition.
@@ -234,6 +248,23 @@ impl Reader<'_> {
         changing.map(|upstream| Reason::UpstreamMayChange { upstream })
     }
 
+    /// The partition of the asset itself that a partition reads.
+    fn previous(&self, key: &str) -> Option<String> {
+        self.partitioning.needs_previous.then(|| self.partitioning.previous(key)).flatten()
+    }
+
+    /// Why a partition must be made because of the one before it. `changing` are those that are made before it.
+    fn reason_before(&self, key: &str, changing: &BTreeSet<String>) -> Option<Reason> {
+        let before = self.previous(key)?;
+        let upstream = self.asset.key.clone();
+        if changing.contains(&before) {
+            return Some(Reason::UpstreamMayChange { upstream });
+        }
+        let states = self.request.snapshot.partitions.get(&self.asset.key)?;
+        let is_newer = states.get(&before)?.position > states.get(key)?.confirmed_position;
+        is_newer.then_some(Reason::UpstreamNewer { upstream })
+    }
+
     /// Whether it reads partitions that are due and left for later runs: it comes with them.
     fn is_left(&self, key: &str) -> bool {
         self.upstream().any(|(upstream, flow)| {
@@ -257,13 +288,33 @@ pub(crate) fn is_view(asset: &Asset) -> bool {
     matches!(&asset.definition, Definition::Sql(sql) if sql.stored_as == StoredAs::View)
 }
 
+/// What something outside changes and is looked at in this run: what is selected of it, and what the selected assets read, also through views.
+fn observed<'a>(request: &PlanRequest<'a>) -> BTreeSet<&'a AssetKey> {
+    let selected = request.graph.assets().iter().filter(|asset| request.selected.assets.contains(&asset.key));
+    let mut open: Vec<&Asset> = selected.collect();
+    let (mut seen, mut found) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(asset) = open.pop() {
+        if !seen.insert(&asset.key) {
+            continue;
+        }
+        if matches!(asset.definition, Definition::External { observe: Some(_) }) {
+            found.insert(&asset.key);
+        }
+        let is_looked_through =
+            |upstream: &&Asset| is_view(upstream) || matches!(upstream.definition, Definition::External { .. });
+        open.extend(asset.upstream.iter().filter_map(|key| request.graph.get(key)).filter(is_looked_through));
+    }
+    found
+}
+
+fn reason_to_look(asset: &Asset, request: &PlanRequest<'_>) -> Reason {
+    if request.snapshot.latest.contains_key(&asset.key) { Reason::SourceMayHaveNew } else { Reason::Missing }
+}
+
 /// Why `asset` must run, or `None` when it need not.
 fn reason(asset: &Asset, upstream: &[&Flow], request: &PlanRequest<'_>) -> Option<Reason> {
-    if asset.definition.is_unobserved() || !request.selected.assets.contains(&asset.key) {
+    if matches!(asset.definition, Definition::External { .. }) || !request.selected.assets.contains(&asset.key) {
         return None;
-    }
-    if matches!(asset.definition, Definition::External { .. }) {
-        return Some(if request.snapshot.latest.contains_key(&asset.key) { Reason::SourceMayHaveNew } else { Reason::Missing });
     }
     if request.full_refresh {
         return Some(Reason::FullRefresh);
@@ -544,7 +595,7 @@ pub(crate) mod tests {
             let windows =
                 TimeWindows { cadence, start: "2024-01-01".parse().expect("start"), end: None, timezone: "UTC".to_owned() };
             let rule = PartitionRule::Time(windows);
-            asset.partitioning = names.contains(&asset.key.as_str()).then(|| Partitioning { column: "day".to_owned(), rule });
+            asset.partitioning = names.contains(&asset.key.as_str()).then(|| Partitioning::new("day", rule));
             asset
         });
         AssetGraph::new(assets.collect(), Vec::new()).expect("graph")

@@ -276,6 +276,9 @@ impl Times {
 /// Whether a schedule can be asked at all.
 pub fn check(schedule: &Schedule) -> Result<(), ScheduleError> {
     let times = Times::new(schedule)?;
+    if schedule.jitter.is_zero() {
+        return Ok(());
+    }
     // Runs of two ticks would begin in another order, or at once.
     let mut at = Timestamp::UNIX_EPOCH;
     let unbounded = Times { start: None, end: None, ..times };
@@ -286,7 +289,7 @@ pub fn check(schedule: &Schedule) -> Result<(), ScheduleError> {
     let ticks: Vec<Timestamp> = ticks.collect();
     let least = ticks.iter().zip(ticks.iter().skip(1)).map(|(one, next)| next.duration_since(*one)).min();
     let least = least.and_then(|least| Duration::try_from(least).ok()).unwrap_or(Duration::MAX);
-    if !schedule.jitter.is_zero() && schedule.jitter >= least {
+    if schedule.jitter >= least {
         return Err(ScheduleError::Jitter(least.as_secs()));
     }
     Ok(())

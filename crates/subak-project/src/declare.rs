@@ -257,6 +257,10 @@ fn external(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option
     common.read(&fields, context);
     // What is wrong with the look hides nothing of what reads the asset.
     let observe = fields.get("observe").and_then(|node| jobs::observation(scope, node, context));
+    if let (Some(key), None, Some(_)) = (fields.name("automation"), fields.get("observe"), &common.automation) {
+        let problem = Diagnostic::error(codes::MISSING_KEY, "`automation` looks at the asset, and nothing says how");
+        context.report(problem.help("give it `observe:`, or remove `automation:`"), &key.span, "");
+    }
     Some(ExternalDeclaration { common, observe })
 }
 

@@ -128,6 +128,11 @@ fn work(
 ) -> Option<JobWork> {
     match (fields.get("select"), fields.get("tasks")) {
         (Some(_), None) => {
+            if let Some(key) = fields.name("pools") {
+                let problem =
+                    Diagnostic::error(codes::INVALID_VALUE, "`pools` of a job is for its tasks, and this job selects assets");
+                context.report(problem.help("say it on the assets"), &key.span, "");
+            }
             Some(JobWork::Select(fields.texts("select", context).into_iter().map(|(text, _)| text.to_owned()).collect()))
         }
         (None, Some(node)) => {
@@ -163,8 +168,7 @@ fn work(
 /// Labels of the runs of a job.
 fn tags(fields: &Fields<'_>, scope: &Scope<'_>, params: &BTreeMap<String, Param>, context: &mut Context<'_>) -> Vec<String> {
     if let Some(node) = fields.get("tags") {
-        Texts { scope, names: Names::Task { tasks: &BTreeSet::new(), params, has_interval: false } }
-            .check_templates(node, context);
+        Texts { scope, names: Names::Label { params } }.check_templates(node, context);
     }
     fields.texts("tags", context).into_iter().map(|(tag, _)| tag.to_owned()).collect()
 }

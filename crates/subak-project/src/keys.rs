@@ -1,8 +1,10 @@
 //! Every key that a project file knows: its shape, its meaning, whether it must be there. Decoding, the editor schema and the
 //! reference pages read these tables.
 
+mod partition;
 mod programs;
 
+pub use partition::{DIMENSION, PARTITION, READS};
 pub use programs::{DBT, EXTERNAL, NOT_OF_SCRIPTS, OBSERVE, SCRIPT};
 
 /// A key of a mapping.
@@ -501,22 +503,6 @@ pub static AUTOMATION: &[Key] = &[
     key("timezone", Shape::Text, "The time zone of the cron lines. By default the project's."),
     key("fresh", Shape::Duration, "When it was not brought up to date for so long."),
     key("when", Shape::Text, "A condition: `in_latest_time_window and any_deps_updated since_last_handled and not in_progress`."),
-];
-
-/// `partition`. It has one of the cadences, `static` or `dynamic`.
-pub static PARTITION: &[Key] = &[
-    key("hourly", Shape::Text, "Windows of an hour by this column, from one full hour of UTC to the next."),
-    key("daily", Shape::Text, "Days by this column."),
-    key("weekly", Shape::Text, "Weeks by this column, from Monday."),
-    key("monthly", Shape::Text, "Months by this column."),
-    key("quarterly", Shape::Text, "Quarters by this column."),
-    key("yearly", Shape::Text, "Years by this column."),
-    key("start", Shape::Text, "The first day, or time, of the first window. Windows of time need it."),
-    key("end", Shape::Text, "Where the last window ends. By default there is no end."),
-    key("timezone", Shape::Text, "The time zone of the windows. By default the project's."),
-    key("static", Shape::Texts, "The keys, in their order."),
-    key("dynamic", Shape::Text, "The name of a set of keys that grows while the project runs: `subak partition add NAME KEY`."),
-    key("column", Shape::Text, "The column that holds the key, for `static` and `dynamic`."),
 ];
 
 /// `hooks`.

@@ -1,17 +1,19 @@
 //! `partition:`: how an asset is cut into slices that are brought up to date one by one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use subak_diag::{Diagnostic, codes};
 use subak_domain::partition::{
-    Cadence, MARK_END, MARK_END_UTC, MARK_KEY, MARK_START, MARK_START_UTC, PartitionRule, Partitioning, TimeWindows,
+    Cadence, Dimension, MARK_END, MARK_END_UTC, MARK_KEY, MARK_START, MARK_START_UTC, Mapping, PartitionRule, Partitioning,
+    TimeWindows, key_mark,
 };
-use subak_domain::{DataType, StoredAs, WriteMode};
+use subak_domain::{AssetKey, DataType, StoredAs, WriteMode};
 
 use crate::declare::{QueryDeclaration, StreamDeclaration};
-use crate::decode::{Context, Fields, list, text};
+use crate::decode::{self, Context, Fields, list, text};
 use crate::keys;
 use crate::yaml::{Node, Value};
 
@@ -19,6 +21,112 @@ use crate::yaml::{Node, Value};
 pub(crate) fn read(fields: &Fields<'_>, timezone: &str, context: &mut Context<'_>) -> Option<Partitioning> {
     let node = fields.get("partition")?;
     let fields = Fields::of(node, keys::PARTITION, &[], "`partition`", context)?;
+    let found = match fields.get("dimensions") {
+        None => dimension(node, &fields, timezone, context),
+        Some(_) => grid(node, &fields, timezone, context),
+    };
+    let reads = reads(&fields, context);
+    let needs_previous = fields.boolean("needs_previous", context).unwrap_or(false);
+    let found = Partitioning { reads, needs_previous, ..found? };
+    if let (Some(key), true, None) = (fields.name("needs_previous"), needs_previous, found.windows()) {
+        let problem = Diagnostic::error(codes::SHAPE_MISUSE, "`needs_previous` is about windows of time, and there are none");
+        context.report(problem.help("remove it"), &key.span, "");
+    }
+    Some(found)
+}
+
+/// Several ways of cutting at once.
+fn grid(node: &Node, fields: &Fields<'_>, timezone: &str, context: &mut Context<'_>) -> Option<Partitioning> {
+    for key in keys::DIMENSION.iter().filter_map(|key| fields.name(key.name)) {
+        let problem = Diagnostic::error(codes::INVALID_VALUE, format!("`{}` stands beside `dimensions`", key.text));
+        context.report(problem.help("put it below one of the dimensions"), &key.span, "");
+    }
+    let mut found: Vec<Dimension> = Vec::new();
+    for (name, node) in fields.named("dimensions", context) {
+        let is_name = name.text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') && !name.text.is_empty();
+        if !is_name {
+            let message = format!("`{}` is no name of a dimension: use letters, digits and `_`", name.text);
+            context.report(Diagnostic::error(codes::INVALID_VALUE, message), &name.span, "");
+        }
+        let what = format!("dimension `{}`", name.text);
+        let Some(own) = Fields::of(node, keys::DIMENSION, &[], &what, context) else { continue };
+        let Some(Partitioning { column, rule, .. }) = dimension(node, &own, timezone, context) else { continue };
+        if matches!(rule, PartitionRule::Time(_)) && found.iter().any(|other| matches!(other.rule, PartitionRule::Time(_))) {
+            let problem = Diagnostic::error(codes::SHAPE_MISUSE, "two dimensions are of time, and one may be");
+            context.report(problem.help("let one of them have keys of its own"), &name.span, "");
+        }
+        found.push(Dimension { name: name.text.clone(), column, rule });
+    }
+    // T-119: the order of declaration says nothing.
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    if found.len() < 2 {
+        let problem = Diagnostic::error(codes::MISSING_KEY, "`dimensions` has at least two");
+        context.report(problem.help("one dimension stands in `partition` itself: `daily: day`"), &node.span, "");
+        return None;
+    }
+    Some(Partitioning::new("", PartitionRule::Grid(found)))
+}
+
+/// Which partitions of other assets are read.
+fn reads(fields: &Fields<'_>, context: &mut Context<'_>) -> BTreeMap<AssetKey, Mapping> {
+    let mut found = BTreeMap::new();
+    for (name, node) in fields.named("reads", context) {
+        let place = Node { span: name.span.clone(), value: Value::Null };
+        let Some(asset) = decode::asset_key(&name.text, &place, context) else { continue };
+        let Value::Map(_) = &node.value else {
+            match text(node, "`reads`", context) {
+                Some("all") => drop(found.insert(asset, Mapping::All)),
+                Some(other) => context.invalid(
+                    node,
+                    format!("`{other}` says nothing of partitions; write `all`, or a mapping such as `{{ offset: -1 }}`"),
+                ),
+                None => {}
+            }
+            continue;
+        };
+        let Some(own) = Fields::of(node, keys::READS, &[], "`reads`", context) else { continue };
+        let mut number = |name: &str| {
+            let node = own.get(name)?;
+            let text = text(node, &format!("`{name}`"), context)?;
+            let parsed = text.parse::<i64>().ok().filter(|number| number.abs() <= OFFSET_MAX);
+            if parsed.is_none() {
+                context.invalid(
+                    node,
+                    format!("`{name}` must be a whole number such as `-1`, at most {OFFSET_MAX} away, and this is `{text}`"),
+                );
+            }
+            parsed
+        };
+        let (offset, from, to) = (number("offset"), number("from"), number("to"));
+        if [("offset", offset), ("from", from), ("to", to)]
+            .into_iter()
+            .any(|(name, number)| own.get(name).is_some() && number.is_none())
+        {
+            continue;
+        }
+        let keys: Vec<String> = own.texts("keys", context).into_iter().map(|(key, _)| key.to_owned()).collect();
+        let mapping = match (offset, from.zip(to), keys.is_empty()) {
+            (Some(offset), None, true) => Mapping::Offset { from: offset, to: offset },
+            (None, Some((from, to)), true) if from <= to => Mapping::Offset { from, to },
+            (None, None, false) => Mapping::Keys(keys),
+            _ => {
+                let problem =
+                    Diagnostic::error(codes::MISSING_KEY, "`reads` needs `offset`, `from` and `to` in this order, or `keys`");
+                context.report(
+                    problem.help("write `{ offset: -1 }`, `{ from: -6, to: 0 }` or `{ keys: [ id, sg ] }`"),
+                    &node.span,
+                    "",
+                );
+                continue;
+            }
+        };
+        found.insert(asset, mapping);
+    }
+    found
+}
+
+/// One way of cutting.
+fn dimension(node: &Node, fields: &Fields<'_>, timezone: &str, context: &mut Context<'_>) -> Option<Partitioning> {
     let kinds: Vec<&str> = Cadence::NAMES.iter().map(|(name, _)| *name).chain(["static", "dynamic"]).collect();
     let said: Vec<&str> = kinds.iter().copied().filter(|kind| fields.get(kind).is_some()).collect();
     let [kind] = said.as_slice() else {
@@ -31,7 +139,7 @@ pub(crate) fn read(fields: &Fields<'_>, timezone: &str, context: &mut Context<'_
         return None;
     };
     let Some((_, cadence)) = Cadence::NAMES.iter().find(|(name, _)| name == kind) else {
-        return keyed(kind, node, &fields, context);
+        return keyed(kind, node, fields, context);
     };
     let column = fields.text(kind, context)?.to_owned();
     if let Some(key) = fields.name("column") {
@@ -49,9 +157,9 @@ pub(crate) fn read(fields: &Fields<'_>, timezone: &str, context: &mut Context<'_
         context.report(problem.help("give it `start: 2024-01-01`"), &node.span, "");
         return None;
     }
-    let start = moment(&fields, "start", context)?;
+    let start = moment(fields, "start", context)?;
     let end = match fields.get("end") {
-        Some(_) => Some(moment(&fields, "end", context)?),
+        Some(_) => Some(moment(fields, "end", context)?),
         None => None,
     };
     if let (Some(node), Some(end)) = (fields.get("end"), end)
@@ -59,7 +167,7 @@ pub(crate) fn read(fields: &Fields<'_>, timezone: &str, context: &mut Context<'_
     {
         context.invalid(node, "`end` must lie behind `start`".to_owned());
     }
-    Some(Partitioning { column, rule: PartitionRule::Time(TimeWindows { cadence: *cadence, start, end, timezone }) })
+    Some(Partitioning::new(&column, PartitionRule::Time(TimeWindows { cadence: *cadence, start, end, timezone })))
 }
 
 /// Partitions that are no windows of time.
@@ -92,7 +200,7 @@ fn keyed(kind: &str, node: &Node, fields: &Fields<'_>, context: &mut Context<'_>
         }
         PartitionRule::Static(keys)
     };
-    Some(Partitioning { column: column.to_owned(), rule })
+    Some(Partitioning::new(column, rule))
 }
 
 /// Why a text can be no key of a partition; `None` when it can.
@@ -132,25 +240,30 @@ pub(crate) fn refuse_stream(declaration: &StreamDeclaration, fields: &Fields<'_>
         return;
     }
     let Some(partitioning) = &declaration.common.partitioning else { return };
-    let is_window = matches!(partitioning.rule, PartitionRule::Time(_));
+    let windows = partitioning.dimensions().into_iter().find(|(.., rule)| matches!(rule, PartitionRule::Time(_)));
+    let is_window = windows.is_some();
+    let is_grid = matches!(partitioning.rule, PartitionRule::Grid(_));
     let asks = |wanted: &[&str]| declaration.options.values().any(|text| wanted.iter().any(|mark| text.contains(mark)));
     if !is_window && asks(&WINDOW_MARKS) {
         refuse_window(fields, context);
     }
     // A program is told which one it is for.
     let is_program = declaration.from.as_str() == subak_domain::key::PROJECT_FILES;
-    if !is_window && !is_program && !asks(&[MARK_KEY]) {
+    let keyed = partitioning.dimensions().into_iter().filter(|(.., rule)| !matches!(rule, PartitionRule::Time(_)));
+    let is_asked = |(name, ..): (&str, &str, &PartitionRule)| asks(&[MARK_KEY]) || (is_grid && asks(&[&key_mark(name)]));
+    if !is_program && !keyed.into_iter().all(is_asked) {
         let span = fields.name("partition").map_or(0..0, |name| name.span.clone());
         let problem = Diagnostic::error(codes::SHAPE_MISUSE, "the stream does not ask which partition it is for");
-        context.report(problem.help("ask for it where it is read: `path: '{{ partition.key }}.csv'`"), &span, "");
+        let mark = if is_grid { "{{ partition.keys.NAME }}" } else { MARK_KEY };
+        context.report(problem.help(format!("ask for it where it is read: `path: '{mark}.csv'`")), &span, "");
     }
-    let column_type =
-        declaration.shape.columns.iter().find(|rule| rule.name == partitioning.column).and_then(|rule| rule.data_type);
+    let column = windows.map_or(partitioning.column.as_str(), |(_, column, _)| column);
+    let column_type = declaration.shape.columns.iter().find(|rule| rule.name == column).and_then(|rule| rule.data_type);
     let is_moment =
         |data_type: DataType| matches!(data_type, DataType::Date | DataType::DateTime | DataType::Timestamp | DataType::Text);
     if let Some(data_type) = column_type.filter(|data_type| is_window && !is_moment(*data_type)) {
         let span = fields.name("partition").map_or(0..0, |name| name.span.clone());
-        let message = format!("windows of time need a date or time, and `{}` is {data_type}", partitioning.column);
+        let message = format!("windows of time need a date or time, and `{column}` is {data_type}");
         context.report(
             Diagnostic::error(codes::SHAPE_MISUSE, message).help("name another column, or declare another type"),
             &span,
@@ -202,7 +315,18 @@ pub(crate) fn refuse_query(
     let asks = declaration.body.contains("partition.");
     let span = |about: &str| fields.name(about).or(fields.name("partition")).map_or(0..0, |name| name.span.clone());
     let Some(partitioning) = partitioning else { return };
-    let is_window = matches!(partitioning.rule, PartitionRule::Time(_));
+    let is_window = partitioning.windows().is_some();
+    for name in key_names(&declaration.body) {
+        let known: Vec<&str> = partitioning.dimensions().into_iter().map(|(name, ..)| name).collect();
+        if !known.contains(&name) {
+            let problem = Diagnostic::error(codes::TEMPLATE, format!("the partition has no dimension `{name}`"));
+            let help = match partitioning.rule {
+                PartitionRule::Grid(_) => format!("it has {}", list(&known)),
+                _ => "its only key is `{{ partition.key }}`".to_owned(),
+            };
+            context.report(problem.help(help), &span("partition"), "");
+        }
+    }
     let words = ["partition.start", "partition.end"];
     if !is_window && words.iter().any(|word| declaration.body.contains(word)) {
         refuse_window(fields, context);
@@ -239,6 +363,19 @@ pub(crate) fn refuse_marks_in_query(
     }
 }
 
+/// The dimensions whose keys a text asks for.
+fn key_names(text: &str) -> Vec<&str> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let begins = text.match_indices(KEYS).map(|(at, _)| &text[at + KEYS.len()..]);
+    begins.map(|rest| &rest[..rest.find(|letter| !is_name(letter)).unwrap_or(rest.len())]).collect()
+}
+
+/// What stands before the name of a dimension.
+const KEYS: &str = "partition.keys.";
+
+/// The most windows that an offset may be away.
+const OFFSET_MAX: i64 = 100_000;
+
 /// The marks and what stands for them where SQL has to be read.
 const LITERALS: [(&str, &str); 5] = [
     (MARK_KEY, "'subak:partition.key'"),
@@ -250,12 +387,20 @@ const LITERALS: [(&str, &str); 5] = [
 
 /// SQL with literals in the place of marks, so that it can be read.
 pub(crate) fn with_literals(sql: &str) -> String {
-    LITERALS.iter().fold(sql.to_owned(), |sql, (mark, literal)| sql.replace(mark, literal))
+    let own = key_names(sql).into_iter().map(|name| (key_mark(name), key_literal(name)));
+    let sql = own.fold(sql.to_owned(), |sql, (mark, literal)| sql.replace(&mark, &literal));
+    LITERALS.iter().fold(sql, |sql, (mark, literal)| sql.replace(mark, literal))
+}
+
+fn key_literal(name: &str) -> String {
+    format!("'subak:{KEYS}{name}'")
 }
 
 /// The reverse.
 pub(crate) fn with_marks(sql: &str) -> String {
-    LITERALS.iter().fold(sql.to_owned(), |sql, (mark, literal)| sql.replace(literal, mark))
+    let own = key_names(sql).into_iter().map(|name| (key_mark(name), key_literal(name)));
+    let sql = own.fold(sql.to_owned(), |sql, (mark, literal)| sql.replace(&literal, &mark));
+    LITERALS.iter().fold(sql, |sql, (mark, literal)| sql.replace(literal, mark))
 }
 
 /// Whether a node is a mapping, for callers that look before they read.

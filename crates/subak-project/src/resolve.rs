@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sqlparser::ast::Query;
 use subak_diag::{Diagnostic, Sources, codes, nearest};
 use subak_domain::graph::GraphError;
+use subak_domain::job::TaskWork;
 use subak_domain::shape::ColumnRule;
 use subak_domain::{
     Asset, AssetGraph, AssetKey, CheckRule, ConnectionName, DataType, Definition, Ingest, Shape, SqlAsset, StandaloneCheck,
@@ -29,6 +30,7 @@ use crate::{ConnectorInfo, Content, Files, LoadOptions, Loaded, Loader, Project,
 mod dbt;
 mod linked;
 mod query;
+mod reads;
 mod script;
 mod versions;
 
@@ -447,6 +449,7 @@ impl<'a> Resolver<'a> {
         queries.names.clone_from(&self.names);
         self.refuse_derived_collisions(&assets);
         self.link_checks(&mut assets);
+        self.refuse_idle_reads(&assets);
         self.check_columns(&assets, &queries);
         self.lint(&assets, &queries);
         (self.graph(assets, checks), queries)
@@ -571,7 +574,11 @@ impl<'a> Resolver<'a> {
 
     fn observed(path: &Arc<str>, external: &ExternalDeclaration) -> Asset {
         let observe = external.observe.clone();
-        let version = Version::of(&[("kind", "external"), ("observe", &format!("{observe:?}"))]);
+        let text = match &observe {
+            Some(TaskWork::Run(program)) => program.version_text(),
+            observe => format!("{observe:?}"),
+        };
+        let version = Version::of(&[("kind", "external"), ("observe", &text)]);
         let definition = Definition::External { observe: observe.map(Box::new) };
         Self::asset(&external.common, path, definition, Vec::new(), version)
     }

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use subak_diag::{Diagnostic, codes};
 use subak_domain::asset::InputFormat;
-use subak_domain::job::{Command, Program, ProgramLimits};
+use subak_domain::job::{Command, Program};
 use subak_domain::{AssetKey, ConnectionName, WriteMode, Writes};
 
 use crate::config::connection_ref;
@@ -270,8 +270,7 @@ fn refuse_outside(fields: &Fields<'_>, assets: &[StreamDeclaration], context: &m
 pub(crate) fn program_fields(script: &ScriptDeclaration) -> BTreeMap<&'static str, String> {
     let inputs: Vec<&str> = script.inputs.iter().map(|(key, _)| key.as_str()).collect();
     BTreeMap::from([
-        // What it may use decides nothing about its data.
-        ("program", format!("{:?}", Program { limits: ProgramLimits::default(), ..script.program.clone() })),
+        ("program", script.program.version_text()),
         ("text", script.text.clone()),
         ("inputs", format!("{} as {}", inputs.join(" "), script.input_format.as_str())),
         ("outside", script.is_outside.to_string()),

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use minijinja::value::Object;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
 use subak_domain::AssetKey;
-use subak_domain::partition::{MARK_END, MARK_END_UTC, MARK_KEY, MARK_START, MARK_START_UTC};
+use subak_domain::partition::{MARK_END, MARK_END_UTC, MARK_KEY, MARK_START, MARK_START_UTC, key_mark};
 
 /// What templates can read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,11 +86,22 @@ pub(crate) fn render(body: &str, values: &TemplateValues, is_incremental: bool) 
     environment.add_global("as_of", values.as_of.as_str());
     environment.add_global("project", values.project.as_str());
     let partition = context! {
-        key => MARK_KEY, start => MARK_START, end => MARK_END, start_utc => MARK_START_UTC, end_utc => MARK_END_UTC
+        key => MARK_KEY, start => MARK_START, end => MARK_END, start_utc => MARK_START_UTC, end_utc => MARK_END_UTC,
+        keys => Value::from_object(PartitionKeys),
     };
     let text = environment.render_str(&whole, context! { this => "{{ this }}", run => run, partition => partition })?;
     let asks_incremental = *asked.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Rendered { text, asks_incremental })
+}
+
+/// The keys of a partition in its dimensions: whatever their names are, the step knows them.
+#[derive(Debug)]
+struct PartitionKeys;
+
+impl Object for PartitionKeys {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        Some(Value::from(key_mark(key.as_str()?)))
+    }
 }
 
 /// The imports of macros that stand before a body which uses one, on its first line.

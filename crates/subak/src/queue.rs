@@ -92,9 +92,14 @@ impl Queue {
         self.position.unwrap_or(0)
     }
 
-    /// A run of a job that waits.
-    pub(crate) fn of_job(&self, job: &str) -> Option<RunId> {
-        self.jobs.get(job)?.first().copied()
+    /// A run of a job that waits, and how many do.
+    pub(crate) fn of_job(&self, job: &str) -> (Option<RunId>, usize) {
+        self.jobs.get(job).map_or((None, 0), |runs| (runs.first().copied(), runs.len()))
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Takes a run by all of its events, unless it has begun since.
@@ -133,7 +138,8 @@ impl Queue {
         let cancels = |job: &str| rules.jobs.get(job).is_some_and(|job| job.when_full == WhenFull::Cancel);
         let has_cancels = self.jobs.iter().any(|(job, runs)| !runs.is_empty() && cancels(job));
         let mut chosen: Vec<Chosen> = Vec::new();
-        let asked = canceled.iter().filter(|run| !is_running.contains(run)).filter_map(|run| self.waiting.get(run));
+        let asked = canceled.iter().filter(|run| !is_running.contains(run) && !held.contains(&run.to_string()));
+        let asked = asked.filter_map(|run| self.waiting.get(run));
         chosen.extend(asked.map(|waits| waits.chosen(true, None)));
         let (mut count, mut full): (usize, BTreeSet<&str>) = (0, BTreeSet::new());
         for (_, run) in &self.order {
@@ -229,15 +235,16 @@ impl Rules<'_> {
 
     /// Why a run cannot begin beside those that go on; `None` where it can.
     pub(crate) fn blocked<'e>(&self, entry: &Entry, running: impl Iterator<Item = &'e Entry> + Clone) -> Option<Blocked> {
-        let shared = running.clone().find_map(|other| Some((other.assets.intersection(&entry.assets).next()?, other.run)));
-        if let Some((asset, holder)) = shared {
-            return Some(Blocked::Asset { asset: asset.clone(), holder });
-        }
+        // First, so that one run too many of a job is known as that whatever it is about.
         if let Some(job) = entry.job.as_ref().and_then(|job| self.jobs.get(job)) {
             let mut same = running.clone().filter(|other| other.job == entry.job);
             if let Some(holder) = same.nth(job.runs_max.get() as usize - 1) {
                 return Some(Blocked::Job { job: job.name.clone(), runs_max: job.runs_max.get(), holder: holder.run });
             }
+        }
+        let shared = running.clone().find_map(|other| Some((other.assets.intersection(&entry.assets).next()?, other.run)));
+        if let Some((asset, holder)) = shared {
+            return Some(Blocked::Asset { asset: asset.clone(), holder });
         }
         // All of its limits have to have room (T-150).
         entry.tags.iter().find_map(|tag| {
@@ -318,7 +325,7 @@ mod tests {
             ("another asset", entry(9, "", &["a"], &[]), &[entry(1, "", &["b"], &[])], ""),
             ("the same asset", entry(9, "", &["a", "b"], &[]), &[entry(1, "", &["b"], &[])], "brings `b` up to date"),
             ("runs of no job", entry(9, "", &[], &[]), &[entry(1, "", &[], &[]), entry(2, "", &[], &[])], ""),
-            ("one of its job", entry(9, "one", &[], &[]), &[entry(1, "one", &[], &[])], "`runs_max: 1`"),
+            ("one of its job", entry(9, "one", &["a"], &[]), &[entry(1, "one", &["a"], &[])], "`runs_max: 1`"),
             ("one of two", entry(9, "two", &[], &[]), &[entry(1, "two", &[], &[])], ""),
             (
                 "two of two",

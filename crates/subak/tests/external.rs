@@ -32,19 +32,47 @@ fn t_170_a_look_that_finds_the_same_makes_nothing_due() {
     sandbox.run(&["run"]).expect(0);
     assert_eq!(counts(), (2, 1, 3));
     sandbox.write("report.json", "{ \"etag\": \"b\" }");
-    // Only a look tells; one that is made by itself is remembered.
+    // Whoever reads it looks first, also where it is not selected itself.
     sandbox.run(&["run", "gold.by_report"]).expect(0);
-    assert_eq!(counts().1, 2, "what is named is made");
+    assert_eq!(counts().1, 2);
     sandbox.run(&["run", "raw.report"]).expect(0);
     sandbox.run(&["run"]).expect(0);
-    assert_eq!(counts().1, 3, "the look found something that it had not seen");
+    assert_eq!(counts().1, 2, "it was seen");
+    // A look that was planned before another one has seen more is compared with what was seen last: it found the first report again.
+    sandbox.write(
+        "assets/gold/fails.yml",
+        "external: { asset: raw.fails, observe: { run: 'test -e there && cp report.json $SUBAK_VALUE_PATH' } }\n",
+    );
+    sandbox.write(
+        "assets/gold/by_fails.sh",
+        "# /// subak\n# stored_as: outside\n# depends_on: raw.fails\n# ///\necho made >> by_fails\n",
+    );
+    sandbox.write("there", "");
+    sandbox.run(&["run", "raw.fails+"]).expect(0);
+    std::fs::remove_file(sandbox.path().join("there")).expect("removed");
+    sandbox.run(&["run", "raw.fails+"]).expect(1);
+    sandbox.write("there", "");
+    sandbox.write("report.json", "{ \"etag\": \"c\" }");
+    let ran = sandbox.command(&["run", "raw.fails+", "--output", "json"]).output().expect("starts");
+    assert!(ran.status.success());
+    assert_eq!(count("by_fails"), 2);
+    sandbox.write("report.json", "{ \"etag\": \"b\" }");
+    let listed = sandbox.command(&["run", "list", "--output", "csv"]).output().expect("starts").stdout;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let failed =
+        listed.lines().find(|line| line.contains("failed")).and_then(|line| line.split(',').next()).expect("the failed run");
+    sandbox.run(&["run", "resume", failed]).expect(0);
+    sandbox.run(&["run", "raw.fails+"]).expect(0);
+    assert_eq!(count("by_fails"), 3, "what was made of `c` is made of `b` again");
+    std::fs::remove_file(sandbox.path().join("assets/gold/fails.yml")).expect("removed");
+    std::fs::remove_file(sandbox.path().join("assets/gold/by_fails.sh")).expect("removed");
     let shown = sandbox.run(&["show", "raw.orders"]).expect(0).out;
     assert!(shown.contains("observed by a query on `warehouse`"), "{shown}");
     // A look that fails says nothing, and holds up what reads the asset.
     std::fs::remove_file(sandbox.path().join("report.json")).expect("removed");
     let failed = sandbox.run(&["run"]).expect(1);
     assert!(failed.err.contains("raw.report"), "{}", failed.err);
-    assert_eq!(counts().1, 3);
+    assert_eq!(counts().1, 2);
     sandbox.write("assets/raw/more.yml", "external: { observe: { run: 'true' } }\n");
     let silent = sandbox.run(&["run", "raw.more"]).expect(1);
     assert!(silent.err.contains("has handed on no value"), "{}", silent.err);

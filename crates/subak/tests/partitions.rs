@@ -420,3 +420,108 @@ fn the_example_of_prices_runs() {
     );
     sandbox.run(&["automation", "test", "daily"]).expect(0);
 }
+
+/// A file for each country and day, what is made of a day out of all countries, a balance that reads the day before, and the sum of two days.
+fn countries() -> Sandbox {
+    let sales = "ingest:\n  from: files\n  streams:\n    sales:\n      path: '{{ partition.keys.country }}/{{ partition.keys.day }}.csv'\n      \
+                 partition:\n        dimensions:\n          day: { daily: day, start: 2024-01-01 }\n          country: { static: [ sg, id ], column: country }\n      \
+                 columns: { day: date, country: text, amount: bigint }\n";
+    let daily = "/* subak\npartition: { daily: day, start: 2024-01-01 }\n*/\nselect day, sum(amount)::bigint as amount from sales \
+                 where day = cast({{ partition.start }} as date) group by day\n";
+    let balance = "/* subak\npartition: { daily: day, start: 2024-01-01, needs_previous: true }\n*/\n\
+                   select cast({{ partition.start }} as date) as day, amount + {% if is_incremental() %}coalesce((select balance from {{ this }} \
+                   where day = cast({{ partition.start }} as date) - 1), 0){% else %}0{% endif %} as balance \
+                   from gold.daily where day = cast({{ partition.start }} as date)\n";
+    let change = "/* subak\npartition: { daily: day, start: 2024-01-01, reads: { gold.daily: { from: -1, to: 0 } } }\n*/\n\
+                  select cast({{ partition.start }} as date) as day, sum(amount)::bigint as two_days from gold.daily \
+                  where day between cast({{ partition.start }} as date) - 1 and cast({{ partition.start }} as date)\n";
+    let sandbox = project(&[
+        ("assets/files.yml", sales),
+        ("assets/gold/daily.sql", daily),
+        ("assets/gold/balance.sql", balance),
+        ("assets/gold/change.sql", change),
+    ]);
+    for day in 1..=4 {
+        give_day(&sandbox, "id", day, day);
+        give_day(&sandbox, "sg", day, 10 * day);
+    }
+    sandbox
+}
+
+fn give_day(sandbox: &Sandbox, country: &str, day: u32, amount: u32) {
+    let text = format!("day,country,amount\n2024-01-0{day},{country},{amount}\n");
+    sandbox.write(&format!("input/{country}/2024-01-0{day}.csv"), &text);
+}
+
+/// T-115, T-118, T-119, T-132.
+#[test]
+fn t_119_t_132_partitions_of_several_dimensions() {
+    let sandbox = countries();
+    sandbox.run(&["run", "--as-of", "2024-01-05"]).expect(0);
+    assert_eq!(read(&sandbox, "select count(*), sum(amount) from sales"), ["8,110"]);
+    let balances = || read(&sandbox, "select balance from gold.balance order by day");
+    let changes = || read(&sandbox, "select two_days from gold.change order by day");
+    assert_eq!(
+        (balances(), changes()),
+        (
+            vec!["11".to_owned(), "33".into(), "66".into(), "110".into()],
+            vec!["11".to_owned(), "33".into(), "55".into(), "77".into()]
+        )
+    );
+    assert!(sandbox.run(&["run", "--as-of", "2024-01-05"]).expect(0).err.contains("nothing to do"));
+    // One country of one day: its day, the balances from there on, and what reads the day before.
+    give_day(&sandbox, "id", 2, 100);
+    sandbox.run(&["run", "sales", "--partition", "id|2024-01-02", "--as-of", "2024-01-05"]).expect(0);
+    let planned = sandbox.run(&["plan", "--as-of", "2024-01-05"]).expect(0).out;
+    for (step, is_due) in [
+        ("gold.daily[2024-01-01]", false),
+        ("gold.daily[2024-01-02]", true),
+        ("gold.daily[2024-01-03]", false),
+        ("gold.balance[2024-01-01]", false),
+        ("gold.balance[2024-01-02]", true),
+        ("gold.balance[2024-01-04]", true),
+        ("gold.change[2024-01-02]", true),
+        ("gold.change[2024-01-03]", true),
+        ("gold.change[2024-01-04]", false),
+        ("sales[", false),
+    ] {
+        assert_eq!(planned.contains(step), is_due, "{step}: {planned}");
+    }
+    sandbox.run(&["run", "--as-of", "2024-01-05"]).expect(0);
+    assert_eq!(
+        (balances(), changes()),
+        (
+            vec!["11".to_owned(), "131".into(), "164".into(), "208".into()],
+            vec!["11".to_owned(), "131".into(), "153".into(), "77".into()]
+        )
+    );
+    let listed = sandbox.run(&["partition", "list", "sales", "--as-of", "2024-01-05"]).expect(0);
+    assert!(
+        listed.out.contains("id|2024-01-04  done") && listed.err.contains("8 partitions: 8 done"),
+        "{}{}",
+        listed.out,
+        listed.err
+    );
+}
+
+/// T-142: picks of one dimension, a backfill that cannot go backwards, rows that are of another partition.
+#[test]
+fn t_142_backfills_of_dimensions() {
+    let sandbox = countries();
+    sandbox.run(&["run", "--as-of", "2024-01-05"]).expect(0);
+    // A backfill of one country, and one that cannot go backwards.
+    let started =
+        sandbox.run(&["backfill", "start", "sales", "--partition", "sg", "--as-of", "2024-01-05", "--dry-run"]).expect(0);
+    assert!(started.out.contains('4') || started.err.contains('4'), "{}{}", started.out, started.err);
+    sandbox.run(&["backfill", "start", "sales+", "--partition", "2024-01-02..2024-01-03", "--as-of", "2024-01-05"]).expect(0);
+    assert_eq!(read(&sandbox, "select balance from gold.balance order by day"), ["11", "33", "66", "110"]);
+    sandbox
+        .run(&["backfill", "start", "gold.balance", "--partition", "all", "--newest-first", "--as-of", "2024-01-05"])
+        .expect(2);
+    // Rows of another country are not of the partition.
+    sandbox.write("input/id/2024-01-03.csv", "day,country,amount\n2024-01-03,sg,1\n");
+    let wrong = sandbox.run(&["run", "sales", "--partition", "id|2024-01-03", "--as-of", "2024-01-05"]).expect(1);
+    assert!(wrong.err.contains("rows do not belong to partition `id|2024-01-03`"), "{}", wrong.err);
+    let unknown = sandbox.run(&["run", "sales", "--partition", "my|2024-01-03", "--as-of", "2024-01-05"]).expect(2);
+    assert!(unknown.err.contains("a key is one of each dimension"), "{}", unknown.err);
+}

@@ -409,7 +409,7 @@ impl Suite<'_> {
         let slice = |column: &str, start: &str, end: &str| {
             let [start, end] = [start, end].map(str::to_owned);
             let window = Window { start: start.clone(), end: end.clone(), start_utc: start.clone(), end_utc: end };
-            Some(Slice { column: column.to_owned(), partition: Partition { key: start, window: Some(window) }, is_instant: None })
+            Some(Slice::of_column(column, Partition { window: Some(window), ..Partition::of_key(&start) }))
         };
         let load = |number: u32, slice: Option<Slice>, lines: &[(i32, &str)]| {
             let records = records(lines);

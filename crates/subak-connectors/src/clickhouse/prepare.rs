@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
-use subak_connect::{ConnectError, ConnectErrorKind, LoadRequest, StagedRows};
+use subak_connect::{ConnectError, ConnectErrorKind, LoadRequest, SlicePart, StagedRows};
 use subak_domain::WriteMode;
 use subak_domain::write::{OrderBy, Tie};
 
@@ -868,15 +868,18 @@ impl Preparing<'_> {
     /// The condition that a row belongs to the part of the table that the rows take the place of.
     fn slice_condition(&self) -> Option<String> {
         let slice = self.request.slice.as_ref()?;
-        let word = self.columns.iter().find(|column| column.name == slice.column).map(|column| column.word.as_str())?;
-        let is_instant = match self.request.schema.field_with_name(&slice.column) {
-            Ok(field) => matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(_, Some(_))),
-            Err(_) => matches!(
-                super::types::Form::of(word),
-                Some(super::types::Form::DateTime { is_wall: false } | super::types::Form::DateTime64 { is_wall: false, .. })
-            ),
+        let condition = |part: &SlicePart| {
+            let word = self.columns.iter().find(|column| column.name == part.column).map(|column| column.word.as_str())?;
+            let is_instant = match self.request.schema.field_with_name(&part.column) {
+                Ok(field) => matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(_, Some(_))),
+                Err(_) => matches!(
+                    super::types::Form::of(word),
+                    Some(super::types::Form::DateTime { is_wall: false } | super::types::Form::DateTime64 { is_wall: false, .. })
+                ),
+            };
+            Some(DIALECT.slice(part, word, slice.is_instant.unwrap_or(is_instant)))
         };
-        Some(DIALECT.slice(slice, word, slice.is_instant.unwrap_or(is_instant)))
+        Some(slice.parts.iter().map(condition).collect::<Option<Vec<_>>>()?.join(" and "))
     }
 
     /// Refuses rows that lie outside of the part of the table that they take the place of.
@@ -884,7 +887,7 @@ impl Preparing<'_> {
         let Some(slice) = &self.request.slice else { return Ok(()) };
         let Some(condition) = self.slice_condition() else {
             let message =
-                format!("`{}` would get rows without the column `{}` of its partitions", self.request.table, slice.column);
+                format!("`{}` would get rows without all columns of its partitions: {}", self.request.table, slice.columns());
             let help = "correct `partition:`, or select the column";
             return Err(ConnectError::new(ConnectErrorKind::ColumnMissing, message).help(help));
         };
@@ -894,7 +897,7 @@ impl Preparing<'_> {
         let count = self.count(&outside).await?;
         let message =
             format!("{count} rows do not belong to partition `{}` of `{}`: {row}", slice.partition.key, self.request.table);
-        let help = format!("read or select only rows whose `{}` lies in the partition", slice.column);
+        let help = format!("read or select only rows whose {} lies in the partition", slice.columns());
         Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help))
     }
 

@@ -1,7 +1,7 @@
 //! Comparing a stage with its table: which rows are newer, which are there already, what publication will do.
 
 use subak_connect::sink::{DELETE_MARK, UNCHANGED};
-use subak_connect::{ConnectError, ConnectErrorKind, Dialect, LoadRequest, StagedRows};
+use subak_connect::{ConnectError, ConnectErrorKind, Dialect, LoadRequest, SlicePart, StagedRows};
 use subak_domain::WriteMode;
 
 use super::{Relation, Session, Stage, all_of, contains, history, merge, row_text, type_changed};
@@ -234,20 +234,23 @@ fn refuse_double_keys(session: &dyn Session, request: &LoadRequest, prepared: &P
 /// The condition that a row belongs to the part of the table that the rows take the place of.
 pub(crate) fn slice_condition(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Option<String> {
     let slice = request.slice.as_ref()?;
-    let word = prepared.words.iter().find(|(name, _)| name.eq_ignore_ascii_case(&slice.column)).map(|(_, word)| word)?;
-    let is_instant = match request.schema.field_with_name(&slice.column) {
-        Ok(field) => matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(_, Some(_))),
-        // The result of a query: by the system's own word.
-        Err(_) => word.to_ascii_lowercase().contains("time zone"),
+    let condition = |part: &SlicePart| {
+        let word = prepared.words.iter().find(|(name, _)| name.eq_ignore_ascii_case(&part.column)).map(|(_, word)| word)?;
+        let is_instant = match request.schema.field_with_name(&part.column) {
+            Ok(field) => matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(_, Some(_))),
+            // The result of a query: by the system's own word.
+            Err(_) => word.to_ascii_lowercase().contains("time zone"),
+        };
+        Some(session.dialect().slice(part, word, slice.is_instant.unwrap_or(is_instant)))
     };
-    Some(session.dialect().slice(slice, word, slice.is_instant.unwrap_or(is_instant)))
+    Some(slice.parts.iter().map(condition).collect::<Option<Vec<_>>>()?.join(" and "))
 }
 
 /// Refuses rows that lie outside of the part of the table that they take the place of.
 fn refuse_outside(session: &dyn Session, request: &LoadRequest, prepared: &Prepared) -> Result<(), ConnectError> {
     let Some(slice) = &request.slice else { return Ok(()) };
     let Some(condition) = slice_condition(session, request, prepared) else {
-        let message = format!("`{}` would get rows without the column `{}` of its partitions", request.table, slice.column);
+        let message = format!("`{}` would get rows without all columns of its partitions: {}", request.table, slice.columns());
         return Err(
             ConnectError::new(ConnectErrorKind::ColumnMissing, message).help("correct `partition:`, or select the column")
         );
@@ -258,7 +261,7 @@ fn refuse_outside(session: &dyn Session, request: &LoadRequest, prepared: &Prepa
     let count = session.count(&format!("select count(*) from ({sql}) as t"))?;
     let message =
         format!("{count} rows do not belong to partition `{}` of `{}`: {}", slice.partition.key, request.table, row_text(&row));
-    let help = format!("read or select only rows whose `{}` lies in the partition", slice.column);
+    let help = format!("read or select only rows whose {} lies in the partition", slice.columns());
     Err(ConnectError::new(ConnectErrorKind::ValueMisfit, message).help(help))
 }
 

@@ -90,17 +90,17 @@ impl Ingesting<'_> {
         if texts.into_iter().any(|text| asks_for_partition(text)) {
             return None;
         }
-        let window = slice.partition.window.as_ref()?;
-        let data_type = self.ingest.columns.get(&slice.column).copied();
+        let (column, window) = slice.parts.iter().find_map(|part| Some((&part.column, part.of.window.as_ref()?)))?;
+        let data_type = self.ingest.columns.get(column).copied();
         let (start, end) = match data_type {
             Some(DataType::Timestamp) => (&window.start_utc, &window.end_utc),
             _ => (&window.start, &window.end),
         };
         let value = |text: &str| {
             let data_type = data_type.unwrap_or(DataType::DateTime);
-            in_type(Cursor { column: slice.column.clone(), value: text.to_owned(), data_type })
+            in_type(Cursor { column: column.clone(), value: text.to_owned(), data_type })
         };
-        let mut bound = CursorBound::new(&slice.column, Some(value(start)));
+        let mut bound = CursorBound::new(column, Some(value(start)));
         (bound.to, bound.without_nulls) = (Some(value(end)), true);
         Some(bound)
     }

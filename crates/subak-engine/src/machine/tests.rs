@@ -367,7 +367,7 @@ impl World {
         let is_busy = |step: &&StepId| self.machine.action(step).is_none_or(|action| !action.is_idle());
         let busy = self.running.iter().filter(is_busy).count();
         assert!(busy <= self.slots.count_max, "more steps run than there are slots");
-        let pooled: usize = self.running.iter().filter_map(|step| self.slots.uses.get(step)?.get("app")).sum();
+        let pooled: usize = self.running.iter().filter(is_busy).filter_map(|step| self.slots.uses.get(step)?.get("app")).sum();
         assert!(pooled <= 2, "more steps use a connection than it allows");
         for action in state.actions.iter().filter(|action| action.rule.task.is_empty()) {
             let is_begun = state.steps[&action.step].attempt_count > 0;

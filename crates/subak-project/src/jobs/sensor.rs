@@ -290,7 +290,9 @@ pub(crate) fn resolved<'a>(
             let sets: BTreeSet<&str> = graph
                 .assets()
                 .iter()
-                .filter_map(|asset| match &asset.partitioning.as_ref()?.rule {
+                .filter_map(|asset| asset.partitioning.as_ref())
+                .flat_map(subak_domain::Partitioning::dimensions)
+                .filter_map(|(.., rule)| match rule {
                     PartitionRule::Dynamic(name) => Some(name.as_str()),
                     _ => None,
                 })

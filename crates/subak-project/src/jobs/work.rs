@@ -28,6 +28,8 @@ pub(crate) enum Names<'a> {
         /// Whether the job has a schedule.
         has_interval: bool,
     },
+    /// Those of a label of runs: the parameters of the job.
+    Label { params: &'a BTreeMap<String, Param> },
     /// Those of a sensor that looks.
     Looking,
     /// Those of a sensor that starts a job.
@@ -46,6 +48,7 @@ impl Names<'_> {
                 "texts of tasks",
                 "they know `tasks.NAME.value`, `tasks.NAME.status`, `params.NAME`, `item` and `run.id`, `run.as_of`, `run.day`, `run.interval.start`, `run.interval.end`",
             ),
+            Self::Label { .. } => ("tags of a job", "they know `params.NAME`"),
             Self::Looking => ("texts under `watch`", "they know `cursor` and `sensor`"),
             Self::Starting => ("texts of a start", "they know `item`, `items` and `sensor`"),
             Self::Answer => ("expressions over an answer", "they know `status` and `body`"),
@@ -57,7 +60,9 @@ impl Names<'_> {
     fn behind<'n>(&'n self, first: &str) -> Option<(Vec<&'n str>, &'static str)> {
         match (self, first) {
             (Self::Task { tasks, .. }, "tasks") => Some((tasks.iter().map(String::as_str).collect(), "task")),
-            (Self::Task { params, .. }, "params") => Some((params.keys().map(String::as_str).collect(), "parameter")),
+            (Self::Task { params, .. } | Self::Label { params }, "params") => {
+                Some((params.keys().map(String::as_str).collect(), "parameter"))
+            }
             (Self::Task { has_interval: true, .. }, "run") => Some((vec!["id", "as_of", "day", "interval"], "value of `run`")),
             (Self::Task { .. }, "run") => {
                 Some((vec!["id", "as_of", "day"], "value of `run`, whose `interval` a job with a `schedule` knows,"))

@@ -30,11 +30,15 @@ pub(super) fn check_fields(common: &Common) -> Vec<(String, String)> {
     });
     // Where its windows begin and end says nothing of what is in one.
     let partitioning = common.partitioning.as_ref().map(|partitioning| {
-        let rule = match &partitioning.rule {
-            PartitionRule::Time(windows) => format!("{} in {}", windows.cadence, windows.timezone),
-            PartitionRule::Static(_) | PartitionRule::Dynamic(_) => "keys".to_owned(),
-        };
-        ("partition".to_owned(), format!("{rule} by {}", partitioning.column))
+        let each = partitioning.dimensions().into_iter().map(|(name, column, rule)| {
+            let rule = match rule {
+                PartitionRule::Time(windows) => format!("{} in {}", windows.cadence, windows.timezone),
+                PartitionRule::Static(_) | PartitionRule::Dynamic(_) | PartitionRule::Grid(_) => "keys".to_owned(),
+            };
+            let name = if name.is_empty() { String::new() } else { format!("{name}: ") };
+            format!("{name}{rule} by {column}")
+        });
+        ("partition".to_owned(), each.collect::<Vec<_>>().join(", "))
     });
     checks.chain(partitioning).collect()
 }

@@ -75,8 +75,8 @@ pub(super) fn state(asset: &Asset, detail: Option<&PartitionDetail>) -> &'static
 
 /// The set must be one that an asset uses: a name that is mistyped would never be seen again.
 fn refuse_unknown(opened: &Opened, name: &str) -> Result<(), CliError> {
-    let rules =
-        opened.graph().assets().iter().filter_map(|asset| asset.partitioning.as_ref()).map(|partitioning| &partitioning.rule);
+    let cut = opened.graph().assets().iter().filter_map(|asset| asset.partitioning.as_ref());
+    let rules = cut.flat_map(subak_domain::Partitioning::dimensions).map(|(.., rule)| rule);
     let names = rules.filter_map(|rule| match rule {
         PartitionRule::Dynamic(name) => Some(name.as_str()),
         _ => None,

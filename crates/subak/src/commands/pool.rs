@@ -1,10 +1,10 @@
 //! `subak pool`: what steps have of pools, and what they wait for. Told from the log: a step takes what it says from its start to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use subak_domain::{RunId, StepId, StepStatus, Timestamp};
-use subak_engine::{Slots, pool_name};
+use subak_engine::{Slots, Take, pool_name};
 use subak_store::SqliteStore;
 
 use super::{Context, automation, run, runs};
@@ -22,6 +22,8 @@ pub(super) struct Taker {
     pub(super) since: Option<Timestamp>,
     /// Whether it has them; else it waits.
     pub(super) has: bool,
+    /// Whether this pool has too little room for it; it may wait for another one.
+    pub(super) is_short: bool,
 }
 
 pub(super) fn execute(context: &Context<'_>, command: &PoolCommand) -> Result<Exit, CliError> {
@@ -98,12 +100,15 @@ pub(super) fn takers(store: &SqliteStore, slots: &Slots) -> Result<Vec<Taker>, C
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     let mut found = Vec::new();
     for (since, run, step, takes) in begun {
-        let has = takes.iter().all(|(name, take)| taken.get(name).copied().unwrap_or(0) + take.count <= take.size);
+        let is_short = |name: &String, take: &Take| taken.get(name).copied().unwrap_or(0) + take.count > take.size;
+        let short: BTreeSet<String> =
+            takes.iter().filter(|(name, take)| is_short(name, take)).map(|(name, _)| name.clone()).collect();
+        let has = short.is_empty();
         for (name, take) in takes {
             // Those behind one that waits wait too.
             *taken.entry(name.clone()).or_default() += if has { take.count } else { take.size };
             let pool = name.strip_prefix(&pool_name("")).unwrap_or(&name).to_owned();
-            found.push(Taker { pool, run, step: step.clone(), count: take.count, since, has });
+            found.push(Taker { pool, run, step: step.clone(), count: take.count, since, has, is_short: short.contains(&name) });
         }
     }
     Ok(found)

@@ -145,7 +145,7 @@ pub(super) fn show(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, CliE
     context.printer.table(&table);
     let mut used = Table::new("usage", &["step", "cpu", "memory"]);
     for (id, usage) in state.steps.iter().filter_map(|(id, step)| Some((id, usage_of(step)?))) {
-        let memory = format!("{} MB", usage.memory_bytes_max.div_ceil(1_000_000));
+        let memory = usage.memory_bytes_max.map(|most| format!("{} MB", most.div_ceil(1_000_000)));
         used.rows.push(vec![json!(id.as_str()), json!(duration(usage.cpu_ms)), json!(memory)]);
     }
     if !used.rows.is_empty() && context.printer.is_human() {

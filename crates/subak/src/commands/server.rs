@@ -1,7 +1,7 @@
 //! `subak server start`: starts jobs by their schedules, and runs what other commands hand over.
 //!
-//! Nothing is remembered here. What is to be run stands in the log as runs that are planned and not begun; what came of ticks stands in the store.
-//! Both are read anew in each turn, so a restart changes nothing.
+//! What is to be run stands in the log as runs that are planned and not begun; what came of ticks stands in the store. What is kept of either in memory
+//! is made from them, when the server starts and as the log grows, so a restart changes nothing.
 
 pub(super) mod automate;
 mod http;
@@ -16,10 +16,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use subak_domain::{Action, BackfillState, Job, RunId, RunState, Sensor, StepStatus, Timestamp};
+use subak_domain::{Action, BackfillState, Job, RunEvent, RunId, RunState, RunStatus, Sensor, StepStatus, Timestamp};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_project::Retention;
-use subak_store::{Leases, ScheduleState, SqliteStore, StoreError};
+use subak_store::{Append, EventLog, Leases, ScheduleState, SqliteStore, StoreError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -389,21 +389,41 @@ impl<'a> Server<'a> {
         let opened = Arc::clone(&self.opened);
         let rules = Rules { jobs: &Arc::clone(&self.jobs), limits: &opened.project.config.run_limits };
         self.queue.read(self.hold.store(), rules).await?;
+        self.end_held(canceled).await?;
+        if self.queue.is_empty() {
+            return Ok(());
+        }
         let runs_max = usize::from(self.args.runs);
         let busy_count = if running.len() >= runs_max { self.busy_count(running)? } else { running.len() };
         let entries: Vec<&Entry> = running.iter().map(|running| &running.entry).collect();
         let chosen = self.queue.choose(rules, &entries, runs_max.saturating_sub(busy_count), canceled, &self.held);
         for Chosen { entry, as_of, is_canceled, why } in chosen {
             let stop = StopSignal::default();
-            if let Some(why) = why {
-                self.context.printer.note(&format!("run {} is canceled: {why}", entry.run));
-            }
             if is_canceled {
                 stop.stop(StopReason::Canceled);
             }
             let has_others = is_looking || !running.is_empty();
             let Some(work) = self.work(entry.run, &as_of, has_others, stop.clone())? else { break };
+            if let Some(why) = why {
+                self.context.printer.note(&format!("run {} is canceled: {why}", entry.run));
+            }
             running.push(Running { entry, began_at: now, stop, work });
+        }
+        Ok(())
+    }
+
+    /// Ends runs that somebody has canceled and that the project cannot carry on: they are not begun for that.
+    async fn end_held(&mut self, canceled: &BTreeSet<RunId>) -> Result<(), CliError> {
+        for run in canceled {
+            if !self.held.remove(&run.to_string()) {
+                continue;
+            }
+            let expected = self.hold.store().run_events(*run)?.len() as u64 + 1;
+            let by = "somebody, while the project could not carry it on".to_owned();
+            let events = [RunEvent::CancelRequested { by }, RunEvent::Finished { status: RunStatus::Canceled }];
+            let events = events.map(|event| (SystemClock.now(), event)).to_vec();
+            self.hold.store().append(Append { run: *run, expected, events, fence: Some(self.hold.lease().clone()) }).await?;
+            self.context.printer.note(&format!("run {run} is canceled"));
         }
         Ok(())
     }

@@ -37,6 +37,16 @@ fn asset_sentence(context: &Context<'_>, opened: &Opened, asset: &Asset) -> Resu
     let key = &asset.key;
     let (status, reason) = list::status(asset, &list::due(opened, &snapshot));
     Ok(match (status, reason, snapshot.latest.get(key)) {
+        ("external", ..) if !asset.definition.is_unobserved() => match snapshot.latest.get(key) {
+            Some(latest) => format!(
+                "`{key}` is external: something outside keeps it up to date; a look found it changed at {}, and one that it was so at {}.",
+                automation::text(latest.at),
+                automation::text(latest.confirmed_at)
+            ),
+            None => format!(
+                "`{key}` is external: something outside keeps it up to date, and nobody has looked yet; `subak run {key}` does."
+            ),
+        },
         ("external", ..) => format!("`{key}` is external: something outside keeps it up to date, and no run touches it."),
         ("missing", ..) => format!("`{key}` was never materialized; `subak run +{key}` makes it and whatever it reads."),
         ("stale", Some(reason), _) => format!("`{key}` is stale because {reason}; `subak run {key}` brings it up to date."),
@@ -91,6 +101,10 @@ fn partition_sentence(context: &Context<'_>, opened: &Opened, asset: &Asset, key
             },
             PartitionRule::Static(_) => "it is none of the keys that are declared".to_owned(),
             PartitionRule::Dynamic(set) => format!("nobody has added it: `subak partition add {set} {key}`"),
+            PartitionRule::Grid(dimensions) => {
+                let names: Vec<&str> = dimensions.iter().map(|dimension| dimension.name.as_str()).collect();
+                format!("a key is one of each dimension: `{}`", names.join("|"))
+            }
         };
         return Ok(format!("`{name}` is no partition: {why}."));
     }
@@ -171,6 +185,10 @@ fn waiting_sentence(opened: &Opened, store: &SqliteStore, run: RunId, state: &Ru
     before.retain(|entry| rules.rank(entry) < rules.rank(&own));
     let why = match rules.blocked(&own, running.iter()) {
         Some(blocked) => blocked.to_string(),
+        None if running.is_empty() && before.is_empty() => {
+            "the server takes it up as soon as it looks, unless the files of the project keep it from that (`subak validate`)"
+                .to_owned()
+        }
         None => format!(
             "the server has as many runs in hand as it takes (`--runs`): {} go on, and {} come before it",
             running.len(),
@@ -183,7 +201,9 @@ fn waiting_sentence(opened: &Opened, store: &SqliteStore, run: RunId, state: &Ru
 /// What steps of a run wait for, where they do.
 fn waits_of(opened: &Opened, store: &SqliteStore, run: RunId) -> Result<String, CliError> {
     let takers = pool::takers(store, &pool::slots(opened))?;
-    let Some(waits) = takers.iter().find(|taker| taker.run == run && !taker.has) else { return Ok(String::new()) };
+    let Some(waits) = takers.iter().find(|taker| taker.run == run && !taker.has && taker.is_short) else {
+        return Ok(String::new());
+    };
     let holders = takers.iter().filter(|taker| taker.has && taker.pool == waits.pool);
     let holders: Vec<String> = holders.map(|taker| format!("`{}` of run {}", taker.step, taker.run)).collect();
     let holders = if holders.is_empty() { "a step before it".to_owned() } else { holders.join(", ") };

@@ -15,6 +15,9 @@ use crate::exit::{CliError, Exit};
 /// Ticks that are written together at most.
 const GROUP_LENGTH_MAX: usize = 256;
 
+/// Runs of one job that wait at most, where each of its ticks starts one.
+const WAITING_COUNT_MAX: usize = 1_000;
+
 /// A job with its schedule.
 pub(super) struct Scheduled {
     pub(super) job: Job,
@@ -68,20 +71,26 @@ impl Server<'_> {
         let (due, later): (Vec<Timestamp>, Vec<Timestamp>) =
             times.due(last, now, MISSED_COUNT_MAX).into_iter().partition(|at| scheduled.begins_at(*at) <= now);
         let newest = due.last().copied();
-        let mut waiting = self.queue.of_job(&job.name);
-        let mut ended = self.hold.store().last_started(&job.name)?;
+        let (mut waiting, mut waiting_count) = self.queue.of_job(&job.name);
+        let mut ended = None;
         for at in due {
             let is_late =
                 now.duration_since(scheduled.begins_at(at)) > jiff::SignedDuration::try_from(LATE_MAX).unwrap_or_default();
             let skipped = match schedule.catchup {
-                CatchUp::All => None,
+                CatchUp::All if waiting_count < WAITING_COUNT_MAX => None,
+                CatchUp::All => Some(format!("{waiting_count} runs of the same job wait")),
                 CatchUp::Latest if Some(at) != newest => Some("a newer tick was due too".to_owned()),
                 CatchUp::None if is_late => Some("no server ran when it was due".to_owned()),
                 _ => waiting.map(|run| format!("run {run} of the same job still waits")),
             };
             let planned = match skipped {
                 Some(reason) => Err(TickOutcome::Skipped(reason)),
-                None => match self.plan(scheduled, at, ended, snapshot) {
+                None => match self.plan(
+                    scheduled,
+                    at,
+                    ended.map_or_else(|| self.hold.store().last_started(&job.name), |at| Ok(Some(at)))?,
+                    snapshot,
+                ) {
                     Ok(planned) => planned,
                     Err(error) if error.exit == Exit::Invalid => Err(TickOutcome::Failed(error.summary())),
                     Err(error) => return Err(error),
@@ -92,6 +101,7 @@ impl Server<'_> {
                 Ok(planned) => {
                     let run = run::new_run();
                     (waiting, ended) = (Some(run), Some(at));
+                    waiting_count += 1;
                     let events = vec![(recorded_at, planned)];
                     (TickOutcome::Started(vec![run]), Some(Append { run, expected: 1, events, fence: None }))
                 }
