@@ -433,6 +433,8 @@ pub struct Job {
     pub runs_max: NonZeroU32,
     /// What becomes of one more.
     pub when_full: WhenFull,
+    /// Whether a run waits until the one before it has succeeded.
+    pub needs_previous: bool,
     /// Labels of its runs, as templates over its parameters; limits of the project hold for runs with the same one.
     pub tags: Vec<String>,
 }

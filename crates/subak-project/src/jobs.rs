@@ -113,6 +113,7 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         when_full: fields
             .word("when_full", &[("wait", WhenFull::Wait), ("cancel", WhenFull::Cancel)], context)
             .unwrap_or_default(),
+        needs_previous: fields.boolean("needs_previous", context).unwrap_or(false),
         tags,
     };
     Some(JobDeclaration { job, span: name_node.span.clone(), assets })

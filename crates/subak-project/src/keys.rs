@@ -121,6 +121,11 @@ pub static JOB: &[Key] = &[
         "What becomes of one more run: it waits, or it is canceled. By default `wait`.",
     ),
     key(
+        "needs_previous",
+        Shape::Boolean,
+        "Whether a run waits while the one before it has failed, until that is resumed and succeeds.",
+    ),
+    key(
         "tags",
         Shape::Texts,
         "Labels of its runs, as templates over its parameters: `customer={{ params.customer }}`. `run_limits` in `subak.yml` bounds runs by them.",

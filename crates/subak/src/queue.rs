@@ -6,7 +6,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use subak_domain::job::WhenFull;
-use subak_domain::{Action, AssetKey, Event, Job, RunEvent, RunId, RunState, Work};
+use subak_domain::{Action, AssetKey, Event, Job, RunEvent, RunId, RunState, RunStatus, Work};
 use subak_plan::expression::Values;
 use subak_store::{EventLog, SqliteStore};
 
@@ -24,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) assets: BTreeSet<AssetKey>,
     /// Its labels.
     pub(crate) tags: BTreeSet<String>,
+    /// Whether it was begun before, and goes on.
+    pub(crate) is_resumed: bool,
 }
 
 /// The runs that are planned for a server and not begun, as far as the log was read.
@@ -161,7 +163,7 @@ impl Queue {
                 }
                 Some(blocked @ Blocked::Job { .. }) if cancels(job) => chosen.push(waits.chosen(true, Some(blocked))),
                 // No other run of it can begin either.
-                Some(Blocked::Job { .. }) => drop(full.insert(job)),
+                Some(Blocked::Job { .. } | Blocked::Previous { .. }) => drop(full.insert(job)),
                 _ => {}
             }
         }
@@ -189,6 +191,19 @@ pub(crate) struct Rules<'a> {
     pub(crate) jobs: &'a BTreeMap<String, Job>,
     /// How many runs with a tag go on at a time.
     pub(crate) limits: &'a BTreeMap<String, NonZeroU32>,
+    /// Jobs whose last run failed, of those that wait for that.
+    pub(crate) failed: &'a BTreeSet<String>,
+}
+
+/// The jobs whose runs wait while the last one has failed, and whose last one has.
+pub(crate) fn failed_jobs(store: &SqliteStore, jobs: &BTreeMap<String, Job>) -> Result<BTreeSet<String>, CliError> {
+    let mut found = BTreeSet::new();
+    for job in jobs.values().filter(|job| job.needs_previous) {
+        if store.last_ended(&job.name)? == Some(RunStatus::Failed) {
+            found.insert(job.name.clone());
+        }
+    }
+    Ok(found)
 }
 
 /// Why a run cannot begin yet.
@@ -196,6 +211,8 @@ pub(crate) struct Rules<'a> {
 pub(crate) enum Blocked {
     /// Another run brings an asset up to date that it does too.
     Asset { asset: AssetKey, holder: RunId },
+    /// The run of its job before it has failed.
+    Previous { job: String },
     /// As many runs of its job go on as may.
     Job { job: String, runs_max: u32, holder: RunId },
     /// As many runs with one of its tags go on as may.
@@ -206,6 +223,12 @@ impl fmt::Display for Blocked {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Asset { asset, holder } => write!(formatter, "run {holder} brings `{asset}` up to date, as it does too"),
+            Self::Previous { job } => {
+                write!(
+                    formatter,
+                    "job `{job}` has `needs_previous`, and its run before this one failed; `subak run resume` goes on with that"
+                )
+            }
             Self::Job { job, runs_max, holder } => {
                 write!(formatter, "job `{job}` has `runs_max: {runs_max}`, and run {holder} goes on")
             }
@@ -224,7 +247,8 @@ impl Rules<'_> {
         let tags = declared.map(|job| job.tags.as_slice()).unwrap_or_default().iter();
         // What a template cannot render, it is itself: all such runs are bounded together.
         let tags = tags.map(|tag| params.render(tag).unwrap_or_else(|_| tag.clone())).collect();
-        Entry { run, job: state.job.clone(), assets: assets_of(&state.actions), tags }
+        let is_resumed = state.steps.values().any(|step| step.attempt_count > 0);
+        Entry { run, job: state.job.clone(), assets: assets_of(&state.actions), tags, is_resumed }
     }
 
     /// The place of a run among those that wait: the highest priority first, then the oldest.
@@ -235,6 +259,9 @@ impl Rules<'_> {
 
     /// Why a run cannot begin beside those that go on; `None` where it can.
     pub(crate) fn blocked<'e>(&self, entry: &Entry, running: impl Iterator<Item = &'e Entry> + Clone) -> Option<Blocked> {
+        if let Some(job) = entry.job.as_ref().filter(|job| !entry.is_resumed && self.failed.contains(*job)) {
+            return Some(Blocked::Previous { job: job.clone() });
+        }
         // First, so that one run too many of a job is known as that whatever it is about.
         if let Some(job) = entry.job.as_ref().and_then(|job| self.jobs.get(job)) {
             let mut same = running.clone().filter(|other| other.job == entry.job);
@@ -285,6 +312,7 @@ mod tests {
             job: (!job.is_empty()).then(|| job.to_owned()),
             assets: assets.iter().map(|key| key.parse().expect("a key")).collect(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            is_resumed: false,
         }
     }
 
@@ -302,6 +330,7 @@ mod tests {
                 priority,
                 runs_max: NonZeroU32::new(runs_max).expect("above zero"),
                 when_full: WhenFull::Wait,
+                needs_previous: false,
                 tags: Vec::new(),
             };
             (name.to_owned(), job)
@@ -319,7 +348,7 @@ mod tests {
             ("customer=*".to_owned(), limit(1)),
             ("customer=big".to_owned(), limit(3)),
         ]);
-        let rules = Rules { jobs: &jobs, limits: &limits };
+        let rules = Rules { jobs: &jobs, limits: &limits, failed: &BTreeSet::new() };
         let cases: [(&str, Entry, &[Entry], &str); 11] = [
             ("nothing goes on", entry(9, "one", &["a"], &["nightly"]), &[], ""),
             ("another asset", entry(9, "", &["a"], &[]), &[entry(1, "", &["b"], &[])], ""),
@@ -362,7 +391,7 @@ mod tests {
     #[test]
     fn t_149_what_is_blocked_holds_up_nobody() {
         let (jobs, limits) = (jobs(), BTreeMap::new());
-        let rules = Rules { jobs: &jobs, limits: &limits };
+        let rules = Rules { jobs: &jobs, limits: &limits, failed: &BTreeSet::new() };
         let mut queue = Queue::default();
         for (run, job, assets) in
             [(2, "two", &["a"][..]), (3, "one", &[]), (4, "one", &[]), (5, "", &["a"]), (6, "", &["b"]), (7, "", &["c"])]

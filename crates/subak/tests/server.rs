@@ -269,6 +269,10 @@ job: once
 when_full: cancel
 tasks: { a: { run: 'echo begun >> once; while ! test -e end; do sleep 0.1; done' } }
 ---
+job: chained
+needs_previous: true
+tasks: { a: { run: 'test -e mended && echo done >> chained' } }
+---
 job: selected
 when_full: cancel
 select: gold.slow
@@ -328,6 +332,17 @@ fn t_150_pools_and_tags_bound_runs() {
     assert_eq!(first.wait().expect("it ends").code(), Some(0));
     assert_eq!(served.lines("once"), ["begun"]);
     assert!(why("once").contains("of it canceled"), "{}", why("once"));
+    // T-49: the first one passes; one behind a failed one waits until that is resumed and succeeds.
+    assert_eq!(hand_over(&served, &["--job", "chained"]).wait().expect("it ends").code(), Some(1));
+    let mut second = hand_over(&served, &["--job", "chained"]);
+    served.wait("the second one", |_| why("chained").contains("its run before this one failed"));
+    let failed = served.sandbox.command(&["run", "list", "--output", "csv"]).output().expect("starts").stdout;
+    let failed = String::from_utf8_lossy(&failed).into_owned();
+    let failed = failed.lines().find(|line| line.contains(",failed,")).and_then(|line| line.split(',').next()).expect("a run");
+    served.sandbox.write("mended", "");
+    served.sandbox.run(&["run", "resume", failed]).expect(0);
+    assert_eq!(second.wait().expect("it ends").code(), Some(0));
+    assert_eq!(served.lines("chained"), ["done", "done"]);
     // Also where both are about the same assets.
     let mut first = hand_over(&served, &["--job", "selected"]);
     served.wait("the first one", |served| !served.lines("slow").is_empty());

@@ -90,6 +90,11 @@ impl SqliteStore {
         summary::last_run_of(&self.read(), job)
     }
 
+    /// How the run of a job ended that was planned last of those that have ended and were not canceled.
+    pub fn last_ended(&self, job: &str) -> Result<Option<RunStatus>, StoreError> {
+        summary::last_ended(&self.read(), job)
+    }
+
     /// Runs whose id begins with `prefix`, newest first, at most two: enough to tell whether the prefix is clear.
     pub fn runs_by_prefix(&self, prefix: &str) -> Result<Vec<RunId>, StoreError> {
         summary::runs_by_prefix(&self.read(), prefix)

@@ -302,6 +302,14 @@ pub(super) fn runs(connection: &Connection, count_max: usize) -> Result<Vec<RunS
     rows.map(|row| row.map_err(failed("read"))?).collect()
 }
 
+/// How the newest run of a job ended that has ended and was not canceled.
+pub(super) fn last_ended(connection: &Connection, job: &str) -> Result<Option<RunStatus>, StoreError> {
+    let sql = "select status from runs where job = ? and status in ('succeeded', 'failed') order by run desc limit 1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let status: Option<String> = statement.query_row([job], |row| row.get(0)).optional().map_err(failed("read"))?;
+    Ok(status.map(|word| if word == "failed" { RunStatus::Failed } else { RunStatus::Succeeded }))
+}
+
 /// The newest run of a job.
 pub(super) fn last_run_of(connection: &Connection, job: &str) -> Result<Option<RunSummary>, StoreError> {
     let sql = "select run, status, selection, trigger_text, step_count, planned_at, started_at, ended_at, cause \

@@ -36,7 +36,7 @@ use crate::notices::{self, Told};
 use crate::open::ProjectConnections;
 use crate::pools::Pools;
 use crate::project::{self, Opened};
-use crate::queue::{Chosen, Entry, Queue, Rules};
+use crate::queue::{self, Chosen, Entry, Queue, Rules};
 use crate::retention;
 use crate::version::{Fingerprint, Version};
 
@@ -387,12 +387,15 @@ impl<'a> Server<'a> {
         now: Timestamp,
     ) -> Result<(), CliError> {
         let opened = Arc::clone(&self.opened);
-        let rules = Rules { jobs: &Arc::clone(&self.jobs), limits: &opened.project.config.run_limits };
+        let jobs = Arc::clone(&self.jobs);
+        let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits, failed: &BTreeSet::new() };
         self.queue.read(self.hold.store(), rules).await?;
         self.end_held(canceled).await?;
         if self.queue.is_empty() {
             return Ok(());
         }
+        let failed = queue::failed_jobs(self.hold.store(), &jobs)?;
+        let rules = Rules { failed: &failed, ..rules };
         let runs_max = usize::from(self.args.runs);
         let busy_count = if running.len() >= runs_max { self.busy_count(running)? } else { running.len() };
         let entries: Vec<&Entry> = running.iter().map(|running| &running.entry).collect();
@@ -591,7 +594,7 @@ impl<'a> Server<'a> {
     async fn turn(&mut self, now: Timestamp) -> Result<(), CliError> {
         self.reload().await?;
         let opened = Arc::clone(&self.opened);
-        let rules = Rules { jobs: &Arc::clone(&self.jobs), limits: &opened.project.config.run_limits };
+        let rules = Rules { jobs: &Arc::clone(&self.jobs), limits: &opened.project.config.run_limits, failed: &BTreeSet::new() };
         self.queue.read(self.hold.store(), rules).await?;
         self.evaluate(now).await?;
         self.backfills().await?;

@@ -12,7 +12,7 @@ use crate::args::WhyArgs;
 use crate::exit::{CliError, Exit};
 use crate::printer::counted;
 use crate::project::Opened;
-use crate::queue::Rules;
+use crate::queue::{self, Rules};
 
 pub(super) fn execute(context: &Context<'_>, args: &WhyArgs) -> Result<Exit, CliError> {
     let opened = context.open_known()?;
@@ -175,7 +175,8 @@ fn waiting_sentence(opened: &Opened, store: &SqliteStore, run: RunId, state: &Ru
         return Ok(format!("run {run} waits for a server; `subak server start` begins it."));
     }
     let jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
-    let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits };
+    let failed = queue::failed_jobs(store, &jobs)?;
+    let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits, failed: &failed };
     let (mut running, mut before) = (Vec::new(), Vec::new());
     let own = rules.entry(run, state);
     for other in store.open_runs()?.into_iter().filter(|other| *other != run) {
