@@ -56,19 +56,21 @@ impl Session for DuckDbSession<'_> {
     }
 
     fn relation(&self, table: &TableName) -> Result<Option<Relation>, ConnectError> {
-        let sql = "select table_type = 'VIEW' from information_schema.tables where table_catalog = current_database() \
-                   and lower(table_schema) = lower(?) and lower(table_name) = lower(?)";
+        // The views of `information_schema` list the columns of all tables and of the system, each time.
+        let sql = "select false as is_view from duckdb_tables() where database_name = current_database() \
+                   and lower(schema_name) = lower(?1) and lower(table_name) = lower(?2) \
+                   union all select true from duckdb_views() where database_name = current_database() \
+                   and lower(schema_name) = lower(?1) and lower(view_name) = lower(?2)";
         let is_view: Option<bool> = self
             .connection
             .query_row(sql, params![schema_of(table), table.name], |row| row.get(0))
             .optional()
             .map_err(|error| failed("cannot read the catalog", error))?;
         let Some(is_view) = is_view else { return Ok(None) };
-        let sql = "select column_name, data_type from information_schema.columns where table_catalog = current_database() \
-                   and lower(table_schema) = lower(?) and lower(table_name) = lower(?) order by ordinal_position";
+        let sql = format!("describe {}", DIALECT.table(table));
         let read = || -> duckdb::Result<Vec<(String, String)>> {
-            let mut statement = self.connection.prepare(sql)?;
-            statement.query_map(params![schema_of(table), table.name], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            let mut statement = self.connection.prepare(&sql)?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         };
         Ok(Some(Relation {
             kind: RelationKind::view(is_view),

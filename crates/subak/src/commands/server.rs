@@ -53,7 +53,7 @@ const LATE_MAX: Duration = Duration::from_secs(60);
 const LOOK_COUNT_MAX: usize = 16;
 
 /// How often the log is looked at for what others have written.
-const LOG_INTERVAL: Duration = Duration::from_millis(50);
+const LOG_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Missed ticks that are looked at, and kept, at most.
 const MISSED_COUNT_MAX: usize = 1_000;
