@@ -60,21 +60,26 @@ pub(crate) struct Chosen {
 }
 
 impl Queue {
-    /// Takes over what is new in the log.
-    pub(crate) async fn read(&mut self, store: &SqliteStore, rules: Rules<'_>) -> Result<(), CliError> {
+    /// Takes over what is new in the log. Whether a run is among it that waits.
+    pub(crate) async fn read(&mut self, store: &SqliteStore, rules: Rules<'_>) -> Result<bool, CliError> {
         let Some(mut position) = self.position else {
             self.position = Some(store.newest_position()?);
             let events = store.queued_events()?;
             for events in events.chunk_by(|one, next| one.run == next.run) {
                 self.enter(events, rules)?;
             }
-            return Ok(());
+            return Ok(!self.waiting.is_empty());
         };
+        let mut has_new = false;
         loop {
             let events = store.read_after(position, READ_COUNT).await?;
             let Some(last) = events.last() else { break };
             position = last.position;
             for event in &events {
+                has_new |= matches!(
+                    event.event,
+                    RunEvent::Planned { for_server: true, .. } | RunEvent::Resumed { for_server: true, .. }
+                );
                 match &event.event {
                     RunEvent::Planned { for_server: true, .. } => self.enter(std::slice::from_ref(event), rules)?,
                     RunEvent::Resumed { for_server: true, .. } => self.enter(&store.run_events(event.run)?, rules)?,
@@ -86,7 +91,7 @@ impl Queue {
             }
             self.position = Some(position);
         }
-        Ok(())
+        Ok(has_new)
     }
 
     /// Up to where the log was read.

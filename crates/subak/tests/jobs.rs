@@ -252,7 +252,7 @@ fn what_outlives_its_starter_is_ended() {
 #[test]
 fn what_programs_use_is_known_and_bounded() {
     let jobs = "job: used\ntasks:\n  hog: { run: { command: \"(head -c 200000000 /dev/zero; sleep 20) | tail > /dev/null\", memory_max: 60MB } }\n  \
-                busy: { run: { command: [ sh, -c, 'while :; do :; done' ], cpu_max: 1s } }\n  fine: { run: { command: [ sh, -c, 'echo fine' ], memory_max: 1GB, cpu_max: 1h } }\n";
+                busy: { run: { command: [ sh, -c, 'while :; do :; done' ], cpu_max: 1s } }\n  fine: { run: { command: [ sh, -c, 'sleep 1; echo fine' ], memory_max: 1GB, cpu_max: 1h } }\n";
     let sandbox = project(jobs);
     let ran = sandbox.run(&["run", "--job", "used"]);
     assert!(ran.err.contains("MB of memory, and `memory_max` is 60 MB"), "{}", ran.err);

@@ -162,6 +162,13 @@ fn runs_are_handed_over() {
     assert_eq!(served.lines("half"), ["first", "second"]);
     let refused = served.sandbox.run(&["run", "resume", "last"]).expect(2);
     assert!(refused.err.contains("is succeeded and cannot be resumed"), "{}", refused.err);
+    // A run means the files as they are when it is handed over, however soon behind a change that is.
+    for number in 2..6 {
+        served.sandbox.write("assets/gold/one.sql", &format!("/* subak\nstored_as: table\n*/\nselect {number} as id\n"));
+        let ran = served.sandbox.run(&["run", "gold.one", "--output", "json"]).expect(0);
+        let ran: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+        assert_eq!(ran["steps"][0]["changed"], true, "{ran}");
+    }
     // A stop waits for the run that goes on.
     let mut slow =
         served.sandbox.command(&["run", "--job", "slow"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");

@@ -386,10 +386,13 @@ impl<'a> Server<'a> {
         is_looking: bool,
         now: Timestamp,
     ) -> Result<(), CliError> {
-        let opened = Arc::clone(&self.opened);
-        let jobs = Arc::clone(&self.jobs);
+        if self.read_queue().await? {
+            // Whoever hands a run over means the files as they are by now.
+            self.reload().await?;
+            self.read_queue().await?;
+        }
+        let (opened, jobs) = (Arc::clone(&self.opened), Arc::clone(&self.jobs));
         let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits, failed: &BTreeSet::new() };
-        self.queue.read(self.hold.store(), rules).await?;
         self.end_held(canceled).await?;
         if self.queue.is_empty() {
             return Ok(());
@@ -413,6 +416,13 @@ impl<'a> Server<'a> {
             running.push(Running { entry, began_at: now, stop, work });
         }
         Ok(())
+    }
+
+    /// Takes over what is new in the log. Whether a run is among it that waits.
+    async fn read_queue(&mut self) -> Result<bool, CliError> {
+        let (opened, jobs) = (Arc::clone(&self.opened), Arc::clone(&self.jobs));
+        let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits, failed: &BTreeSet::new() };
+        self.queue.read(self.hold.store(), rules).await
     }
 
     /// Ends runs that somebody has canceled and that the project cannot carry on: they are not begun for that.
@@ -593,9 +603,7 @@ impl<'a> Server<'a> {
     /// Looks at the files and at the schedules.
     async fn turn(&mut self, now: Timestamp) -> Result<(), CliError> {
         self.reload().await?;
-        let opened = Arc::clone(&self.opened);
-        let rules = Rules { jobs: &Arc::clone(&self.jobs), limits: &opened.project.config.run_limits, failed: &BTreeSet::new() };
-        self.queue.read(self.hold.store(), rules).await?;
+        self.read_queue().await?;
         self.evaluate(now).await?;
         self.backfills().await?;
         let opened = Arc::clone(&self.opened);
