@@ -215,6 +215,17 @@ impl Partition {
         Self { key: key.to_owned(), window: None, parts: BTreeMap::new() }
     }
 
+    /// One of several dimensions: what it is in each, by their names and in the order of these. Its window is that of the one of time.
+    pub fn of_parts<'a>(parts: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+        let mut found = Self::of_key("");
+        for (name, part) in parts {
+            found.key = if found.parts.is_empty() { part.key.clone() } else { format!("{}{KEY_JOINT}{}", found.key, part.key) };
+            found.window = part.window.or(found.window);
+            found.parts.insert(name.to_owned(), part.key);
+        }
+        found
+    }
+
     /// A text with the marks of a partition filled in by `quote`d values. A text without marks stays as it is.
     pub fn fill(&self, text: &str, quote: impl Fn(&str) -> String) -> String {
         if !text.contains(MARK_BEGIN) {

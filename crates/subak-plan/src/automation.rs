@@ -396,9 +396,10 @@ impl<'a> Evaluation<'a> {
             }
             let found = self.eval(inner, dep);
             let mut whole = keys(dep, self.facts);
-            if dep.partitioning.as_ref().is_some_and(|partitioning| matches!(partitioning.rule, PartitionRule::Time(_))) {
-                // Older windows are not made again and again.
-                whole = whole.pop().into_iter().collect();
+            // Older windows are not made again and again.
+            if let Some(partitioning) = dep.partitioning.as_ref().filter(|partitioning| partitioning.windows().is_some()) {
+                let last = whole.last().and_then(|key| partitioning.time_key(key)).map(str::to_owned);
+                whole.retain(|key| partitioning.time_key(key) == last.as_deref());
             }
             all.retain(|key, _| {
                 let read = Self::read(self.facts, asset, key, dep).unwrap_or_else(|| whole.clone());
@@ -490,10 +491,8 @@ impl<'a> Evaluation<'a> {
 
     fn in_latest_window(&mut self, lookback: Option<std::time::Duration>, asset: &Asset) -> Truth {
         let now = self.facts.now;
-        let Some(partitioning) = asset.partitioning.as_ref() else {
-            return keys(asset, self.facts).into_iter().map(|key| (key, now)).collect();
-        };
-        let Some(windows) = partitioning.windows() else {
+        let windows = asset.partitioning.as_ref().and_then(|partitioning| Some((partitioning, partitioning.windows()?)));
+        let Some((partitioning, windows)) = windows else {
             return keys(asset, self.facts).into_iter().map(|key| (key, now)).collect();
         };
         let last = windows.last(now);

@@ -6,8 +6,8 @@ use subak_domain::backfill::{Backfill, BackfillState, Target};
 use subak_domain::event::SkipReason;
 use subak_domain::partition::KEY_JOINT;
 use subak_domain::{
-    Action, Asset, AssetGraph, AssetKey, FailureClass, Partition, PartitionRule, PartitionState, Reason, Rule, RunId, RunState,
-    Snapshot, StepId, StepStatus, Timestamp, Work,
+    Action, Asset, AssetGraph, AssetKey, Dimension, FailureClass, Partition, PartitionRule, PartitionState, Reason, Rule, RunId,
+    RunState, Snapshot, StepId, StepStatus, Timestamp, Work,
 };
 
 use crate::partition::{Known, PartitionError, PartitionPick, picked, read_by};
@@ -331,17 +331,13 @@ fn partition_of(rule: &PartitionRule, key: &str) -> Option<Partition> {
         PartitionRule::Static(keys) => keys.iter().any(|known| known == key).then(|| Partition::of_key(key)),
         PartitionRule::Dynamic(_) => Some(Partition::of_key(key)),
         PartitionRule::Grid(dimensions) => {
-            let mut found = Partition::of_key(key);
-            let parts: Vec<&str> = key.split(KEY_JOINT).collect();
-            if parts.len() != dimensions.len() {
+            let keys: Vec<&str> = key.split(KEY_JOINT).collect();
+            if keys.len() != dimensions.len() {
                 return None;
             }
-            for (dimension, part) in dimensions.iter().zip(parts) {
-                let part = partition_of(&dimension.rule, part)?;
-                found.parts.insert(dimension.name.clone(), part.key);
-                found.window = part.window.or(found.window);
-            }
-            Some(found)
+            let part = |(dimension, key): (&'_ Dimension, &str)| partition_of(&dimension.rule, key);
+            let parts: Vec<Partition> = dimensions.iter().zip(keys).map(part).collect::<Option<_>>()?;
+            Some(Partition::of_parts(dimensions.iter().map(|dimension| dimension.name.as_str()).zip(parts)))
         }
     }
 }

@@ -162,13 +162,8 @@ impl<'a> Known<'a> {
             Self::Keys(keys) => keys.get(at).map(|key| Partition::of_key(key)),
             Self::Grid(dimensions) => {
                 let places = Self::places(dimensions, at)?;
-                let mut found = Partition::of_key(&self.key(at)?);
-                for ((name, known), place) in dimensions.iter().zip(places) {
-                    let part = known.partition(place)?;
-                    found.parts.insert((*name).to_owned(), part.key);
-                    found.window = part.window.or(found.window);
-                }
-                Some(found)
+                let part = |((name, known), place): (&(&'a str, Self), usize)| Some((*name, known.partition(place)?));
+                Some(Partition::of_parts(dimensions.iter().zip(places).map(part).collect::<Option<Vec<_>>>()?))
             }
         }
     }

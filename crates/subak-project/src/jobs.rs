@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use subak_diag::{Diagnostic, codes, nearest};
-use subak_domain::job::{
-    self, Approval, Command, Param, ParamKind, PoolSlots, Program, Role, ShortCircuit, TaskLimits, TaskWork, WhenFull,
-};
+use subak_domain::job::{self, Approval, Param, ParamKind, PoolSlots, Role, ShortCircuit, TaskLimits, TaskWork, WhenFull};
 use subak_domain::schedule::{CatchUp, Fold, Gap, ScheduleRule};
 use subak_domain::{
     Action, AssetGraph, AssetKey, Definition, Job, JobWork, Notifications, Occasion, PartitionRule, Reason, Retry, Rule,
@@ -625,21 +623,11 @@ impl Reader<'_> {
         let node = fields.get(kind)?;
         let step = StepId::task(&format!("{}{}", group.prefix, name.text));
         let work = match kind {
-            "run" => TaskWork::Run(self.texts().program(node, context)?),
-            "python" => {
-                let words = fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect::<Vec<_>>();
-                self.texts().check_templates(node, context);
-                TaskWork::Run(Program { command: Command::Python(words), ..Program::default() })
-            }
+            "run" | "python" | "query" | "http" => self.texts().asking(kind, fields, context)?,
             "sql" => {
                 let (on, sql) = self.texts().statement(node, "sql", context)?;
                 TaskWork::Sql { on, sql }
             }
-            "query" => {
-                let (on, sql) = self.texts().statement(node, "query", context)?;
-                TaskWork::Query { on, sql }
-            }
-            "http" => TaskWork::Http(self.texts().http_call(node, context)?),
             "notify" => {
                 let (receiver, message) = self.texts().message(node, context)?;
                 TaskWork::Notify { receiver, message }
@@ -724,21 +712,7 @@ pub(crate) fn observation(scope: &Scope<'_>, node: &Node, context: &mut Context<
         context.report(problem.help("write `observe: { query: \"select count(*) from raw.orders\" }`"), &node.span, "");
         return None;
     };
-    let texts = Texts { scope, names: Names::Asset };
-    let inner = fields.get(kind)?;
-    Some(match *kind {
-        "query" => {
-            let (on, sql) = texts.statement(inner, "query", context)?;
-            TaskWork::Query { on, sql }
-        }
-        "http" => TaskWork::Http(texts.http_call(inner, context)?),
-        "run" => TaskWork::Run(texts.program(inner, context)?),
-        _ => {
-            let words = fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect();
-            texts.check_templates(inner, context);
-            TaskWork::Run(Program { command: Command::Python(words), ..Program::default() })
-        }
-    })
+    Texts { scope, names: Names::Asset }.asking(kind, &fields, context)
 }
 
 fn unknown_task(text: &str, known: &[&str], node: &Node, context: &mut Context<'_>) {

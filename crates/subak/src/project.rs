@@ -58,6 +58,11 @@ impl Opened {
         state_folder(&self.root, self.profile.as_deref())
     }
 
+    /// Opens the state where the project has one, and makes none.
+    pub(crate) fn store_if_there(&self) -> Result<Option<SqliteStore>, CliError> {
+        self.state_folder().join("state.db").exists().then(|| self.store()).transpose()
+    }
+
     /// Opens the state.
     pub(crate) fn store(&self) -> Result<SqliteStore, CliError> {
         Ok(SqliteStore::open(&self.state_folder().join("state.db"))?)

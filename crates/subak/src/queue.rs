@@ -28,6 +28,25 @@ pub(crate) struct Entry {
     pub(crate) is_resumed: bool,
 }
 
+impl Entry {
+    /// The run as the rules see it, under these jobs.
+    pub(crate) fn of(run: RunId, state: &RunState, jobs: &BTreeMap<String, Job>) -> Self {
+        let declared = state.job.as_ref().and_then(|job| jobs.get(job));
+        let params = Values::of_params(&state.params);
+        let tags = declared.map(|job| job.tags.as_slice()).unwrap_or_default().iter();
+        // What a template cannot render, it is itself: all such runs are bounded together.
+        let tags = tags.map(|tag| params.render(tag).unwrap_or_else(|_| tag.clone())).collect();
+        let is_resumed = state.steps.values().any(|step| step.attempt_count > 0);
+        Self { run, job: state.job.clone(), assets: assets_of(&state.actions), tags, is_resumed }
+    }
+
+    /// Its place among the runs that wait: the highest priority first, then the oldest.
+    pub(crate) fn rank(&self, jobs: &BTreeMap<String, Job>) -> (Reverse<i64>, RunId) {
+        let priority = self.job.as_ref().and_then(|job| jobs.get(job)).map_or(0, |job| job.priority);
+        (Reverse(priority), self.run)
+    }
+}
+
 /// The runs that are planned for a server and not begun, as far as the log was read.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -61,12 +80,12 @@ pub(crate) struct Chosen {
 
 impl Queue {
     /// Takes over what is new in the log. Whether a run is among it that waits.
-    pub(crate) async fn read(&mut self, store: &SqliteStore, rules: Rules<'_>) -> Result<bool, CliError> {
+    pub(crate) async fn read(&mut self, store: &SqliteStore, jobs: &BTreeMap<String, Job>) -> Result<bool, CliError> {
         let Some(mut position) = self.position else {
             self.position = Some(store.newest_position()?);
             let events = store.queued_events()?;
             for events in events.chunk_by(|one, next| one.run == next.run) {
-                self.enter(events, rules)?;
+                self.enter(events, jobs)?;
             }
             return Ok(!self.waiting.is_empty());
         };
@@ -76,13 +95,9 @@ impl Queue {
             let Some(last) = events.last() else { break };
             position = last.position;
             for event in &events {
-                has_new |= matches!(
-                    event.event,
-                    RunEvent::Planned { for_server: true, .. } | RunEvent::Resumed { for_server: true, .. }
-                );
                 match &event.event {
-                    RunEvent::Planned { for_server: true, .. } => self.enter(std::slice::from_ref(event), rules)?,
-                    RunEvent::Resumed { for_server: true, .. } => self.enter(&store.run_events(event.run)?, rules)?,
+                    RunEvent::Planned { for_server: true, .. } => has_new |= self.enter(std::slice::from_ref(event), jobs)?,
+                    RunEvent::Resumed { for_server: true, .. } => has_new |= self.enter(&store.run_events(event.run)?, jobs)?,
                     RunEvent::Started { .. } | RunEvent::CancelRequested { .. } | RunEvent::Finished { .. } => {
                         self.remove(event.run);
                     }
@@ -109,19 +124,19 @@ impl Queue {
         self.waiting.is_empty()
     }
 
-    /// Takes a run by all of its events, unless it has begun since.
-    fn enter(&mut self, events: &[Event], rules: Rules<'_>) -> Result<(), CliError> {
-        let Some(first) = events.first().filter(|_| is_waiting(events)) else { return Ok(()) };
-        let Some(state) = RunState::fold(events.iter().map(|event| (event.at, &event.event))) else { return Ok(()) };
+    /// Takes a run by all of its events, unless it has begun since. Whether it waits.
+    fn enter(&mut self, events: &[Event], jobs: &BTreeMap<String, Job>) -> Result<bool, CliError> {
+        let Some(first) = events.first().filter(|_| is_waiting(events)) else { return Ok(false) };
+        let Some(state) = RunState::fold(events.iter().map(|event| (event.at, &event.event))) else { return Ok(false) };
         let state = state.map_err(subak_engine::EngineError::from)?;
-        let entry = rules.entry(first.run, &state);
-        let (priority, run) = rules.rank(&entry);
+        let entry = Entry::of(first.run, &state, jobs);
+        let (priority, run) = entry.rank(jobs);
         self.order.insert((priority, run));
         if let Some(job) = &entry.job {
             self.jobs.entry(job.clone()).or_default().insert(run);
         }
         self.waiting.insert(run, Waits { entry, as_of: state.as_of, priority });
-        Ok(())
+        Ok(true)
     }
 
     fn remove(&mut self, run: RunId) {
@@ -245,23 +260,6 @@ impl fmt::Display for Blocked {
 }
 
 impl Rules<'_> {
-    /// The run as the rules see it.
-    pub(crate) fn entry(&self, run: RunId, state: &RunState) -> Entry {
-        let declared = state.job.as_ref().and_then(|job| self.jobs.get(job));
-        let params = Values::of_params(&state.params);
-        let tags = declared.map(|job| job.tags.as_slice()).unwrap_or_default().iter();
-        // What a template cannot render, it is itself: all such runs are bounded together.
-        let tags = tags.map(|tag| params.render(tag).unwrap_or_else(|_| tag.clone())).collect();
-        let is_resumed = state.steps.values().any(|step| step.attempt_count > 0);
-        Entry { run, job: state.job.clone(), assets: assets_of(&state.actions), tags, is_resumed }
-    }
-
-    /// The place of a run among those that wait: the highest priority first, then the oldest.
-    pub(crate) fn rank(&self, entry: &Entry) -> (Reverse<i64>, RunId) {
-        let priority = entry.job.as_ref().and_then(|job| self.jobs.get(job)).map_or(0, |job| job.priority);
-        (Reverse(priority), entry.run)
-    }
-
     /// Why a run cannot begin beside those that go on; `None` where it can.
     pub(crate) fn blocked<'e>(&self, entry: &Entry, running: impl Iterator<Item = &'e Entry> + Clone) -> Option<Blocked> {
         if let Some(job) = entry.job.as_ref().filter(|job| !entry.is_resumed && self.failed.contains(*job)) {
@@ -388,7 +386,7 @@ mod tests {
             assert!(told.contains(expected), "{what}: {told}");
         }
         let mut waiting = [entry(1, "one", &[], &[]), entry(3, "two", &[], &[]), entry(2, "two", &[], &[])];
-        waiting.sort_by_key(|entry| rules.rank(entry));
+        waiting.sort_by_key(|entry| entry.rank(&jobs));
         assert_eq!(waiting.map(|entry| entry.run.unix_ms()), [2, 3, 1], "priority, then age");
     }
 
@@ -402,7 +400,7 @@ mod tests {
             [(2, "two", &["a"][..]), (3, "one", &[]), (4, "one", &[]), (5, "", &["a"]), (6, "", &["b"]), (7, "", &["c"])]
         {
             let entry = entry(run, job, assets, &[]);
-            let (priority, run) = rules.rank(&entry);
+            let (priority, run) = entry.rank(&jobs);
             queue.order.insert((priority, run));
             queue.waiting.insert(run, Waits { entry, as_of: String::new(), priority });
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use subak_diag::{Diagnostic, codes, nearest};
-use subak_domain::job::{Command, Program};
 use subak_domain::sensor::{LOG_LOOK_INTERVAL, LOOK_INTERVAL, LOOK_TIMEOUT, SETTLE, Sensor, Watch, WatchCursor};
 use subak_domain::{AssetGraph, AssetKey, ConnectionName, Job, JobWork, PartitionRule, RunStatus};
 
@@ -150,11 +149,7 @@ fn watch(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<Wa
         }
         "webhook" => webhook(node, context),
         "run" => Some(Watch::Program(texts.program(node, context)?)),
-        _ => {
-            let words = fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect();
-            texts.check_templates(node, context);
-            Some(Watch::Program(Program { command: Command::Python(words), ..Program::default() }))
-        }
+        _ => Some(Watch::Program(texts.python(&fields, context))),
     }
 }
 

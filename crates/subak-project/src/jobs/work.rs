@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use subak_diag::{Diagnostic, codes, nearest};
 use subak_domain::ConnectionName;
-use subak_domain::job::{Command, HttpCall, Param, Program, ProgramLimits};
+use subak_domain::job::{Command, HttpCall, Param, Program, ProgramLimits, TaskWork};
 use subak_plan::expression::{ExpressionError, names_in_expression, names_in_template};
 
 use crate::config::{connection_ref, receiver_ref};
@@ -130,6 +130,30 @@ impl Texts<'_> {
         let dir = fields.text("dir", context).map(str::to_owned);
         let limits = limits(&fields, context);
         Some(Program { command, env, dir, limits })
+    }
+
+    /// A Python file and its arguments.
+    pub(crate) fn python(&self, fields: &Fields<'_>, context: &mut Context<'_>) -> Program {
+        let words = fields.texts("python", context).into_iter().map(|(text, _)| text.to_owned()).collect();
+        if let Some(node) = fields.get("python") {
+            self.check_templates(node, context);
+        }
+        Program { command: Command::Python(words), ..Program::default() }
+    }
+
+    /// Work that hands on a value, by its kind: `run`, `python`, `query`, `http`; `None` for another kind, and where it cannot be read.
+    pub(crate) fn asking(&self, kind: &str, fields: &Fields<'_>, context: &mut Context<'_>) -> Option<TaskWork> {
+        let node = fields.get(kind)?;
+        Some(match kind {
+            "run" => TaskWork::Run(self.program(node, context)?),
+            "python" => TaskWork::Run(self.python(fields, context)),
+            "query" => {
+                let (on, sql) = self.statement(node, "query", context)?;
+                TaskWork::Query { on, sql }
+            }
+            "http" => TaskWork::Http(self.http_call(node, context)?),
+            _ => return None,
+        })
     }
 
     /// A receiver and what it is told.

@@ -106,16 +106,12 @@ pub(super) fn interval(opened: &Opened, job: &Job) -> Result<Option<Interval>, C
     Ok(last.map(|(start, end)| Interval::new(start, end, &opened.timezone())))
 }
 
-pub(super) fn store_if_there(opened: &Opened) -> Result<Option<SqliteStore>, CliError> {
-    opened.state_folder().join("state.db").exists().then(|| opened.store()).transpose()
-}
-
 pub(super) fn text(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn list(context: &Context<'_>, opened: &Opened) -> Result<(), CliError> {
-    let store = store_if_there(opened)?;
+    let store = opened.store_if_there()?;
     let mut table = Table::new("automation", &["name", "kind", "when", "starts", "on", "next", "last", "came_to"]);
     let word = |is_off: bool| if is_off { "off" } else { "on" };
     for job in opened.project.jobs() {
@@ -175,7 +171,7 @@ fn list(context: &Context<'_>, opened: &Opened) -> Result<(), CliError> {
 
 fn show(context: &Context<'_>, opened: &Opened, args: &AutomationShowArgs) -> Result<(), CliError> {
     let named = named(opened, &args.name)?;
-    let store = store_if_there(opened)?;
+    let store = opened.store_if_there()?;
     let mut table = Table::new("ticks", &["at", "outcome", "recorded_at", "text"]);
     let name = match &named {
         Named::Asset(asset) => automate::name_of(asset),

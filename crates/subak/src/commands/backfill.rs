@@ -284,8 +284,7 @@ fn change(
 fn list(context: &Context<'_>, opened: &Opened, limit: usize) -> Result<Exit, CliError> {
     let mut table =
         Table::new("backfills", &["backfill", "state", "what", "partitions", "done", "failed", "blocked", "created_at"]);
-    let backfills =
-        if opened.state_folder().join("state.db").exists() { opened.store()?.backfills(false, limit)? } else { Vec::new() };
+    let backfills = opened.store_if_there()?.map(|store| store.backfills(false, limit)).transpose()?.unwrap_or_default();
     for backfill in backfills {
         table.rows.push(vec![
             json!(backfill.id.to_string()),

@@ -91,10 +91,7 @@ impl Context<'_> {
 
     /// What is known about the project's assets; nothing when it never ran.
     fn snapshot(&self, opened: &Opened) -> Result<Snapshot, CliError> {
-        if !opened.state_folder().join("state.db").exists() {
-            return Ok(Snapshot::default());
-        }
-        Ok(opened.store()?.snapshot()?)
+        Ok(opened.store_if_there()?.map(|store| store.snapshot()).transpose()?.unwrap_or_default())
     }
 
     /// Runs async work on a runtime of its own; most commands need none.

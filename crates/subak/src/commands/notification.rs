@@ -23,8 +23,8 @@ fn list(context: &Context<'_>, limit: usize) -> Result<Exit, CliError> {
     let opened = context.open()?;
     let mut table = Table::new("notices", &["made_at", "run", "occasion", "receiver", "state", "text"]);
     let text = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    if opened.state_folder().join("state.db").exists() {
-        for notice in opened.store()?.notices(limit)? {
+    if let Some(store) = opened.store_if_there()? {
+        for notice in store.notices(limit)? {
             let (state, said) = match notice.state {
                 NoticeState::Open { error: None, .. } => ("open", String::new()),
                 NoticeState::Open { due_at, error: Some(error), .. } => ("open", format!("again at {}: {error}", text(due_at))),

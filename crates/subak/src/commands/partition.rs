@@ -33,8 +33,7 @@ fn list(context: &Context<'_>, opened: &Opened, args: &PartitionListArgs) -> Res
         return Err(CliError::new(problem.help("declare them with `partition:`"), Exit::Invalid));
     };
     let snapshot = context.snapshot(opened)?;
-    let details =
-        if opened.state_folder().join("state.db").exists() { opened.store()?.partitions(&asset.key)? } else { Vec::new() };
+    let details = opened.store_if_there()?.map(|store| store.partitions(&asset.key)).transpose()?.unwrap_or_default();
     let details: std::collections::BTreeMap<&str, _> = details.iter().map(|detail| (detail.key.as_str(), detail)).collect();
     let known = Known::of(partitioning, &snapshot, opened.now());
     let mut table = Table::new("partitions", &["partition", "state", "at", "run", "rows"]);

@@ -7,7 +7,7 @@ use subak_domain::{RunId, StepId, StepStatus, Timestamp};
 use subak_engine::{Slots, Take, pool_name};
 use subak_store::SqliteStore;
 
-use super::{Context, automation, run, runs};
+use super::{Context, run, runs};
 use crate::args::{HowToRun, PoolCommand};
 use crate::exit::{CliError, Exit};
 use crate::printer::Table;
@@ -44,7 +44,7 @@ pub(super) fn execute(context: &Context<'_>, command: &PoolCommand) -> Result<Ex
                 .filter_map(|(name, connection)| Some((name.to_string(), connection.parallel?.get()))),
         )
         .collect();
-    let store = automation::store_if_there(&opened)?;
+    let store = opened.store_if_there()?;
     let found = store.map(|store| takers(&store, &slots)).transpose()?.unwrap_or_default();
     match command {
         PoolCommand::List => {

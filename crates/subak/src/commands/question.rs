@@ -41,8 +41,7 @@ fn questions(store: &SqliteStore, run: RunId) -> Result<Vec<Question>, CliError>
 pub(super) fn list(context: &Context<'_>) -> Result<Exit, CliError> {
     let opened = context.open_known()?;
     let mut table = Table::new("questions", &["run", "job", "task", "question", "since"]);
-    if opened.state_folder().join("state.db").exists() {
-        let store = opened.store()?;
+    if let Some(store) = opened.store_if_there()? {
         for run in store.open_runs()? {
             for question in questions(&store, run)? {
                 table.rows.push(vec![

@@ -223,10 +223,7 @@ async fn present(context: &Context<'_>, opened: &Opened, mut snapshot: Snapshot)
 
 /// The state of the project, when a server has it in hand.
 pub(super) fn served(opened: &Opened) -> Result<Option<SqliteStore>, CliError> {
-    if !opened.state_folder().join("state.db").exists() {
-        return Ok(None);
-    }
-    let store = opened.store()?;
+    let Some(store) = opened.store_if_there()? else { return Ok(None) };
     let holder = store.holder(LEASE, SystemClock.now())?;
     Ok(holder.is_some_and(|holder| holder.command == SERVER).then_some(store))
 }

@@ -391,14 +391,13 @@ impl<'a> Server<'a> {
             self.reload().await?;
             self.read_queue().await?;
         }
-        let (opened, jobs) = (Arc::clone(&self.opened), Arc::clone(&self.jobs));
-        let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits, failed: &BTreeSet::new() };
         self.end_held(canceled).await?;
         if self.queue.is_empty() {
             return Ok(());
         }
+        let (opened, jobs) = (Arc::clone(&self.opened), Arc::clone(&self.jobs));
         let failed = queue::failed_jobs(self.hold.store(), &jobs)?;
-        let rules = Rules { failed: &failed, ..rules };
+        let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits, failed: &failed };
         let runs_max = usize::from(self.args.runs);
         let busy_count = if running.len() >= runs_max { self.busy_count(running)? } else { running.len() };
         let entries: Vec<&Entry> = running.iter().map(|running| &running.entry).collect();
@@ -420,9 +419,7 @@ impl<'a> Server<'a> {
 
     /// Takes over what is new in the log. Whether a run is among it that waits.
     async fn read_queue(&mut self) -> Result<bool, CliError> {
-        let (opened, jobs) = (Arc::clone(&self.opened), Arc::clone(&self.jobs));
-        let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits, failed: &BTreeSet::new() };
-        self.queue.read(self.hold.store(), rules).await
+        self.queue.read(self.hold.store(), &self.jobs).await
     }
 
     /// Ends runs that somebody has canceled and that the project cannot carry on: they are not begun for that.

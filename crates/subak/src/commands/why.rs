@@ -1,6 +1,7 @@
 //! `subak why`.
 
 use serde_json::json;
+use subak_domain::partition::KEY_JOINT;
 use subak_domain::{Asset, Definition, Job, PartitionRule, RunId, RunState, RunStatus, Snapshot, StepId, StepState, StepStatus};
 use subak_engine::{Clock, SystemClock};
 use subak_plan::Known;
@@ -12,7 +13,7 @@ use crate::args::WhyArgs;
 use crate::exit::{CliError, Exit};
 use crate::printer::counted;
 use crate::project::Opened;
-use crate::queue::{self, Rules};
+use crate::queue::{self, Entry, Rules};
 
 pub(super) fn execute(context: &Context<'_>, args: &WhyArgs) -> Result<Exit, CliError> {
     let opened = context.open_known()?;
@@ -63,10 +64,7 @@ fn asset_sentence(context: &Context<'_>, opened: &Opened, asset: &Asset) -> Resu
 
 /// The sentence on the newest run, when the asset failed or was held back there.
 fn last_failure(opened: &Opened, asset: &Asset) -> Result<Option<String>, CliError> {
-    if !opened.state_folder().join("state.db").exists() {
-        return Ok(None);
-    }
-    let store = opened.store()?;
+    let Some(store) = opened.store_if_there()? else { return Ok(None) };
     let step = StepId::asset(&asset.key);
     for summary in store.runs(20)? {
         let (state, _) = runs::state(&store, summary.run)?;
@@ -88,6 +86,8 @@ fn last_failure(opened: &Opened, asset: &Asset) -> Result<Option<String>, CliErr
 /// Why a partition is what it is.
 fn partition_sentence(context: &Context<'_>, opened: &Opened, asset: &Asset, key: &str) -> Result<String, CliError> {
     let name = format!("{}@{key}", asset.key);
+    // As it can be typed into a shell.
+    let typed = if key.contains(KEY_JOINT) { format!("'{key}'") } else { key.to_owned() };
     let Some(partitioning) = &asset.partitioning else {
         return Ok(format!("`{}` has no partitions.", asset.key));
     };
@@ -108,7 +108,7 @@ fn partition_sentence(context: &Context<'_>, opened: &Opened, asset: &Asset, key
         };
         return Ok(format!("`{name}` is no partition: {why}."));
     }
-    let store = automation::store_if_there(opened)?;
+    let store = opened.store_if_there()?;
     let details = store.as_ref().map(|store| store.partitions(&asset.key)).transpose()?.unwrap_or_default();
     let detail = details.iter().find(|detail| detail.key == key);
     let made = |detail: &PartitionDetail| format!("run {} at {}", detail.run, automation::text(detail.at));
@@ -122,20 +122,20 @@ fn partition_sentence(context: &Context<'_>, opened: &Opened, asset: &Asset, key
             }
         }
         ("outdated", Some(detail), _) => format!(
-            "`{name}` was made by {}, and the definition of `{}` is another one since; `subak run {} --partition {key}` makes it again.",
+            "`{name}` was made by {}, and the definition of `{}` is another one since; `subak run {} --partition {typed}` makes it again.",
             made(detail),
             asset.key,
             asset.key
         ),
         (_, Some(detail), _) => format!("`{name}` is done: {} made it.", made(detail)),
-        _ => format!("`{name}` was never made; `subak run {} --partition {key}` makes it.", asset.key),
+        _ => format!("`{name}` was never made; `subak run {} --partition {typed}` makes it.", asset.key),
     })
 }
 
 /// When a job comes next, or why it does not.
 fn job_sentence(opened: &Opened, job: &Job) -> Result<String, CliError> {
     let name = &job.name;
-    let Some(store) = automation::store_if_there(opened)? else {
+    let Some(store) = opened.store_if_there()? else {
         return Ok(format!("job `{name}` has never run; `subak run --job {name}` starts it."));
     };
     for run in store.open_runs()? {
@@ -178,12 +178,12 @@ fn waiting_sentence(opened: &Opened, store: &SqliteStore, run: RunId, state: &Ru
     let failed = queue::failed_jobs(store, &jobs)?;
     let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits, failed: &failed };
     let (mut running, mut before) = (Vec::new(), Vec::new());
-    let own = rules.entry(run, state);
+    let own = Entry::of(run, state, &jobs);
     for other in store.open_runs()?.into_iter().filter(|other| *other != run) {
-        let entry = rules.entry(other, &runs::state(store, other)?.0);
+        let entry = Entry::of(other, &runs::state(store, other)?.0, &jobs);
         if run::is_waiting(store, other)? { before.push(entry) } else { running.push(entry) }
     }
-    before.retain(|entry| rules.rank(entry) < rules.rank(&own));
+    before.retain(|entry| entry.rank(&jobs) < own.rank(&jobs));
     let why = match rules.blocked(&own, running.iter()) {
         Some(blocked) => blocked.to_string(),
         None if running.is_empty() && before.is_empty() => {
