@@ -3,6 +3,7 @@
 //! Deliberately not here: I/O, async, clocks, randomness, SQL, YAML. Everything is a value or a pure function, and every
 //! collection that is iterated has a stable order.
 
+pub mod access;
 pub mod account;
 pub mod action;
 pub mod asset;
@@ -30,6 +31,7 @@ pub mod status;
 pub mod version;
 pub mod write;
 
+pub use access::{Permission, Rights, Role};
 pub use account::{RowAccount, ValueChange};
 pub use action::{Action, CursorRange, Reason, Work};
 pub use asset::{Asset, CursorRule, Definition, Hook, Hooks, Ingest, Lag, NullCursor, Retry, SchemaChange, SqlAsset, StoredAs};

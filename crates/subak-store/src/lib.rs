@@ -8,6 +8,7 @@ pub mod error;
 pub mod kept;
 pub mod lease;
 pub mod memory;
+pub mod people;
 pub mod sensor;
 pub mod sqlite;
 pub mod tick;
@@ -21,7 +22,7 @@ pub use kept::Kept;
 pub use lease::{Acquired, Holder, Lease, Leases};
 pub use memory::MemoryStore;
 pub use sensor::{Delivered, Delivery, Looked, SensorLook, SensorState};
-pub use sqlite::{PartitionDetail, RunCounts, RunSummary, SqliteStore};
+pub use sqlite::{PartitionDetail, RunCounts, RunFilter, RunSummary, SqliteStore};
 pub use tick::{ScheduleState, Tick, TickOutcome};
 
 /// Events that one append may carry.

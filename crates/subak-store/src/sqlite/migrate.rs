@@ -163,6 +163,44 @@ const MIGRATIONS: &[&str] = &[
         body text not null,
         unique (sensor, id)) strict;
     create index deliveries_by_sensor on deliveries (sensor, position);",
+    "
+    create table users (
+        name text primary key,
+        role text not null,
+        logs integer not null,
+        data integer not null,
+        password_hash text,
+        is_off integer not null,
+        created_at integer not null) strict;
+    create table sessions (
+        digest text primary key,
+        user text not null,
+        created_at integer not null,
+        seen_at integer not null,
+        expires_at integer not null) strict, without rowid;
+    create index sessions_by_user on sessions (user);
+    create table tokens (
+        id text primary key,
+        digest text not null unique,
+        name text not null,
+        user text not null,
+        role text not null,
+        logs integer not null,
+        data integer not null,
+        created_at integer not null,
+        expires_at integer not null,
+        used_at integer,
+        revoked_at integer) strict;
+    create table audit (
+        position integer primary key autoincrement,
+        at integer not null,
+        actor text not null,
+        action text not null,
+        object text not null,
+        detail text not null,
+        origin text not null,
+        hash text not null) strict;
+    create index runs_by_time on runs (planned_at);",
 ];
 
 /// The format that this binary writes: schema and events together.

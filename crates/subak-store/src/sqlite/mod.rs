@@ -7,6 +7,7 @@
 mod deliveries;
 mod migrate;
 mod notices;
+mod people;
 mod retention;
 mod sensors;
 mod summary;
@@ -22,8 +23,9 @@ use subak_domain::job::Answer as Said;
 use subak_domain::{AssetKey, Backfill, Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, StepId, Timestamp};
 use tokio::sync::watch;
 
-pub use self::summary::{PartitionDetail, RunCounts, RunSummary};
+pub use self::summary::{PartitionDetail, RunCounts, RunFilter, RunSummary};
 use self::writer::{Answer, Request, Writer};
+use crate::people::{AuditEntry, Audited, Change, Session, Token, User};
 use crate::{
     Acquired, Append, Delivered, Delivery, EventLog, Holder, Kept, Lease, Leases, Looked, ScheduleState, SensorLook, SensorState,
     StoreError, Tick,
@@ -83,6 +85,21 @@ impl SqliteStore {
     /// The newest runs first, at most `count_max`.
     pub fn runs(&self, count_max: usize) -> Result<Vec<RunSummary>, StoreError> {
         summary::runs(&self.read(), count_max)
+    }
+
+    /// A run by its id.
+    pub fn run(&self, run: RunId) -> Result<Option<RunSummary>, StoreError> {
+        summary::run(&self.read(), run)
+    }
+
+    /// The newest runs that a filter lets through, at most `count_max`.
+    pub fn find_runs(&self, filter: &RunFilter, count_max: usize) -> Result<Vec<RunSummary>, StoreError> {
+        summary::find_runs(&self.read(), filter, count_max)
+    }
+
+    /// How many runs a filter lets through; what it says of a place in the list counts too.
+    pub fn count_runs(&self, filter: &RunFilter) -> Result<u64, StoreError> {
+        summary::count_runs(&self.read(), filter)
     }
 
     /// The newest run of a job.
@@ -225,6 +242,59 @@ impl SqliteStore {
     /// How many runs there are by status, and when the oldest of those that wait was planned.
     pub fn run_counts(&self) -> Result<RunCounts, StoreError> {
         summary::run_counts(&self.read())
+    }
+
+    /// Changes who there is, with what the audit log says of it: both or neither. `false` when the change was refused.
+    pub async fn change_people(&self, change: Change, entry: Option<AuditEntry>) -> Result<bool, StoreError> {
+        match self.writer.ask(Request::People(change, entry)).await? {
+            Answer::Ticked(is_done) => Ok(is_done),
+            _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
+        }
+    }
+
+    /// Appends events of a run with what the audit log says of them: both or neither.
+    pub async fn append_audited(&self, append: Append, entry: AuditEntry) -> Result<(), StoreError> {
+        if let Answer::Events(events) = self.writer.ask(Request::Audited(append, entry)).await?
+            && let Some(last) = events.last()
+        {
+            self.newest.send_modify(|newest| *newest = last.position.max(*newest));
+        }
+        Ok(())
+    }
+
+    /// All users by name.
+    pub fn users(&self) -> Result<Vec<User>, StoreError> {
+        people::users(&self.read())
+    }
+
+    /// The user of this name.
+    pub fn user(&self, name: &str) -> Result<Option<User>, StoreError> {
+        people::user(&self.read(), name)
+    }
+
+    /// All tokens, the newest first.
+    pub fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        people::tokens(&self.read())
+    }
+
+    /// The token whose secret has this digest.
+    pub fn token(&self, digest: &str) -> Result<Option<Token>, StoreError> {
+        people::token(&self.read(), digest)
+    }
+
+    /// The session whose secret has this digest.
+    pub fn session(&self, digest: &str) -> Result<Option<Session>, StoreError> {
+        people::session(&self.read(), digest)
+    }
+
+    /// Entries of the audit log before a position, the newest first.
+    pub fn audit(&self, before: u64, count_max: usize) -> Result<Vec<Audited>, StoreError> {
+        people::audited(&self.read(), before, count_max)
+    }
+
+    /// The first place of the audit log at which something else stands than what was entered.
+    pub fn audit_first_false(&self) -> Result<Option<u64>, StoreError> {
+        people::first_false(&self.read())
     }
 
     /// Forgets what is known of sensors that are not among these, save which runs they have started.

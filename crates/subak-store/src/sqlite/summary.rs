@@ -1,6 +1,7 @@
 //! Summary tables: folds of the log that lists read, changed in the transaction of the events.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use subak_domain::snapshot::{makes_table_anew, materialization_after, materialized_by, partition_changed_by};
 use subak_domain::{AssetKey, Event, Materialization, PartitionState, RunEvent, RunId, RunStatus, Snapshot, Timestamp, Version};
 
@@ -16,6 +17,8 @@ pub struct RunSummary {
     pub status: RunStatus,
     /// The selection in words.
     pub selection: String,
+    /// The job; `None` for a selection.
+    pub job: Option<String>,
     /// Who or what asked.
     pub trigger: String,
     /// Steps in its plan.
@@ -273,16 +276,20 @@ fn status_of(text: &str) -> Result<RunStatus, StoreError> {
     all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| damaged(format!("unknown status `{text}`")))
 }
 
+/// The columns of a run, in the order in which they are read.
+const RUN: &str = "run, status, selection, trigger_text, step_count, planned_at, started_at, ended_at, cause, job";
+
 fn run_of(row: &Row<'_>) -> Parsed<RunSummary> {
     let (run, status): (String, String) = (row.get(0)?, row.get(1)?);
     let (selection, trigger, step_count): (String, String, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
     let (planned_at, started_at, ended_at): (i64, Option<i64>, Option<i64>) = (row.get(5)?, row.get(6)?, row.get(7)?);
-    let cause = row.get(8)?;
+    let (cause, job) = (row.get(8)?, row.get(9)?);
     let parse = || {
         Ok(RunSummary {
             run: run.parse().map_err(damaged)?,
             status: status_of(&status)?,
             selection,
+            job,
             trigger,
             step_count: step_count.unsigned_abs(),
             planned_at: time(planned_at)?,
@@ -295,9 +302,8 @@ fn run_of(row: &Row<'_>) -> Parsed<RunSummary> {
 }
 
 pub(super) fn runs(connection: &Connection, count_max: usize) -> Result<Vec<RunSummary>, StoreError> {
-    let sql = "select run, status, selection, trigger_text, step_count, planned_at, started_at, ended_at, cause \
-               from runs order by run desc limit ?";
-    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let sql = format!("select {RUN} from runs order by run desc limit ?");
+    let mut statement = connection.prepare_cached(&sql).map_err(failed("read"))?;
     let rows = statement.query_map([count_max as i64], run_of).map_err(failed("read"))?;
     rows.map(|row| row.map_err(failed("read"))?).collect()
 }
@@ -312,10 +318,84 @@ pub(super) fn last_ended(connection: &Connection, job: &str) -> Result<Option<Ru
 
 /// The newest run of a job.
 pub(super) fn last_run_of(connection: &Connection, job: &str) -> Result<Option<RunSummary>, StoreError> {
-    let sql = "select run, status, selection, trigger_text, step_count, planned_at, started_at, ended_at, cause \
-               from runs where job = ? order by run desc limit 1";
-    let mut statement = connection.prepare_cached(sql).map_err(failed("read"))?;
+    let sql = format!("select {RUN} from runs where job = ? order by run desc limit 1");
+    let mut statement = connection.prepare_cached(&sql).map_err(failed("read"))?;
     statement.query_row([job], run_of).optional().map_err(failed("read"))?.transpose()
+}
+
+/// A run by its id.
+pub(super) fn run(connection: &Connection, run: RunId) -> Result<Option<RunSummary>, StoreError> {
+    let sql = format!("select {RUN} from runs where run = ?");
+    let mut statement = connection.prepare_cached(&sql).map_err(failed("read"))?;
+    statement.query_row([run.to_string()], run_of).optional().map_err(failed("read"))?.transpose()
+}
+
+/// Which runs a list is about. What is not said is not asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Those that stand so; all where it is empty.
+    pub statuses: Vec<RunStatus>,
+    /// Those of this job.
+    pub job: Option<String>,
+    /// Those whose selection, trigger, cause or id says this, whatever the case of its letters.
+    pub text: Option<String>,
+    /// Those that ended at this moment or later.
+    pub ended_from: Option<Timestamp>,
+    /// Those that were planned at this moment or later.
+    pub planned_from: Option<Timestamp>,
+    /// Those that are older than this one.
+    pub before: Option<RunId>,
+}
+
+impl RunFilter {
+    fn clause(&self) -> (String, Vec<Value>) {
+        let (mut parts, mut values) = (Vec::new(), Vec::new());
+        let mut add = |part: String, value: Vec<Value>| {
+            parts.push(part);
+            values.extend(value);
+        };
+        if !self.statuses.is_empty() {
+            let marks = vec!["?"; self.statuses.len()].join(", ");
+            add(format!("status in ({marks})"), self.statuses.iter().map(|status| status.as_str().to_owned().into()).collect());
+        }
+        if let Some(job) = &self.job {
+            add("job = ?".into(), vec![job.clone().into()]);
+        }
+        if let Some(text) = &self.text {
+            // `instr` takes what is asked for as it is: no letter of it means anything else.
+            let words = "coalesce(selection, '') || ' ' || trigger_text || ' ' || coalesce(cause, '') || ' ' || run";
+            add(format!("instr(lower({words}), ?) > 0"), vec![text.to_lowercase().into()]);
+        }
+        if let Some(at) = self.ended_from {
+            add("ended_at >= ?".into(), vec![at.as_microsecond().into()]);
+        }
+        if let Some(at) = self.planned_from {
+            add("planned_at >= ?".into(), vec![at.as_microsecond().into()]);
+        }
+        if let Some(run) = self.before {
+            add("run < ?".into(), vec![run.to_string().into()]);
+        }
+        (if parts.is_empty() { "true".to_owned() } else { parts.join(" and ") }, values)
+    }
+}
+
+/// The newest runs that a filter lets through.
+pub(super) fn find_runs(connection: &Connection, filter: &RunFilter, count_max: usize) -> Result<Vec<RunSummary>, StoreError> {
+    let (clause, mut values) = filter.clause();
+    let sql = format!("select {RUN} from runs where {clause} order by run desc limit ?");
+    values.push((count_max as i64).into());
+    let mut statement = connection.prepare_cached(&sql).map_err(failed("read"))?;
+    let rows = statement.query_map(params_from_iter(values), run_of).map_err(failed("read"))?;
+    rows.map(|row| row.map_err(failed("read"))?).collect()
+}
+
+/// How many runs a filter lets through.
+pub(super) fn count_runs(connection: &Connection, filter: &RunFilter) -> Result<u64, StoreError> {
+    let (clause, values) = filter.clause();
+    let sql = format!("select count(*) from runs where {clause}");
+    let mut statement = connection.prepare_cached(&sql).map_err(failed("read"))?;
+    let count: i64 = statement.query_row(params_from_iter(values), |row| row.get(0)).map_err(failed("read"))?;
+    Ok(count.unsigned_abs())
 }
 
 pub(super) fn ids(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<RunId>, StoreError> {

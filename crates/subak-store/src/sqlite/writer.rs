@@ -10,8 +10,9 @@ use subak_domain::job::Answer as Said;
 use subak_domain::{Backfill, Event, Notice, RunId, StepId, Timestamp};
 use tokio::sync::oneshot;
 
-use super::{deliveries, failed, notices, retention, sensors, summary, ticks};
+use super::{deliveries, failed, notices, people, retention, sensors, summary, ticks};
 use crate::lease::LEASE_DURATION;
+use crate::people::{AuditEntry, Change};
 use crate::{Acquired, Append, Delivered, Delivery, Holder, Lease, ScheduleState, SensorLook, StoreError, Tick};
 
 /// How long a statement waits for another process's lock.
@@ -59,6 +60,10 @@ pub(super) enum Request {
     Deliver(Delivery),
     /// The sensors that there are; what is known of others is forgotten.
     Sensors(Vec<String>, Lease),
+    /// Somebody changes, and what the audit log says of it.
+    People(Change, Option<AuditEntry>),
+    /// Events of a run, and what the audit log says of them.
+    Audited(Append, AuditEntry),
 }
 
 /// What it answers.
@@ -259,6 +264,8 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             notices::enter(connection, *position, made).map(|()| Answer::Done)
         }
         Request::Notice(notice) => notices::settle(connection, notice).map(|()| Answer::Done),
+        Request::People(change, entry) => people::change(connection, change, entry.as_ref()).map(Answer::Ticked),
+        Request::Audited(append, entry) => people::append(connection, append, entry).map(Answer::Events),
         Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
 }
