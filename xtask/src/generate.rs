@@ -35,6 +35,7 @@ pub(crate) fn files(root: &Path) -> BTreeMap<String, String> {
     files.insert("docs/reference/errors.md".into(), error_list());
     files.insert("docs/reference/connectors.md".into(), connectors());
     files.insert("docs/reference/types.md".into(), types());
+    files.insert("docs/reference/http-routes.md".into(), http_routes(root));
     files.insert("docs/reference/project-files.md".into(), project_files());
     let infos = infos();
     files.insert("docs/reference/subak.schema.json".into(), format!("{:#}\n", subak_project::schema::project(&infos)));
@@ -135,6 +136,32 @@ fn connectors() -> String {
             put!(page, "\n{title}:\n\n| key | required | meaning |\n|---|---|---|\n");
             rows_of(fields, "", &mut page);
         }
+    }
+    page
+}
+
+/// Every route of the HTTP interface, from its description.
+fn http_routes(root: &Path) -> String {
+    let text = std::fs::read_to_string(root.join("docs/reference/openapi.json")).unwrap_or_default();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let mut page = "# Routes of the HTTP interface\n\nWhat can be asked of `subak server start --listen`, and by whom. [The guide](http-api.md) says how to sign in, what errors look like and how \
+                    lists are read; `subak docs --json-schema http-api` prints the whole description as OpenAPI 3.1, which a server has at \
+                    `/api/v1/openapi.json` too.\n\n| request | who may | what it does | query |\n|---|---|---|---|\n"
+        .to_owned();
+    let paths = document["paths"].as_object().into_iter().flatten();
+    for (path, method, operation) in
+        paths.flat_map(|(path, methods)| methods.as_object().into_iter().flatten().map(move |(method, one)| (path, method, one)))
+    {
+        let word = |key: &str| operation[key].as_str().unwrap_or_default().replace('|', "\\|");
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let query: Vec<String> = parameters
+            .filter(|one| one["in"] == "query")
+            .map(|one| {
+                format!("`{}`: {}", one["name"].as_str().unwrap_or_default(), one["description"].as_str().unwrap_or_default())
+            })
+            .collect();
+        let query = query.join(" ").replace('|', "\\|");
+        put!(page, "| `{} {path}` | {} | {} | {query} |\n", method.to_uppercase(), word("x-access"), word("summary"));
     }
     page
 }

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("subak-connect", &["subak-domain"]),
     ("subak-connectors", &["subak-connect", "subak-domain"]),
     ("subak-notify", &["subak-domain"]),
-    ("subak-server", &["subak-diag", "subak-domain"]),
+    ("subak-server", &["subak-diag", "subak-domain", "subak-store"]),
     ("subak-store", &["subak-domain"]),
     ("subak-engine", &["subak-domain", "subak-plan", "subak-connect", "subak-store"]),
     ("subak-bench", &["subak-domain", "subak-engine", "subak-plan", "subak-project", "subak-store", "subak-testkit"]),
@@ -46,7 +46,7 @@ const PURE: &[&str] = &["subak-domain", "subak-diag", "subak-project", "subak-pl
 const IMPURE: &[&str] = &["tokio", "reqwest", "hyper", "rusqlite", "duckdb", "arrow"];
 
 /// Packages in the lock file. Lower it when the count falls; raise it with a reason in the commit.
-const LOCK_PACKAGE_COUNT_MAX: usize = 545;
+const LOCK_PACKAGE_COUNT_MAX: usize = 548;
 
 /// Lines of a file, its tests included.
 const FILE_LENGTH_MAX: usize = 1000;
@@ -224,7 +224,8 @@ fn words(file: &str, text: &str, problems: &mut Vec<String>) {
 
 /// Text rules for the arrows that the compiler does not see.
 fn bans(file: &str, text: &str, problems: &mut Vec<String>) {
-    let is_binary = file.starts_with("crates/subak/src/") || file.starts_with("xtask/");
+    // Build scripts speak to cargo by printing.
+    let is_binary = file.starts_with("crates/subak/src/") || file.starts_with("xtask/") || file.ends_with("/build.rs");
     let is_test = file.contains("/tests/") || file.ends_with("/tests.rs") || file.starts_with("crates/subak-testkit/");
     let rules: &[(&str, bool, &str)] = &[
         ("println!", is_binary || is_test, "only the binary prints"),

@@ -446,6 +446,30 @@ codes! {
         "a sensor has been told so much that nothing more is taken",
         "Deliveries wait until the sensor is looked after, and so many wait already that no more are kept.",
         "Find out with `subak automation show SENSOR` why they wait, and send it again later.";
+    HTTP_SIGN_IN = "SBK0606":
+        "nobody has signed in",
+        "The request carries no session and no token, or one that has ended, was revoked, or belongs to somebody who was shut out.",
+        "Sign in again, or send `Authorization: Bearer` with a token that `subak token create` has made.";
+    HTTP_FORBIDDEN = "SBK0607":
+        "somebody may not do this",
+        "The role of whoever asks, or of the token that is sent, does not carry the permission that the request needs.",
+        "Ask somebody with the role `admin` for it: `subak user set NAME --role ROLE`, or `--logs` and `--data` for what programs wrote and for rows.";
+    HTTP_ORIGIN = "SBK0608":
+        "a request comes from a page of somebody else",
+        "A browser says that another site asks, or does not say which one does; such a request may be one that nobody here wants.",
+        "Send it from the web app of this server, or from a program, with a token and without `Origin`.";
+    HTTP_TOO_MANY = "SBK0609":
+        "there are too many requests",
+        "Somebody tries passwords, or a program asks more often than the server answers.",
+        "Wait as long as `Retry-After` says. A password that was forgotten is set anew with `subak user set NAME --password-stdin`.";
+    HTTP_CHANGED = "SBK0610":
+        "something has changed meanwhile",
+        "What was looked at before is not how things are now: a plan would do something else by now, or somebody was faster.",
+        "Look again, and decide again.";
+    HTTP_VALUE = "SBK0611":
+        "a value cannot be taken",
+        "A part of the query or of the body has a value that says nothing here.",
+        "The message names it; `subak docs http-api` lists what can be said.";
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use sha2::Sha256;
 use subak_domain::Secret;
 use subtle::ConstantTimeEq;
 
-use crate::answer::Problem;
+use crate::problem::Problem;
 
 /// Bytes that one delivery may have.
 pub const ITEM_LENGTH_MAX: usize = 1024 * 1024;
@@ -72,9 +72,9 @@ fn bytes_of(digits: &str) -> Option<Vec<u8>> {
 /// What the sender calls the delivery.
 pub(crate) fn id_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = ID_HEADERS.iter().find_map(|name| headers.get(*name)) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Problem::Id)?.trim();
+    let text = value.to_str().map_err(|_| Problem::id())?.trim();
     let is_sound = !text.is_empty() && text.len() <= ID_LENGTH_MAX;
-    if is_sound { Ok(Some(text.to_owned())) } else { Err(Problem::Id) }
+    if is_sound { Ok(Some(text.to_owned())) } else { Err(Problem::id()) }
 }
 
 /// The body: JSON where it says so, or where it is; else its text. `None` for what is neither.

@@ -1,58 +1,77 @@
-//! The HTTP interface of a server: whether it is well, what it counts, and what others tell it.
+//! The HTTP interface of a server: its routes and who may use them, signing in, what changes as it changes, and the web app.
 //!
-//! Deliberately not here: state, sensors and secrets, which the binary hands in. Every route stands in one table with the access that it needs;
-//! what is not in the table does not exist. Requests must name a host that the server knows, so that a page of somebody else's in a browser on the
-//! same machine cannot speak to it.
+//! Deliberately not here: what assets, runs and plans are made of. Whoever has the project hands that in as endpoints. Each carries the access that it
+//! needs, and there is one place that asks for it. Requests must name a host that the server knows, so that a page of somebody else's in a browser on
+//! the same machine cannot speak to it.
 
-mod answer;
+pub mod accounts;
+mod app;
+mod endpoint;
+mod gate;
 mod hook;
+pub mod layout;
 mod metrics;
+mod openapi;
+mod people;
+mod problem;
+mod stream;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, get, on, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde_json::json;
+use subak_domain::{Permission, Timestamp};
+use subak_store::SqliteStore;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-pub use answer::Answer;
+pub use accounts::{Done, make_token};
+pub use endpoint::{Access, Call, Endpoint, Nothing, Page, Sent};
+pub use gate::Settings;
 pub use hook::{Hook, ITEM_LENGTH_MAX};
 pub use metrics::{Kind, Metric, Sample};
+pub use openapi::document;
+pub use people::{Caller, People, TOKEN_PREFIX, hash_of, name};
+pub use problem::{ApiError, ErrorBody, Problem};
 
-use crate::answer::Problem;
+use crate::gate::Gate;
 
 /// Connections that are heard at a time.
-const CONNECTION_COUNT_MAX: usize = 256;
+const CONNECTION_COUNT_MAX: usize = 1024;
 
 /// How long a connection may say nothing, or only a part of what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request may take to arrive.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// What the interface asks of whoever has the project.
 #[async_trait]
-pub trait Backend: Send + Sync {
+pub trait Backend: Send + Sync + Sized + 'static {
+    /// The time.
+    fn now(&self) -> Timestamp;
+    /// The state of the project.
+    fn store(&self) -> &SqliteStore;
+    /// Whoever may speak to it.
+    fn people(&self) -> &People;
     /// Why work is not taken on just now; `None` where it is.
     fn unready(&self) -> Option<String>;
     /// What is counted.
-    async fn metrics(&self) -> Result<Vec<Metric>, String>;
+    fn metrics(&self) -> Result<Vec<Metric>, String>;
     /// The sensor of this name that is told things, if there is one.
     fn hook(&self, sensor: &str) -> Option<Hook>;
     /// Keeps what a sensor was told, durably. The same id is kept once.
     async fn deliver(&self, delivery: Delivery) -> Result<Kept, String>;
+    /// Whether there is something of this kind (`assets`, `runs`, …) with this name: its page is then one that exists.
+    fn knows(&self, kind: &str, name: &str) -> bool;
 }
 
 /// What a sensor was told.
@@ -77,16 +96,7 @@ pub enum Kept {
     Full,
 }
 
-/// Who may use a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Everybody who reaches the server. Names of assets and jobs and how many rows there are may be told, and nothing of what is in them.
-    Open,
-    /// Whoever knows the secret of the sensor that the path names.
-    Hook,
-}
-
-/// A route.
+/// A route that is no endpoint: it is not answered with JSON, or it goes on for long.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// The method.
@@ -103,42 +113,72 @@ const fn route(method: &'static str, path: &'static str, access: Access, summary
     Route { method, path, access, summary }
 }
 
-/// Every route.
+/// Every route that is no endpoint.
 pub const ROUTES: &[Route] = &[
     route("GET", "/livez", Access::Open, "Whether the process answers."),
     route("GET", "/readyz", Access::Open, "Whether it takes work on: 503 with the reason while it does not."),
-    route("GET", "/metrics", Access::Open, "What it counts, as Prometheus reads it."),
+    route("GET", "/metrics", Access::May(Permission::View), "What it counts, as Prometheus reads it."),
     route("POST", "/api/v1/webhooks/{sensor}", Access::Hook, "Tells a sensor something; it is kept before the answer."),
+    route("GET", "/api/v1/stream", Access::May(Permission::View), "What changes, as it changes: server-sent events."),
+    route("GET", "/api/v1/openapi.json", Access::May(Permission::View), "This description, as OpenAPI 3.1."),
 ];
 
-#[derive(Clone)]
-struct Shared {
-    backend: Arc<dyn Backend>,
-    /// Names of the server, in small letters.
-    hosts: Arc<Vec<String>>,
+/// All endpoints: those of signing in, and those of whoever has the project.
+pub fn endpoints<B: Backend>(own: Vec<Endpoint<B>>) -> Vec<Endpoint<B>> {
+    accounts::endpoints().into_iter().chain(own).collect()
 }
 
-/// The interface. `hosts` are names by which requests may call the server, besides those of the machine itself.
-pub fn router(backend: Arc<dyn Backend>, hosts: &[String]) -> Router {
-    let own = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
-    let hosts = own.into_iter().chain(hosts.iter().map(|host| host.to_lowercase())).collect();
-    let shared = Shared { backend, hosts: Arc::new(hosts) };
-    let mut router = Router::new();
+/// The interface, and what it needs to be told of changes; that ends when the set is dropped.
+pub fn router<B: Backend>(backend: Arc<B>, own: Vec<Endpoint<B>>, settings: &Settings) -> (Router, JoinSet<()>) {
+    let endpoints = endpoints(own);
+    let description: Arc<str> = format!("{:#}\n", document(&endpoints)).into();
+    let (hub, tasks) = stream::Hub::start(Arc::clone(&backend));
+    let gate = Arc::new(Gate::new(backend, settings, hub));
+    let mut router: Router<Arc<Gate<B>>> = Router::new();
+    // Methods of one path come together.
+    let mut paths: BTreeMap<&'static str, axum::routing::MethodRouter<Arc<Gate<B>>>> = BTreeMap::new();
+    for endpoint in endpoints {
+        let (path, filter) = (endpoint.path, filter_of(&endpoint.method));
+        let endpoint = Arc::new(endpoint);
+        let answer =
+            async move |State(gate): State<Arc<Gate<B>>>, params, request| gate::answer(&gate, endpoint, params, request).await;
+        let method = on(filter, answer);
+        let known = paths.remove(path).unwrap_or_default();
+        paths.insert(path, known.merge(method));
+    }
+    for (path, methods) in paths {
+        router = router.route(path, methods);
+    }
     for route in ROUTES {
-        router = match (route.method, route.path) {
-            (_, "/livez") => router.route(route.path, get(async || "ok\n")),
-            (_, "/readyz") => router.route(route.path, get(readyz)),
-            (_, "/metrics") => router.route(route.path, get(counted)),
-            (_, "/api/v1/webhooks/{sensor}") => router.route(route.path, post(webhook)),
-            // Each route of the table has its arm; a test calls them all.
-            _ => router,
+        router = match route.path {
+            "/livez" => router.route(route.path, get(async || "ok\n")),
+            "/readyz" => router.route(route.path, get(gate::readyz::<B>)),
+            "/metrics" => router.route(route.path, get(gate::counted::<B>)),
+            "/api/v1/webhooks/{sensor}" => router.route(route.path, post(gate::webhook::<B>)),
+            "/api/v1/stream" => router.route(route.path, get(stream::answer::<B>)),
+            _ => {
+                let text = Arc::clone(&description);
+                let described = async move |State(gate): State<Arc<Gate<B>>>, headers: HeaderMap| match gate
+                    .admit(route.access, &Method::GET, &headers)
+                    .await
+                {
+                    Ok(_) => ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response(),
+                    Err(problem) => problem.into_response(),
+                };
+                router.route(route.path, get(described))
+            }
         };
     }
-    router
-        .fallback(async || Problem::NotFound.into_response())
-        .method_not_allowed_fallback(async || Problem::Method.into_response())
-        .layer(middleware::from_fn_with_state(shared.clone(), guarded))
-        .with_state(shared)
+    let router = router
+        .fallback(app::answer::<B>)
+        .method_not_allowed_fallback(async || Problem::method().into_response())
+        .layer(middleware::from_fn_with_state(Arc::clone(&gate), gate::guarded::<B>))
+        .with_state(gate);
+    (router, tasks)
+}
+
+fn filter_of(method: &Method) -> MethodFilter {
+    MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::POST)
 }
 
 /// Serves until the future is dropped. Whoever connects has to say what it wants soon, and only so many are heard at a time.
@@ -175,63 +215,7 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Before every route: the host, and what every answer carries.
-async fn guarded(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_lowercase();
-    let name =
-        host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(&*host, |(name, _)| name);
-    let is_known = shared.hosts.iter().any(|known| known == name);
-    let mut response = if is_known {
-        match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => Problem::TooSlow.into_response(),
-        }
-    } else {
-        Problem::Host(name.to_owned()).into_response()
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    headers
-        .insert(header::CONTENT_SECURITY_POLICY, header::HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
-    response
-}
-
-async fn readyz(State(shared): State<Shared>) -> Response {
-    match shared.backend.unready() {
-        None => "ready\n".into_response(),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
-    }
-}
-
-async fn counted(State(shared): State<Shared>) -> Response {
-    match shared.backend.metrics().await {
-        Ok(found) => {
-            let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-            (kind, metrics::text(&found)).into_response()
-        }
-        Err(why) => Problem::State(why).into_response(),
-    }
-}
-
-async fn webhook(State(shared): State<Shared>, Path(sensor): Path<String>, headers: HeaderMap, body: Body) -> Response {
-    // A sensor that is not there answers as one whose secret is another; nobody's body is read who does not even claim to know it.
-    let Some(hook) = shared.backend.hook(&sensor).filter(|hook| hook.may_admit(&headers)) else {
-        return Problem::Secret.into_response();
-    };
-    let Ok(bytes) = to_bytes(body, ITEM_LENGTH_MAX).await else { return Problem::TooLarge.into_response() };
-    if !hook.admits(&headers, &bytes) {
-        return Problem::Secret.into_response();
-    }
-    let id = match hook::id_of(&headers) {
-        Ok(id) => id,
-        Err(problem) => return problem.into_response(),
-    };
-    let Some(body) = hook::value_of(&headers, &bytes) else { return Problem::Body.into_response() };
-    match shared.backend.deliver(Delivery { sensor, id, body }).await {
-        Ok(Kept::New(id)) => Answer(StatusCode::ACCEPTED, json!({ "delivery": id, "is_new": true })).into_response(),
-        Ok(Kept::Known(id)) => Answer(StatusCode::OK, json!({ "delivery": id, "is_new": false })).into_response(),
-        Ok(Kept::Full) => Problem::Full.into_response(),
-        Err(why) => Problem::State(why).into_response(),
-    }
+/// JSON with a status.
+pub(crate) fn answer(status: StatusCode, body: &serde_json::Value) -> Response {
+    problem::json(status, body)
 }
