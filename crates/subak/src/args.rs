@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::ArgValueCompleter;
+use subak_domain::Role;
 
 use crate::complete;
 
@@ -125,6 +126,15 @@ pub(crate) enum Command {
     /// Look at the pools of the project: how many of their slots steps have, and which steps wait
     #[command(subcommand)]
     Pool(PoolCommand),
+    /// Look after who may sign in to a server
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Make tokens that programs send to a server, and end them
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Look at what was done by whom, and whether that list is as it was written
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Look after the state of the project: how much it keeps, copies, what is old
     #[command(subcommand)]
     Db(DbCommand),
@@ -361,12 +371,15 @@ pub(crate) struct ServerStartArgs {
     /// Runs that go on at a time; two that bring the same asset up to date never do
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), env = "SUBAK_RUNS")]
     pub(crate) runs: u16,
-    /// Answer HTTP there: health, metrics, webhooks. An address of this machine, such as 127.0.0.1:7070
+    /// Serve the web app and the HTTP interface there. An address of this machine, such as 127.0.0.1:7070
     #[arg(long, value_name = "ADDRESS", env = "SUBAK_LISTEN")]
     pub(crate) listen: Option<std::net::SocketAddr>,
     /// A name by which HTTP requests may call the server, besides `localhost`; may be repeated
     #[arg(long, value_name = "NAME", requires = "listen")]
     pub(crate) host: Vec<String>,
+    /// Where a proxy puts the server below its host, such as /data/subak
+    #[arg(long, value_name = "PATH", requires = "listen", default_value = "")]
+    pub(crate) path_prefix: String,
     #[command(flatten)]
     pub(crate) how: HowToRun,
 }
@@ -426,6 +439,116 @@ pub(crate) enum PoolCommand {
 pub(crate) struct PoolArgs {
     /// The pool, or the connection
     pub(crate) name: String,
+}
+
+/// `subak user`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// List everybody who may sign in
+    List,
+    /// Add somebody; their password is read from standard input
+    Add(UserAddArgs),
+    /// Change what somebody may, shut them out or let them in, or set another password; their sessions end
+    Set(UserSetArgs),
+    /// Remove somebody, with their sessions and tokens
+    Remove(UserArgs),
+}
+
+/// What somebody may do.
+#[derive(Debug, Args)]
+pub(crate) struct GrantArgs {
+    /// viewer, operator, editor or admin
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Role,
+    /// Let a viewer read what programs wrote
+    #[arg(long)]
+    pub(crate) logs: bool,
+    /// Let a viewer see rows of tables
+    #[arg(long)]
+    pub(crate) data: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserAddArgs {
+    /// The name to sign in with
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) grants: GrantArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+pub(crate) struct UserSetArgs {
+    /// The user
+    pub(crate) name: String,
+    /// Another role
+    #[arg(long, value_name = "ROLE", group = "change")]
+    pub(crate) role: Option<Role>,
+    /// Whether they may read what programs wrote, whatever their role
+    #[arg(long, value_name = "BOOL", group = "change")]
+    pub(crate) logs: Option<bool>,
+    /// Whether they may see rows of tables, whatever their role
+    #[arg(long, value_name = "BOOL", group = "change")]
+    pub(crate) data: Option<bool>,
+    /// `false` shuts them out, `true` lets them in again
+    #[arg(long, value_name = "BOOL", group = "change")]
+    pub(crate) active: Option<bool>,
+    /// Set another password, which is read from standard input
+    #[arg(long, group = "change")]
+    pub(crate) password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserArgs {
+    /// The user
+    pub(crate) name: String,
+}
+
+/// `subak token`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// List tokens, without their secrets
+    List,
+    /// Make a token for a program, and print its secret, once
+    Create(TokenCreateArgs),
+    /// End a token
+    Revoke(TokenArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreateArgs {
+    /// What it is for
+    pub(crate) name: String,
+    /// The user whose token it is; it may do no more than they may
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    #[command(flatten)]
+    pub(crate) grants: GrantArgs,
+    /// Days until it ends
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=365))]
+    pub(crate) days: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// The id that `subak token list` shows
+    pub(crate) id: String,
+}
+
+/// `subak audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Show what was done by whom, the newest first
+    List(AuditListArgs),
+    /// Prove that no entry was changed or taken out since it was written
+    Verify,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditListArgs {
+    /// Entries to show
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: usize,
 }
 
 /// `subak db`.
@@ -819,6 +942,8 @@ pub(crate) enum SchemaKind {
     Tests,
     /// YAML files below `jobs/`.
     Jobs,
+    /// The HTTP interface of a server, as OpenAPI 3.1.
+    HttpApi,
 }
 
 #[derive(Debug, Args)]

@@ -32,6 +32,8 @@ pub(crate) struct Opened {
     pub(crate) as_of: String,
     /// What `{{ as_of }}` stands for: a date, unless a time was asked for.
     pub(crate) as_of_template: String,
+    /// Whether a time was asked for; else now is the time at which somebody asks.
+    pub(crate) is_as_of: bool,
     pub(crate) project: Project,
     pub(crate) sources: Sources,
 }
@@ -39,7 +41,7 @@ pub(crate) struct Opened {
 impl Opened {
     /// The moment that counts as now.
     pub(crate) fn now(&self) -> jiff::Timestamp {
-        let wall = self.as_of.parse::<jiff::civil::DateTime>().ok();
+        let wall = self.as_of.parse::<jiff::civil::DateTime>().ok().filter(|_| self.is_as_of);
         let zoned = wall.and_then(|wall| wall.to_zoned(self.timezone()).ok());
         zoned.map_or_else(|| SystemClock.now(), |zoned| zoned.timestamp())
     }
@@ -51,6 +53,11 @@ impl Opened {
     /// The project's time zone.
     pub(crate) fn timezone(&self) -> jiff::tz::TimeZone {
         zone_of(&self.project.config.timezone)
+    }
+
+    /// Whether it still is the day for which the templates were read.
+    pub(crate) fn is_of_today(&self) -> bool {
+        self.is_as_of || as_of(None, &self.project.config.timezone).starts_with(&self.as_of_template)
     }
 
     /// The folder of local state. Each profile has its own: what stands in one warehouse says nothing about another.
@@ -249,7 +256,8 @@ pub(crate) fn as_of(asked: Option<&str>, timezone: &str) -> String {
 pub(crate) fn opened(root: PathBuf, global: &Global, project: Project, sources: Sources) -> Opened {
     let as_of = as_of(global.as_of.as_deref(), &project.config.timezone);
     let as_of_template = global.as_of.clone().unwrap_or_else(|| as_of[..10].to_owned());
-    Opened { root, profile: global.profile.clone(), as_of, as_of_template, project, sources }
+    let (profile, is_as_of) = (global.profile.clone(), global.as_of.is_some());
+    Opened { root, profile, as_of, as_of_template, is_as_of, project, sources }
 }
 
 /// Finds and loads the project; prints warnings. An error among the problems ends the command.

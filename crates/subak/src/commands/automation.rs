@@ -111,7 +111,17 @@ pub(super) fn text(moment: Timestamp) -> String {
 }
 
 fn list(context: &Context<'_>, opened: &Opened) -> Result<(), CliError> {
-    let store = opened.store_if_there()?;
+    let table = table(opened, opened.store_if_there()?.as_ref())?;
+    if table.rows.is_empty() {
+        let nothing = "no job has a schedule, there are no sensors, and no asset has `automation`";
+        context.printer.note(&format!("{nothing}; see `subak docs schedules`, `sensors` and `automation`"));
+    }
+    context.printer.table(&table);
+    Ok(())
+}
+
+/// Schedules, sensors and automated assets, and how they stand.
+pub(super) fn table(opened: &Opened, store: Option<&SqliteStore>) -> Result<Table, CliError> {
     let mut table = Table::new("automation", &["name", "kind", "when", "starts", "on", "next", "last", "came_to"]);
     let word = |is_off: bool| if is_off { "off" } else { "on" };
     for job in opened.project.jobs() {
@@ -161,22 +171,22 @@ fn list(context: &Context<'_>, opened: &Opened) -> Result<(), CliError> {
             json!(state.map(|state| state.came_to)),
         ]);
     }
-    if table.rows.is_empty() {
-        let nothing = "no job has a schedule, there are no sensors, and no asset has `automation`";
-        context.printer.note(&format!("{nothing}; see `subak docs schedules`, `sensors` and `automation`"));
-    }
-    context.printer.table(&table);
-    Ok(())
+    Ok(table)
+}
+
+/// What the ticks of a schedule, a sensor or an automated asset are kept under.
+pub(super) fn tick_name(opened: &Opened, name: &str) -> Result<String, CliError> {
+    Ok(match named(opened, name)? {
+        Named::Asset(asset) => automate::name_of(asset),
+        _ => name.to_owned(),
+    })
 }
 
 fn show(context: &Context<'_>, opened: &Opened, args: &AutomationShowArgs) -> Result<(), CliError> {
     let named = named(opened, &args.name)?;
     let store = opened.store_if_there()?;
     let mut table = Table::new("ticks", &["at", "outcome", "recorded_at", "text"]);
-    let name = match &named {
-        Named::Asset(asset) => automate::name_of(asset),
-        _ => args.name.clone(),
-    };
+    let name = tick_name(opened, &args.name)?;
     for tick in store.as_ref().map(|store| store.ticks(Some(&name), args.limit)).transpose()?.unwrap_or_default() {
         table.rows.push(vec![
             json!(text(tick.at)),
@@ -201,29 +211,34 @@ fn show(context: &Context<'_>, opened: &Opened, args: &AutomationShowArgs) -> Re
 }
 
 fn switch(context: &Context<'_>, opened: &Opened, name: &str, is_off: bool) -> Result<(), CliError> {
+    let store = opened.store()?;
+    let said = context.block_on(set(opened, &store, name, is_off))?;
+    context.printer.note(&said);
+    Ok(())
+}
+
+/// Switches a schedule, a sensor or an automated asset on or off. Returns what it is now, in words.
+pub(super) async fn set(opened: &Opened, store: &SqliteStore, name: &str, is_off: bool) -> Result<String, CliError> {
     let word = if is_off { "off" } else { "on" };
-    match named(opened, name)? {
+    Ok(match named(opened, name)? {
         Named::Sensor(own) => {
-            let store = opened.store()?;
-            context.block_on(async { switch_state(&store, name, || sensor::known(&store, own), is_off).await })?;
-            context.printer.note(&format!("the sensor `{name}` is {word}"));
+            switch_state(store, name, || sensor::known(store, own), is_off).await?;
+            format!("the sensor `{name}` is {word}")
         }
         Named::Asset(asset) => {
-            let (store, own) = (opened.store()?, automate::name_of(asset));
-            context.block_on(async { switch_state(&store, &own, || automate::known(&store, &own), is_off).await })?;
-            context.printer.note(&format!("the automation of `{asset}` is {word}"));
+            let own = automate::name_of(asset);
+            switch_state(store, &own, || automate::known(store, &own), is_off).await?;
+            format!("the automation of `{asset}` is {word}")
         }
         Named::Schedule(schedule, _) => {
-            let store = opened.store()?;
             let was_off = store.schedule(name)?.is_some_and(|state| state.is_off);
             if was_off != is_off {
                 let state = ScheduleState { definition: version(schedule), since: SystemClock.now(), is_off };
-                context.block_on(async { Ok(store.set_schedule(name, state).await?) })?;
+                store.set_schedule(name, state).await?;
             }
-            context.printer.note(&format!("the schedule of `{name}` is {word}"));
+            format!("the schedule of `{name}` is {word}")
         }
-    }
-    Ok(())
+    })
 }
 
 /// Switches a sensor or the automation of an asset, whatever a server does with it meanwhile: what it remembers stays.

@@ -1,7 +1,7 @@
 //! `subak list`.
 
 use serde_json::json;
-use subak_domain::{Action, Asset, Snapshot};
+use subak_domain::{Action, Asset, Definition, Reason, Snapshot, StepId};
 use subak_plan::{PlanRequest, Selected};
 
 use super::{Context, select};
@@ -51,11 +51,19 @@ pub(super) fn due(opened: &Opened, snapshot: &Snapshot) -> Vec<Action> {
 
 /// The status of an asset, and why it is not fresh. An ingest that was loaded counts as fresh: only its source knows better.
 pub(super) fn status(asset: &Asset, due: &[Action]) -> (&'static str, Option<String>) {
-    use subak_domain::{Definition, Reason};
-    if matches!(asset.definition, Definition::External { .. }) {
+    status_by(asset, due.iter().find(|action| action.step.base() == StepId::asset(&asset.key)))
+}
+
+/// Whether something outside keeps an asset up to date.
+pub(super) fn is_external(asset: &Asset) -> bool {
+    matches!(asset.definition, Definition::External { .. })
+}
+
+/// The same, by the first action that is due about the asset.
+pub(super) fn status_by(asset: &Asset, action: Option<&Action>) -> (&'static str, Option<String>) {
+    if is_external(asset) {
         return ("external", None);
     }
-    let action = due.iter().find(|action| action.step.base() == subak_domain::StepId::asset(&asset.key));
     match action.map(|action| &action.reason) {
         None | Some(Reason::SourceMayHaveNew) => ("fresh", None),
         Some(Reason::Missing) => ("missing", None),

@@ -28,6 +28,7 @@ mod runs;
 mod server;
 mod show;
 mod test;
+mod user;
 mod validate;
 mod verify;
 mod why;
@@ -159,6 +160,9 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
         Command::Job(command) => job::execute(&context, command),
         Command::Automation(command) => automation::execute(&context, command),
         Command::Pool(command) => pool::execute(&context, command),
+        Command::User(command) => user::users(&context, command),
+        Command::Token(command) => user::tokens(&context, command),
+        Command::Audit(command) => user::audit(&context, command),
         Command::Db(command) => db::execute(&context, command),
         Command::Notification(command) => notification::execute(&context, command),
         Command::Server(ServerCommand::Start(args)) => server::start(&context, args),

@@ -29,21 +29,7 @@ pub(super) struct Taker {
 pub(super) fn execute(context: &Context<'_>, command: &PoolCommand) -> Result<Exit, CliError> {
     let opened = context.open_known()?;
     let slots = slots(&opened);
-    let known: BTreeMap<String, usize> = opened
-        .project
-        .config
-        .pools
-        .iter()
-        .map(|(name, size)| (name.clone(), size.get() as usize))
-        .chain(
-            opened
-                .project
-                .config
-                .connections
-                .iter()
-                .filter_map(|(name, connection)| Some((name.to_string(), connection.parallel?.get()))),
-        )
-        .collect();
+    let known = known(&opened);
     let store = opened.store_if_there()?;
     let found = store.map(|store| takers(&store, &slots)).transpose()?.unwrap_or_default();
     match command {
@@ -76,6 +62,14 @@ pub(super) fn execute(context: &Context<'_>, command: &PoolCommand) -> Result<Ex
         }
     }
     Ok(Exit::Ok)
+}
+
+/// The pools and their slots: those that are declared, and connections with a bound.
+pub(super) fn known(opened: &Opened) -> BTreeMap<String, usize> {
+    let config = &opened.project.config;
+    let declared = config.pools.iter().map(|(name, size)| (name.clone(), size.get() as usize));
+    let bounded = config.connections.iter().filter_map(|(name, one)| Some((name.to_string(), one.parallel?.get())));
+    declared.chain(bounded).collect()
 }
 
 /// What steps take, whatever they may be.

@@ -13,16 +13,16 @@ use crate::exit::{CliError, Exit};
 use crate::printer::Table;
 
 /// A question that nobody has answered.
-struct Question {
-    run: RunId,
-    job: Option<String>,
-    action: Action,
-    approval: Approval,
-    since: Option<Timestamp>,
+pub(super) struct Question {
+    pub(super) run: RunId,
+    pub(super) job: Option<String>,
+    pub(super) action: Action,
+    pub(super) approval: Approval,
+    pub(super) since: Option<Timestamp>,
 }
 
 /// The questions of a run that waits for answers.
-fn questions(store: &SqliteStore, run: RunId) -> Result<Vec<Question>, CliError> {
+pub(super) fn questions(store: &SqliteStore, run: RunId) -> Result<Vec<Question>, CliError> {
     let state = runs::state(store, run)?.0;
     let mut found = Vec::new();
     for action in &state.actions {

@@ -95,7 +95,7 @@ fn step_json(id: &StepId, step: &StepState, reason: &str) -> Value {
 }
 
 /// What the program of a step used.
-fn usage_of(step: &StepState) -> Option<Usage> {
+pub(super) fn usage_of(step: &StepState) -> Option<Usage> {
     let of_outcome = step.outcome.as_ref().and_then(|outcome| outcome.usage);
     of_outcome.or(step.failure.as_ref().and_then(|failure| failure.usage))
 }
@@ -197,7 +197,8 @@ pub(super) fn logs(context: &Context<'_>, args: &RunLogsArgs) -> Result<Exit, Cl
     Ok(Exit::Ok)
 }
 
-fn describe(event: &RunEvent) -> (&'static str, Option<&StepId>, String) {
+/// What an event says: what happened, to which step, and more.
+pub(super) fn describe(event: &RunEvent) -> (&'static str, Option<&StepId>, String) {
     match event {
         RunEvent::Planned { actions, selection, trigger, .. } => {
             ("planned", None, format!("{} steps for `{selection}`, by {trigger}", actions.len()))

@@ -3,6 +3,7 @@
 //! What is to be run stands in the log as runs that are planned and not begun; what came of ticks stands in the store. What is kept of either in memory
 //! is made from them, when the server starts and as the log grows, so a restart changes nothing.
 
+mod api;
 pub(super) mod automate;
 mod http;
 mod schedules;
@@ -24,8 +25,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::api::{Api, ProblemView, Serving};
 use self::automate::Automation;
-use self::http::{Counts, Hooks, Http};
+use self::http::{Counts, Hooks};
 use self::schedules::Scheduled;
 use self::sensor::{Looking, Seen};
 use super::run::{self, Hold};
@@ -76,10 +78,15 @@ struct Shared {
     connections: Weak<ProjectConnections>,
 }
 
+/// What the HTTP interface takes and answers, as OpenAPI 3.1.
+pub(super) fn description() -> serde_json::Value {
+    subak_server::document(&subak_server::endpoints(api::endpoints()))
+}
+
 pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exit, CliError> {
     context.block_on(async {
         let root = project::find_root(context.global)?;
-        let (First { version, opened, is_broken }, seen) = first_version(context, &root)?;
+        let (First { version, opened, problems }, seen) = first_version(context, &root)?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
         let engine = hold.engine(context, &opened)?;
         hold.settle(context, &opened, &engine).await?;
@@ -106,10 +113,14 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             shared: Shared::default(),
             pools: Arc::default(),
             hooks: watch::Sender::default(),
+            serving: watch::Sender::default(),
             counts: Arc::default(),
         };
-        server.load(opened).await?;
-        server.counts.is_broken.store(is_broken, Ordering::Relaxed);
+        server.load(Arc::clone(&opened)).await?;
+        if !problems.is_empty() {
+            server.counts.is_broken.store(true, Ordering::Relaxed);
+            server.publish(opened, problems);
+        }
         let _interface = server.listen().await?;
         let served = server.serve().await;
         let told = server.told.borrow().clone();
@@ -158,6 +169,8 @@ struct Server<'a> {
     pools: Arc<Pools>,
     /// The sensors that are told things over HTTP.
     hooks: watch::Sender<Hooks>,
+    /// The project as it is told over HTTP.
+    serving: watch::Sender<Option<Arc<Serving>>>,
     /// What is counted for whoever watches the server.
     counts: Arc<Counts>,
 }
@@ -166,8 +179,8 @@ struct Server<'a> {
 struct First {
     version: Version,
     opened: Opened,
-    /// Whether the files of today have errors.
-    is_broken: bool,
+    /// What is wrong with the files of today.
+    problems: Vec<ProblemView>,
 }
 
 /// The project as it is; where it has errors, as it could last be loaded.
@@ -176,7 +189,7 @@ fn first_version(context: &Context<'_>, root: &Path) -> Result<(First, Fingerpri
     match version.open(context.global, context.settings, context.printer, None) {
         Ok(opened) => {
             keep(context, &version);
-            Ok((First { version, opened, is_broken: false }, seen))
+            Ok((First { version, opened, problems: Vec::new() }, seen))
         }
         Err(error) if error.exit == Exit::Invalid => {
             let Some(kept) = Version::kept(root, context.global) else { return Err(error) };
@@ -185,7 +198,7 @@ fn first_version(context: &Context<'_>, root: &Path) -> Result<(First, Fingerpri
                 return Err(error);
             };
             tell_broken(context, &error);
-            Ok((First { version: kept, opened, is_broken: true }, seen))
+            Ok((First { version: kept, opened, problems: problems_of(&error) }, seen))
         }
         Err(error) => Err(error),
     }
@@ -198,6 +211,11 @@ fn keep(context: &Context<'_>, version: &Version) {
             .printer
             .note(&format!("a server that finds errors in the project will not start: this version cannot be kept: {error}"));
     }
+}
+
+/// What is wrong with the files, as it is told over HTTP.
+fn problems_of(error: &CliError) -> Vec<ProblemView> {
+    error.problems.iter().map(|problem| ProblemView::of(problem, &error.sources)).collect()
 }
 
 fn tell_broken(context: &Context<'_>, error: &CliError) {
@@ -220,6 +238,7 @@ impl<'a> Server<'a> {
         // Labels and priorities of what waits may be others.
         self.queue = Queue::default();
         self.jobs = Arc::new(opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect());
+        self.publish(Arc::clone(&opened), Vec::new());
         self.counts.begin(self.jobs.keys());
         let has_receivers = !opened.project.config.receivers.is_empty();
         self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, &opened))) } else { None });
@@ -269,6 +288,22 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
+    /// Tells the project over HTTP as it is gone by, with what is wrong with its files.
+    fn publish(&self, opened: Arc<Opened>, problems: Vec<ProblemView>) {
+        self.serving.send_replace(Some(Arc::new(Serving { opened, jobs: Arc::clone(&self.jobs), problems })));
+    }
+
+    /// A new day: what stands for it in templates is another text from now on.
+    fn turn_day(&self) -> Result<(), CliError> {
+        let Some(serving) = self.serving.borrow().clone() else { return Ok(()) };
+        if self.args.listen.is_none() || serving.opened.is_of_today() {
+            return Ok(());
+        }
+        let opened = self.version.open(self.context.global, self.context.settings, self.context.printer.quiet(), None)?;
+        self.publish(Arc::new(opened), serving.problems.clone());
+        Ok(())
+    }
+
     /// Opens the HTTP interface, where one was asked for; it closes with the value.
     async fn listen(&self) -> Result<JoinSet<std::io::Result<()>>, CliError> {
         let mut tasks = JoinSet::new();
@@ -279,11 +314,27 @@ impl<'a> Server<'a> {
             CliError::new(problem.help("give another address to `--listen`, or stop what has this one"), Exit::Unreachable)
         })?;
         let (store, counts) = (self.hold.store().clone(), Arc::clone(&self.counts));
-        let backend = Http { store, hooks: self.hooks.subscribe(), counts };
-        let router = subak_server::router(Arc::new(backend), &self.args.host);
+        let backend = Arc::new(Api::new(store, self.hooks.subscribe(), counts, self.serving.subscribe()));
         let shown = listener.local_addr().map_or_else(|_| address.to_string(), |address| address.to_string());
-        self.context.printer.note(&format!("listening on http://{shown}"));
-        tasks.spawn(subak_server::serve(listener, router));
+        let prefix = self.args.path_prefix.trim_matches('/');
+        let place = if prefix.is_empty() { format!("http://{shown}") } else { format!("http://{shown}/{prefix}") };
+        self.context.printer.note(&format!("listening on {place}"));
+        let setup = backend.people.open_setup(self.opened.state_folder().join("setup-token"), SystemClock.now());
+        match setup {
+            Ok(Some(secret)) => {
+                let what = "nobody can sign in yet: within 15 minutes, the first admin is made at";
+                self.context.printer.note(&format!("{what} {place}/setup#{secret}"));
+            }
+            Ok(None) => {}
+            Err(problem) => self.context.printer.note(&problem.error.message),
+        }
+        let settings = subak_server::Settings { hosts: self.args.host.clone(), prefix: prefix.to_owned() };
+        let (router, mut telling) = subak_server::router(backend, api::endpoints(), &settings);
+        tasks.spawn(async move {
+            let served = subak_server::serve(listener, router).await;
+            telling.abort_all();
+            served
+        });
         Ok(tasks)
     }
 
@@ -669,7 +720,7 @@ impl<'a> Server<'a> {
     /// Loads the project again when its files have changed. While they have errors, everything goes on as it was when they had none.
     async fn reload(&mut self) -> Result<(), CliError> {
         if !self.seen.is_old(&self.opened.root) {
-            return Ok(());
+            return self.turn_day();
         }
         let version;
         (version, self.seen) = Version::read(&self.opened.root);
@@ -684,6 +735,7 @@ impl<'a> Server<'a> {
             Err(error) if error.exit == Exit::Invalid => {
                 tell_broken(self.context, &error);
                 self.counts.is_broken.store(true, Ordering::Relaxed);
+                self.publish(Arc::clone(&self.opened), problems_of(&error));
                 Ok(())
             }
             Err(error) => Err(error),

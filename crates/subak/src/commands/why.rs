@@ -1,5 +1,8 @@
 //! `subak why`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
 use serde_json::json;
 use subak_domain::partition::KEY_JOINT;
 use subak_domain::{Asset, Definition, Job, PartitionRule, RunId, RunState, RunStatus, Snapshot, StepId, StepState, StepStatus};
@@ -174,29 +177,50 @@ fn waiting_sentence(opened: &Opened, store: &SqliteStore, run: RunId, state: &Ru
     if run::served(opened)?.is_none() {
         return Ok(format!("run {run} waits for a server; `subak server start` begins it."));
     }
-    let jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
-    let failed = queue::failed_jobs(store, &jobs)?;
-    let rules = Rules { jobs: &jobs, limits: &opened.project.config.run_limits, failed: &failed };
-    let (mut running, mut before) = (Vec::new(), Vec::new());
-    let own = Entry::of(run, state, &jobs);
-    for other in store.open_runs()?.into_iter().filter(|other| *other != run) {
-        let entry = Entry::of(other, &runs::state(store, other)?.0, &jobs);
-        if run::is_waiting(store, other)? { before.push(entry) } else { running.push(entry) }
-    }
-    before.retain(|entry| entry.rank(&jobs) < own.rank(&jobs));
-    let why = match rules.blocked(&own, running.iter()) {
-        Some(blocked) => blocked.to_string(),
-        None if running.is_empty() && before.is_empty() => {
-            "the server takes it up as soon as it looks, unless the files of the project keep it from that (`subak validate`)"
-                .to_owned()
+    Ok(format!("run {run} waits: {}.", Queued::read(opened, store)?.why(run, state)))
+}
+
+/// The runs that wait for a server and those that go on, for whoever asks why.
+pub(super) struct Queued {
+    jobs: BTreeMap<String, Job>,
+    limits: BTreeMap<String, NonZeroU32>,
+    failed: BTreeSet<String>,
+    running: Vec<Entry>,
+    waiting: Vec<Entry>,
+}
+
+impl Queued {
+    pub(super) fn read(opened: &Opened, store: &SqliteStore) -> Result<Self, CliError> {
+        let jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
+        let failed = queue::failed_jobs(store, &jobs)?;
+        let limits = opened.project.config.run_limits.clone();
+        let mut queued = Self { jobs, limits, failed, running: Vec::new(), waiting: Vec::new() };
+        for other in store.open_runs()? {
+            let entry = Entry::of(other, &runs::state(store, other)?.0, &queued.jobs);
+            if run::is_waiting(store, other)? { queued.waiting.push(entry) } else { queued.running.push(entry) }
         }
-        None => format!(
-            "the server has as many runs in hand as it takes (`--runs`): {} go on, and {} come before it",
-            running.len(),
-            before.len()
-        ),
-    };
-    Ok(format!("run {run} waits: {why}."))
+        Ok(queued)
+    }
+
+    /// Why a run that waits does not begin, in words.
+    pub(super) fn why(&self, run: RunId, state: &RunState) -> String {
+        let rules = Rules { jobs: &self.jobs, limits: &self.limits, failed: &self.failed };
+        let own = Entry::of(run, state, &self.jobs);
+        let is_before = |entry: &&Entry| entry.run != run && entry.rank(&self.jobs) < own.rank(&self.jobs);
+        let before = self.waiting.iter().filter(is_before).count();
+        let running = self.running.iter().filter(|entry| entry.run != run);
+        match rules.blocked(&own, running.clone()) {
+            Some(blocked) => blocked.to_string(),
+            None if running.clone().count() == 0 && before == 0 => {
+                "the server takes it up as soon as it looks, unless the files of the project keep it from that (`subak validate`)"
+                    .to_owned()
+            }
+            None => format!(
+                "the server has as many runs in hand as it takes (`--runs`): {} go on, and {before} come before it",
+                running.count()
+            ),
+        }
+    }
 }
 
 /// What steps of a run wait for, where they do.
@@ -233,12 +257,16 @@ fn run_sentence(opened: &Opened, what: &str) -> Result<String, CliError> {
     let Ok(run) = runs::find(&store, run) else {
         return Err(CliError::not_found("asset or run", what, opened.graph().assets().iter().map(|asset| asset.key.as_str())));
     };
+    let Some(step) = step else { return run_sentence_of(opened, &store, run) };
     let (state, _) = runs::state(&store, run)?;
-    if let Some(step) = step {
-        let found = state.steps.iter().find(|(id, _)| id.as_str() == step);
-        let (id, found) = found.ok_or_else(|| CliError::not_found("step", step, state.steps.keys().map(StepId::as_str)))?;
-        return Ok(step_sentence(&run.to_string(), id, found));
-    }
+    let found = state.steps.iter().find(|(id, _)| id.as_str() == step);
+    let (id, found) = found.ok_or_else(|| CliError::not_found("step", step, state.steps.keys().map(StepId::as_str)))?;
+    Ok(step_sentence(&run.to_string(), id, found))
+}
+
+/// What a run comes to, one sentence.
+pub(super) fn run_sentence_of(opened: &Opened, store: &SqliteStore, run: RunId) -> Result<String, CliError> {
+    let (state, _) = runs::state(store, run)?;
     let failed: Vec<(&StepId, &StepState)> = state.steps.iter().filter(|(_, step)| step.status == StepStatus::Failed).collect();
     Ok(match (state.status, failed.first()) {
         (RunStatus::Succeeded, _) => {
@@ -246,10 +274,10 @@ fn run_sentence(opened: &Opened, what: &str) -> Result<String, CliError> {
         }
         (RunStatus::Queued | RunStatus::Running | RunStatus::Stopping, _) => {
             let open = state.steps.values().filter(|step| !step.status.is_final()).count();
-            if run::is_waiting(&store, run)? {
-                return waiting_sentence(opened, &store, run, &state);
+            if run::is_waiting(store, run)? {
+                return waiting_sentence(opened, store, run, &state);
             }
-            let waits = waits_of(opened, &store, run)?;
+            let waits = waits_of(opened, store, run)?;
             format!(
                 "run {run} is {}: {} not done.{waits}",
                 state.status,

@@ -1,4 +1,4 @@
-//! What the HTTP interface of a server asks: whether it is well, what it counts, which sensors are told things.
+//! What a server counts, and which of its sensors are told things over HTTP.
 
 #![expect(clippy::cast_precision_loss, reason = "what is counted is shown as floating point numbers")]
 
@@ -6,12 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use subak_domain::{RunState, RunStatus, Sensor, Watch};
 use subak_engine::{Clock, Connections, SystemClock};
-use subak_server::{Backend, Hook, Kept, Kind, Metric, Sample};
-use subak_store::{Delivered, Delivery, SqliteStore};
-use tokio::sync::watch;
+use subak_server::{Hook, Kind, Metric, Sample};
+use subak_store::SqliteStore;
 
 use crate::open::ProjectConnections;
 use crate::printer::Printer;
@@ -56,6 +54,11 @@ impl Counts {
         }
     }
 
+    /// Counts a delivery that was kept.
+    pub(in crate::commands) fn delivered(&self, sensor: String) {
+        *self.delivered.lock().unwrap_or_else(PoisonError::into_inner).entry(sensor).or_default() += 1;
+    }
+
     /// Counts a run that ended.
     pub(in crate::commands) fn ended(&self, state: &RunState, elapsed_ms: u64) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,13 +66,6 @@ impl Counts {
         entry.count += 1;
         entry.seconds += elapsed_ms as f64 / 1000.0;
     }
-}
-
-/// The server, as its HTTP interface sees it.
-pub(in crate::commands) struct Http {
-    pub(in crate::commands) store: SqliteStore,
-    pub(in crate::commands) hooks: watch::Receiver<Hooks>,
-    pub(in crate::commands) counts: Arc<Counts>,
 }
 
 /// The sensors that are told things. One whose secret is not there takes nothing, and says so.
@@ -124,19 +120,19 @@ fn of_store(store: &SqliteStore) -> Result<Vec<Metric>, String> {
     ])
 }
 
-impl Http {
+impl Counts {
     fn of_process(&self) -> Vec<Metric> {
-        let ended = self.counts.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |(job, status): &JobStatus, value: f64| {
             let labels = vec![("job", job.clone()), ("status", (*status).to_owned())];
             Sample { labels, value }
         };
         let runs = ended.iter().map(|(key, ended)| of(key, ended.count as f64)).collect();
         let seconds = ended.iter().map(|(key, ended)| of(key, ended.seconds)).collect();
-        let delivered = self.counts.delivered.lock().unwrap_or_else(PoisonError::into_inner);
+        let delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
         let told = |(sensor, count): (&String, &u64)| Sample { labels: vec![("sensor", sensor.clone())], value: *count as f64 };
         let version = vec![Sample { labels: vec![("version", env!("CARGO_PKG_VERSION").to_owned())], value: 1.0 }];
-        let is_broken = self.counts.is_broken.load(Ordering::Relaxed);
+        let is_broken = self.is_broken.load(Ordering::Relaxed);
         let mut metrics = vec![
             gauge("subak_build_info", "The version that runs", version),
             gauge(
@@ -170,35 +166,9 @@ impl Http {
     }
 }
 
-#[async_trait]
-impl Backend for Http {
-    fn unready(&self) -> Option<String> {
-        self.counts.is_stopping.load(Ordering::Relaxed).then(|| "the server is stopping".to_owned())
-    }
-
-    async fn metrics(&self) -> Result<Vec<Metric>, String> {
-        let mut metrics = self.of_process();
-        let store = self.store.clone();
-        // Reading the state takes its time, which others need.
-        let found = tokio::task::spawn_blocking(move || of_store(&store)).await;
-        metrics.extend(found.map_err(|error| error.to_string())??);
-        Ok(metrics)
-    }
-
-    fn hook(&self, sensor: &str) -> Option<Hook> {
-        self.hooks.borrow().get(sensor).cloned()
-    }
-
-    async fn deliver(&self, told: subak_server::Delivery) -> Result<Kept, String> {
-        let id = told.id.unwrap_or_else(|| super::super::run::new_run().to_string());
-        let delivery = Delivery { sensor: told.sensor.clone(), id: id.clone(), at: SystemClock.now(), body: told.body };
-        match self.store.deliver(delivery).await.map_err(|error| error.to_string())? {
-            Delivered::New => {
-                *self.counts.delivered.lock().unwrap_or_else(PoisonError::into_inner).entry(told.sensor).or_default() += 1;
-                Ok(Kept::New(id))
-            }
-            Delivered::Known => Ok(Kept::Known(id)),
-            Delivered::Full => Ok(Kept::Full),
-        }
-    }
+/// What a server counts: of the process, and of the state.
+pub(in crate::commands) fn metrics(counts: &Counts, store: &SqliteStore) -> Result<Vec<Metric>, String> {
+    let mut metrics = counts.of_process();
+    metrics.extend(of_store(store)?);
+    Ok(metrics)
 }

@@ -1,0 +1,167 @@
+//! Backfills: how far they are, and pausing, going on, ending.
+
+use axum::http::Method;
+use serde::{Deserialize, Serialize};
+use subak_domain::{Backfill, BackfillState};
+use subak_server::{Call, Done, Endpoint, Nothing, Page, Problem};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Api, OPERATE, VIEW, failed, text};
+
+/// Backfills of a list.
+const BACKFILL_COUNT_MAX: usize = 500;
+
+/// How often a change is tried while a server goes on with the same backfill.
+const TRY_COUNT_MAX: usize = 20;
+
+/// Which backfills.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BackfillsQuery {
+    /// Only those that are not over.
+    open: Option<bool>,
+    /// How many, at most 500.
+    limit: Option<usize>,
+}
+
+/// The partitions of an asset that a backfill is about.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TargetView {
+    /// The asset.
+    asset: String,
+    /// How many partitions.
+    count: u64,
+    /// How many of them were planned so far.
+    planned: u64,
+    /// The first and the last, for each range.
+    ranges: Vec<Vec<String>>,
+}
+
+/// A backfill.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BackfillView {
+    /// Its id.
+    backfill: String,
+    /// Where it stands.
+    status: String,
+    /// What was asked for, in words.
+    selection: String,
+    /// When.
+    created_at: String,
+    /// Partitions that it is about.
+    count: u64,
+    /// Those that are done.
+    done: u64,
+    /// Those that failed.
+    failed: u64,
+    /// Those that were not made because of one that failed.
+    blocked: u64,
+    /// The run that goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    /// Its assets.
+    targets: Vec<TargetView>,
+}
+
+impl BackfillView {
+    fn of(backfill: &Backfill) -> Self {
+        let target = |target: &subak_domain::backfill::Target| TargetView {
+            asset: target.asset.to_string(),
+            count: target.count,
+            planned: target.planned,
+            ranges: target.ranges.iter().map(|(first, last)| vec![first.clone(), last.clone()]).collect(),
+        };
+        Self {
+            backfill: backfill.id.to_string(),
+            status: backfill.state.as_str().to_owned(),
+            selection: backfill.selection.clone(),
+            created_at: text(backfill.created_at),
+            count: backfill.count(),
+            done: backfill.done,
+            failed: backfill.failed,
+            blocked: backfill.blocked.len() as u64,
+            run: backfill.run.map(|run| run.to_string()),
+            targets: backfill.targets.iter().map(target).collect(),
+        }
+    }
+}
+
+/// The backfill of this id.
+pub(super) fn find(api: &Api, id: &str) -> Result<Backfill, Problem> {
+    let found = api.store.backfills(false, 10_000).map_err(failed)?;
+    found.into_iter().find(|backfill| backfill.id.to_string() == id).ok_or_else(|| Problem::not_found("backfill", id))
+}
+
+fn list(api: &Api, _: &Call, query: BackfillsQuery) -> Result<Page<BackfillView>, Problem> {
+    let count = query.limit.unwrap_or(50).clamp(1, BACKFILL_COUNT_MAX);
+    let found = api.store.backfills(query.open.unwrap_or(false), count).map_err(failed)?;
+    Ok(Page::whole(found.iter().map(BackfillView::of).collect()))
+}
+
+fn show(api: &Api, call: &Call, _: Nothing) -> Result<BackfillView, Problem> {
+    find(api, call.part("backfill")).map(|backfill| BackfillView::of(&backfill))
+}
+
+/// Gives a backfill another state, whatever the server does with it meanwhile.
+fn change(api: &Api, call: &Call, action: &str, next: fn(&Backfill) -> Option<BackfillState>) -> Result<Backfill, Problem> {
+    let id = call.part("backfill");
+    for _ in 0..TRY_COUNT_MAX {
+        let backfill = find(api, id)?;
+        let Some(state) = next(&backfill) else {
+            return Err(Problem::changed(format!("backfill {id} is {}", backfill.state), "look how far it is"));
+        };
+        let changed = Backfill { state, revision: backfill.revision + 1, ..backfill };
+        if call.wait(api.store.put_backfill(changed.clone(), None, None)).map_err(failed)? {
+            let entry = call.entry(action, id, changed.selection.clone());
+            call.wait(api.store.change_people(subak_store::people::Change::Nothing, Some(entry))).map_err(failed)?;
+            return Ok(changed);
+        }
+    }
+    Err(Problem::changed(format!("backfill {id} changes all the time"), "try it again"))
+}
+
+fn pause(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
+    let next = |backfill: &Backfill| (backfill.state == BackfillState::Running).then_some(BackfillState::Paused);
+    change(api, call, "backfill.pause", next)?;
+    Ok(Done::new("nothing more is started; the run that goes on ends as it would"))
+}
+
+fn resume(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
+    let next = |backfill: &Backfill| (backfill.state == BackfillState::Paused).then_some(BackfillState::Running);
+    change(api, call, "backfill.resume", next)?;
+    Ok(Done::new("it goes on"))
+}
+
+fn cancel(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
+    let changed = change(api, call, "backfill.cancel", |backfill| match backfill.state {
+        state if state.is_final() => None,
+        _ if backfill.run.is_none() => Some(BackfillState::Canceled),
+        _ => Some(BackfillState::Canceling),
+    })?;
+    if let Some(run) = changed.run {
+        call.wait(api.store.request_cancel(run, call.now)).map_err(failed)?;
+    }
+    Ok(Done::new("it ends; partitions that are done stay"))
+}
+
+pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
+    vec![
+        Endpoint::read("/api/v1/backfills", VIEW, "Backfills, the newest first.", list),
+        Endpoint::read("/api/v1/backfills/{backfill}", VIEW, "How far a backfill is.", show),
+        Endpoint::write(Method::POST, "/api/v1/backfills/{backfill}/pause", OPERATE, "Starts nothing more of a backfill.", pause),
+        Endpoint::write(
+            Method::POST,
+            "/api/v1/backfills/{backfill}/resume",
+            OPERATE,
+            "Goes on with a backfill that is paused.",
+            resume,
+        ),
+        Endpoint::write(
+            Method::POST,
+            "/api/v1/backfills/{backfill}/cancel",
+            OPERATE,
+            "Ends a backfill; what is done stays.",
+            cancel,
+        ),
+    ]
+}
