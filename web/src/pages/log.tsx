@@ -1,0 +1,129 @@
+// What a program wrote: read part by part, only the lines that are seen are drawn, the first error is what is looked at first.
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { useEffect, useMemo, useRef, useState } from "react";
+import { base } from "../api/client";
+import { bytes, count, plural } from "../ui/parts";
+
+const LINE_LENGTH_MAX = 8_192;
+const BYTES_MAX = 16 * 1024 * 1024;
+const ERROR = /error|exception|traceback|fatal|panicked/i;
+// biome-ignore lint: an escape is what is looked for
+const ANSI = /\u001b\[([0-9;]*)([A-Za-z])/g;
+
+type Part = { text: string; from: number; until: number; total: number; open: boolean };
+
+async function read(run: string, step: string, attempt: number, from: number | undefined): Promise<Part> {
+  const query = new URLSearchParams({ step, attempt: String(attempt), ...(from === undefined ? {} : { from: String(from) }) });
+  const response = await fetch(`${base}/api/v1/runs/${run}/log?${query}`, { credentials: "same-origin" });
+  if (!response.ok) throw new Error(`the server answered ${response.status}`);
+  const number = (name: string) => Number(response.headers.get(name) ?? 0);
+  return { text: await response.text(), from: number("x-log-from"), until: number("x-log-until"), total: number("x-log-bytes"), open: response.headers.get("x-log-open") === "true" };
+}
+
+/** Lines as they would stand on a terminal: what a progress bar wrote over itself is one line. */
+function linesOf(text: string): string[] {
+  const lines = text.split("\n");
+  if (lines.at(-1) === "") lines.pop();
+  return lines.map((line) => {
+    const last = line.replace(/\r$/, "").split("\r").at(-1) ?? "";
+    return last.length > LINE_LENGTH_MAX ? `${last.slice(0, LINE_LENGTH_MAX)}… (${count(last.length)} letters)` : last;
+  });
+}
+
+function Coloured({ line }: { line: string }) {
+  if (!line.includes("\u001b")) return <>{line}</>;
+  const parts: { text: string; name: string }[] = [];
+  let at = 0;
+  let name = "";
+  for (const match of line.matchAll(ANSI)) {
+    parts.push({ text: line.slice(at, match.index), name });
+    if (match[2] === "m") name = (match[1] ?? "").split(";").filter((code) => code && code !== "0").map((code) => `ansi-${code}`).join(" ");
+    at = (match.index ?? 0) + match[0].length;
+  }
+  parts.push({ text: line.slice(at), name });
+  return <>{parts.map((part, place) => (part.text ? <span key={place} className={part.name}>{part.text}</span> : null))}</>;
+}
+
+export function Log({ run, step, attempts, open }: { run: string; step: string; attempts: number; open: boolean }) {
+  const [attempt, setAttempt] = useState(attempts);
+  const [part, setPart] = useState<Part>();
+  const [problem, setProblem] = useState<string>();
+  const [wanted, setWanted] = useState("");
+  const [follow, setFollow] = useState(open);
+  useEffect(() => {
+    setAttempt(attempts);
+  }, [attempts, step]);
+  useEffect(() => {
+    let ended = false;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let known: Part | undefined;
+    const turn = async () => {
+      try {
+        const next = await read(run, step, attempt, known?.until);
+        if (ended) return;
+        const text = (known?.text ?? "") + next.text;
+        known = { ...next, from: known?.from ?? next.from, text: text.length > BYTES_MAX ? text.slice(-BYTES_MAX) : text };
+        setPart(known);
+        setProblem(undefined);
+        if (next.until < next.total) timer = setTimeout(() => void turn(), 0);
+        else if (next.open) timer = setTimeout(() => void turn(), 700);
+      } catch (error) {
+        if (ended) return;
+        setProblem(String(error));
+        timer = setTimeout(() => void turn(), 3_000);
+      }
+    };
+    void turn();
+    return () => {
+      ended = true;
+      clearTimeout(timer);
+    };
+  }, [run, step, attempt, open]);
+  const lines = useMemo(() => linesOf(part?.text ?? ""), [part?.text]);
+  const shown = useMemo(() => {
+    const all = lines.map((line, at) => ({ line, at }));
+    if (!wanted) return all;
+    const low = wanted.toLowerCase();
+    return all.filter((one) => one.line.toLowerCase().includes(low));
+  }, [lines, wanted]);
+  const scroll = useRef<HTMLDivElement>(null);
+  const rows = useVirtualizer({ count: shown.length, getScrollElement: () => scroll.current, estimateSize: () => 18, overscan: 20 });
+  const first = useMemo(() => shown.findIndex((one) => ERROR.test(one.line)), [shown]);
+  const jumped = useRef("");
+  useEffect(() => {
+    if (shown.length === 0) return;
+    const key = `${run} ${step} ${attempt}`;
+    if (follow) rows.scrollToIndex(shown.length - 1, { align: "end" });
+    else if (jumped.current !== key) rows.scrollToIndex(first >= 0 ? first : shown.length - 1, { align: first >= 0 ? "center" : "end" });
+    jumped.current = key;
+  }, [shown.length, follow, attempt, step]);
+  const download = `${base}/api/v1/runs/${run}/log?${new URLSearchParams({ step, attempt: String(attempt), from: "0" })}`;
+  return (
+    <div className="stack" id="log">
+      <div className="row">
+        <h3>Log</h3>
+        {attempts > 1 ? <label className="row">Attempt <select className="input" style={{ width: "auto" }} value={attempt} onChange={(event) => setAttempt(Number(event.target.value))}>{Array.from({ length: attempts }, (_, at) => <option key={at} value={at + 1}>{at + 1}</option>)}</select></label> : null}
+        <input type="search" className="input" style={{ maxWidth: 240 }} placeholder="Lines that say" aria-label="Lines that say" value={wanted} onChange={(event) => setWanted(event.target.value)} />
+        {first >= 0 ? <button type="button" className="button" onClick={() => { setFollow(false); rows.scrollToIndex(first, { align: "center" }); }}>First error</button> : null}
+        {part?.open ? <label className="row"><input type="checkbox" checked={follow} onChange={(event) => setFollow(event.target.checked)} />Follow</label> : null}
+        <button type="button" className="button" onClick={() => rows.scrollToIndex(shown.length - 1, { align: "end" })}>End</button>
+        <button type="button" className="button" onClick={() => void navigator.clipboard.writeText(shown.map((one) => one.line).join("\n"))}>Copy</button>
+        <a className="button" href={download} download={`${step}.log`}>Download</a>
+        <span className="muted small">{part ? `${plural(lines.length, "line")}, ${bytes(part.total)}` : ""}</span>
+      </div>
+      {problem ? <p role="alert" className="tone-bad">The log cannot be read: {problem}</p> : null}
+      <div className="log">
+        {wanted && shown.length < lines.length ? <div className="bar">{plural(lines.length - shown.length, "line")} hidden by the filter <button type="button" className="button small" onClick={() => setWanted("")}>Show all</button></div> : null}
+        {part && part.from > 0 ? <div className="bar">The first {bytes(part.from)} are not shown; download it for all of it.</div> : null}
+        <div className="lines" ref={scroll} tabIndex={0} role="log" aria-label={`Log of ${step}`} aria-live="off" onWheel={(event) => event.deltaY < 0 && setFollow(false)}>
+          <div style={{ height: rows.getTotalSize(), position: "relative" }}>
+            {rows.getVirtualItems().map((row) => {
+              const one = shown[row.index];
+              return one ? <div key={row.index} className={`line ${ERROR.test(one.line) ? "hit" : ""}`} style={{ transform: `translateY(${row.start}px)` }}><span className="n">{one.at + 1}</span><span><Coloured line={one.line} /></span></div> : null;
+            })}
+          </div>
+        </div>
+      </div>
+    </div>
+  );
+}
