@@ -218,7 +218,7 @@ test("UI-39: what was written stays when a session ends", async () => {
   await own.context.clearCookies();
   // Whoever comes back to a tab finds out; what was read a moment ago is not asked for again.
   await own.page.waitForFunction(() => {
-    document.dispatchEvent(new Event("visibilitychange"));
+    document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
     return document.querySelector("dialog[open] input[name=password]") !== null;
   }, undefined, { polling: 500 });
   await own.page.fill("dialog[open] input[name=name]", "mai");
@@ -252,6 +252,7 @@ test("UI-46: the palette goes everywhere", async () => {
   await go(page, "/");
   for (const [word, address] of [["auto", /\/automation$/], ["sale", /\/assets\/gold\.sales$/], ["nigh", /\/plan\?job=nightly$/]]) {
     await page.keyboard.press("Control+k");
+    await page.waitForSelector("dialog[open] input:focus");
     await page.keyboard.type(word);
     await page.waitForFunction((text) => document.querySelector("dialog[open] [role=option]")?.innerText.toLowerCase().includes(text), word);
     await page.keyboard.press("Enter");

@@ -44,7 +44,9 @@ export function Doc() {
     if (!doc.data) return "";
     const own = doc.data.topic;
     const text = doc.data.markdown.replace(/^# .*\n/, "");
-    return marked.parse(text, { async: false, walkTokens: (token) => { if (token.type === "link") token["href"] = resolve(own, String(token["href"])); } });
+    const html = marked.parse(text, { async: false, walkTokens: (token) => { if (token.type === "link") token["href"] = resolve(own, String(token["href"])); } });
+    // What may be wider than the page can be reached by keyboard.
+    return html.replaceAll("<pre>", '<pre tabindex="0">').replaceAll("<table>", '<div class="scroll" tabindex="0"><table>').replaceAll("</table>", "</table></div>");
   }, [doc.data]);
   if (doc.error instanceof ApiProblem && doc.error.status === 404) return <NotFound what={`page ${topic.replaceAll("~", "/")} of the documentation`} />;
   return (

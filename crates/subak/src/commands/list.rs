@@ -1,5 +1,7 @@
 //! `subak list`.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use subak_domain::{Action, Asset, Definition, Reason, Snapshot, StepId};
 use subak_plan::{PlanRequest, Selected};
@@ -15,10 +17,11 @@ pub(super) fn execute(context: &Context<'_>, selection: &Selection) -> Result<Ex
     let snapshot = context.snapshot(&opened)?;
     let selected = select(&opened, &snapshot, selection)?;
     let due = due(&opened, &snapshot);
+    let due = by_step(&due);
     let mut table = Table::new("assets", &["asset", "kind", "status", "reason", "rows", "changed_at", "path"]);
     for asset in opened.graph().assets().iter().filter(|asset| selected.assets.contains(&asset.key)) {
         let latest = snapshot.latest.get(&asset.key);
-        let (status, reason) = status(asset, &due);
+        let (status, reason) = status_by(asset, due.get(&StepId::asset(&asset.key)).copied());
         table.rows.push(vec![
             json!(asset.key.as_str()),
             json!(asset.definition.kind()),
@@ -52,6 +55,11 @@ pub(super) fn due(opened: &Opened, snapshot: &Snapshot) -> Vec<Action> {
 /// The status of an asset, and why it is not fresh. An ingest that was loaded counts as fresh: only its source knows better.
 pub(super) fn status(asset: &Asset, due: &[Action]) -> (&'static str, Option<String>) {
     status_by(asset, due.iter().find(|action| action.step.base() == StepId::asset(&asset.key)))
+}
+
+/// The first action of each step, the partitions of an asset being one.
+pub(super) fn by_step(due: &[Action]) -> BTreeMap<StepId, &Action> {
+    due.iter().rev().map(|action| (action.step.base(), action)).collect()
 }
 
 /// Whether something outside keeps an asset up to date.

@@ -1,5 +1,7 @@
 //! `subak plan`.
 
+use std::collections::BTreeSet;
+
 use arrow::array::StringArray;
 use serde_json::json;
 use subak_connect::convert;
@@ -119,12 +121,13 @@ fn is_of_type(value: &str, data_type: DataType) -> bool {
 
 /// A step whose upstream was never made, and is not made by this plan, can only fail.
 fn refuse_missing_upstream(opened: &Opened, snapshot: &Snapshot, plan: &Plan) -> Result<(), CliError> {
+    let planned: BTreeSet<StepId> = plan.actions.iter().map(|action| action.step.base()).collect();
     for action in &plan.actions {
         let Work::Materialize { asset, .. } = &action.work else { continue };
         for upstream in opened.graph().get(asset).into_iter().flat_map(|asset| &asset.upstream) {
             let is_external =
                 opened.graph().get(upstream).is_some_and(|asset| matches!(asset.definition, Definition::External { .. }));
-            let is_planned = plan.actions.iter().any(|action| action.step.base() == StepId::asset(upstream));
+            let is_planned = planned.contains(&StepId::asset(upstream));
             if !is_external && !is_planned && !snapshot.latest.contains_key(upstream) {
                 let message = format!("`{asset}` reads `{upstream}`, which was never materialized and is not part of this run");
                 let problem = Diagnostic::error(codes::UPSTREAM_MISSING, message).data("nothing was run");

@@ -22,6 +22,9 @@ const HOURS: u32 = 24;
 /// Runs of the timeline.
 const RUN_COUNT_MAX: usize = 500;
 
+/// Runs that are looked through for what asks for attention.
+const FAILED_COUNT_MAX: usize = 200;
+
 /// Entries that ask for attention.
 const ATTENTION_COUNT_MAX: usize = 50;
 
@@ -133,7 +136,7 @@ fn attention(api: &Api, call: &Call) -> Result<Vec<AttentionView>, Problem> {
     }
     let failed_assets = assets::failures(api, call, &*api.picture()?)?;
     // What its asset says already, a run need not say again.
-    let told: BTreeSet<String> = failed_assets.iter().filter_map(|(view, _)| view.run.clone()).collect();
+    let told: BTreeSet<String> = failed_assets.iter().filter_map(|(view, _)| view.reason.clone()).collect();
     found.extend(failed_assets.into_iter().map(|(view, at)| AttentionView {
         kind: "asset".into(),
         cause: view.reason.unwrap_or_else(|| "a check failed".to_owned()),
@@ -148,16 +151,20 @@ fn attention(api: &Api, call: &Call) -> Result<Vec<AttentionView>, Problem> {
     Ok(found)
 }
 
-/// Runs that failed within a day and were not made good since.
+/// Runs that failed within a day and were not made good since; of several alike the newest.
 fn failed_runs(api: &Api, call: &Call, told: &BTreeSet<String>) -> Result<Vec<AttentionView>, Problem> {
     let since = Some(day_before(call.now));
     let filter = RunFilter { statuses: vec![RunStatus::Failed], ended_from: since, ..RunFilter::default() };
-    let mut found = Vec::new();
-    for run in api.store.find_runs(&filter, ATTENTION_COUNT_MAX).map_err(failed)? {
+    let (mut found, mut alike) = (Vec::new(), BTreeSet::new());
+    for run in api.store.find_runs(&filter, FAILED_COUNT_MAX).map_err(failed)? {
+        let is_told = run.cause.as_ref().is_some_and(|cause| told.contains(cause));
+        if is_told || !alike.insert(run.selection.clone()) {
+            continue;
+        }
         let (job, planned_from) = (run.job.clone(), Some(run.planned_at));
         let later = RunFilter { statuses: vec![RunStatus::Succeeded], job, planned_from, ..RunFilter::default() };
-        let is_mended = api.store.find_runs(&later, 100).map_err(failed)?.iter().any(|other| other.selection == run.selection);
-        if is_mended || told.contains(&run.run.to_string()) {
+        let later = api.store.find_runs(&later, FAILED_COUNT_MAX).map_err(failed)?;
+        if later.iter().any(|other| other.selection == run.selection) {
             continue;
         }
         found.push(AttentionView {

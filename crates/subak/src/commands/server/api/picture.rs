@@ -27,7 +27,7 @@ impl Picture {
     pub(super) fn new(serving: Arc<Serving>, store: &SqliteStore, position: u64, at: Timestamp) -> Result<Self, Problem> {
         let snapshot = store.snapshot().map_err(failed)?;
         let due = list::due(&serving.opened, &snapshot);
-        let by_step: BTreeMap<_, _> = due.iter().rev().map(|action| (action.step.base(), action)).collect();
+        let by_step = list::by_step(&due);
         let statuses = serving.opened.graph().assets().iter().map(|asset| {
             let action = by_step.get(&subak_domain::StepId::asset(&asset.key)).copied();
             (asset.key.clone(), list::status_by(asset, action))
