@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 
 pub use clickhouse::{ClickHouse, ClickHouseVersion};
 pub use http::{HttpDouble, HttpReply, HttpRequest};
-pub use listening::{Heard, Listening, PASSWORD as USER_PASSWORD, free_port};
+pub use listening::{Heard, Listening, PASSWORD as USER_PASSWORD};
 pub use mariadb::{MariaDb, PASSWORD as MARIADB_PASSWORD, USER as MARIADB_USER};
 pub use mongodb::MongoDouble;
 pub use objects::Objects;

@@ -561,3 +561,28 @@ fn people_are_managed_by_commands() {
     let audit = sandbox.run(&["audit", "list", "--output", "csv"]).expect(0).out;
     assert!(audit.contains("user.remove,ben") && !audit.contains("long password"), "{audit}");
 }
+
+/// Where Schemathesis is; `make setup` says it.
+const SCHEMATHESIS: Option<&str> = option_env!("SUBAK_TEST_SCHEMATHESIS");
+
+/// Whatever the description allows is answered as it says, and nothing of it makes the server fail. What would take away the token that asks, and what
+/// does not end, is left out.
+#[test]
+fn the_server_keeps_to_its_description() {
+    let schemathesis = SCHEMATHESIS.unwrap_or_else(|| panic!("Schemathesis is not installed; `make setup` does it"));
+    let server = listening();
+    let token = server.token("admin");
+    server.served.sandbox.run(&["run", "gold.two", "silver.one"]).expect(0);
+    let output = std::process::Command::new(schemathesis)
+        .args(["run", concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/openapi.json")])
+        .args(["--url", &format!("http://127.0.0.1:{}", server.port), "-H", &format!("Authorization: Bearer {token}")])
+        .args(["--exclude-path-regex", "stream|/users|/tokens|/session|/setup", "--seed", "1", "--max-examples", "20"])
+        .args(["--checks", "not_a_server_error,response_schema_conformance,status_code_conformance,content_type_conformance"])
+        .args(["--phases", "examples,fuzzing", "--no-color", "--suppress-health-check", "all"])
+        .current_dir(server.served.sandbox.path())
+        .output()
+        .expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let asked = server.call(&token, "GET", "/api/v1/project", "");
+    assert_eq!(asked.status, 200, "{}", asked.text);
+}
