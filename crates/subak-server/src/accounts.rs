@@ -281,6 +281,9 @@ fn change(store: &SqliteStore, call: &Call, what: Change, action: &str, object: 
 fn begin<B: Backend>(backend: &B, call: &Call, user: &User) -> Result<Me, Problem> {
     let (session, cookie) = People::session(&user.name, call.now)?;
     let Session { expires_at, .. } = session;
+    if let Some(before) = &call.session {
+        call.wait(backend.store().change_people(Change::EndSession(before.clone()), None)).map_err(failed)?;
+    }
     let mut entry = call.entry("session.begin", &user.name, "");
     entry.actor.clone_from(&user.name);
     call.wait(backend.store().change_people(Change::AddSession(session), Some(entry))).map_err(failed)?;
@@ -330,8 +333,12 @@ fn own_password<B: Backend>(backend: &B, call: &Call, said: NewPassword) -> Resu
         return Err(Problem::invalid("a token has no password", "sign in to change yours"));
     };
     let user = backend.people().sign_in(&caller.user, &said.old, call.now)?;
-    let user = User { password_hash: Some(people::hash_of(&said.new)?), ..user };
-    change(backend.store(), call, Change::ChangeUser(user.clone()), "user.password", &user.name, String::new())?;
+    let was = user.password_hash.clone().unwrap_or_default();
+    let what = Change::Password { name: user.name.clone(), was, now: people::hash_of(&said.new)? };
+    if !change(backend.store(), call, what, "user.password", &user.name, String::new())? {
+        return Err(Problem::changed("somebody else has changed your account meanwhile", "sign in again"));
+    }
+    let user = known(backend, &user.name)?;
     // All sessions have ended, this one too.
     begin(backend, call, &user)
 }
@@ -410,8 +417,9 @@ fn tokens<B: Backend>(backend: &B, call: &Call, _: Nothing) -> Result<Page<Token
 
 fn add_token<B: Backend>(backend: &B, call: &Call, said: NewToken) -> Result<TokenMade, Problem> {
     let caller = caller(call)?;
+    // One that could make others would outlive itself.
     if matches!(caller.by, Proof::Token(_)) {
-        caller.need(Permission::Administer)?;
+        return Err(Problem::forbidden(Permission::Administer));
     }
     let rights = Rights { role: role(&said.role)?, logs: said.logs, data: said.data };
     let missing = Permission::ALL.into_iter().find(|one| rights.may(*one) && !caller.rights.may(*one));

@@ -30,8 +30,6 @@ const PAGES: &[&str] = &[
     "/automation",
     "/automation/{automation}",
     "/connections",
-    "/quality",
-    "/sql",
     "/docs",
     "/docs/{docs}",
     "/admin/users",

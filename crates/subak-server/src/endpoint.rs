@@ -43,6 +43,8 @@ pub struct Call {
     pub(crate) path: Vec<(String, String)>,
     /// From where the request came.
     pub(crate) origin: String,
+    /// The digest of the session that it says it belongs to, be it one or not.
+    pub(crate) session: Option<String>,
     pub(crate) runtime: Handle,
     pub(crate) cookie: Mutex<Option<String>>,
 }

@@ -14,9 +14,10 @@ use bytes::Bytes;
 use serde_json::json;
 use subak_domain::{Permission, Timestamp};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::endpoint::Input;
-use crate::people::{Caller, Proof};
+use crate::people::{self, Caller, Proof};
 use crate::stream::Hub;
 use crate::{Access, Backend, Call, Delivery, Endpoint, ITEM_LENGTH_MAX, Kept, Problem, hook, metrics};
 
@@ -28,6 +29,12 @@ const CALLER_RATE: (f64, f64) = (1_000.0, 2_000.0);
 
 /// The same for whoever nobody knows.
 const STRANGER_RATE: (f64, f64) = (50.0, 200.0);
+
+/// The same for all strangers together.
+const STRANGERS_RATE: (f64, f64) = (500.0, 1_000.0);
+
+/// Requests that are worked on at a time; others wait for them.
+const WORKING_COUNT_MAX: usize = 32;
 
 /// Callers that are counted.
 const CALLER_COUNT_MAX: usize = 10_000;
@@ -56,6 +63,7 @@ pub(crate) struct Gate<B> {
     hosts: Vec<String>,
     pub(crate) prefix: String,
     buckets: Mutex<HashMap<String, Bucket>>,
+    working: Semaphore,
     request_count: AtomicU64,
 }
 
@@ -65,7 +73,8 @@ impl<B: Backend> Gate<B> {
         let hosts = own.into_iter().chain(settings.hosts.iter().map(|host| host.to_lowercase())).collect();
         let prefix = settings.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
-        Self { backend, hub, hosts, prefix, buckets: Mutex::default(), request_count: AtomicU64::new(0) }
+        let (buckets, working) = (Mutex::default(), Semaphore::new(WORKING_COUNT_MAX));
+        Self { backend, hub, hosts, prefix, buckets, working, request_count: AtomicU64::new(0) }
     }
 
     /// Takes one from what a caller may ask; how long to wait where nothing is left.
@@ -84,6 +93,12 @@ impl<B: Backend> Gate<B> {
         Err(Problem::too_many(1))
     }
 
+    /// The same for somebody whom nobody knows: by where they come from, and for all of them together.
+    fn take_stranger(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Problem> {
+        self.take(&format!("from {}", origin_of(headers)), STRANGER_RATE, now)?;
+        self.take("strangers", STRANGERS_RATE, now)
+    }
+
     /// Who asks, as far as a route wants to know. What changes something must come from a page of this server, or from no page.
     pub(crate) async fn admit(
         self: &Arc<Self>,
@@ -94,7 +109,7 @@ impl<B: Backend> Gate<B> {
         let now = self.backend.now();
         let is_safe = matches!(*method, Method::GET | Method::HEAD);
         let Access::May(permission) = access else {
-            self.take("", STRANGER_RATE, now)?;
+            self.take_stranger(headers, now)?;
             if access == Access::Open && !is_safe && !self.is_own_page(headers, false) {
                 return Err(Problem::origin());
             }
@@ -103,7 +118,7 @@ impl<B: Backend> Gate<B> {
         let (gate, said) = (Arc::clone(self), headers.clone());
         let found = blocking(move || gate.backend.people().caller(&said, now)).await??;
         let Some(caller) = found else {
-            self.take("", STRANGER_RATE, now)?;
+            self.take_stranger(headers, now)?;
             return Err(Problem::unknown_caller());
         };
         self.take(&caller.to_string(), CALLER_RATE, now)?;
@@ -182,9 +197,12 @@ async fn carry_out<B: Backend>(
         now: gate.backend.now(),
         path,
         origin: origin_of(&parts.headers),
+        session: people::session_of(&parts.headers),
         runtime: Handle::current(),
         cookie: Mutex::default(),
     };
+    // Nobody closes it.
+    let _working = gate.working.acquire().await.ok();
     let (gate, query) = (Arc::clone(gate), parts.uri.query().unwrap_or_default().to_owned());
     blocking(move || {
         let input = Input { query: &query, body: &body };
@@ -282,6 +300,9 @@ pub(crate) async fn webhook<B: Backend>(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    if let Err(problem) = gate.take_stranger(&headers, gate.backend.now()) {
+        return problem.into_response();
+    }
     // A sensor that is not there answers as one whose secret is another; nobody's body is read who does not even claim to know it.
     let Some(hook) = gate.backend.hook(&sensor).filter(|hook| hook.may_admit(&headers)) else {
         return Problem::secret().into_response();

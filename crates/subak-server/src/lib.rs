@@ -173,8 +173,12 @@ pub fn router<B: Backend>(backend: Arc<B>, own: Vec<Endpoint<B>>, settings: &Set
         .fallback(app::answer::<B>)
         .method_not_allowed_fallback(async || Problem::method().into_response())
         .layer(middleware::from_fn_with_state(Arc::clone(&gate), gate::guarded::<B>))
-        .with_state(gate);
-    (router, tasks)
+        .with_state(Arc::clone(&gate));
+    if gate.prefix.is_empty() {
+        return (router, tasks);
+    }
+    // Whether the proxy takes the path away or not.
+    (Router::new().nest(&gate.prefix, router.clone()).merge(router), tasks)
 }
 
 fn filter_of(method: &Method) -> MethodFilter {

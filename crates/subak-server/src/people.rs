@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
@@ -101,11 +101,16 @@ struct Setup {
     file: PathBuf,
 }
 
+/// Passwords that are looked at at a time: each takes 19 MiB and a processor.
+const HASH_COUNT_MAX: usize = 2;
+
 /// Whoever may speak to a server.
 #[derive(Debug)]
 pub struct People {
     store: SqliteStore,
+    /// By the digest of the name, whatever the case of its letters.
     wrong: Mutex<HashMap<String, Wrong>>,
+    hashing: (Mutex<usize>, Condvar),
     setup: Mutex<Option<Setup>>,
 }
 
@@ -164,7 +169,7 @@ pub fn name(text: &str) -> Result<String, Problem> {
 impl People {
     /// Those that the state knows.
     pub fn new(store: SqliteStore) -> Self {
-        Self { store, wrong: Mutex::default(), setup: Mutex::default() }
+        Self { store, wrong: Mutex::default(), hashing: Default::default(), setup: Mutex::default() }
     }
 
     /// Where there is nobody: a secret that lets the first one in, for a quarter of an hour, once. It also stands in `file`, for its owner alone.
@@ -201,46 +206,55 @@ impl People {
         Ok(user)
     }
 
+    /// Looks at a password, when it is its turn.
+    fn is_password(&self, password: &str, hash: &str) -> bool {
+        let (count, freed) = &self.hashing;
+        let busy = |count: &mut usize| *count >= HASH_COUNT_MAX;
+        let waiting = count.lock().unwrap_or_else(PoisonError::into_inner);
+        *freed.wait_while(waiting, busy).unwrap_or_else(PoisonError::into_inner) += 1;
+        let is_right = is_password(password, hash);
+        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        freed.notify_one();
+        is_right
+    }
+
     /// The user of this name and password. Whoever sends wrong ones has to wait longer and longer, also for the right one; a name that nobody has
     /// takes as long as one that somebody has.
     pub(crate) fn sign_in(&self, name: &str, password: &str, now: Timestamp) -> Result<User, Problem> {
-        let key = name.to_lowercase();
-        if let Some(until) = self.waits(&key).filter(|until| *until > now) {
-            return Err(Problem::too_many(until.duration_since(now).as_secs().unsigned_abs().max(1)));
+        if name.len() > NAME_LENGTH_MAX || password.len() > PASSWORD_LENGTH.1 * 4 {
+            return Err(Problem::unknown_name());
         }
+        let key = digest(&name.to_lowercase());
+        // Counted before it is looked at, so that many at once are no more than one after the other.
+        self.count_try(&key, now)?;
         let user = self.store.user(name).map_err(failed)?;
         let kept = user.as_ref().and_then(|user| user.password_hash.as_deref()).unwrap_or(NOBODYS);
-        let is_right = is_password(password, kept);
-        match user.filter(|user| is_right && !user.is_off) {
-            Some(user) => {
-                self.wrong.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-                Ok(user)
-            }
-            None => {
-                self.remember(key, now);
-                Err(Problem::unknown_name())
-            }
-        }
+        let is_right = self.is_password(password, kept);
+        let user = user.filter(|user| is_right && !user.is_off).ok_or_else(Problem::unknown_name)?;
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        Ok(user)
     }
 
-    fn waits(&self, name: &str) -> Option<Timestamp> {
-        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.get(name).filter(|wrong| wrong.count >= WRONG_COUNT_MAX).map(|wrong| wrong.until)
-    }
-
-    fn remember(&self, name: String, now: Timestamp) {
+    /// Counts a try of a name as a wrong one, unless it has to wait.
+    fn count_try(&self, key: &str, now: Timestamp) -> Result<(), Problem> {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        if wrong.len() >= WRONG_NAME_COUNT_MAX {
-            wrong.retain(|_, wrong| wrong.until > now);
+        if wrong.len() >= WRONG_NAME_COUNT_MAX && !wrong.contains_key(key) {
+            // Those go first that have waited, then those that are tried least.
+            let least = wrong.values().map(|wrong| wrong.count).min().unwrap_or(0);
+            wrong.retain(|_, wrong| wrong.until > now || wrong.count > least);
+            if wrong.len() >= WRONG_NAME_COUNT_MAX {
+                return Err(Problem::too_many(60));
+            }
         }
-        if wrong.len() >= WRONG_NAME_COUNT_MAX && !wrong.contains_key(&name) {
-            return;
+        let entry = wrong.entry(key.to_owned()).or_insert(Wrong { count: 0, until: now });
+        if entry.count >= WRONG_COUNT_MAX && entry.until > now {
+            return Err(Problem::too_many(entry.until.duration_since(now).as_secs().unsigned_abs().max(1)));
         }
-        let entry = wrong.entry(name).or_insert(Wrong { count: 0, until: now });
         entry.count += 1;
         let over = entry.count.saturating_sub(WRONG_COUNT_MAX).min(10);
         let seconds = if entry.count < WRONG_COUNT_MAX { 0 } else { (WAIT_SECONDS_FIRST << over).min(WAIT_SECONDS_MAX) };
         entry.until = later(now, seconds);
+        Ok(())
     }
 
     /// A new session: what to enter, and the cookie that shows it.
@@ -330,6 +344,11 @@ fn later(at: Timestamp, seconds: i64) -> Timestamp {
 
 fn jiff_seconds(seconds: i64) -> std::time::Duration {
     std::time::Duration::from_secs(seconds.unsigned_abs())
+}
+
+/// The digest of the session that a request says it belongs to.
+pub(crate) fn session_of(headers: &HeaderMap) -> Option<String> {
+    cookie_of(headers).map(digest)
 }
 
 fn cookie_of(headers: &HeaderMap) -> Option<&str> {

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream, StreamExt};
 use serde_json::json;
 use subak_domain::snapshot::materialized_by;
-use subak_domain::{Event, Permission, RunEvent};
+use subak_domain::{Event, Permission, RunEvent, Timestamp};
 use subak_store::EventLog;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
@@ -128,16 +128,35 @@ struct Listener<B> {
     news: broadcast::Receiver<Tidings>,
     first: Option<Tidings>,
     told: u64,
+    /// When it was last asked whether they may still listen.
+    asked_at: Timestamp,
 }
 
 impl<B: Backend> Listener<B> {
+    /// Whether they may still listen; looked up once a second.
+    async fn may_still(&mut self) -> bool {
+        let now = self.gate.backend.now();
+        if now.duration_since(self.asked_at).unsigned_abs() < STILL_INTERVAL {
+            return true;
+        }
+        self.asked_at = now;
+        let (gate, caller, headers) = (Arc::clone(&self.gate), self.caller.clone(), self.headers.clone());
+        let is_still = crate::gate::blocking(move || gate.backend.people().is_still(&caller, &headers, now));
+        is_still.await.is_ok_and(|is_still| is_still)
+    }
+
     /// What comes next; `None` once they may not listen any more.
     async fn next(&mut self) -> Option<Tidings> {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
         loop {
-            match tokio::time::timeout(STILL_INTERVAL, self.news.recv()).await {
+            let heard = tokio::time::timeout(STILL_INTERVAL, self.news.recv()).await;
+            // However much there is to tell.
+            if !self.may_still().await {
+                return None;
+            }
+            match heard {
                 Ok(Ok(tidings)) if tidings.position() > self.told => return Some(tidings),
                 Ok(Ok(_)) => {}
                 Ok(Err(RecvError::Lagged(_))) => {
@@ -145,14 +164,7 @@ impl<B: Backend> Listener<B> {
                     return Some(Tidings::Lost { position });
                 }
                 Ok(Err(RecvError::Closed)) => return None,
-                Err(_) => {
-                    let (gate, caller, headers) = (Arc::clone(&self.gate), self.caller.clone(), self.headers.clone());
-                    let is_still =
-                        crate::gate::blocking(move || gate.backend.people().is_still(&caller, &headers, gate.backend.now()));
-                    if !is_still.await.is_ok_and(|is_still| is_still) {
-                        return None;
-                    }
-                }
+                Err(_) => {}
             }
         }
     }
@@ -182,14 +194,15 @@ pub(crate) async fn answer<B: Backend>(State(gate): State<Arc<Gate<B>>>, headers
     };
     // The first one says where the log is, so that whoever breaks off can come back there.
     let first = missed.or(Some(Tidings::Changed { position: newest, runs: BTreeMap::new(), assets: BTreeSet::new() }));
-    let listener = Listener { gate, caller, headers, news, first, told: 0 };
+    let asked_at = gate.backend.now();
+    let listener = Listener { gate, caller, headers, news, first, told: 0, asked_at };
     let events = tidings(listener).boxed();
     axum::response::Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
 }
 
 #[cfg(test)]
 mod tests {
-    use subak_domain::{RunId, RunStatus, Timestamp};
+    use subak_domain::{RunId, RunStatus};
 
     use super::*;
 

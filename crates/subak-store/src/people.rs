@@ -64,6 +64,15 @@ pub enum Change {
     AddFirstUser(User),
     /// Another password, other rights, or shut out. Their sessions end.
     ChangeUser(User),
+    /// Another password for somebody who is not shut out, in place of the hash that they had; nothing else of them. Their sessions end.
+    Password {
+        /// The user.
+        name: String,
+        /// The hash that they had.
+        was: String,
+        /// The hash that they have from now on.
+        now: String,
+    },
     /// They go, with their sessions and tokens.
     RemoveUser(String),
     /// They have signed in.

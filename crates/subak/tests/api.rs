@@ -17,7 +17,8 @@ const FILES: &[(&str, &str)] = &[
         "jobs/jobs.yml",
         "job: greet\nparams: { name: { type: text } }\ntasks:\n  say: { run: [ sh, -c, 'echo \"hello $0\"; echo \"$0\" >> log', \"{{ params.name }}\" ] }\n  \
          fail: { needs: say, run: [ sh, -c, 'echo \"ValueError: no\"; exit 3' ] }\n---\njob: hourly\nselect: gold.two\nschedule: \"0 0 1 1 *\"\n---\n\
-         job: asking\ntasks:\n  ask: { approve: { message: \"Publish?\" } }\n",
+         job: asking\ntasks:\n  ask: { approve: { message: \"Publish?\" } }\n---\n\
+         job: ticking\ntasks:\n  tick: { for_each: [ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20 ], tasks: { one: { run: \"sleep 0.5\" } } }\n",
     ),
 ];
 
@@ -189,6 +190,11 @@ fn n_15_n_16_sessions_end_when_they_should() {
     let heard = server.ask("POST", "/api/v1/session", &[JSON, ("Cookie", planted)], body.as_bytes());
     assert_ne!(cookie(&heard), planted);
     assert_eq!((me(planted), me(&cookie(&heard))), (401, 200));
+    // The one before is worth nothing once somebody signs in anew.
+    let before = cookie(&heard);
+    let anew =
+        server.ask("POST", "/api/v1/session", &[JSON, ("Cookie", &before), ("Sec-Fetch-Site", "same-origin")], body.as_bytes());
+    assert_eq!((me(&before), me(&cookie(&anew))), (401, 200));
     let own = [("Sec-Fetch-Site", "same-origin"), JSON];
     let signed_out = begin();
     assert_eq!(server.ask("DELETE", "/api/v1/session", &[("Cookie", &signed_out), own[0], own[1]], b"{}").status, 200);
@@ -230,6 +236,14 @@ fn n_09_guessing_is_slowed_down() {
     assert_eq!(known[0].json()["error"]["message"], unknown[0].json()["error"]["message"]);
     let heard = sign_in(&server, "operator-of-tests", USER_PASSWORD);
     assert!(heard.status == 429 && heard.header("retry-after").is_some(), "{}", heard.text);
+    // Many at once are no more than one after the other.
+    let guesses = std::thread::scope(|scope| {
+        let guess = || sign_in(&server, "somebody", "a wrong password").status;
+        let threads: Vec<_> = (0..30).map(|_| scope.spawn(guess)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it ends")).collect::<Vec<_>>()
+    });
+    assert_eq!(guesses.iter().filter(|status| **status == 401).count(), 5, "{guesses:?}");
+    assert_eq!(sign_in(&server, &"x".repeat(10_000), "a wrong password").status, 401);
 }
 
 /// N-17, N-30: tokens end, and give no more than their maker has.
@@ -238,7 +252,9 @@ fn n_17_n_30_tokens_are_worth_what_they_should() {
     let server = listening();
     let (admin, viewer) = (server.token("admin"), server.token("viewer"));
     let new = |role: &str| json!({ "name": "more", "role": role, "days": 1 }).to_string();
-    assert_eq!(server.call(&viewer, "POST", "/api/v1/tokens", &new("viewer")).status, 403, "a token makes none");
+    for token in [&viewer, &admin] {
+        assert_eq!(server.call(token, "POST", "/api/v1/tokens", &new("viewer")).status, 403, "a token makes none");
+    }
     let session = cookie(&sign_in(&server, "viewer-of-tests", USER_PASSWORD));
     let ask = |body: &str| {
         let headers = [("Cookie", session.as_str()), ("Sec-Fetch-Site", "same-origin"), JSON];
@@ -414,7 +430,13 @@ fn a_run_says_why_it_failed_and_goes_on() {
         assert_eq!(call("GET", &format!("{run}/{path}"), "").status, expected, "{path}");
     }
     assert_eq!(server.call(&viewer, "GET", &format!("{run}/log?step=task:say"), "").status, 403);
+    // What it wrote stands nowhere else either.
+    for path in ["", "/events"] {
+        let seen = server.call(&viewer, "GET", &format!("{run}{path}"), "");
+        assert!(seen.status == 200 && !seen.text.contains("ValueError") && !seen.text.contains("hello"), "{}", seen.text);
+    }
     assert!(server.call(&viewer, "GET", &run, "").json()["steps"][0]["log_bytes"].is_null());
+    assert!(call("GET", &run, "").text.contains("ValueError"));
     // The counter and the list that proves it.
     let home = call("GET", "/api/v1/home", "").json();
     let listed = call("GET", "/api/v1/runs?status=failed&ended_within=24", "").json();
@@ -431,6 +453,42 @@ fn a_run_says_why_it_failed_and_goes_on() {
     let audit = server.call(&server.token("admin"), "GET", "/api/v1/audit", "").json();
     let actions: Vec<&str> = audit["items"].as_array().expect("items").iter().filter_map(|one| one["action"].as_str()).collect();
     assert!(actions.contains(&"run.start") && actions.contains(&"run.resume"), "{actions:?}");
+}
+
+/// N-28: rows are shown to whoever may see them, and stand in nothing that others see.
+#[test]
+fn n_28_rows_are_shown_to_whoever_may_see_them() {
+    let files: Vec<(&str, &str)> = FILES
+        .iter()
+        .copied()
+        .chain([
+            ("assets/seeds/people.csv", "id,name\n1,canary-in-a-seed\n"),
+            ("assets/seeds/people.yml", "seed: { file: people.csv }\n"),
+            (
+                "assets/gold/checked.sql",
+                "/* subak\nstored_as: table\nchecks: [ { accepted_values: { column: name, values: [x] } } ]\n*/\nselect 'canary-' || 'in-a-row' as name\n",
+            ),
+            ("assets/gold/cast.sql", "/* subak\nstored_as: table\n*/\nselect cast('canary-' || 'in-a-cause' as integer) as i\n"),
+        ])
+        .filter(|(path, _)| *path != "assets/seeds/people.yml")
+        .collect();
+    let server = Listening::new(BINARY, &files, &[], &[]);
+    let (operator, viewer) = (server.token("operator"), server.token("viewer"));
+    for select in ["seeds.people", "gold.checked", "gold.cast"] {
+        server.served.sandbox.run(&["run", select]);
+    }
+    let runs = server.call(&operator, "GET", "/api/v1/runs", "").json();
+    let runs = runs["items"].as_array().expect("items").iter().map(|run| run["run"].as_str().expect("an id").to_owned());
+    let of_runs = runs.flat_map(|run| ["", "/events"].map(|part| format!("/api/v1/runs/{run}{part}")));
+    let assets = ["seeds.people", "gold.checked", "gold.cast"].map(|key| format!("/api/v1/assets/{key}"));
+    let paths: Vec<String> =
+        of_runs.chain(assets).chain(["/api/v1/home", "/api/v1/assets", "/api/v1/runs", "/metrics"].map(str::to_owned)).collect();
+    let all = |token: &str| paths.iter().map(|path| server.call(token, "GET", path, "").text).collect::<String>();
+    let (seen, hidden) = (all(&operator), all(&viewer));
+    for canary in ["canary-in-a-seed", "canary-in-a-row", "canary-in-a-cause"] {
+        assert!(seen.contains(canary), "an operator sees {canary}: {seen}");
+        assert!(!hidden.contains(canary), "a viewer does not see {canary}: {hidden}");
+    }
 }
 
 /// A question is answered once, and a schedule switched off and on.
@@ -487,9 +545,15 @@ fn n_07_changes_are_told_as_they_come() {
     next(&mut stream, "\"status\":\"succeeded\"");
     // What came in between is told to whoever comes back.
     next(&mut open(Some(&before)), "silver.one");
+    // Also while there is always something to tell.
+    let plan = server.call(&admin, "POST", "/api/v1/plans", "{\"job\": \"ticking\"}").json();
+    server.call(&admin, "POST", &format!("/api/v1/plans/{}/accept", plan["plan"].as_str().expect("an id")), "{}");
+    next(&mut stream, "\"status\":\"running\"");
     server.call(&admin, "PATCH", "/api/v1/users/operator-of-tests", "{\"is_off\": true}");
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut stream, &mut rest).expect("it ends");
+    let shown = server.call(&admin, "GET", "/api/v1/runs?status=running", "").json();
+    assert_eq!(shown["total"].as_u64(), Some(1), "it ended while the run went on");
 }
 
 /// UI-05: an address of nothing is answered with 404, one of something with 200, and strangers learn nothing of either.

@@ -48,6 +48,16 @@ pub(crate) fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreE
     }
 }
 
+/// A connection that only reads.
+fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = Connection::open_with_flags(path, flags).and_then(|reader| {
+        reader.busy_timeout(writer::BUSY_TIMEOUT)?;
+        Ok(reader)
+    });
+    opened.map_err(|error| StoreError::Open { path: path.to_path_buf(), source: Box::new(error) })
+}
+
 impl SqliteStore {
     /// Opens the database, makes it when it does not exist, and brings its schema up to date after a backup.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
@@ -65,11 +75,15 @@ impl SqliteStore {
             check(&connection)?;
         }
         migrate::migrate(&mut connection, path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let reader = Connection::open_with_flags(path, flags).map_err(|error| cannot_open(Box::new(error)))?;
-        reader.busy_timeout(writer::BUSY_TIMEOUT).map_err(|error| cannot_open(Box::new(error)))?;
+        let reader = open_reader(path)?;
         let writer = Arc::new(Writer::start(connection));
         Ok(Self { path: path.to_path_buf(), writer, reader: Arc::new(Mutex::new(reader)), newest: watch::Sender::new(0) })
+    }
+
+    /// The same state, read by a connection of its own: who reads much by it holds up nobody else.
+    pub fn with_own_reader(&self) -> Result<Self, StoreError> {
+        let reader = open_reader(&self.path)?;
+        Ok(Self { reader: Arc::new(Mutex::new(reader)), ..self.clone() })
     }
 
     /// The file.

@@ -299,8 +299,16 @@ impl<'a> Server<'a> {
         if self.args.listen.is_none() || serving.opened.is_of_today() {
             return Ok(());
         }
-        let opened = self.version.open(self.context.global, self.context.settings, self.context.printer.quiet(), None)?;
-        self.publish(Arc::new(opened), serving.problems.clone());
+        match self.version.open(self.context.global, self.context.settings, self.context.printer.quiet(), None) {
+            Ok(opened) => self.publish(Arc::new(opened), serving.problems.clone()),
+            // Templates that do not fit the new day: what is told stays that of the day before, with what is wrong.
+            Err(error) if error.exit == Exit::Invalid => {
+                if serving.problems.is_empty() {
+                    self.publish(Arc::clone(&serving.opened), problems_of(&error));
+                }
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -313,7 +321,8 @@ impl<'a> Server<'a> {
             let problem = subak_diag::Diagnostic::error(subak_diag::codes::RESOURCE, message);
             CliError::new(problem.help("give another address to `--listen`, or stop what has this one"), Exit::Unreachable)
         })?;
-        let (store, counts) = (self.hold.store().clone(), Arc::clone(&self.counts));
+        // What somebody looks at holds up neither runs nor schedules.
+        let (store, counts) = (self.hold.store().with_own_reader()?, Arc::clone(&self.counts));
         let backend = Arc::new(Api::new(store, self.hooks.subscribe(), counts, self.serving.subscribe()));
         let shown = listener.local_addr().map_or_else(|_| address.to_string(), |address| address.to_string());
         let prefix = self.args.path_prefix.trim_matches('/');

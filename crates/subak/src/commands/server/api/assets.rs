@@ -1,9 +1,9 @@
 //! Assets: the catalog, one of them, its partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use subak_domain::{Asset, Definition, PartitionRule, Timestamp};
+use subak_domain::{Asset, Definition, PartitionRule, Permission, RunId, Timestamp};
 use subak_plan::Known;
 use subak_server::{Call, Endpoint, Nothing, Problem};
 use utoipa::{IntoParams, ToSchema};
@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::picture::Picture;
 use super::recent::{self, Outcome, Recent};
 use super::runs::{CheckView, FailureView};
-use super::{Api, VIEW, failed, problem, text};
+use super::{Api, VIEW, failed, may, problem, text};
 use crate::args::Selection;
 use crate::commands::{list, partition, select, show};
 
@@ -347,7 +347,7 @@ fn asset_of(picture: &Picture, name: &str) -> Result<Asset, Problem> {
     show::find(&picture.serving.opened, name).cloned().map_err(problem)
 }
 
-fn checks(asset: &Asset, recent: &Recent) -> Vec<AssetCheck> {
+fn checks(asset: &Asset, recent: &Recent, call: &Call) -> Vec<AssetCheck> {
     let found = |name: &str| {
         let outcomes = recent.of(&asset.key).flat_map(|outcome| &outcome.checks);
         outcomes.filter(|check| check.check == name).cloned().collect::<Vec<_>>()
@@ -358,7 +358,7 @@ fn checks(asset: &Asset, recent: &Recent) -> Vec<AssetCheck> {
         AssetCheck {
             name: check.name.clone(),
             severity: if check.severity == subak_domain::Severity::Error { "error" } else { "warn" }.to_owned(),
-            last: found.last().map(CheckView::of),
+            last: found.last().map(|check| CheckView::of(check, call)),
             history: found.iter().map(|check| word(check.passed())).collect(),
         }
     };
@@ -377,6 +377,8 @@ fn show_asset(api: &Api, call: &Call, _: Nothing) -> Result<AssetDetail, Problem
     };
     let sql = if let Definition::Sql(sql) = &asset.definition { Some(sql.sql.clone()) } else { None };
     let latest = picture.snapshot.latest.get(&asset.key);
+    // The file of a seed is its rows.
+    let shows_source = !matches!(asset.definition, Definition::Seed(_)) || may(call, Permission::Data);
     recent::with(api, call, |recent| {
         let own = view(&asset, &picture, recent);
         let failure = recent.failure(&asset.key);
@@ -386,16 +388,16 @@ fn show_asset(api: &Api, call: &Call, _: Nothing) -> Result<AssetDetail, Problem
             description: asset.description.clone(),
             made_from: show::definition(&asset),
             path: asset.path.clone(),
-            source: opened.sources.get(&asset.path).map(ToString::to_string),
+            source: opened.sources.get(&asset.path).filter(|_| shows_source).map(ToString::to_string),
             sql,
             version: asset.version.to_string(),
             made_version: latest.map(|latest| latest.version.to_string()),
             upstream: asset.upstream.iter().filter_map(|key| graph.get(key)).map(|asset| view(asset, &picture, recent)).collect(),
             downstream: graph.downstream(&asset.key).map(|asset| view(asset, &picture, recent)).collect(),
             columns: columns.iter().map(column).collect(),
-            checks: checks(&asset, recent),
+            checks: checks(&asset, recent, call),
             history: recent.of(&asset.key).map(OutcomeView::of).collect(),
-            failure: failure.and_then(|outcome| outcome.failure.as_ref()).map(FailureView::of),
+            failure: failure.and_then(|outcome| outcome.failure.as_ref()).map(|failure| FailureView::of(failure, call)),
             automation: asset.automation.as_ref().map(|automation| automation.text.clone()),
         }
     })
@@ -440,13 +442,24 @@ pub(super) fn views(api: &Api, call: &Call, picture: &Picture) -> Result<Vec<Ass
     recent::with(api, call, |recent| assets.iter().map(|asset| view(asset, picture, recent)).collect())
 }
 
-/// When an asset failed that was not made since.
-pub(super) fn failures(api: &Api, call: &Call, picture: &Picture) -> Result<Vec<(AssetView, Timestamp)>, Problem> {
+/// When assets failed that were not made since, and in which runs.
+pub(super) struct Failures {
+    pub(super) assets: Vec<(AssetView, Timestamp)>,
+    /// Runs in which one of these assets failed.
+    pub(super) runs: BTreeSet<RunId>,
+}
+
+pub(super) fn failures(api: &Api, call: &Call, picture: &Picture) -> Result<Failures, Problem> {
     let assets = picture.serving.opened.graph().assets();
-    let external = |asset: &Asset| list::is_external(asset);
     recent::with(api, call, |recent| {
-        let failed = assets.iter().filter(|asset| !external(asset));
-        failed.filter_map(|asset| Some((view(asset, picture, recent), recent.failure(&asset.key)?.at))).collect()
+        let mut failures = Failures { assets: Vec::new(), runs: BTreeSet::new() };
+        for asset in assets.iter().filter(|asset| !list::is_external(asset)) {
+            let Some(failure) = recent.failure(&asset.key) else { continue };
+            failures.assets.push((view(asset, picture, recent), failure.at));
+            let failed = recent.of(&asset.key).filter(|outcome| outcome.status == "failed");
+            failures.runs.extend(failed.map(|outcome| outcome.run));
+        }
+        failures
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
-use subak_domain::{RunStatus, Timestamp};
+use subak_domain::{RunId, RunStatus, Timestamp};
 use subak_engine::{Clock, SystemClock};
 use subak_server::{Call, Endpoint, Nothing, Problem};
 use subak_store::RunFilter;
@@ -134,10 +134,8 @@ fn attention(api: &Api, call: &Call) -> Result<Vec<AttentionView>, Problem> {
             owner: None,
         });
     }
-    let failed_assets = assets::failures(api, call, &*api.picture()?)?;
-    // What its asset says already, a run need not say again.
-    let told: BTreeSet<String> = failed_assets.iter().filter_map(|(view, _)| view.reason.clone()).collect();
-    found.extend(failed_assets.into_iter().map(|(view, at)| AttentionView {
+    let failures = assets::failures(api, call, &*api.picture()?)?;
+    found.extend(failures.assets.into_iter().map(|(view, at)| AttentionView {
         kind: "asset".into(),
         cause: view.reason.unwrap_or_else(|| "a check failed".to_owned()),
         title: view.asset.clone(),
@@ -146,18 +144,19 @@ fn attention(api: &Api, call: &Call) -> Result<Vec<AttentionView>, Problem> {
         since: Some(text(at)),
         owner: view.owner,
     }));
-    found.extend(failed_runs(api, call, &told)?);
+    found.extend(failed_runs(api, call, &failures.runs)?);
     found.extend(waiting(api)?);
     Ok(found)
 }
 
 /// Runs that failed within a day and were not made good since; of several alike the newest.
-fn failed_runs(api: &Api, call: &Call, told: &BTreeSet<String>) -> Result<Vec<AttentionView>, Problem> {
+fn failed_runs(api: &Api, call: &Call, told: &BTreeSet<RunId>) -> Result<Vec<AttentionView>, Problem> {
     let since = Some(day_before(call.now));
     let filter = RunFilter { statuses: vec![RunStatus::Failed], ended_from: since, ..RunFilter::default() };
     let (mut found, mut alike) = (Vec::new(), BTreeSet::new());
     for run in api.store.find_runs(&filter, FAILED_COUNT_MAX).map_err(failed)? {
-        let is_told = run.cause.as_ref().is_some_and(|cause| told.contains(cause));
+        // What its assets say already, a run of assets need not say again; one of tasks may have failed otherwise too.
+        let is_told = run.job.is_none() && told.contains(&run.run);
         if is_told || !alike.insert(run.selection.clone()) {
             continue;
         }

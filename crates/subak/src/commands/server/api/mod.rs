@@ -112,6 +112,11 @@ fn text(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
+/// Whether whoever asks may do something.
+fn may(call: &subak_server::Call, permission: Permission) -> bool {
+    call.caller.as_ref().is_some_and(|caller| caller.rights.may(permission))
+}
+
 /// Milliseconds from one moment to another.
 fn elapsed_ms(from: Timestamp, until: Timestamp) -> u64 {
     u64::try_from(until.duration_since(from).as_millis()).unwrap_or(0)
@@ -119,11 +124,11 @@ fn elapsed_ms(from: Timestamp, until: Timestamp) -> u64 {
 
 /// The run that a part of a path names.
 fn run_of(api: &Api, name: &str) -> Result<RunId, Problem> {
-    match api.store.runs_by_prefix(name).map_err(failed)?.as_slice() {
-        // Only the whole id, so that a page has one address.
-        [run] if run.to_string() == name => Ok(*run),
-        _ => Err(Problem::not_found("run", name)),
-    }
+    // Only the whole id as it is written, so that a page has one address.
+    let run = name.parse::<RunId>().ok().filter(|run| run.to_string() == name);
+    let unknown = || Problem::not_found("run", name);
+    let run = run.ok_or_else(unknown)?;
+    api.store.run(run).map_err(failed)?.map(|_| run).ok_or_else(unknown)
 }
 
 /// Every route of this module.

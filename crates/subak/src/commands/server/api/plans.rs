@@ -14,12 +14,18 @@ use subak_store::{Append, StoreError};
 use utoipa::ToSchema;
 
 use super::runs::{InputView, new_run};
-use super::{Api, OPERATE, Serving, VIEW, problem, recent, text};
+use super::{Api, OPERATE, VIEW, problem, recent, text};
 use crate::args::Selection;
 use crate::commands::{automation, job, plan};
 
 /// Plans that are kept to be accepted.
 const PLAN_COUNT_MAX: usize = 256;
+
+/// Of them, those of one caller.
+const OWN_PLAN_COUNT_MAX: usize = 16;
+
+/// Steps that a plan may have; what is more comes by a backfill.
+const STEP_COUNT_MAX: usize = 50_000;
 
 /// Actions that are told one by one.
 const ACTION_COUNT_MAX: usize = 2_000;
@@ -129,6 +135,8 @@ struct Planned {
     job: Option<String>,
     params: BTreeMap<String, Value>,
     interval: Option<Interval>,
+    /// The time that counts as now for it.
+    as_of: String,
     fresh_count: usize,
     left: BTreeMap<String, usize>,
 }
@@ -136,6 +144,8 @@ struct Planned {
 /// A plan that waits to be accepted.
 struct Kept {
     id: RunId,
+    /// Who made it.
+    by: String,
     asked: PlanBody,
     planned: Planned,
     at: Timestamp,
@@ -147,8 +157,8 @@ pub(super) struct Plans(VecDeque<Kept>);
 
 /// What would be done about what is asked, as things are now.
 fn make(api: &Api, asked: &PlanBody) -> Result<Planned, Problem> {
-    let (picture, serving) = (api.picture()?, api.serving()?);
-    let opened = &serving.opened;
+    let serving = api.serving()?;
+    let (opened, as_of) = (&serving.opened, serving.opened.as_of_template.clone());
     let declared = asked.job.as_ref().map(|name| job::find(opened, name)).transpose().map_err(problem)?;
     let pairs: Vec<String> = asked.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let params = match declared {
@@ -161,14 +171,17 @@ fn make(api: &Api, asked: &PlanBody) -> Result<Planned, Problem> {
         Some(JobWork::Tasks(actions)) => {
             let selection = format!("job {}", declared.map_or("", |declared| &declared.name));
             let (actions, left) = (actions.clone(), BTreeMap::new());
-            return Ok(Planned { actions, selection, job: asked.job.clone(), params, interval, fresh_count: 0, left });
+            let job = asked.job.clone();
+            return Ok(Planned { actions, selection, job, params, interval, as_of, fresh_count: 0, left });
         }
         Some(JobWork::Select(words)) => words.clone(),
         None => asked.select.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect(),
     };
     let selection = Selection { select, exclude: asked.exclude.clone() };
     let how = plan::How { full_refresh: asked.full_refresh, picks: plan::picks(&asked.partition), range: None };
-    let found = plan::of(opened, &picture.snapshot, &selection, &how).map_err(problem)?;
+    // As things are now: keys that were added to a set leave no event.
+    let snapshot = api.store.snapshot().map_err(super::failed)?;
+    let found = plan::of(opened, &snapshot, &selection, &how).map_err(problem)?;
     let words = crate::commands::run::selection_words(&selection);
     let words = asked.job.as_ref().map_or(words.clone(), |job| format!("job {job}: {words}"));
     Ok(Planned {
@@ -177,6 +190,7 @@ fn make(api: &Api, asked: &PlanBody) -> Result<Planned, Problem> {
         job: asked.job.clone(),
         params,
         interval,
+        as_of,
         fresh_count: found.fresh.len(),
         left: found.left.iter().map(|(asset, count)| (asset.to_string(), *count)).collect(),
     })
@@ -228,9 +242,21 @@ impl Kept {
 
 fn add(api: &Api, call: &Call, asked: PlanBody) -> Result<PlanView, Problem> {
     let planned = make(api, &asked)?;
-    let kept = Kept { id: new_run(), asked, planned, at: call.now };
+    if planned.actions.len() > STEP_COUNT_MAX {
+        let message = format!("the plan has {} steps, and {STEP_COUNT_MAX} are allowed", planned.actions.len());
+        return Err(Problem::invalid(message, "select less, or begin a backfill: `subak backfill start`"));
+    }
+    let by = call.caller.as_ref().map(|caller| caller.user.clone()).unwrap_or_default();
+    let kept = Kept { id: new_run(), by, asked, planned, at: call.now };
     let view = kept.view(api, call)?;
     let mut plans = api.plans.lock().unwrap_or_else(PoisonError::into_inner);
+    // The oldest of their own goes first, so that nobody takes away what others are looking at.
+    let own = plans.0.iter().filter(|other| other.by == kept.by).count();
+    if own >= OWN_PLAN_COUNT_MAX
+        && let Some(oldest) = plans.0.iter().position(|other| other.by == kept.by)
+    {
+        plans.0.remove(oldest);
+    }
     if plans.0.len() >= PLAN_COUNT_MAX {
         plans.0.pop_front();
     }
@@ -246,15 +272,16 @@ fn unknown(name: &str) -> Problem {
 /// Begins what a plan says, if it still says so. Accepting it again begins nothing more.
 fn accept(api: &Api, call: &Call, said: AcceptBody) -> Result<Accepted, Problem> {
     let name = call.part("plan");
+    // One that was begun is known by its run, however long ago that was.
+    if let Ok(run) = super::run_of(api, name) {
+        return Ok(Accepted { run: run.to_string(), is_new: false });
+    }
     let known = |kept: &&Kept| kept.id.to_string() == name;
     let (id, asked, planned) = {
         let plans = api.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = plans.0.iter().find(known).ok_or_else(|| unknown(name))?;
         (kept.id, kept.asked.clone(), kept.planned.clone())
     };
-    if api.store.run(id).map_err(super::failed)?.is_some() {
-        return Ok(Accepted { run: id.to_string(), is_new: false });
-    }
     if planned.actions.is_empty() {
         return Err(Problem::changed("there is nothing to do", "everything that is selected is fresh"));
     }
@@ -265,13 +292,12 @@ fn accept(api: &Api, call: &Call, said: AcceptBody) -> Result<Accepted, Problem>
     if now.actions != planned.actions {
         return Err(Problem::changed("the plan would be another one by now", "look at the new one"));
     }
-    let Serving { opened, .. } = &*api.serving()?;
     let entry = call.entry("run.start", &id.to_string(), now.selection.clone());
     let event = RunEvent::Planned {
         actions: now.actions,
         selection: now.selection,
         trigger: entry.actor.clone(),
-        as_of: opened.as_of_template.clone(),
+        as_of: now.as_of,
         job: now.job,
         params: now.params,
         interval: now.interval,

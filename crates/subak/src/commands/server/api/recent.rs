@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use subak_domain::event::SkipReason;
-use subak_domain::{AssetKey, CheckOutcome, Event, Failure, RunEvent, RunId, StepId, StepOutcome, Timestamp};
+use subak_domain::{AssetKey, CheckOutcome, Event, Failure, FailureClass, RunEvent, RunId, StepId, StepOutcome, Timestamp};
 use subak_server::Problem;
 use subak_store::{EventLog, SqliteStore};
 
@@ -66,6 +66,8 @@ impl Recent {
     fn take(&mut self, event: &Event) {
         let (step, outcome) = match &event.event {
             RunEvent::StepSucceeded { step, outcome } => (step, Outcome::done(event, step, outcome)),
+            // Somebody stopped it: that says nothing of the asset.
+            RunEvent::StepErrored { failure, .. } if failure.class == FailureClass::Canceled => return,
             RunEvent::StepErrored { step, failure, retry_at: None } => (step, Outcome::failed(event, step, failure)),
             RunEvent::StepSkipped { step, reason: reason @ SkipReason::UpstreamFailed { .. } } => {
                 (step, Outcome { note: Some(reason.to_string()), ..Outcome::new(event, step, "skipped") })

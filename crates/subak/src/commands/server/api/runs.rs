@@ -8,13 +8,13 @@ use axum::http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use subak_domain::job::Answer;
-use subak_domain::{Failure, Permission, RunId, RunStatus, StepId, StepState, StepStatus, Work};
+use subak_domain::{Failure, FailureClass, Permission, RunId, RunStatus, StepId, StepState, StepStatus, Work};
 use subak_engine::program::log_path;
 use subak_server::{Access, Call, Done, Endpoint, Nothing, Page, Problem, Sent};
 use subak_store::{Append, RunFilter, RunSummary};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Api, OPERATE, VIEW, elapsed_ms, failed, problem, run_of, text};
+use super::{Api, OPERATE, VIEW, elapsed_ms, failed, may, problem, run_of, text};
 use crate::commands::{job, question, run as started, runs, why};
 
 /// Runs of a page.
@@ -108,8 +108,14 @@ pub(super) struct FailureView {
 }
 
 impl FailureView {
-    pub(super) fn of(failure: &Failure) -> Self {
-        let Failure { code, message, causes, data, help, .. } = failure.clone();
+    /// A failure, without what whoever asks may not see: causes repeat what programs wrote, or values of rows.
+    pub(super) fn of(failure: &Failure, call: &Call) -> Self {
+        let Failure { code, message, mut causes, data, mut help, class, .. } = failure.clone();
+        let needed = if class == FailureClass::Program { Permission::Logs } else { Permission::Data };
+        if !causes.is_empty() && !may(call, needed) {
+            causes.clear();
+            help.push(format!("why it did stands in what the permission `{}` lets one see", needed.as_str()));
+        }
         Self { code, message, causes, data, help }
     }
 }
@@ -127,19 +133,19 @@ pub(super) struct CheckView {
     pub(super) blocking: bool,
     /// Rows that should not be there.
     pub(super) bad_rows: u64,
-    /// Some of them.
+    /// Some of them, for whoever may see rows.
     pub(super) sample: Vec<String>,
 }
 
 impl CheckView {
-    pub(super) fn of(check: &subak_domain::CheckOutcome) -> Self {
+    pub(super) fn of(check: &subak_domain::CheckOutcome, call: &Call) -> Self {
         Self {
             check: check.check.clone(),
             passed: check.passed(),
             severity: if check.severity == subak_domain::Severity::Error { "error" } else { "warn" }.to_owned(),
             blocking: check.blocking,
             bad_rows: check.bad_row_count,
-            sample: check.sample.clone(),
+            sample: if may(call, Permission::Data) { check.sample.clone() } else { Vec::new() },
         }
     }
 }
@@ -379,7 +385,7 @@ fn kind_of(work: &Work) -> &'static str {
     }
 }
 
-fn step_view(action: &subak_domain::Action, step: &StepState, log_bytes: Option<u64>) -> StepView {
+fn step_view(action: &subak_domain::Action, step: &StepState, log_bytes: Option<u64>, call: &Call) -> StepView {
     let outcome = step.outcome.as_ref();
     let account = outcome.and_then(|outcome| outcome.account);
     let checks = outcome.map(|outcome| &outcome.checks).or(step.failure.as_ref().map(|failure| &failure.checks));
@@ -413,10 +419,10 @@ fn step_view(action: &subak_domain::Action, step: &StepState, log_bytes: Option<
         warnings: outcome.map(|outcome| outcome.warnings.clone()).unwrap_or_default(),
         cpu_ms: usage.map(|usage| usage.cpu_ms),
         memory_bytes_max: usage.and_then(|usage| usage.memory_bytes_max),
-        checks: checks.into_iter().flatten().map(CheckView::of).collect(),
-        failure: step.failure.as_ref().filter(|_| outcome.is_none()).map(FailureView::of),
-        value: outcome.and_then(|outcome| outcome.value.clone()),
-        metadata: outcome.map(|outcome| outcome.metadata.clone()).unwrap_or_default(),
+        checks: checks.into_iter().flatten().map(|check| CheckView::of(check, call)).collect(),
+        failure: step.failure.as_ref().filter(|_| outcome.is_none()).map(|failure| FailureView::of(failure, call)),
+        value: outcome.and_then(|outcome| outcome.value.clone()).filter(|_| may(call, Permission::Data)),
+        metadata: outcome.filter(|_| may(call, Permission::Logs)).map(|outcome| outcome.metadata.clone()).unwrap_or_default(),
         log_bytes,
     }
 }
@@ -431,13 +437,13 @@ fn show(api: &Api, call: &Call, _: Nothing) -> Result<RunDetail, Problem> {
     let run = run_of(api, call.part("run"))?;
     let summary = api.store.run(run).map_err(failed)?.ok_or_else(|| Problem::not_found("run", call.part("run")))?;
     let (state, _) = runs::state(&api.store, run).map_err(problem)?;
-    let may_logs = call.caller.as_ref().is_some_and(|caller| caller.rights.may(Permission::Logs));
+    let may_logs = may(call, Permission::Logs);
     let mut steps = Vec::with_capacity(state.actions.len());
     for action in &state.actions {
         let Some(step) = state.steps.get(&action.step) else { continue };
         let path = log_of(api, run, &action.step, step.attempt_count)?;
         let log_bytes = std::fs::metadata(path).ok().filter(|_| may_logs).map(|metadata| metadata.len());
-        steps.push(step_view(action, step, log_bytes));
+        steps.push(step_view(action, step, log_bytes, call));
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for step in state.steps.values() {
@@ -469,6 +475,7 @@ fn show(api: &Api, call: &Call, _: Nothing) -> Result<RunDetail, Problem> {
 
 fn events(api: &Api, call: &Call, _: Nothing) -> Result<Page<EventView>, Problem> {
     let run = run_of(api, call.part("run"))?;
+    let may_all = may(call, Permission::Logs) && may(call, Permission::Data);
     let view = |event: &subak_domain::Event| {
         let (kind, step, more) = runs::describe(&event.event);
         EventView {
@@ -476,7 +483,8 @@ fn events(api: &Api, call: &Call, _: Nothing) -> Result<Page<EventView>, Problem
             at: text(event.at),
             event: kind.to_owned(),
             step: step.map(ToString::to_string),
-            text: more,
+            // It repeats causes, values and what programs said of themselves.
+            text: if may_all || step.is_none() { more } else { String::new() },
         }
     };
     Ok(Page::whole(api.store.run_events(run).map_err(failed)?.iter().map(view).collect()))
@@ -499,6 +507,18 @@ fn log(api: &Api, call: &Call, query: LogQuery) -> Result<Sent, Problem> {
         file.seek(SeekFrom::Start(from)).ok()?;
         let mut body = Vec::new();
         file.take(LOG_LENGTH_MAX).read_to_end(&mut body).ok()?;
+        // Whole lines, where there are any: a letter may have several bytes.
+        let skipped =
+            if query.from.is_none() && from > 0 { body.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1) } else { 0 };
+        body.drain(..skipped);
+        let from = from + skipped as u64;
+        let is_open = !state.status.is_final() && attempt == state.attempt_count;
+        if is_open || from + (body.len() as u64) < total {
+            let end = body.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+            // A line that is longer than a part is cut between two letters.
+            let end = end.unwrap_or_else(|| if body.len() as u64 >= LOG_LENGTH_MAX - 4 { boundary(&body) } else { 0 });
+            body.truncate(end);
+        }
         Some((body, from, total))
     };
     // A program that wrote nothing has none.
@@ -511,6 +531,12 @@ fn log(api: &Api, call: &Call, query: LogQuery) -> Result<Sent, Problem> {
         ("x-log-open", (!state.status.is_final() && attempt == state.attempt_count).to_string()),
     ];
     Ok(Sent { body, kind: "text/plain; charset=utf-8", headers })
+}
+
+/// Where the last whole letter ends.
+fn boundary(bytes: &[u8]) -> usize {
+    let start = bytes.iter().rposition(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
+    if std::str::from_utf8(&bytes[start..]).is_ok() { bytes.len() } else { start }
 }
 
 fn cancel(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
