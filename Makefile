@@ -8,7 +8,7 @@ SETUP = ./scripts/setup
 
 help:
 	@echo "make demo   build, generate data, run the e-wallet example twice, say what to look at (about 8 minutes at first, then seconds)"
-	@echo "make test   everything that CI checks (about 25 minutes at first, then about 3)"
+	@echo "make test   everything that CI checks (about 30 minutes at first, then about 8)"
 	@echo "make web    build the web app, which the next build of Subak carries"
 	@echo "make lint   format, clippy, tidy, licences, spelling"
 	@echo "make bench  the measurements in bench/ (needs Python packages; see bench/README.md)"

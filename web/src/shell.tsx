@@ -70,15 +70,23 @@ export function Shell() {
   const [isKnown, setKnown] = useState(() => document.querySelector("meta[name=known]")?.getAttribute("content") === "yes");
   const me = useApi("/api/v1/session", {}, {}, { refetchInterval: 60_000, enabled: isKnown });
   const isStranger = !isKnown || (me.error instanceof ApiProblem && me.error.status === 401);
-  const ask = () => {
+  const queries = useQueryClient();
+  const before = useRef<string>(undefined);
+  const ask = async () => {
     setKnown(true);
-    void me.refetch();
+    const now = await me.refetch();
+    // Nobody sees what somebody else has read.
+    if (before.current !== undefined && now.data?.user !== before.current) queries.clear();
+    else await queries.invalidateQueries();
   };
   // Whoever was here before the session ended finds what they wrote below the question who they are.
   const was = useRef<Me>(undefined);
-  if (me.data && !isStranger) was.current = me.data;
+  if (me.data && !isStranger) {
+    was.current = me.data;
+    before.current = me.data.user;
+  }
   if (isStranger && !was.current) {
-    return pathname === "/setup" ? <SetUp onDone={ask} /> : <SignInPage onDone={ask} />;
+    return pathname === "/setup" ? <SetUp onDone={() => void ask()} /> : <SignInPage onDone={() => void ask()} />;
   }
   if (!was.current) {
     return <div className="sign-in">{me.error ? <Problem problem={me.error} retry={() => void me.refetch()} /> : <Skeleton />}</div>;
@@ -87,11 +95,11 @@ export function Shell() {
     <Zone.Provider value={zone}>
       <WhoAmI.Provider value={was.current}>
         <Framed theme={theme} setTheme={setTheme} />
-        <Dialog open={isStranger} title="Sign in again" onClose={() => undefined}>
+        <Dialog open={isStranger} title="Sign in again" onClose={() => undefined} isNeeded>
           <div className="content">
             <h2>Your session has ended</h2>
             <p className="muted">Sign in again: this page stays as it is.</p>
-            <SignIn onDone={ask} />
+            <SignIn onDone={() => void ask()} />
           </div>
         </Dialog>
       </WhoAmI.Provider>
@@ -180,7 +188,7 @@ function Offline() {
   const { state, since } = useLive();
   const now = useNow();
   if (state !== "offline" || now - since < 1500) return null;
-  return <div className="bar warn" role="status"><span>The server does not answer: this is how things stood {ago(new Date(since), now)}. Connecting again…</span></div>;
+  return <div className="bar warn"><span role="status">The server does not answer. Connecting again…</span><span aria-hidden="true">This is how things stood {ago(new Date(since), now)}.</span></div>;
 }
 
 /* Keys: a letter alone does something unless somebody writes. */

@@ -1,9 +1,9 @@
 // The catalog: every asset on one line, found by the language of the command line.
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useEffect, useRef, useState } from "react";
+import { useRef } from "react";
 import { type Schemas, useApi } from "../api/client";
-import { Empty, Glyph, Loaded, Page, Status, Time, Words, count, plural, toneOf } from "../ui/parts";
+import { Empty, Glyph, Loaded, Page, Status, Time, Words, count, plural, toneOf, useTyped } from "../ui/parts";
 
 const STATUSES = ["failed", "missing", "stale", "fresh", "external"];
 const COLUMNS: [string, string | undefined][] = [["Asset", "key"], ["Kind", undefined], ["Status", "status"], ["Why", undefined], ["Changed", "changed"], ["Rows", undefined], ["Checks", undefined], ["Group", "group"]];
@@ -11,15 +11,13 @@ const COLUMNS: [string, string | undefined][] = [["Asset", "key"], ["Kind", unde
 export function Assets() {
   const search = useSearch({ strict: false }) as { text?: string; select?: string; status?: string; sort?: string };
   const navigate = useNavigate();
-  const set = (next: Record<string, string | undefined>) => void navigate({ to: "/assets", search: { ...search, ...next }, replace: true });
-  const [text, setText] = useState(search.select ?? search.text ?? "");
-  // What looks like a selection is one; anything else is looked for in names, owners, groups, tags and descriptions.
-  const isSelection = /[+*:@]|\.\*/.test(text);
-  useEffect(() => {
-    const wait = setTimeout(() => set({ text: isSelection ? undefined : text || undefined, select: isSelection ? text : undefined }), 120);
-    return () => clearTimeout(wait);
-    // Only what is written matters here.
-  }, [text]);
+  const set = (next: Record<string, string | undefined>) => void navigate({ to: "/assets", search: (old) => ({ ...old, ...next }), replace: true });
+  const said = search.select ?? search.text ?? "";
+  const [text, type] = useTyped(said, (typed) => {
+    // What looks like a selection is one; anything else is looked for in names, owners, groups, tags and descriptions.
+    const isSelection = /[+*:@]|\.\*/.test(typed);
+    set({ text: isSelection ? undefined : typed || undefined, select: isSelection ? typed : undefined });
+  });
   const assets = useApi("/api/v1/assets", {}, { text: search.text, select: search.select, status: search.status, sort: search.sort, limit: 20_000 }, { keep: true });
   const chosen = new Set((search.status ?? "").split(",").filter(Boolean));
   const toggle = (status: string) => {
@@ -30,7 +28,7 @@ export function Assets() {
   return (
     <Page title="Assets" sub={assets.data ? plural(assets.data.total, "asset") : undefined} actions={<Link className="button primary" to="/plan" search={search.select ? { select: search.select } : {}}>Plan…</Link>}>
       <div className="row">
-        <input type="search" className="input" style={{ maxWidth: 420 }} value={text} onChange={(event) => setText(event.target.value)} placeholder="Name, owner, tag, or a selection: +gold.sales tag:daily" aria-label="Find assets" />
+        <input type="search" className="input" style={{ maxWidth: 420 }} value={text} onChange={(event) => type(event.target.value)} placeholder="Name, owner, tag, or a selection: +gold.sales tag:daily" aria-label="Find assets" />
         <div className="chips" role="group" aria-label="Status">
           {STATUSES.map((status) => (
             <button type="button" key={status} className="chip" aria-pressed={chosen.has(status)} onClick={() => toggle(status)}><Status status={status} /><span className="muted">{count(assets.data?.counts[status] ?? 0)}</span></button>
@@ -39,7 +37,7 @@ export function Assets() {
       </div>
       <Loaded query={assets} rows={12}>
         {(data) => data.items.length > 0 ? <Rows items={data.items} sort={search.sort ?? "key"} onSort={(sort) => set({ sort })} /> : (
-          <Empty title={text || chosen.size ? "No asset is like that" : "There are no assets yet"} text={text || chosen.size ? "Another word or fewer filters may find it." : "An asset is a table that the project keeps up to date: a query, a file, a stream of a source. A file below assets/ declares one."} action={text || chosen.size ? <button type="button" className="button primary" onClick={() => { setText(""); void navigate({ to: "/assets", search: {} }); }}>Show all</button> : <Link className="button primary" to="/docs/$topic" params={{ topic: "start" }}>Make the first</Link>} doc={{ topic: "concepts/selection", label: "How to select" }} />
+          <Empty title={text || chosen.size ? "No asset is like that" : "There are no assets yet"} text={text || chosen.size ? "Another word or fewer filters may find it." : "An asset is a table that the project keeps up to date: a query, a file, a stream of a source. A file below assets/ declares one."} action={text || chosen.size ? <button type="button" className="button primary" onClick={() => { type(""); void navigate({ to: "/assets", search: {} }); }}>Show all</button> : <Link className="button primary" to="/docs/$topic" params={{ topic: "start" }}>Make the first</Link>} doc={{ topic: "concepts/selection", label: "How to select" }} />
         )}
       </Loaded>
     </Page>

@@ -1,8 +1,8 @@
 // Backfills: many partitions over as many runs as it takes.
 import { Link, useParams } from "@tanstack/react-router";
 import { ApiProblem, type Schemas, useApi } from "../api/client";
-import { NotFound } from "../shell";
-import { Code, Empty, Loaded, Page, Panel, Problem, Skeleton, Status, Time, count, plural, Scroll } from "../ui/parts";
+import { NotFound, useMay } from "../shell";
+import { Code, Confirm, Empty, Loaded, Page, Panel, Problem, Skeleton, Status, Time, count, plural, Scroll } from "../ui/parts";
 import { Act } from "./asset";
 
 type Backfill = Schemas["BackfillView"];
@@ -16,7 +16,8 @@ function Progress({ one }: { one: Backfill }) {
 
 function Actions({ one }: { one: Backfill }) {
   const path = `/api/v1/backfills/${one.backfill}`;
-  return <span className="row">{one.status === "running" ? <Act path={`${path}/pause`} word="Pause" /> : null}{one.status === "paused" ? <Act path={`${path}/resume`} word="Go on" primary /> : null}{one.status === "running" || one.status === "paused" ? <Act path={`${path}/cancel`} word="Cancel" /> : null}</span>;
+  if (!useMay("operate")) return null;
+  return <span className="row">{one.status === "running" ? <Act path={`${path}/pause`} word="Pause" /> : null}{one.status === "paused" ? <Act path={`${path}/resume`} word="Go on" primary /> : null}{one.status === "running" || one.status === "paused" ? <Confirm word="Cancel…" title="Cancel the backfill" text="Partitions that are done stay. What is left is not made, and a canceled backfill does not go on: pause it for that." verb="Cancel it" path={`${path}/cancel`} /> : null}</span>;
 }
 
 export function Backfills() {

@@ -19,7 +19,7 @@ export function Lineage() {
         {search.focus ? <label className="row">Steps <select className="input" style={{ width: "auto" }} value={search.depth ?? ""} onChange={(event) => void navigate({ to: "/lineage", search: { ...search, depth: event.target.value || undefined } })}><option value="1">1</option><option value="2">2</option><option value="4">4</option><option value="">all</option></select></label> : null}
       </form>
       <Loaded query={lineage} rows={10}>
-        {(data) => data.nodes.length === 0 ? <Empty title="Nothing to draw" text="There are no assets yet, or none is like that." action={<Link className="button primary" to="/lineage" search={{}}>Show all</Link>} doc={{ topic: "concepts/selection", label: "How to select" }} /> : <Graph data={data} focus={search.focus} />}
+        {(data) => data.nodes.length === 0 ? <Empty title="Nothing to draw" text="There are no assets yet, or none is like that." action={<Link className="button primary" to="/lineage" search={{}}>Show all</Link>} doc={{ topic: "concepts/selection", label: "How to select" }} /> : <Graph key={`${search.select ?? ""} ${search.focus ?? ""} ${search.depth ?? ""} ${data.nodes.length}`} data={data} focus={search.focus} />}
       </Loaded>
     </Page>
   );

@@ -62,10 +62,11 @@ export function Log({ run, step, attempts, open }: { run: string; step: string; 
         const next = await read(run, step, attempt, known?.until);
         if (ended) return;
         const text = (known?.text ?? "") + next.text;
-        known = { ...next, from: known?.from ?? next.from, text: text.length > BYTES_MAX ? text.slice(-BYTES_MAX) : text };
+        const cut = text.length > BYTES_MAX ? text.indexOf("\n", text.length - BYTES_MAX) + 1 : 0;
+        known = { ...next, from: (known?.from ?? next.from) + cut, text: text.slice(cut) };
         setPart(known);
         setProblem(undefined);
-        if (next.until < next.total) timer = setTimeout(() => void turn(), 0);
+        if (next.until < next.total && next.until > next.from) timer = setTimeout(() => void turn(), 0);
         else if (next.open) timer = setTimeout(() => void turn(), 700);
       } catch (error) {
         if (ended) return;
@@ -97,7 +98,21 @@ export function Log({ run, step, attempts, open }: { run: string; step: string; 
     else if (jumped.current !== key) rows.scrollToIndex(first >= 0 ? first : shown.length - 1, { align: first >= 0 ? "center" : "end" });
     jumped.current = key;
   }, [shown.length, follow, attempt, step]);
-  const download = `${base}/api/v1/runs/${run}/log?${new URLSearchParams({ step, attempt: String(attempt), from: "0" })}`;
+  /** All of it, part by part, as one file. */
+  const download = async () => {
+    const parts: string[] = [];
+    let next = await read(run, step, attempt, 0);
+    parts.push(next.text);
+    while (next.until < next.total && next.until > next.from) {
+      next = await read(run, step, attempt, next.until);
+      parts.push(next.text);
+    }
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob(parts, { type: "text/plain" }));
+    link.download = `${step}.log`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
   return (
     <div className="stack" id="log">
       <div className="row">
@@ -108,7 +123,7 @@ export function Log({ run, step, attempts, open }: { run: string; step: string; 
         {part?.open ? <label className="row"><input type="checkbox" checked={follow} onChange={(event) => setFollow(event.target.checked)} />Follow</label> : null}
         <button type="button" className="button" onClick={() => rows.scrollToIndex(shown.length - 1, { align: "end" })}>End</button>
         <button type="button" className="button" onClick={() => void navigator.clipboard.writeText(shown.map((one) => one.line).join("\n"))}>Copy</button>
-        <a className="button" href={download} download={`${step}.log`}>Download</a>
+        <button type="button" className="button" onClick={() => void download().catch((error) => setProblem(String(error)))}>Download</button>
         <span className="muted small">{part ? `${plural(lines.length, "line")}, ${bytes(part.total)}` : ""}</span>
       </div>
       {problem ? <p role="alert" className="tone-bad">The log cannot be read: {problem}</p> : null}
@@ -119,7 +134,7 @@ export function Log({ run, step, attempts, open }: { run: string; step: string; 
           <div style={{ height: rows.getTotalSize(), position: "relative" }}>
             {rows.getVirtualItems().map((row) => {
               const one = shown[row.index];
-              return one ? <div key={row.index} className={`line ${ERROR.test(one.line) ? "hit" : ""}`} style={{ transform: `translateY(${row.start}px)` }}><span className="n">{one.at + 1}</span><span><Coloured line={one.line} /></span></div> : null;
+              return one ? <div key={row.index} className={`line ${ERROR.test(one.line) ? "hit" : ""}`} style={{ transform: `translateY(${row.start}px)` }}><span className="n">{part && part.from > 0 ? "…" : one.at + 1}</span><span><Coloured line={one.line} /></span></div> : null;
             })}
           </div>
         </div>

@@ -1,6 +1,6 @@
 // What a run would do and why, before it does anything.
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { type FormEvent, useEffect, useState } from "react";
+import { type FormEvent, useEffect, useRef, useState } from "react";
 import { type Schemas, send, useApi } from "../api/client";
 import { useMay } from "../shell";
 import { Loaded, Page, Panel, Problem, Words, duration, plural, Scroll } from "../ui/parts";
@@ -11,7 +11,7 @@ type PlanView = Schemas["PlanView"];
 const ROW_COUNT = 200;
 
 export function Plan() {
-  const search = useSearch({ strict: false }) as { select?: string; partition?: string; job?: string; full?: string };
+  const search = useSearch({ strict: false }) as { select?: string; exclude?: string; partition?: string; job?: string; full?: string };
   const navigate = useNavigate();
   const jobs = useApi("/api/v1/jobs");
   const [params, setParams] = useState<Record<string, string>>({});
@@ -19,35 +19,42 @@ export function Plan() {
   const [problem, setProblem] = useState<unknown>();
   const [isBusy, setBusy] = useState(false);
   const job = jobs.data?.items.find((one) => one.job === search.job);
+  const turn = useRef(0);
   const make = async () => {
+    turn.current += 1;
+    const own = turn.current;
     setBusy(true);
     try {
       const words = (text: string | undefined) => (text ?? "").split(/\s+/).filter(Boolean);
       const partition = (search.partition ?? "").split(",").map((one) => one.trim()).filter(Boolean);
-      const body = search.job ? { job: search.job, params: Object.fromEntries(Object.entries(params).filter(([, value]) => value !== "")) } : { select: words(search.select), partition, full_refresh: search.full === "yes" };
-      setPlan(await send<PlanView>("POST", "/api/v1/plans", body));
+      const body = search.job ? { job: search.job, params: Object.fromEntries(Object.entries(params).filter(([name, value]) => value !== "" && job?.params.some((param) => param.name === name))) } : { select: words(search.select), exclude: words(search.exclude), partition, full_refresh: search.full === "yes" };
+      const made = await send<PlanView>("POST", "/api/v1/plans", body);
+      // Whoever asked for another one meanwhile wants that.
+      if (own !== turn.current) return;
+      setPlan(made);
       setProblem(undefined);
     } catch (error) {
+      if (own !== turn.current) return;
       setPlan(undefined);
       setProblem(error);
     } finally {
-      setBusy(false);
+      if (own === turn.current) setBusy(false);
     }
   };
   // A plan is made at once of what an address says.
-  const asked = JSON.stringify([search.select, search.partition, search.job, search.full]);
+  const asked = JSON.stringify([search.select, search.exclude, search.partition, search.job, search.full]);
   useEffect(() => {
     if (search.job && !jobs.data) return;
     const needs = job?.params.some((param) => param.default === undefined || param.default === null);
     if (!needs) void make();
     else setPlan(undefined);
-  }, [asked, jobs.data !== undefined]);
+  }, [asked, search.job !== undefined && jobs.data !== undefined]);
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const said = new FormData(event.currentTarget);
     const text = (name: string) => String(said.get(name) ?? "").trim() || undefined;
-    const next = { job: text("job"), select: text("job") ? undefined : text("select"), partition: text("job") ? undefined : text("partition"), full: said.get("full") && !text("job") ? "yes" : undefined };
-    if (JSON.stringify([next.select, next.partition, next.job, next.full]) === asked) void make();
+    const next = { job: text("job"), select: text("job") ? undefined : text("select"), exclude: text("job") ? undefined : search.exclude, partition: text("job") ? undefined : text("partition"), full: said.get("full") && !text("job") ? "yes" : undefined };
+    if (JSON.stringify([next.select, next.exclude, next.partition, next.job, next.full]) === asked) void make();
     else void navigate({ to: "/plan", search: next });
   };
   return (

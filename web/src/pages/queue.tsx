@@ -15,7 +15,7 @@ export function Queue() {
             <Panel title="Waiting" flush>
               {data.waiting.length === 0 ? <p className="muted" style={{ padding: 12 }}>Nothing waits.</p> : (
                 <Scroll><table><thead><tr><th>What</th><th>Why it waits</th><th>Since</th><th /></tr></thead>
-                  <tbody>{data.waiting.map((one) => <tr key={one.run.run}><td><Link data-row to="/runs/$run" params={{ run: one.run.run }}>{one.run.selection}</Link></td><td><Words text={one.why} /></td><td><Time at={one.run.planned_at} /></td><td className="right"><Act path={`/api/v1/runs/${one.run.run}/cancel`} word="Stop" /></td></tr>)}</tbody></table></Scroll>
+                  <tbody>{data.waiting.map((one) => <tr key={one.run.run}><td><Link data-row to="/runs/$run" params={{ run: one.run.run }}>{one.run.selection}</Link></td><td><Words text={one.why} /></td><td><Time at={one.run.planned_at} /></td><td className="right"><Act path={`/api/v1/runs/${one.run.run}/cancel`} word="Take it out" /></td></tr>)}</tbody></table></Scroll>
               )}
             </Panel>
             <Panel title="Running" flush>

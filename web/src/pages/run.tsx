@@ -4,7 +4,7 @@ import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router"
 import { useState } from "react";
 import { ApiProblem, type Schemas, send, useApi } from "../api/client";
 import { NotFound, useMay } from "../shell";
-import { Loaded, Page, Panel, Problem, Skeleton, Status, Time, Words, bytes, count, duration, plural, toneOf, useIcon, useNow, Scroll } from "../ui/parts";
+import { Loaded, Page, Panel, Problem, Skeleton, Status, Confirm, Time, Words, bytes, count, duration, plural, toneOf, useIcon, useNow, Scroll } from "../ui/parts";
 import { Act } from "./asset";
 import { FailurePanel } from "./failure";
 import { Log } from "./log";
@@ -36,7 +36,7 @@ function Shown({ data, search }: { data: Detail; search: { step?: string; tab?: 
       title={`${run.selection}: ${run.status}`}
       heading={run.selection}
       sub={<span className="row"><Status status={run.status} /><span>planned <Time at={run.planned_at} /> by {run.trigger}</span>{run.elapsed_ms !== undefined && run.elapsed_ms !== null ? <span>· took {duration(run.elapsed_ms)}</span> : null}<span>· {data.counts.map((one) => `${one.count} ${one.status}`).join(", ")}</span><code>{run.run}</code></span>}
-      actions={<>{data.can_resume ? <Act path={`/api/v1/runs/${run.run}/resume`} word="Go on with the rest" primary /> : null}{data.can_cancel ? <Act path={`/api/v1/runs/${run.run}/cancel`} word="Stop" /> : null}<Link className="button" to="/plan" search={run.job ? { job: run.job } : { select: run.selection === "all" ? "" : run.selection }}>Plan it again…</Link></>}
+      actions={<>{data.can_resume ? <Act path={`/api/v1/runs/${run.run}/resume`} word="Go on with the rest" primary /> : null}{data.can_cancel ? <Stop run={run.run} /> : null}<Link className="button" to="/plan" search={run.job ? { job: run.job } : again(run.selection)}>Plan it again…</Link></>}
     >
       {failed?.failure ? <FailurePanel failure={failed.failure} step={failed.step} run={run.run} actions={<>{failed.log_bytes ? <button type="button" className="button" onClick={() => { choose(failed.step); document.getElementById("log")?.scrollIntoView(); }}>Read its log</button> : null}{more && more.count > 1 ? <span className="muted">{plural(more.count - 1, "more step")} failed.</span> : null}</>} /> : failed?.checks.some((check) => !check.passed) ? <FailedChecks step={failed} /> : run.status === "failed" ? <section className="panel failure" aria-label="Why it failed"><header><h2><Words text={data.sentence} /></h2></header></section> : run.status === "queued" || run.status === "running" ? <p className="muted"><Words text={data.sentence} /></p> : null}
       <Questions run={run.run} open={data.can_cancel} />
@@ -64,7 +64,18 @@ function FailedChecks({ step }: { step: Step }) {
   );
 }
 
-const ROWS_MAX = 300;
+/** A selection as it was typed, as what it takes and what it leaves out. */
+function again(selection: string): Record<string, string> {
+  const [select = "", ...exclude] = selection.split(" --exclude ");
+  return { ...(select === "all" ? {} : { select }), ...(exclude.length ? { exclude: exclude.join(" ") } : {}) };
+}
+
+function Stop({ run }: { run: string }) {
+  if (!useMay("operate")) return null;
+  return <Confirm word="Stop…" title="Stop the run" text="Steps that go on are asked to end; what they have published stays. The run can go on with the rest later." verb="Stop it" path={`/api/v1/runs/${run}/cancel`} />;
+}
+
+const ROWS_MAX = 200;
 
 /** When each step waited, began and ended. */
 function Gantt({ data, chosen, choose }: { data: Detail; chosen: string | undefined; choose: (step: string) => void }) {
@@ -119,7 +130,7 @@ function StepPanel({ run, step }: { run: string; step: Step }) {
         {step.failure ? <p><b><Words text={step.failure.message} /></b></p> : null}
         <dl className="facts">{facts.filter(([, value]) => value !== undefined && value !== null && value !== "").map(([name, value]) => <div key={name} style={{ display: "contents" }}><dt>{name}</dt><dd>{value}</dd></div>)}</dl>
         {step.checks.length ? <table><thead><tr><th>Check</th><th>Came to</th><th className="right">Bad rows</th></tr></thead><tbody>{step.checks.map((check) => <tr key={check.check}><td>{check.check}</td><td><Status status={check.passed ? "passed" : check.severity === "warn" ? "warned" : "failed"} /></td><td className="right">{count(check.bad_rows)}</td></tr>)}</tbody></table> : null}
-        {step.log_bytes ? <Log run={run} step={step.step} attempts={step.attempt_count} open={step.status === "running" || step.status === "stopping"} /> : step.kind === "task" && !mayLogs ? <p className="muted">What programs wrote is shown to those who have the permission logs; an admin grants it.</p> : null}
+        {step.log_bytes ? <Log key={step.step} run={run} step={step.step} attempts={step.attempt_count} open={step.status === "running" || step.status === "stopping"} /> : step.kind === "task" && !mayLogs ? <p className="muted">What programs wrote is shown to those who have the permission logs; an admin grants it.</p> : null}
       </div>
     </Panel>
   );
@@ -130,9 +141,9 @@ function Events({ run }: { run: string }) {
   return (
     <Loaded query={events}>
       {(data) => (
-        <Panel title={plural(data.items.length, "event")} flush>
+        <Panel title={data.items.length > 300 ? `The newest 300 of ${plural(data.items.length, "event")}` : plural(data.items.length, "event")} flush>
           <Scroll><table><thead><tr><th>At</th><th>Event</th><th>Step</th><th>Text</th></tr></thead>
-            <tbody>{data.items.slice(-1000).map((event) => <tr key={event.sequence}><td><Time at={event.at} exact /></td><td className="nowrap">{event.event}</td><td>{event.step}</td><td><Words text={event.text} /></td></tr>)}</tbody></table></Scroll>
+            <tbody>{data.items.slice(-300).map((event) => <tr key={event.sequence}><td><Time at={event.at} exact /></td><td className="nowrap">{event.event}</td><td>{event.step}</td><td><Words text={event.text} /></td></tr>)}</tbody></table></Scroll>
         </Panel>
       )}
     </Loaded>

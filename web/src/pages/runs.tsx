@@ -1,21 +1,15 @@
 // Runs, whatever started them.
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { useEffect, useState } from "react";
 import { useApi } from "../api/client";
-import { Empty, Loaded, Page, Status, Time, Words, count, duration, plural, Scroll } from "../ui/parts";
+import { Empty, Loaded, Page, Status, Time, Words, count, duration, plural, Scroll, useTyped } from "../ui/parts";
 
 const STATUSES = ["failed", "running", "stopping", "queued", "succeeded", "canceled"];
 
 export function Runs() {
   const search = useSearch({ strict: false }) as { status?: string; text?: string; job?: string; ended_within?: string; after?: string };
   const navigate = useNavigate();
-  const set = (next: Record<string, string | undefined>) => void navigate({ to: "/runs", search: { ...search, after: undefined, ...next }, replace: !("after" in next) });
-  const [text, setText] = useState(search.text ?? "");
-  useEffect(() => {
-    if ((search.text ?? "") === text) return;
-    const wait = setTimeout(() => set({ text: text || undefined }), 200);
-    return () => clearTimeout(wait);
-  }, [text]);
+  const set = (next: Record<string, string | undefined>) => void navigate({ to: "/runs", search: (old) => ({ ...old, after: undefined, ...next }), replace: !("after" in next) });
+  const [text, type] = useTyped(search.text ?? "", (typed) => set({ text: typed || undefined }));
   const runs = useApi("/api/v1/runs", {}, { ...search, limit: 50 }, { keep: true, refetchInterval: 30_000 });
   const chosen = new Set((search.status ?? "").split(",").filter(Boolean));
   const toggle = (status: string) => {
@@ -27,9 +21,9 @@ export function Runs() {
   return (
     <Page title="Runs" sub={runs.data ? `${plural(runs.data.total ?? 0, "run")}${search.ended_within ? ` that ended in the last ${search.ended_within} h` : ""}${search.job ? ` of ${search.job}` : ""}` : undefined} actions={<Link className="button primary" to="/plan">Plan a run…</Link>}>
       <div className="row">
-        <input type="search" className="input" style={{ maxWidth: 320 }} value={text} onChange={(event) => setText(event.target.value)} placeholder="Selection, trigger, cause or id" aria-label="Find runs" />
+        <input type="search" className="input" style={{ maxWidth: 320 }} value={text} onChange={(event) => type(event.target.value)} placeholder="Selection, trigger, cause or id" aria-label="Find runs" />
         <div className="chips" role="group" aria-label="Status">{STATUSES.map((status) => <button type="button" key={status} className="chip" aria-pressed={chosen.has(status)} onClick={() => toggle(status)}><Status status={status} /></button>)}</div>
-        {isFiltered ? <button type="button" className="button plain" onClick={() => { setText(""); void navigate({ to: "/runs", search: {} }); }}>Show all</button> : null}
+        {isFiltered ? <button type="button" className="button plain" onClick={() => { type(""); void navigate({ to: "/runs", search: {} }); }}>Show all</button> : null}
       </div>
       <Loaded query={runs} rows={12}>
         {(data) => data.items.length === 0 ? (

@@ -1,7 +1,7 @@
 // What every page is made of.
 import { Link } from "@tanstack/react-router";
 import { type ReactNode, createContext, useContext, useEffect, useRef, useState } from "react";
-import { ApiProblem } from "../api/client";
+import { ApiProblem, useSend } from "../api/client";
 
 /* Status: colour, glyph and word, always together. */
 
@@ -91,11 +91,34 @@ export function useNow(): number {
 /** A moment: how long ago it was, or its place on the clock; the exact one stands in the hint. */
 export function Time({ at, exact = false }: { at?: string | null | undefined; exact?: boolean }) {
   const { isUtc } = useContext(Zone);
-  const current = useNow();
   if (!at) return <span className="muted">–</span>;
   const moment = new Date(at);
   const full = clock(moment, isUtc);
-  return <time dateTime={at} title={`${moment.toISOString()} (${isUtc ? "UTC" : "local time"}: ${full})`} className="nowrap">{exact ? full : ago(moment, current)}</time>;
+  return <time dateTime={at} title={`${moment.toISOString()} (${isUtc ? "UTC" : "local time"}: ${full})`} className="nowrap">{exact ? full : <Ago at={moment} />}</time>;
+}
+
+/** Only what says how long ago something was goes on with the clock. */
+function Ago({ at }: { at: Date }) {
+  return <>{ago(at, useNow())}</>;
+}
+
+/** A verb that ends something: what it means is said before it is done. */
+export function Confirm({ word, title, text, verb, path }: { word: string; title: string; text: string; verb: string; path: string }) {
+  const [open, setOpen] = useState(false);
+  const act = useSend(() => setOpen(false));
+  return (
+    <>
+      <button type="button" className="button" onClick={() => setOpen(true)}>{word}</button>
+      <Dialog open={open} title={title} onClose={() => setOpen(false)}>
+        <div className="content">
+          <h2>{title}</h2>
+          <p className="muted">{text}</p>
+          {act.error ? <Problem problem={act.error} /> : null}
+          <div className="row"><button type="button" className="button danger" disabled={act.isPending} onClick={() => act.mutate({ path })}>{verb}</button><span style={{ width: 24 }} /><button type="button" className="button" onClick={() => setOpen(false)}>Leave it</button></div>
+        </div>
+      </Dialog>
+    </>
+  );
 }
 
 export function duration(ms: number | null | undefined): string {
@@ -129,6 +152,28 @@ export function bytes(value: number): string {
 /** A sentence of the server, in which names stand between backticks. */
 export function Words({ text }: { text: string | null | undefined }) {
   return <>{(text ?? "").split("`").map((part, at) => (at % 2 === 1 ? <code key={at}>{part}</code> : part))}</>;
+}
+
+/** What stands in a field, and what an address says of it: the address follows what is typed a moment later, the field follows the address. */
+export function useTyped(said: string, tell: (typed: string) => void): [string, (typed: string) => void] {
+  const [text, setText] = useState(said);
+  const sent = useRef(said);
+  const waiting = useRef<ReturnType<typeof setTimeout>>(undefined);
+  useEffect(() => {
+    if (said === sent.current) return;
+    sent.current = said;
+    setText(said);
+  }, [said]);
+  useEffect(() => () => clearTimeout(waiting.current), []);
+  const type = (typed: string) => {
+    setText(typed);
+    clearTimeout(waiting.current);
+    waiting.current = setTimeout(() => {
+      sent.current = typed;
+      tell(typed);
+    }, 120);
+  };
+  return [text, type];
 }
 
 /* Frames of a page */
@@ -249,7 +294,7 @@ export function Code({ text, numbers = false }: { text: string; numbers?: boolea
   );
 }
 
-export function Dialog({ open, title, onClose, children, className }: { open: boolean; title: string; onClose: () => void; children: ReactNode; className?: string }) {
+export function Dialog({ open, title, onClose, children, className, isNeeded = false }: { open: boolean; title: string; onClose: () => void; children: ReactNode; className?: string; isNeeded?: boolean }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     const element = dialog.current;
@@ -258,7 +303,7 @@ export function Dialog({ open, title, onClose, children, className }: { open: bo
     if (!open && element.open) element.close();
   }, [open]);
   return (
-    <dialog ref={dialog} aria-label={title} className={className} onClose={onClose} onClick={(event) => event.target === dialog.current && onClose()}>
+    <dialog ref={dialog} aria-label={title} className={className} onClose={onClose} onCancel={(event) => isNeeded && event.preventDefault()} onClick={(event) => event.target === dialog.current && onClose()}>
       {open ? children : null}
     </dialog>
   );
