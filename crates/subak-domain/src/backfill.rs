@@ -76,10 +76,33 @@ pub enum BackfillState {
     Failed,
 }
 
+/// What somebody asks of a backfill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackfillAsk {
+    /// To start nothing more for now.
+    Pause,
+    /// To go on.
+    Resume,
+    /// To end.
+    Cancel,
+}
+
 impl BackfillState {
     /// Whether nothing more will happen.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Canceled | Self::Succeeded | Self::Failed)
+    }
+
+    /// Where it stands once it is asked for something; `None` where it cannot be asked for that.
+    pub fn after(self, ask: BackfillAsk, has_run: bool) -> Option<Self> {
+        match (self, ask) {
+            (Self::Running, BackfillAsk::Pause) => Some(Self::Paused),
+            (Self::Paused | Self::Running, BackfillAsk::Resume) => Some(Self::Running),
+            // It goes on with ending.
+            (Self::Canceling, BackfillAsk::Resume) => Some(Self::Canceling),
+            (state, BackfillAsk::Cancel) if !state.is_final() => Some(if has_run { Self::Canceling } else { Self::Canceled }),
+            _ => None,
+        }
     }
 
     /// The word for people and scripts.
@@ -105,5 +128,33 @@ impl Backfill {
     /// Partitions that it is about.
     pub fn count(&self) -> u64 {
         self.targets.iter().map(|target| target.count).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every state and everything that can be asked of it, without and with a run.
+    #[test]
+    fn backfills_are_asked_for_what_they_can_do() {
+        use BackfillState as S;
+        let asks = [BackfillAsk::Pause, BackfillAsk::Resume, BackfillAsk::Cancel];
+        let table = [
+            (S::Running, ["paused", "running", "canceled canceling"]),
+            (S::Paused, ["", "running", "canceled canceling"]),
+            (S::Canceling, ["", "canceling", "canceled canceling"]),
+            (S::Canceled, ["", "", ""]),
+            (S::Succeeded, ["", "", ""]),
+            (S::Failed, ["", "", ""]),
+        ];
+        for (state, expected) in table {
+            for (ask, expected) in asks.into_iter().zip(expected) {
+                let words = |has_run: bool| state.after(ask, has_run).map(S::as_str);
+                let mut found: Vec<&str> = [words(false), words(true)].into_iter().flatten().collect();
+                found.dedup();
+                assert_eq!(found.join(" "), expected, "{state} {ask:?}");
+            }
+        }
     }
 }

@@ -36,7 +36,7 @@ pub use account::{RowAccount, ValueChange};
 pub use action::{Action, CursorRange, Reason, Work};
 pub use asset::{Asset, CursorRule, Definition, Hook, Hooks, Ingest, Lag, NullCursor, Retry, SchemaChange, SqlAsset, StoredAs};
 pub use automation::Automation;
-pub use backfill::{Backfill, BackfillState};
+pub use backfill::{Backfill, BackfillAsk, BackfillState};
 pub use check::{Check, CheckOutcome, CheckRule, Severity, StandaloneCheck};
 pub use cursor::{Cursor, compare_decimals};
 pub use event::{Event, Failure, FailureClass, RunEvent, StepOutcome};

@@ -274,7 +274,7 @@ pub(crate) fn caller(call: &Call) -> Result<&Caller, Problem> {
 }
 
 fn change(store: &SqliteStore, call: &Call, what: Change, action: &str, object: &str, detail: String) -> Result<bool, Problem> {
-    call.wait(store.change_people(what, Some(call.entry(action, object, detail)))).map_err(failed)
+    call.wait(store.audited_as(call.entry(action, object, detail)).change_people(what)).map_err(failed)
 }
 
 /// Begins a session: the one before, if there was one, is worth nothing any more.
@@ -282,11 +282,11 @@ fn begin<B: Backend>(backend: &B, call: &Call, user: &User) -> Result<Me, Proble
     let (session, cookie) = People::session(&user.name, call.now)?;
     let Session { expires_at, .. } = session;
     if let Some(before) = &call.session {
-        call.wait(backend.store().change_people(Change::EndSession(before.clone()), None)).map_err(failed)?;
+        call.wait(backend.store().change_people(Change::EndSession(before.clone()))).map_err(failed)?;
     }
     let mut entry = call.entry("session.begin", &user.name, "");
     entry.actor.clone_from(&user.name);
-    call.wait(backend.store().change_people(Change::AddSession(session), Some(entry))).map_err(failed)?;
+    call.wait(backend.store().audited_as(entry).change_people(Change::AddSession(session))).map_err(failed)?;
     call.set_cookie(cookie);
     Ok(me_of(&user.name, &user.rights, Some(expires_at)))
 }
@@ -300,7 +300,8 @@ fn set_up<B: Backend>(backend: &B, call: &Call, said: SetUp) -> Result<Me, Probl
     let user = backend.people().set_up(&said.token, first, call.now)?;
     let mut entry = call.entry("user.add", &user.name, "the first admin");
     entry.actor.clone_from(&user.name);
-    let is_first = call.wait(backend.store().change_people(Change::AddFirstUser(user.clone()), Some(entry))).map_err(failed)?;
+    let is_first =
+        call.wait(backend.store().audited_as(entry).change_people(Change::AddFirstUser(user.clone()))).map_err(failed)?;
     if !is_first {
         return Err(Problem::no_path());
     }

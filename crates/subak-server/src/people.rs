@@ -330,7 +330,7 @@ impl People {
         let store = self.store.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // Handlers have a thread of their own. What cannot be noted is noted with the next use.
-            drop(runtime.block_on(store.change_people(change, None)));
+            drop(runtime.block_on(store.change_people(change)));
         }
     }
 }

@@ -55,7 +55,7 @@ pub struct Token {
     pub revoked_at: Option<Timestamp>,
 }
 
-/// A change of who there is. What is refused changes nothing, and is not entered in the audit log.
+/// A change of who there is. What is refused changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Somebody new; refused where the name is taken.
@@ -87,8 +87,6 @@ pub enum Change {
     RevokeToken(String, Timestamp),
     /// A token was used.
     UsedToken(String, Timestamp),
-    /// Nobody is another one; something else was done that the audit log tells.
-    Nothing,
 }
 
 /// Something that somebody did. Entries are never changed; each one's hash covers the one before it.

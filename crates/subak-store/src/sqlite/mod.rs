@@ -38,6 +38,8 @@ pub struct SqliteStore {
     writer: Arc<Writer>,
     reader: Arc<Mutex<Connection>>,
     newest: watch::Sender<u64>,
+    /// What the audit log says of each write.
+    entry: Option<AuditEntry>,
 }
 
 pub(crate) fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
@@ -77,13 +79,32 @@ impl SqliteStore {
         migrate::migrate(&mut connection, path)?;
         let reader = open_reader(path)?;
         let writer = Arc::new(Writer::start(connection));
-        Ok(Self { path: path.to_path_buf(), writer, reader: Arc::new(Mutex::new(reader)), newest: watch::Sender::new(0) })
+        Ok(Self {
+            path: path.to_path_buf(),
+            writer,
+            reader: Arc::new(Mutex::new(reader)),
+            newest: watch::Sender::new(0),
+            entry: None,
+        })
     }
 
     /// The same state, read by a connection of its own: who reads much by it holds up nobody else.
     pub fn with_own_reader(&self) -> Result<Self, StoreError> {
         let reader = open_reader(&self.path)?;
         Ok(Self { reader: Arc::new(Mutex::new(reader)), ..self.clone() })
+    }
+
+    /// The same state, whose writes the audit log tells of: each that was not refused comes with this entry, both or neither.
+    #[must_use]
+    pub fn audited_as(&self, entry: AuditEntry) -> Self {
+        Self { entry: Some(entry), ..self.clone() }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, StoreError> {
+        match &self.entry {
+            Some(entry) => self.writer.ask(Request::Audited(Box::new(request), entry.clone())).await,
+            None => self.writer.ask(request).await,
+        }
     }
 
     /// The file.
@@ -166,7 +187,7 @@ impl SqliteStore {
     /// Records a tick, and with it the run that it starts: both are there afterwards, or neither. `false` when the tick is known already;
     /// nothing is planned then. Whoever acts under `fence` must still have it.
     pub async fn tick(&self, tick: Tick, planned: Option<Append>, fence: Option<Lease>) -> Result<bool, StoreError> {
-        match self.writer.ask(Request::Tick(tick, planned, fence)).await? {
+        match self.ask(Request::Tick(tick, planned, fence)).await? {
             Answer::Ticked(is_new) => Ok(is_new),
             _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
         }
@@ -184,17 +205,17 @@ impl SqliteStore {
 
     /// Notes what a schedule is now.
     pub async fn set_schedule(&self, name: &str, state: ScheduleState) -> Result<(), StoreError> {
-        self.writer.ask(Request::Schedule(name.to_owned(), state)).await.map(drop)
+        self.ask(Request::Schedule(name.to_owned(), state)).await.map(drop)
     }
 
     /// Forgets what is known of schedules that are not among these.
     pub async fn keep_schedules(&self, names: Vec<String>, lease: &Lease) -> Result<(), StoreError> {
-        self.writer.ask(Request::Schedules(names, lease.clone())).await.map(drop)
+        self.ask(Request::Schedules(names, lease.clone())).await.map(drop)
     }
 
     /// Enters what somebody answered to the question of a step. `false` when somebody has answered before.
     pub async fn enter_answer(&self, run: RunId, step: StepId, answer: Said) -> Result<bool, StoreError> {
-        match self.writer.ask(Request::Answer(run, step, answer)).await? {
+        match self.ask(Request::Answer(run, step, answer)).await? {
             Answer::Ticked(is_first) => Ok(is_first),
             _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
         }
@@ -232,7 +253,7 @@ impl SqliteStore {
 
     /// Writes several looks: all of them or none.
     pub async fn looks(&self, looks: Vec<SensorLook>) -> Result<Looked, StoreError> {
-        match self.writer.ask(Request::Sensor(looks)).await {
+        match self.ask(Request::Sensor(looks)).await {
             Ok(Answer::Looked(started)) => Ok(Looked::Started(started)),
             Ok(_) => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
             Err(StoreError::Changed { .. }) => Ok(Looked::Changed),
@@ -242,7 +263,7 @@ impl SqliteStore {
 
     /// Keeps what a sensor was told; durable when this returns.
     pub async fn deliver(&self, delivery: Delivery) -> Result<Delivered, StoreError> {
-        match self.writer.ask(Request::Deliver(delivery)).await? {
+        match self.ask(Request::Deliver(delivery)).await? {
             Answer::Delivered(delivered) => Ok(delivered),
             _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
         }
@@ -258,22 +279,12 @@ impl SqliteStore {
         summary::run_counts(&self.read())
     }
 
-    /// Changes who there is, with what the audit log says of it: both or neither. `false` when the change was refused.
-    pub async fn change_people(&self, change: Change, entry: Option<AuditEntry>) -> Result<bool, StoreError> {
-        match self.writer.ask(Request::People(change, entry)).await? {
+    /// Changes who there is. `false` when the change was refused.
+    pub async fn change_people(&self, change: Change) -> Result<bool, StoreError> {
+        match self.ask(Request::People(change)).await? {
             Answer::Ticked(is_done) => Ok(is_done),
             _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
         }
-    }
-
-    /// Appends events of a run with what the audit log says of them: both or neither.
-    pub async fn append_audited(&self, append: Append, entry: AuditEntry) -> Result<(), StoreError> {
-        if let Answer::Events(events) = self.writer.ask(Request::Audited(append, entry)).await?
-            && let Some(last) = events.last()
-        {
-            self.newest.send_modify(|newest| *newest = last.position.max(*newest));
-        }
-        Ok(())
     }
 
     /// All users by name.
@@ -313,7 +324,7 @@ impl SqliteStore {
 
     /// Forgets what is known of sensors that are not among these, save which runs they have started.
     pub async fn keep_sensors(&self, names: Vec<String>, lease: &Lease) -> Result<(), StoreError> {
-        self.writer.ask(Request::Sensors(names, lease.clone())).await.map(drop)
+        self.ask(Request::Sensors(names, lease.clone())).await.map(drop)
     }
 
     /// How the run of a job ended that ended last before a moment, another one than `run` and not one that was canceled.
@@ -330,12 +341,12 @@ impl SqliteStore {
 
     /// Asks whoever has a run to stop it.
     pub async fn request_cancel(&self, run: RunId, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.ask(Request::Cancel(run, Some(now))).await.map(drop)
+        self.ask(Request::Cancel(run, Some(now))).await.map(drop)
     }
 
     /// Forgets that somebody asked for the end of a run: it has ended.
     pub async fn forget_cancel(&self, run: RunId) -> Result<(), StoreError> {
-        self.writer.ask(Request::Cancel(run, None)).await.map(drop)
+        self.ask(Request::Cancel(run, None)).await.map(drop)
     }
 
     /// Runs that somebody asked to stop.
@@ -364,7 +375,7 @@ impl SqliteStore {
         planned: Option<Append>,
         fence: Option<Lease>,
     ) -> Result<bool, StoreError> {
-        match self.writer.ask(Request::Backfill(Box::new(backfill), planned, fence)).await? {
+        match self.ask(Request::Backfill(Box::new(backfill), planned, fence)).await? {
             Answer::Ticked(is_put) => Ok(is_put),
             _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
         }
@@ -377,7 +388,7 @@ impl SqliteStore {
 
     /// Adds keys to a set of dynamic partitions; those that it has already stay as they are. Returns how many are new.
     pub async fn add_partitions(&self, name: &str, keys: Vec<String>, now: Timestamp) -> Result<u64, StoreError> {
-        match self.writer.ask(Request::AddPartitions(name.to_owned(), keys, now)).await? {
+        match self.ask(Request::AddPartitions(name.to_owned(), keys, now)).await? {
             Answer::Count(count) => Ok(count),
             _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
         }
@@ -386,7 +397,7 @@ impl SqliteStore {
     /// Removes keys from a set of dynamic partitions; what is not there is left alone. What is known of the partitions stays. Returns how many
     /// there were.
     pub async fn remove_partitions(&self, name: &str, keys: Vec<String>) -> Result<u64, StoreError> {
-        match self.writer.ask(Request::RemovePartitions(name.to_owned(), keys)).await? {
+        match self.ask(Request::RemovePartitions(name.to_owned(), keys)).await? {
             Answer::Count(count) => Ok(count),
             _ => Err(StoreError::Failed { action: "written", source: "an answer of the wrong kind".into() }),
         }
@@ -399,7 +410,7 @@ impl SqliteStore {
 
     /// Enters notices that are new, and notes that the log was read up to `position`: both, or neither.
     pub async fn enter_notices(&self, position: u64, made: Vec<Notice>, fence: Lease) -> Result<(), StoreError> {
-        self.writer.ask(Request::Notices(position, made, fence)).await.map(drop)
+        self.ask(Request::Notices(position, made, fence)).await.map(drop)
     }
 
     /// Notices that are to be sent by `now`, those that are due the longest first.
@@ -414,7 +425,7 @@ impl SqliteStore {
 
     /// Notes what became of a notice.
     pub async fn settle_notice(&self, notice: Notice) -> Result<(), StoreError> {
-        self.writer.ask(Request::Notice(notice)).await.map(drop)
+        self.ask(Request::Notice(notice)).await.map(drop)
     }
 
     /// The position of the newest event.
@@ -442,7 +453,7 @@ impl SqliteStore {
     pub async fn purge(&self, before: Timestamp, lease: &Lease) -> Result<(), StoreError> {
         let end = retention::end(&self.read(), before)?;
         loop {
-            match self.writer.ask(Request::Purge(before, end, lease.clone())).await? {
+            match self.ask(Request::Purge(before, end, lease.clone())).await? {
                 Answer::Ticked(true) => {}
                 _ => return Ok(()),
             }
@@ -473,7 +484,7 @@ impl SqliteStore {
 
     /// Throws the summary tables away and makes them again from the log.
     pub async fn rebuild_summaries(&self) -> Result<(), StoreError> {
-        self.writer.ask(Request::Rebuild).await.map(drop)
+        self.ask(Request::Rebuild).await.map(drop)
     }
 
     fn read(&self) -> std::sync::MutexGuard<'_, Connection> {
@@ -527,7 +538,7 @@ fn event_of(row: &Row<'_>) -> rusqlite::Result<Result<Event, StoreError>> {
 #[async_trait]
 impl EventLog for SqliteStore {
     async fn append(&self, request: Append) -> Result<Vec<Event>, StoreError> {
-        let events = self.writer.append(request).await?;
+        let Answer::Events(events) = self.ask(Request::Append(request)).await? else { return Ok(Vec::new()) };
         if let Some(last) = events.last() {
             // Answers to appends may come in another order than the appends.
             self.newest.send_modify(|newest| *newest = last.position.max(*newest));
@@ -556,11 +567,11 @@ impl Leases for SqliteStore {
     }
 
     async fn renew(&self, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.ask(Request::Renew(lease.clone(), now)).await.map(drop)
+        self.ask(Request::Renew(lease.clone(), now)).await.map(drop)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.writer.ask(Request::Release(lease.clone())).await.map(drop)
+        self.ask(Request::Release(lease.clone())).await.map(drop)
     }
 }
 

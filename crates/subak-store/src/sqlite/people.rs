@@ -2,32 +2,17 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
-use subak_domain::{Event, Rights, Timestamp};
+use subak_domain::{Rights, Timestamp};
 
 use super::{failed, writer};
+use crate::StoreError;
 use crate::people::{AuditEntry, Audited, Change, Session, Token, User};
-use crate::{Append, StoreError};
 
 const USER: &str = "name, role, logs, data, password_hash, is_off, created_at";
 const TOKEN: &str = "id, digest, name, user, role, logs, data, created_at, expires_at, used_at, revoked_at";
 
-/// Carries out a change and enters what the audit log says of it. `false` when it was refused.
-pub(super) fn change(connection: &Connection, change: &Change, entry: Option<&AuditEntry>) -> Result<bool, StoreError> {
-    let is_done = carry_out(connection, change)?;
-    if let Some(entry) = entry.filter(|_| is_done) {
-        audit(connection, entry)?;
-    }
-    Ok(is_done)
-}
-
-/// Appends events of a run together with what the audit log says of them.
-pub(super) fn append(connection: &Connection, append: &Append, entry: &AuditEntry) -> Result<Vec<Event>, StoreError> {
-    let events = writer::append_events(connection, append)?;
-    audit(connection, entry)?;
-    Ok(events)
-}
-
-fn carry_out(connection: &Connection, change: &Change) -> Result<bool, StoreError> {
+/// Carries out a change. `false` when it was refused.
+pub(super) fn change(connection: &Connection, change: &Change) -> Result<bool, StoreError> {
     let execute = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| writer::execute(connection, sql, parameters);
     let count = match change {
         Change::AddUser(user) => add_user(connection, user, "on conflict do nothing")?,
@@ -78,7 +63,6 @@ fn carry_out(connection: &Connection, change: &Change) -> Result<bool, StoreErro
             execute(sql, params![at.as_microsecond(), id])?
         }
         Change::UsedToken(id, at) => execute("update tokens set used_at = ? where id = ?", params![at.as_microsecond(), id])?,
-        Change::Nothing => 1,
     };
     Ok(count > 0)
 }
@@ -174,7 +158,8 @@ fn hash_of(before: &str, entry: &AuditEntry) -> String {
     hasher.finalize().iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
 }
 
-fn audit(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
+/// Enters something that was done.
+pub(super) fn audit(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
     let before: Option<String> = connection
         .prepare_cached("select hash from audit order by position desc limit 1")
         .and_then(|mut statement| statement.query_row([], |row| row.get(0)).optional())
@@ -244,7 +229,7 @@ mod tests {
     }
 
     async fn ask(store: &SqliteStore, change: Change) -> bool {
-        store.change_people(change, Some(entry("test"))).await.expect("asked")
+        store.audited_as(entry("test")).change_people(change).await.expect("asked")
     }
 
     #[tokio::test]
@@ -290,7 +275,11 @@ mod tests {
             let path = folder.path().join("state.db");
             let store = SqliteStore::open(&path).expect("open");
             for number in 0..4 {
-                store.change_people(Change::Nothing, Some(entry(&format!("did {number}")))).await.expect("entered");
+                let change = Change::AddUser(user(&format!("user {number}"), Role::Viewer));
+                let audited = store.audited_as(entry(&format!("did {number}")));
+                assert!(audited.change_people(change.clone()).await.expect("entered"));
+                // What is refused was not done.
+                assert!(!audited.change_people(change).await.expect("refused"));
             }
             let other = Connection::open(&path).expect("open");
             other.query_row(sql, [], |_| Ok(())).optional().expect("done");

@@ -60,10 +60,10 @@ pub(super) enum Request {
     Deliver(Delivery),
     /// The sensors that there are; what is known of others is forgotten.
     Sensors(Vec<String>, Lease),
-    /// Somebody changes, and what the audit log says of it.
-    People(Change, Option<AuditEntry>),
-    /// Events of a run, and what the audit log says of them.
-    Audited(Append, AuditEntry),
+    /// Somebody changes.
+    People(Change),
+    /// Something, and what the audit log says of it where it was not refused.
+    Audited(Box<Request>, AuditEntry),
 }
 
 /// What it answers.
@@ -117,13 +117,6 @@ impl Writer {
             requests.as_ref().ok_or_else(gone)?.send((request, reply)).map_err(|_| gone())?;
         }
         answer.await.map_err(|_| gone())?
-    }
-
-    pub(super) async fn append(&self, request: Append) -> Result<Vec<Event>, StoreError> {
-        match self.ask(Request::Append(request)).await? {
-            Answer::Events(events) => Ok(events),
-            _ => Ok(Vec::new()),
-        }
     }
 
     pub(super) async fn acquire(&self, name: &str, holder: &Holder, now: Timestamp) -> Result<Acquired, StoreError> {
@@ -264,10 +257,19 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             notices::enter(connection, *position, made).map(|()| Answer::Done)
         }
         Request::Notice(notice) => notices::settle(connection, notice).map(|()| Answer::Done),
-        Request::People(change, entry) => people::change(connection, change, entry.as_ref()).map(Answer::Ticked),
-        Request::Audited(append, entry) => people::append(connection, append, entry).map(Answer::Events),
+        Request::People(change) => people::change(connection, change).map(Answer::Ticked),
+        Request::Audited(request, entry) => handle_audited(connection, request, entry),
         Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
+}
+
+/// Does something, and enters what the audit log says of it unless it was refused.
+fn handle_audited(connection: &Connection, request: &Request, entry: &AuditEntry) -> Result<Answer, StoreError> {
+    let answer = handle(connection, request)?;
+    if !matches!(answer, Answer::Ticked(false)) {
+        people::audit(connection, entry)?;
+    }
+    Ok(answer)
 }
 
 /// Enters an answer. `false` when there is one.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicI32;
 use serde_json::json;
 use subak_connect::crash;
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{Action, Backfill, BackfillState, RunEvent, RunId, RunState, RunStatus, Timestamp};
+use subak_domain::{Action, Backfill, BackfillAsk, BackfillState, RunEvent, RunId, RunState, RunStatus, Timestamp};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_plan::backfill::{Next, can_be_reversed, next, targets};
 use subak_store::{Append, Lease, SqliteStore};
@@ -32,26 +32,15 @@ pub(super) fn execute(context: &Context<'_>, command: &BackfillCommand) -> Resul
         BackfillCommand::List(args) => list(context, &opened, args.limit),
         BackfillCommand::Show(args) => show(context, &opened, &args.backfill),
         BackfillCommand::Pause(args) => {
-            change(context, &opened, &args.backfill, |backfill| match backfill.state {
-                BackfillState::Running => Ok(BackfillState::Paused),
-                state => Err(format!("it is {state}")),
-            })?;
+            change(context, &opened, &args.backfill, BackfillAsk::Pause)?;
             Ok(Exit::Ok)
         }
         BackfillCommand::Resume(args) => {
-            let changed = change(context, &opened, &args.backfill, |backfill| match backfill.state {
-                BackfillState::Paused | BackfillState::Running => Ok(BackfillState::Running),
-                BackfillState::Canceling => Ok(BackfillState::Canceling),
-                state => Err(format!("it is {state}")),
-            })?;
+            let changed = change(context, &opened, &args.backfill, BackfillAsk::Resume)?;
             go_on(context, &opened, changed.id, &args.how)
         }
         BackfillCommand::Cancel(args) => {
-            let changed = change(context, &opened, &args.backfill, |backfill| match backfill.state {
-                state if state.is_final() => Err(format!("it is {state}")),
-                _ if backfill.run.is_none() => Ok(BackfillState::Canceled),
-                _ => Ok(BackfillState::Canceling),
-            })?;
+            let changed = change(context, &opened, &args.backfill, BackfillAsk::Cancel)?;
             if let (Some(run), Some(store)) = (changed.run, run::served(&opened)?) {
                 context.block_on(async { Ok(store.request_cancel(run, SystemClock.now()).await?) })?;
             }
@@ -254,31 +243,34 @@ fn find(store: &SqliteStore, text: &str) -> Result<Backfill, CliError> {
     }
 }
 
-/// Changes the state of a backfill, whatever a server does to it meanwhile.
-fn change(
-    context: &Context<'_>,
-    opened: &Opened,
-    text: &str,
-    to: impl Fn(&Backfill) -> Result<BackfillState, String>,
-) -> Result<Backfill, CliError> {
+/// Does to a backfill what is asked, and says so.
+fn change(context: &Context<'_>, opened: &Opened, text: &str, asked: BackfillAsk) -> Result<Backfill, CliError> {
     let store = opened.store()?;
-    context.block_on(async {
-        loop {
-            let backfill = find(&store, text)?;
-            let state = to(&backfill).map_err(|why| {
-                let problem = Diagnostic::error(codes::USAGE, format!("backfill {} cannot be changed so: {why}", backfill.id));
-                CliError::new(problem.data("nothing was changed"), Exit::Conflict)
-            })?;
-            if state == backfill.state {
-                return Ok(backfill);
-            }
-            let changed = Backfill { state, revision: backfill.revision + 1, ..backfill };
-            if store.put_backfill(changed.clone(), None, None).await? {
-                context.printer.note(&format!("backfill {} is {state}", changed.id));
-                return Ok(changed);
-            }
+    let before = find(&store, text)?;
+    let changed = context.block_on(ask(&store, before.id, asked))?;
+    if changed.state != before.state {
+        context.printer.note(&format!("backfill {} is {}", changed.id, changed.state));
+    }
+    Ok(changed)
+}
+
+/// Does to a backfill what is asked, whatever a server does to it meanwhile. One that stands so already stays as it is.
+pub(super) async fn ask(store: &SqliteStore, id: RunId, asked: BackfillAsk) -> Result<Backfill, CliError> {
+    loop {
+        let backfill = find(store, &id.to_string())?;
+        let Some(state) = backfill.state.after(asked, backfill.run.is_some()) else {
+            let message = format!("backfill {id} cannot be changed so: it is {}", backfill.state);
+            let problem = Diagnostic::error(codes::USAGE, message);
+            return Err(CliError::new(problem.data("nothing was changed"), Exit::Conflict));
+        };
+        if state == backfill.state {
+            return Ok(backfill);
         }
-    })
+        let changed = Backfill { state, revision: backfill.revision + 1, ..backfill };
+        if store.put_backfill(changed.clone(), None, None).await? {
+            return Ok(changed);
+        }
+    }
 }
 
 fn list(context: &Context<'_>, opened: &Opened, limit: usize) -> Result<Exit, CliError> {

@@ -66,7 +66,7 @@ fn known(store: &SqliteStore, name: &str) -> Result<User, CliError> {
 pub(super) fn users(context: &Context<'_>, command: &UserCommand) -> Result<Exit, CliError> {
     let store = store(context)?;
     let change =
-        |change: Change, entry: AuditEntry| context.block_on(async { Ok(store.change_people(change, Some(entry)).await?) });
+        |change: Change, entry: AuditEntry| context.block_on(async { Ok(store.audited_as(entry).change_people(change).await?) });
     match command {
         UserCommand::List => {
             let mut table = Table::new("users", &["user", "role", "may", "state", "since"]);
@@ -134,7 +134,7 @@ pub(super) fn users(context: &Context<'_>, command: &UserCommand) -> Result<Exit
 pub(super) fn tokens(context: &Context<'_>, command: &TokenCommand) -> Result<Exit, CliError> {
     let store = store(context)?;
     let change =
-        |change: Change, entry: AuditEntry| context.block_on(async { Ok(store.change_people(change, Some(entry)).await?) });
+        |change: Change, entry: AuditEntry| context.block_on(async { Ok(store.audited_as(entry).change_people(change).await?) });
     match command {
         TokenCommand::List => {
             let mut table = Table::new("tokens", &["id", "name", "user", "may", "expires_at", "used_at", "revoked_at"]);

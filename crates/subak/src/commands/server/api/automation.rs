@@ -109,10 +109,9 @@ fn ticks(api: &Api, call: &Call, query: TicksQuery) -> Result<Page<TickView>, Pr
 fn switch(api: &Api, call: &Call, is_off: bool) -> Result<Done, Problem> {
     let serving = api.serving()?;
     let name = call.part("name");
-    let said = call.wait(automation::set(&serving.opened, &api.store, name, is_off)).map_err(problem)?;
     let action = if is_off { "automation.off" } else { "automation.on" };
-    let entry = call.entry(action, name, "");
-    call.wait(api.store.change_people(subak_store::people::Change::Nothing, Some(entry))).map_err(failed)?;
+    let store = api.store.audited_as(call.entry(action, name, ""));
+    let said = call.wait(automation::set(&serving.opened, &store, name, is_off)).map_err(problem)?;
     Ok(Done::new(said))
 }
 

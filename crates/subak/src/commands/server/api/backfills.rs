@@ -2,17 +2,15 @@
 
 use axum::http::Method;
 use serde::{Deserialize, Serialize};
-use subak_domain::{Backfill, BackfillState};
+use subak_domain::{Backfill, BackfillAsk};
 use subak_server::{Call, Done, Endpoint, Nothing, Page, Problem};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Api, OPERATE, VIEW, failed, text};
+use super::{Api, OPERATE, VIEW, failed, problem, text};
+use crate::commands::backfill;
 
 /// Backfills of a list.
 const BACKFILL_COUNT_MAX: usize = 500;
-
-/// How often a change is tried while a server goes on with the same backfill.
-const TRY_COUNT_MAX: usize = 20;
 
 /// Which backfills.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -102,42 +100,30 @@ fn show(api: &Api, call: &Call, _: Nothing) -> Result<BackfillView, Problem> {
     find(api, call.part("backfill")).map(|backfill| BackfillView::of(&backfill))
 }
 
-/// Gives a backfill another state, whatever the server does with it meanwhile.
-fn change(api: &Api, call: &Call, action: &str, next: fn(&Backfill) -> Option<BackfillState>) -> Result<Backfill, Problem> {
-    let id = call.part("backfill");
-    for _ in 0..TRY_COUNT_MAX {
-        let backfill = find(api, id)?;
-        let Some(state) = next(&backfill) else {
-            return Err(Problem::changed(format!("backfill {id} is {}", backfill.state), "look how far it is"));
-        };
-        let changed = Backfill { state, revision: backfill.revision + 1, ..backfill };
-        if call.wait(api.store.put_backfill(changed.clone(), None, None)).map_err(failed)? {
-            let entry = call.entry(action, id, changed.selection.clone());
-            call.wait(api.store.change_people(subak_store::people::Change::Nothing, Some(entry))).map_err(failed)?;
-            return Ok(changed);
-        }
-    }
-    Err(Problem::changed(format!("backfill {id} changes all the time"), "try it again"))
+/// Does to a backfill what is asked.
+fn ask(api: &Api, call: &Call, asked: BackfillAsk) -> Result<Backfill, Problem> {
+    let found = find(api, call.part("backfill"))?;
+    let action = match asked {
+        BackfillAsk::Pause => "backfill.pause",
+        BackfillAsk::Resume => "backfill.resume",
+        BackfillAsk::Cancel => "backfill.cancel",
+    };
+    let store = api.store.audited_as(call.entry(action, &found.id.to_string(), found.selection));
+    call.wait(backfill::ask(&store, found.id, asked)).map_err(problem)
 }
 
 fn pause(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
-    let next = |backfill: &Backfill| (backfill.state == BackfillState::Running).then_some(BackfillState::Paused);
-    change(api, call, "backfill.pause", next)?;
+    ask(api, call, BackfillAsk::Pause)?;
     Ok(Done::new("nothing more is started; the run that goes on ends as it would"))
 }
 
 fn resume(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
-    let next = |backfill: &Backfill| (backfill.state == BackfillState::Paused).then_some(BackfillState::Running);
-    change(api, call, "backfill.resume", next)?;
+    ask(api, call, BackfillAsk::Resume)?;
     Ok(Done::new("it goes on"))
 }
 
 fn cancel(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
-    let changed = change(api, call, "backfill.cancel", |backfill| match backfill.state {
-        state if state.is_final() => None,
-        _ if backfill.run.is_none() => Some(BackfillState::Canceled),
-        _ => Some(BackfillState::Canceling),
-    })?;
+    let changed = ask(api, call, BackfillAsk::Cancel)?;
     if let Some(run) = changed.run {
         call.wait(api.store.request_cancel(run, call.now)).map_err(failed)?;
     }

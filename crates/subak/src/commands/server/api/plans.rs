@@ -10,7 +10,7 @@ use subak_diag::codes;
 use subak_domain::schedule::Interval;
 use subak_domain::{Action, JobWork, RunEvent, RunId, Timestamp, Work};
 use subak_server::{Call, Endpoint, Nothing, Problem};
-use subak_store::{Append, StoreError};
+use subak_store::{Append, EventLog, StoreError};
 use utoipa::ToSchema;
 
 use super::runs::{InputView, new_run};
@@ -304,8 +304,8 @@ fn accept(api: &Api, call: &Call, said: AcceptBody) -> Result<Accepted, Problem>
         for_server: true,
     };
     let append = Append { run: id, expected: 1, events: vec![(call.now, event)], fence: None };
-    match call.wait(api.store.append_audited(append, entry)) {
-        Ok(()) => Ok(Accepted { run: id.to_string(), is_new: true }),
+    match call.wait(api.store.audited_as(entry).append(append)) {
+        Ok(_) => Ok(Accepted { run: id.to_string(), is_new: true }),
         // Somebody accepted it at the same time.
         Err(StoreError::Conflict { .. }) => Ok(Accepted { run: id.to_string(), is_new: false }),
         Err(error) => Err(super::failed(error)),

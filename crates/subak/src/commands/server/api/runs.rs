@@ -11,7 +11,7 @@ use subak_domain::job::Answer;
 use subak_domain::{Failure, FailureClass, Permission, RunId, RunStatus, StepId, StepState, StepStatus, Work};
 use subak_engine::program::log_path;
 use subak_server::{Access, Call, Done, Endpoint, Nothing, Page, Problem, Sent};
-use subak_store::{Append, RunFilter, RunSummary};
+use subak_store::{Append, EventLog, RunFilter, RunSummary};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Api, OPERATE, VIEW, elapsed_ms, failed, may, problem, run_of, text};
@@ -546,8 +546,7 @@ fn cancel(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
         return Err(Problem::changed(format!("run {run} is {status}"), "there is nothing to stop any more"));
     }
     let entry = call.entry("run.cancel", &run.to_string(), "");
-    call.wait(api.store.change_people(subak_store::people::Change::Nothing, Some(entry))).map_err(failed)?;
-    call.wait(api.store.request_cancel(run, call.now)).map_err(failed)?;
+    call.wait(api.store.audited_as(entry).request_cancel(run, call.now)).map_err(failed)?;
     Ok(Done::new("the run is asked to stop; what it has published stays"))
 }
 
@@ -560,7 +559,7 @@ fn resume(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
     let entry = call.entry("run.resume", &run.to_string(), "");
     let event = subak_domain::RunEvent::Resumed { by: entry.actor.clone(), for_server: true };
     let append = Append { run, expected: events.len() as u64 + 1, events: vec![(call.now, event)], fence: None };
-    call.wait(api.store.append_audited(append, entry)).map_err(failed)?;
+    call.wait(api.store.audited_as(entry).append(append)).map_err(failed)?;
     Ok(Done::new("the run goes on with what is not done"))
 }
 
@@ -598,10 +597,10 @@ fn answer(api: &Api, call: &Call, said: AnswerBody) -> Result<Done, Problem> {
     let action = if said.approved { "run.approve" } else { "run.reject" };
     let entry = call.entry(action, &run.to_string(), said.task.clone());
     let answer = Answer { approved: said.approved, by: entry.actor.clone(), input, at: call.now };
-    if !call.wait(api.store.enter_answer(run, question.action.step, answer)).map_err(failed)? {
+    let store = api.store.audited_as(entry);
+    if !call.wait(store.enter_answer(run, question.action.step, answer)).map_err(failed)? {
         return Err(Problem::changed("somebody has answered it already", "the run shows who"));
     }
-    call.wait(api.store.change_people(subak_store::people::Change::Nothing, Some(entry))).map_err(failed)?;
     Ok(Done::new(if said.approved { "approved" } else { "rejected" }))
 }
 
