@@ -36,6 +36,9 @@ const STRANGERS_RATE: (f64, f64) = (500.0, 1_000.0);
 /// Requests that are worked on at a time; others wait for them.
 const WORKING_COUNT_MAX: usize = 32;
 
+/// The same for those of strangers, who hold up nobody else: looking at a password takes its time.
+const STRANGER_COUNT_MAX: usize = 4;
+
 /// Callers that are counted.
 const CALLER_COUNT_MAX: usize = 10_000;
 
@@ -64,6 +67,7 @@ pub(crate) struct Gate<B> {
     pub(crate) prefix: String,
     buckets: Mutex<HashMap<String, Bucket>>,
     working: Semaphore,
+    strangers: Semaphore,
     request_count: AtomicU64,
 }
 
@@ -73,8 +77,9 @@ impl<B: Backend> Gate<B> {
         let hosts = own.into_iter().chain(settings.hosts.iter().map(|host| host.to_lowercase())).collect();
         let prefix = settings.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
-        let (buckets, working) = (Mutex::default(), Semaphore::new(WORKING_COUNT_MAX));
-        Self { backend, hub, hosts, prefix, buckets, working, request_count: AtomicU64::new(0) }
+        let buckets = Mutex::default();
+        let (working, strangers) = (Semaphore::new(WORKING_COUNT_MAX), Semaphore::new(STRANGER_COUNT_MAX));
+        Self { backend, hub, hosts, prefix, buckets, working, strangers, request_count: AtomicU64::new(0) }
     }
 
     /// Takes one from what a caller may ask; how long to wait where nothing is left.
@@ -202,7 +207,8 @@ async fn carry_out<B: Backend>(
         cookie: Mutex::default(),
     };
     // Nobody closes it.
-    let _working = gate.working.acquire().await.ok();
+    let room = if call.caller.is_some() { &gate.working } else { &gate.strangers };
+    let _working = room.acquire().await.ok();
     let (gate, query) = (Arc::clone(gate), parts.uri.query().unwrap_or_default().to_owned());
     blocking(move || {
         let input = Input { query: &query, body: &body };

@@ -516,6 +516,20 @@ fn the_demo_runs_end_to_end() {
     assert!(third.out.contains("0 rows written"), "{}", third.out);
 }
 
+/// Every command stands in the map of commands.
+#[test]
+fn the_map_knows_every_command() {
+    let map = include_str!("../../../docs/reference/command-line.md");
+    let help = shop().run(&["--help"]).expect(0).out;
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let is_first = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
+    let commands: Vec<&str> = listed.filter(is_first).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.len() > 25, "{commands:?}");
+    for command in commands.into_iter().filter(|command| *command != "help") {
+        assert!(map.contains(&format!("| `{command}")), "`{command}` is missing");
+    }
+}
+
 #[test]
 fn a_closed_pipe_ends_quietly() {
     let sandbox = shop();
