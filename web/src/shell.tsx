@@ -156,7 +156,7 @@ function Framed({ theme, setTheme }: { theme: Theme; setTheme: (theme: Theme) =>
       </header>
       <nav className="rail" aria-label="Main">
         {PLACES.filter((place) => !place.may || may).map((place) => (
-          <Link key={place.to} to={place.to} aria-current={isAt(place.to) ? "page" : undefined} activeProps={{}}>{place.icon}<span>{place.word}</span></Link>
+          <Link key={place.to} to={place.to} aria-current={isAt(place.to) ? "page" : undefined} activeOptions={{ exact: true }}>{place.icon}<span>{place.word}</span></Link>
         ))}
         <span className="gap" />
         <span className="muted small hide-narrow" style={{ padding: "0 8px" }}>Subak {project.data?.version}</span>

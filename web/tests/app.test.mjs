@@ -60,6 +60,7 @@ for (const [theme, width] of [["light", 1440], ["dark", 1440], ["contrast", 1024
         heads: document.querySelectorAll("h1").length,
         nodes: document.querySelectorAll("*").length,
         isWide: document.documentElement.scrollWidth > window.innerWidth,
+        current: [...document.querySelectorAll("nav")].map((nav) => nav.querySelectorAll("[aria-current=page]").length),
         isPolite: document.querySelectorAll("main").length === 1 && document.querySelectorAll("nav[aria-label]").length >= 1,
       }));
       assert.equal(seen.heads, 1, `${address}: one heading`);
@@ -67,6 +68,8 @@ for (const [theme, width] of [["light", 1440], ["dark", 1440], ["contrast", 1024
       assert.ok(!seen.isWide, `${address} scrolls sideways at ${width}`);
       assert.ok(seen.nodes <= 3000, `${address}: ${seen.nodes} nodes`);
       assert.ok(seen.isPolite, `${address}: landmarks`);
+      // Planning is no place of the rail.
+      assert.ok(seen.current.every((count, at) => count === 1 || (at === 0 && count === 0)), `${address}: one place of each list is here: ${seen.current}`);
       titles.set(seen.title, address);
       await own.page.evaluate(axe);
       const found = await own.page.evaluate(async () => (await window.axe.run(document, { resultTypes: ["violations"] })).violations);

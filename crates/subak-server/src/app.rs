@@ -138,7 +138,10 @@ fn page(status: StatusCode, prefix: &str, is_known: bool) -> Response {
 
 /// Whatever is no route: a part of the app, a page of it, or nothing.
 pub(crate) async fn answer<B: Backend>(State(gate): State<Arc<Gate<B>>>, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
+    let path = request.uri().path();
+    // Where the proxy did not take it away, what stands before the address is still there.
+    let below = path.strip_prefix(&gate.prefix).filter(|rest| rest.starts_with('/'));
+    let path = below.unwrap_or(path).to_owned();
     if path == "/api" || path.starts_with("/api/") {
         return Problem::no_path().into_response();
     }

@@ -650,3 +650,21 @@ fn the_server_keeps_to_its_description() {
     let asked = server.call(&token, "GET", "/api/v1/project", "");
     assert_eq!(asked.status, 200, "{}", asked.text);
 }
+
+/// UI-40: below a path of its host the server finds itself, whether the proxy takes the path away or not.
+#[test]
+fn ui_40_the_server_stands_below_a_path() {
+    let server = Listening::new(BINARY, FILES, &["--path-prefix", "/data/subak/"], &[]);
+    let token = server.token("viewer");
+    for prefix in ["", "/data/subak"] {
+        let page = server.ask("GET", &format!("{prefix}/"), &[], b"");
+        assert!(page.status == 200 && page.text.contains("<base href=\"/data/subak/\""), "{prefix}: {}", page.text);
+        let script = page.text.split("src=\"./").nth(1).and_then(|rest| rest.split('"').next()).expect("a script");
+        assert_eq!(server.ask("GET", &format!("{prefix}/{script}"), &[], b"").status, 200);
+        assert_eq!(server.call(&token, "GET", &format!("{prefix}/api/v1/project"), "").json()["name"], "asked");
+        assert_eq!(server.call(&token, "GET", &format!("{prefix}/api/v1/nothing"), "").status, 404);
+        assert_eq!(server.ask("GET", &format!("{prefix}/api/v1/project"), &[], b"").status, 401);
+        assert_eq!(server.ask("GET", &format!("{prefix}/livez"), &[("Host", "evil.example.com")], b"").status, 421);
+        assert_eq!(server.ask("GET", &format!("{prefix}/nothing"), &[], b"").status, 404);
+    }
+}

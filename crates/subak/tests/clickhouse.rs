@@ -686,7 +686,7 @@ fn survives(step: usize, defaults: &str, happen: impl Fn(&Proxy, usize)) {
         sandbox.write(&file, &streams("rows1.csv"));
         sandbox
     };
-    let found = |piece| {
+    let found = |_: &Sandbox, piece| {
         let tables = ["merged", "replaced", "added"];
         let rows = |table: &&str| lines(server.sql(&format!("select id, note from s{piece}.{table} order by id, note")));
         let mut found: Vec<String> = tables.iter().flat_map(rows).collect();

@@ -1,10 +1,10 @@
 // Who may sign in, with what programs come, what was done by whom, and the server itself.
 import { useQueryClient } from "@tanstack/react-query";
-import { Link, useLocation } from "@tanstack/react-router";
+import { useLocation } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
 import { type Schemas, send, useApi, useSend } from "../api/client";
 import { useMay, useMe } from "../shell";
-import { Code, Dialog, Empty, Loaded, Menu, Page, Panel, Problem, Status, Time, count, plural, Scroll } from "../ui/parts";
+import { Code, Dialog, Empty, Loaded, Menu, Page, Panel, Problem, Status, Time, count, plural, Scroll, Tab } from "../ui/parts";
 
 const ROLES: [string, string][] = [
   ["viewer", "sees what is declared and what became of it"],
@@ -19,7 +19,7 @@ function Tabs() {
   const { pathname } = useLocation();
   const may = useMay("administer");
   const tabs: [Place, string][] = may ? [["/admin/users", "Users"], ["/admin/tokens", "Tokens"], ["/admin/audit", "Audit"], ["/admin/system", "System"]] : [["/admin/tokens", "Tokens"], ["/admin/system", "System"]];
-  return <nav className="tabs" aria-label="Administration">{tabs.map(([to, word]) => <Link key={to} to={to} aria-current={pathname.endsWith(to) ? "page" : undefined} activeProps={{}}>{word}</Link>)}</nav>;
+  return <nav className="tabs" aria-label="Administration">{tabs.map(([to, word]) => <Tab isHere={pathname.endsWith(to)} key={to} to={to}>{word}</Tab>)}</nav>;
 }
 
 function Roles({ value }: { value?: string }) {

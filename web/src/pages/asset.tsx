@@ -3,7 +3,7 @@ import { Link, useParams, useSearch } from "@tanstack/react-router";
 import { useState } from "react";
 import { ApiProblem, type Schemas, useApi, useSend } from "../api/client";
 import { NotFound, useMay } from "../shell";
-import { Code, Empty, Glyph, Loaded, Page, Panel, Problem, Skeleton, Status, Time, Words, count, duration, plural, toneOf, useIcon, Scroll } from "../ui/parts";
+import { Code, Empty, Glyph, Loaded, Page, Panel, Problem, Skeleton, Status, Time, Words, count, duration, plural, toneOf, useIcon, Scroll, Tab } from "../ui/parts";
 import { FailurePanel } from "./failure";
 
 type Detail = Schemas["AssetDetail"];
@@ -26,7 +26,7 @@ export function Asset() {
       actions={<><Link className="button" to="/lineage" search={{ focus: key, depth: "2" }}>Lineage</Link><Link className="button primary" to="/plan" search={{ select: key }}>Plan…</Link></>}
     >
       <nav className="tabs" aria-label="Parts of the asset">
-        {tabs.map((one) => <Link key={one} to="/assets/$asset" params={{ asset: key }} search={one === "overview" ? {} : { tab: one }} aria-current={tab === one ? "page" : undefined} activeProps={{}}>{one[0]?.toUpperCase()}{one.slice(1)}{one === "checks" && data.checks.length ? ` ${data.checks.length}` : ""}{one === "columns" && data.columns.length ? ` ${data.columns.length}` : ""}</Link>)}
+        {tabs.map((one) => <Tab isHere={tab === one} key={one} to="/assets/$asset" params={{ asset: key }} search={one === "overview" ? {} : { tab: one }}>{one[0]?.toUpperCase()}{one.slice(1)}{one === "checks" && data.checks.length ? ` ${data.checks.length}` : ""}{one === "columns" && data.columns.length ? ` ${data.columns.length}` : ""}</Tab>)}
       </nav>
       {tab === "overview" ? <Overview data={data} /> : tab === "partitions" ? <Partitions asset={key} /> : tab === "checks" ? <Checks data={data} /> : tab === "columns" ? <Columns data={data} /> : <Definition data={data} />}
     </Page>

@@ -4,7 +4,7 @@ import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router"
 import { useState } from "react";
 import { ApiProblem, type Schemas, send, useApi } from "../api/client";
 import { NotFound, useMay } from "../shell";
-import { Loaded, Page, Panel, Problem, Skeleton, Status, Confirm, Time, Words, bytes, count, duration, plural, toneOf, useIcon, useNow, Scroll } from "../ui/parts";
+import { Loaded, Page, Panel, Problem, Skeleton, Status, Confirm, Time, Words, bytes, count, duration, plural, toneOf, useIcon, useNow, Scroll, Tab } from "../ui/parts";
 import { Act } from "./asset";
 import { FailurePanel } from "./failure";
 import { Log } from "./log";
@@ -41,7 +41,7 @@ function Shown({ data, search }: { data: Detail; search: { step?: string; tab?: 
       {failed?.failure ? <FailurePanel failure={failed.failure} step={failed.step} run={run.run} actions={<>{failed.log_bytes ? <button type="button" className="button" onClick={() => { choose(failed.step); document.getElementById("log")?.scrollIntoView(); }}>Read its log</button> : null}{more && more.count > 1 ? <span className="muted">{plural(more.count - 1, "more step")} failed.</span> : null}</>} /> : failed?.checks.some((check) => !check.passed) ? <FailedChecks step={failed} /> : run.status === "failed" ? <section className="panel failure" aria-label="Why it failed"><header><h2><Words text={data.sentence} /></h2></header></section> : run.status === "queued" || run.status === "running" ? <p className="muted"><Words text={data.sentence} /></p> : null}
       <Questions run={run.run} open={data.can_cancel} />
       <nav className="tabs" aria-label="Parts of the run">
-        {["steps", "events"].map((one) => <Link key={one} to="/runs/$run" params={{ run: run.run }} search={{ ...search, tab: one === "steps" ? undefined : one }} aria-current={tab === one ? "page" : undefined} activeProps={{}}>{one === "steps" ? "Steps" : "Events"}</Link>)}
+        {["steps", "events"].map((one) => <Tab isHere={tab === one} key={one} to="/runs/$run" params={{ run: run.run }} search={{ ...search, tab: one === "steps" ? undefined : one }}>{one === "steps" ? "Steps" : "Events"}</Tab>)}
       </nav>
       {tab === "events" ? <Events run={run.run} /> : (
         <>

@@ -34,7 +34,7 @@ export function Runs() {
             <tbody>{data.items.map((run) => (
               <tr key={run.run}>
                 <td><Status status={run.status} /></td>
-                <td><Link data-row to="/runs/$run" params={{ run: run.run }}>{run.selection}</Link></td>
+                <td className="cut what" title={run.selection}><Link data-row to="/runs/$run" params={{ run: run.run }}>{run.selection}</Link></td>
                 <td className="muted nowrap">{run.trigger}</td><td className="right">{count(run.step_count)}</td><td><Time at={run.planned_at} /></td><td className="right nowrap">{duration(run.elapsed_ms)}</td>
                 <td className="wide cut" title={run.cause ?? ""}><Words text={run.cause} /></td><td className="mono nowrap">{run.run.slice(-8)}</td>
               </tr>

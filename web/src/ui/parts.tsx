@@ -1,5 +1,5 @@
 // What every page is made of.
-import { Link } from "@tanstack/react-router";
+import { Link, useRouter } from "@tanstack/react-router";
 import { type ReactNode, createContext, useContext, useEffect, useRef, useState } from "react";
 import { ApiProblem, useSend } from "../api/client";
 
@@ -174,6 +174,18 @@ export function useTyped(said: string, tell: (typed: string) => void): [string, 
     }, 120);
   };
   return [text, type];
+}
+
+/** A part of a page: exactly one of them is here, whatever else an address says. */
+export function Tab({ isHere, children, ...place }: { isHere: boolean; children: ReactNode; to: string; params?: Record<string, string>; search?: Record<string, string | undefined> }) {
+  const router = useRouter();
+  const href = router.history.createHref(router.buildLocation(place as never).publicHref);
+  const go = (event: React.MouseEvent) => {
+    if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey) return;
+    event.preventDefault();
+    void router.navigate(place as never);
+  };
+  return <a href={href} aria-current={isHere ? "page" : undefined} onClick={go}>{children}</a>;
 }
 
 /* Frames of a page */

@@ -214,7 +214,11 @@ pub(crate) fn survives<D: Destination>(server: &D, step: usize, defaults: &str, 
         sandbox.write("assets/loads/all.yml", &all.replace("path: rows.csv", "path: rows1.csv"));
         sandbox
     };
-    let found = |piece| {
+    let found = |sandbox: &Sandbox, piece| {
+        if server.stages() != "0" {
+            // What the server still did for a connection that was cut goes with the next run.
+            sandbox.run(&["run"]).expect(0);
+        }
         assert_eq!(server.stages(), "0", "stages, behind message {piece}");
         loaded(server)
     };

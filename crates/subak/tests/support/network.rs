@@ -9,7 +9,7 @@ pub(crate) fn survives(
     step: usize,
     happen: impl Fn(&Proxy, usize),
     prepare: impl Fn(usize) -> Sandbox,
-    found: impl Fn(usize) -> Vec<String>,
+    found: impl Fn(&Sandbox, usize) -> Vec<String>,
 ) -> usize {
     let mut expected: Option<Vec<String>> = None;
     let mut piece = 0;
@@ -23,7 +23,7 @@ pub(crate) fn survives(
             // Whatever it could not say, the next run makes good.
             sandbox.run(&["run"]).expect(0);
         }
-        let found = found(piece);
+        let found = found(&sandbox, piece);
         match &expected {
             None => expected = Some(found),
             Some(expected) => assert_eq!(&found, expected, "behind piece {piece}: {}", ran.err),
