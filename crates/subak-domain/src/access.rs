@@ -122,6 +122,11 @@ impl Rights {
         is_granted || self.role.may(permission)
     }
 
+    /// The words of all that they carry.
+    pub fn words(&self) -> Vec<&'static str> {
+        Permission::ALL.into_iter().filter(|one| self.may(*one)).map(Permission::as_str).collect()
+    }
+
     /// Whether they carry all that others do: nobody gives away more than they have.
     pub fn cover(&self, others: &Self) -> bool {
         Permission::ALL.into_iter().all(|permission| self.may(permission) || !others.may(permission))

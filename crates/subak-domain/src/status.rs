@@ -23,6 +23,14 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Queued, Self::Running, Self::Stopping, Self::Succeeded, Self::Failed, Self::Canceled];
+
+    /// The status of this word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+
     /// Whether nothing more will happen to the run unless somebody resumes it.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)

@@ -227,7 +227,7 @@ fn text(at: Timestamp) -> String {
 }
 
 fn words(rights: &Rights) -> Vec<String> {
-    Permission::ALL.into_iter().filter(|one| rights.may(*one)).map(|one| one.as_str().to_owned()).collect()
+    rights.words().into_iter().map(str::to_owned).collect()
 }
 
 fn role(word: &str) -> Result<Role, Problem> {
@@ -353,7 +353,7 @@ fn add_user<B: Backend>(backend: &B, call: &Call, said: NewUser) -> Result<UserV
     let rights = Rights { role: role(&said.role)?, logs: said.logs, data: said.data };
     let password_hash = Some(people::hash_of(&said.password)?);
     let user = User { name: people::name(&said.name)?, rights, password_hash, is_off: false, created_at: call.now };
-    let detail = format!("as {}", words(&rights).join(", "));
+    let detail = format!("as {}", rights.words().join(", "));
     if !change(backend.store(), call, Change::AddUser(user.clone()), "user.add", &user.name, detail)? {
         return Err(Problem::changed(format!("there is a user `{}` already", user.name), "take another name"));
     }
@@ -428,7 +428,7 @@ fn add_token<B: Backend>(backend: &B, call: &Call, said: NewToken) -> Result<Tok
         return Err(Problem::forbidden(missing));
     }
     let (token, secret) = make_token(&caller.user, &said.name, rights, said.days, call.now)?;
-    let detail = format!("`{}` as {}, {} days", token.name, words(&rights).join(", "), said.days);
+    let detail = format!("`{}` as {}, {} days", token.name, rights.words().join(", "), said.days);
     change(backend.store(), call, Change::AddToken(token.clone()), "token.add", &token.id, detail)?;
     Ok(TokenMade { token: TokenView::of(token, call.now), secret })
 }

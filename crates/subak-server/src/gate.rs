@@ -251,11 +251,7 @@ pub(crate) async fn guarded<B: Backend>(State(gate): State<Arc<Gate<B>>>, reques
     };
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
         problem.error.request_id.clone_from(&id);
-        let wait = (problem.status == StatusCode::TOO_MANY_REQUESTS).then(|| problem.error.help.clone());
         response = problem.into_response();
-        if let Some(seconds) = wait.and_then(|help| help.split(' ').nth(1).and_then(|word| HeaderValue::from_str(word).ok())) {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
-        }
     }
     let headers = response.headers_mut();
     for (name, value) in [

@@ -14,6 +14,8 @@ pub struct Problem {
     pub status: StatusCode,
     /// What failed, why, what is now true, and what to do.
     pub error: Box<ApiError>,
+    /// Seconds after which it is worth asking again.
+    pub(crate) wait_seconds: Option<u64>,
 }
 
 /// An error: what failed, why, what is now true of the data, and what to do.
@@ -49,7 +51,7 @@ impl Problem {
     pub fn new(status: StatusCode, code: Code, message: impl Into<String>, help: impl Into<String>) -> Self {
         let (message, help) = (message.into(), help.into());
         let error = ApiError { code: code.id.to_owned(), message, help, ..ApiError::default() };
-        Self { status, error: Box::new(error) }
+        Self { status, error: Box::new(error), wait_seconds: None }
     }
 
     /// What a command would have said.
@@ -62,7 +64,7 @@ impl Problem {
             help: problem.help.join("; "),
             request_id: String::new(),
         };
-        Self { status, error: Box::new(error) }
+        Self { status, error: Box::new(error), wait_seconds: None }
     }
 
     /// There is nothing of this kind with this name.
@@ -135,7 +137,8 @@ impl Problem {
 
     pub(crate) fn too_many(seconds: u64) -> Self {
         let help = format!("wait {seconds} s, then send it again");
-        Self::new(StatusCode::TOO_MANY_REQUESTS, codes::HTTP_TOO_MANY, "there are too many requests", help)
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, codes::HTTP_TOO_MANY, "there are too many requests", help);
+        Self { wait_seconds: Some(seconds), ..problem }
     }
 
     pub(crate) fn too_large(bytes_max: usize) -> Self {
@@ -181,6 +184,9 @@ impl IntoResponse for Problem {
         let mut response = json(status, &ErrorBody { error: (*self.error).clone() });
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.wait_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(self);
         response

@@ -271,9 +271,7 @@ pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> 
 }
 
 fn status_of(text: &str) -> Result<RunStatus, StoreError> {
-    use RunStatus as S;
-    let all = [S::Queued, S::Running, S::Stopping, S::Succeeded, S::Failed, S::Canceled];
-    all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| damaged(format!("unknown status `{text}`")))
+    RunStatus::of(text).ok_or_else(|| damaged(format!("unknown status `{text}`")))
 }
 
 /// The columns of a run, in the order in which they are read.

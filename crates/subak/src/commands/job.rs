@@ -29,14 +29,18 @@ pub(super) fn find<'a>(opened: &'a Opened, name: &str) -> Result<&'a Job, CliErr
     jobs.iter().find(|job| job.name == name).ok_or_else(|| CliError::not_found("job", name, known))
 }
 
+/// What a job does, in a few words.
+pub(super) fn does(job: &Job) -> String {
+    match &job.work {
+        JobWork::Select(words) => format!("assets {}", words.join(" ")),
+        JobWork::Tasks(actions) => format!("{} tasks", actions.len()),
+    }
+}
+
 fn list(context: &Context<'_>, opened: &Opened) {
     let mut table = Table::new("jobs", &["job", "does", "description", "path"]);
     for job in opened.project.jobs() {
-        let does = match &job.work {
-            JobWork::Select(words) => format!("assets {}", words.join(" ")),
-            JobWork::Tasks(actions) => format!("{} tasks", actions.len()),
-        };
-        table.rows.push(vec![json!(job.name), json!(does), json!(job.description), json!(job.path)]);
+        table.rows.push(vec![json!(job.name), json!(does(job)), json!(job.description), json!(job.path)]);
     }
     if table.rows.is_empty() {
         context.printer.note("there are no jobs; declare one in a file below `jobs/`");

@@ -2,13 +2,14 @@
 
 use serde_json::json;
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{Permission, Rights, Timestamp};
+use subak_domain::Rights;
 use subak_engine::{Clock, SystemClock};
 use subak_server::Problem;
 use subak_store::SqliteStore;
 use subak_store::people::{AuditEntry, Change, User};
 
 use super::Context;
+use super::automation::text;
 use crate::args::{AuditCommand, GrantArgs, TokenCommand, UserCommand};
 use crate::exit::{CliError, Exit};
 use crate::printer::Table;
@@ -27,13 +28,8 @@ fn entry(action: &str, object: &str, detail: String) -> AuditEntry {
     AuditEntry { at: SystemClock.now(), actor, action: action.to_owned(), object: object.to_owned(), detail, origin }
 }
 
-fn text(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 fn words(rights: &Rights) -> String {
-    let words = Permission::ALL.into_iter().filter(|one| rights.may(*one)).map(Permission::as_str);
-    words.collect::<Vec<_>>().join(", ")
+    rights.words().join(", ")
 }
 
 fn rights(args: &GrantArgs) -> Rights {

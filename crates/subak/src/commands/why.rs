@@ -177,7 +177,12 @@ fn waiting_sentence(opened: &Opened, store: &SqliteStore, run: RunId, state: &Ru
     if run::served(opened)?.is_none() {
         return Ok(format!("run {run} waits for a server; `subak server start` begins it."));
     }
-    Ok(format!("run {run} waits: {}.", Queued::read(opened, store)?.why(run, state)))
+    Ok(format!("run {run} waits: {}.", Queued::read(opened, store)?.why(&Entry::of(run, state, &jobs_of(opened)))))
+}
+
+/// The jobs of a project by name.
+fn jobs_of(opened: &Opened) -> BTreeMap<String, Job> {
+    opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect()
 }
 
 /// The runs that wait for a server and those that go on, for whoever asks why.
@@ -186,12 +191,13 @@ pub(super) struct Queued {
     limits: BTreeMap<String, NonZeroU32>,
     failed: BTreeSet<String>,
     running: Vec<Entry>,
-    waiting: Vec<Entry>,
+    /// Those that wait for a server, the oldest first.
+    pub(super) waiting: Vec<Entry>,
 }
 
 impl Queued {
     pub(super) fn read(opened: &Opened, store: &SqliteStore) -> Result<Self, CliError> {
-        let jobs = opened.project.jobs().iter().map(|job| (job.name.clone(), job.clone())).collect();
+        let jobs = jobs_of(opened);
         let failed = queue::failed_jobs(store, &jobs)?;
         let limits = opened.project.config.run_limits.clone();
         let mut queued = Self { jobs, limits, failed, running: Vec::new(), waiting: Vec::new() };
@@ -203,13 +209,12 @@ impl Queued {
     }
 
     /// Why a run that waits does not begin, in words.
-    pub(super) fn why(&self, run: RunId, state: &RunState) -> String {
+    pub(super) fn why(&self, own: &Entry) -> String {
         let rules = Rules { jobs: &self.jobs, limits: &self.limits, failed: &self.failed };
-        let own = Entry::of(run, state, &self.jobs);
-        let is_before = |entry: &&Entry| entry.run != run && entry.rank(&self.jobs) < own.rank(&self.jobs);
+        let is_before = |entry: &&Entry| entry.run != own.run && entry.rank(&self.jobs) < own.rank(&self.jobs);
         let before = self.waiting.iter().filter(is_before).count();
-        let running = self.running.iter().filter(|entry| entry.run != run);
-        match rules.blocked(&own, running.clone()) {
+        let running = self.running.iter().filter(|entry| entry.run != own.run);
+        match rules.blocked(own, running.clone()) {
             Some(blocked) => blocked.to_string(),
             None if running.clone().count() == 0 && before == 0 => {
                 "the server takes it up as soon as it looks, unless the files of the project keep it from that (`subak validate`)"

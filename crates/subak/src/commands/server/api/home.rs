@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use subak_domain::{RunId, RunStatus, Timestamp};
-use subak_engine::{Clock, SystemClock};
 use subak_server::{Call, Endpoint, Nothing, Problem};
 use subak_store::RunFilter;
 use utoipa::ToSchema;
 
 use super::automation::nexts;
+use super::picture::Picture;
 use super::runs::RunView;
 use super::{Api, VIEW, assets, failed, problem, text};
 use crate::commands::question;
@@ -119,10 +119,9 @@ fn day_before(now: Timestamp) -> Timestamp {
 }
 
 /// Everything that somebody should look at, the worst first.
-fn attention(api: &Api, call: &Call) -> Result<Vec<AttentionView>, Problem> {
-    let serving = api.serving()?;
+fn attention(api: &Api, call: &Call, picture: &Picture) -> Result<Vec<AttentionView>, Problem> {
     let mut found = Vec::new();
-    let broken = serving.problems.iter().filter(|problem| problem.severity == "error").count();
+    let broken = picture.serving.problems.iter().filter(|problem| problem.severity == "error").count();
     if broken > 0 {
         found.push(AttentionView {
             kind: "problem".into(),
@@ -134,7 +133,7 @@ fn attention(api: &Api, call: &Call) -> Result<Vec<AttentionView>, Problem> {
             owner: None,
         });
     }
-    let failures = assets::failures(api, call, &*api.picture()?)?;
+    let failures = assets::failures(api, call, picture)?;
     found.extend(failures.assets.into_iter().map(|(view, at)| AttentionView {
         kind: "asset".into(),
         cause: view.reason.unwrap_or_else(|| "a check failed".to_owned()),
@@ -264,7 +263,7 @@ fn home(api: &Api, call: &Call, _: Nothing) -> Result<HomeView, Problem> {
     let now = api.store.find_runs(&open, 20).map_err(failed)?;
     let timeline = RunFilter { planned_from: Some(from), ..RunFilter::default() };
     let timeline = api.store.find_runs(&timeline, RUN_COUNT_MAX).map_err(failed)?;
-    let mut attention = attention(api, call)?;
+    let mut attention = attention(api, call, &picture)?;
     let waiting = attention.iter().filter(|entry| entry.status == "waiting").count();
     let is_broken = attention.iter().any(|entry| entry.kind == "problem");
     let run_counts = api.store.run_counts().map_err(failed)?;
@@ -294,7 +293,7 @@ fn home(api: &Api, call: &Call, _: Nothing) -> Result<HomeView, Problem> {
         attention_more,
         now: now.into_iter().map(|run| RunView::of(run, call.now)).collect(),
         timeline: timeline.into_iter().map(|run| RunView::of(run, call.now)).collect(),
-        next: nexts(&picture.serving, &api.store, SystemClock.now())?,
+        next: nexts(&picture.serving, &api.store, call.now)?,
         first_steps,
         store_bytes: std::fs::metadata(api.store.path()).map_or(0, |metadata| metadata.len()),
         queue_age_ms: run_counts.queued_since.map(|at| super::elapsed_ms(at, call.now)),

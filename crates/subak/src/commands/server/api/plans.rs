@@ -13,10 +13,10 @@ use subak_server::{Call, Endpoint, Nothing, Problem};
 use subak_store::{Append, EventLog, StoreError};
 use utoipa::ToSchema;
 
-use super::runs::{InputView, new_run};
+use super::runs::InputView;
 use super::{Api, OPERATE, VIEW, problem, recent, text};
 use crate::args::Selection;
-use crate::commands::{automation, job, plan};
+use crate::commands::{automation, job, plan, run};
 
 /// Plans that are kept to be accepted.
 const PLAN_COUNT_MAX: usize = 256;
@@ -182,7 +182,7 @@ fn make(api: &Api, asked: &PlanBody) -> Result<Planned, Problem> {
     // As things are now: keys that were added to a set leave no event.
     let snapshot = api.store.snapshot().map_err(super::failed)?;
     let found = plan::of(opened, &snapshot, &selection, &how).map_err(problem)?;
-    let words = crate::commands::run::selection_words(&selection);
+    let words = run::selection_words(&selection);
     let words = asked.job.as_ref().map_or(words.clone(), |job| format!("job {job}: {words}"));
     Ok(Planned {
         actions: found.actions,
@@ -247,7 +247,7 @@ fn add(api: &Api, call: &Call, asked: PlanBody) -> Result<PlanView, Problem> {
         return Err(Problem::invalid(message, "select less, or begin a backfill: `subak backfill start`"));
     }
     let by = call.caller.as_ref().map(|caller| caller.user.clone()).unwrap_or_default();
-    let kept = Kept { id: new_run(), by, asked, planned, at: call.now };
+    let kept = Kept { id: run::new_run(), by, asked, planned, at: call.now };
     let view = kept.view(api, call)?;
     let mut plans = api.plans.lock().unwrap_or_else(PoisonError::into_inner);
     // The oldest of their own goes first, so that nobody takes away what others are looking at.
@@ -318,10 +318,7 @@ fn jobs(api: &Api, _: &Call, _: Nothing) -> Result<subak_server::Page<JobView>, 
         job: declared.name.clone(),
         description: declared.description.clone(),
         path: declared.path.clone(),
-        does: match &declared.work {
-            JobWork::Select(words) => format!("assets {}", words.join(" ")),
-            JobWork::Tasks(actions) => format!("{} tasks", actions.len()),
-        },
+        does: job::does(declared),
         schedule: declared.schedule.as_ref().map(automation::definition),
         params: InputView::of(&declared.params),
     };

@@ -1,14 +1,17 @@
 //! What waits and why, and who has what it waits for.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use subak_domain::RunStatus;
+use subak_domain::{RunId, RunStatus};
 use subak_server::{Call, Endpoint, Nothing, Page, Problem};
 use subak_store::RunFilter;
 use utoipa::ToSchema;
 
 use super::runs::RunView;
 use super::{Api, VIEW, failed, problem, text};
-use crate::commands::{pool, runs, why};
+use crate::commands::{pool, why};
+use crate::queue::Entry;
 
 /// Runs of the queue that are told.
 const RUN_COUNT_MAX: usize = 200;
@@ -71,10 +74,11 @@ fn queue(api: &Api, call: &Call, _: Nothing) -> Result<QueueView, Problem> {
     found.reverse();
     let mut waiting = Vec::new();
     let known = why::Queued::read(&serving.opened, &api.store).map_err(problem)?;
+    let entries: BTreeMap<RunId, &Entry> = known.waiting.iter().map(|entry| (entry.run, entry)).collect();
     for run in found {
-        let (state, _) = runs::state(&api.store, run.run).map_err(problem)?;
-        let why = known.why(run.run, &state);
-        waiting.push(WaitingView { run: RunView::of(run, call.now), why });
+        // One that has begun since waits no more.
+        let Some(entry) = entries.get(&run.run) else { continue };
+        waiting.push(WaitingView { why: known.why(entry), run: RunView::of(run, call.now) });
     }
     let running = api.store.find_runs(&of(&[RunStatus::Running, RunStatus::Stopping]), RUN_COUNT_MAX).map_err(failed)?;
     Ok(QueueView {

@@ -15,7 +15,7 @@ use subak_store::{Append, EventLog, RunFilter, RunSummary};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Api, OPERATE, VIEW, elapsed_ms, failed, may, problem, run_of, text};
-use crate::commands::{job, question, run as started, runs, why};
+use crate::commands::{job, question, runs, why};
 
 /// Runs of a page.
 const RUN_COUNT_MAX: usize = 500;
@@ -347,10 +347,8 @@ impl InputView {
 }
 
 fn status(word: &str) -> Result<RunStatus, Problem> {
-    use RunStatus as S;
-    let all = [S::Queued, S::Running, S::Stopping, S::Succeeded, S::Failed, S::Canceled];
-    all.into_iter().find(|status| status.as_str() == word).ok_or_else(|| {
-        let words: Vec<&str> = all.iter().map(|status| status.as_str()).collect();
+    RunStatus::of(word).ok_or_else(|| {
+        let words = RunStatus::ALL.map(RunStatus::as_str);
         Problem::invalid(format!("`{word}` is no status of a run"), format!("take one of {}", words.join(", ")))
     })
 }
@@ -602,11 +600,6 @@ fn answer(api: &Api, call: &Call, said: AnswerBody) -> Result<Done, Problem> {
         return Err(Problem::changed("somebody has answered it already", "the run shows who"));
     }
     Ok(Done::new(if said.approved { "approved" } else { "rejected" }))
-}
-
-/// The id of a run that is made now.
-pub(super) fn new_run() -> RunId {
-    started::new_run()
 }
 
 pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
