@@ -13,7 +13,7 @@ use crate::schedule::Interval;
 use crate::{Action, CheckOutcome, Cursor, RowAccount, RunId, RunStatus, StepId, Timestamp, Trigger, ValueChange, Version};
 
 /// Version of the stored form of events.
-pub const EVENT_FORMAT: u32 = 6;
+pub const EVENT_FORMAT: u32 = 7;
 
 /// One event as the log holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -312,6 +312,8 @@ pub enum FailureClass {
     Program,
     /// Somebody asked it to stop.
     Canceled,
+    /// The process that executed the step is gone; what it did is unknown. Such attempts have a budget of their own.
+    Lost,
     /// A bug of ours.
     Internal,
 }
@@ -319,6 +321,6 @@ pub enum FailureClass {
 impl FailureClass {
     /// Whether another attempt may succeed without anybody doing anything.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Unavailable | Self::Conflict | Self::Timeout | Self::Program)
+        matches!(self, Self::Unavailable | Self::Conflict | Self::Timeout | Self::Program | Self::Lost)
     }
 }

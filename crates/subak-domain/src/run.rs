@@ -8,7 +8,7 @@ use crate::event::SkipReason;
 use crate::job::{Role, TaskWork};
 use crate::schedule::Interval;
 use crate::status::{IllegalChange, StepChange};
-use crate::{Action, Failure, RunEvent, RunStatus, StepId, StepOutcome, StepStatus, Timestamp, Work};
+use crate::{Action, Failure, FailureClass, RunEvent, RunStatus, StepId, StepOutcome, StepStatus, Timestamp, Work};
 
 /// One run as its events tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct StepState {
     pub skip_reason: Option<SkipReason>,
     /// Attempts so far, those before a resume included.
     pub attempt_count: u32,
+    /// Attempts since the last resume whose process was gone before they ended.
+    pub lost_count: u32,
 }
 
 impl Default for StepState {
@@ -61,6 +63,7 @@ impl Default for StepState {
             failure: None,
             skip_reason: None,
             attempt_count: 0,
+            lost_count: 0,
         }
     }
 }
@@ -145,6 +148,7 @@ impl RunState {
             RunEvent::StepErrored { step, failure, retry_at } => {
                 let state = self.change(step, StepChange::Errored { retry: retry_at.is_some() })?;
                 state.ended_at = Some(at);
+                state.lost_count += u32::from(failure.class == FailureClass::Lost);
                 state.retry_at = if state.status.is_final() { None } else { *retry_at };
                 state.failure = Some(failure.clone());
             }
@@ -304,6 +308,7 @@ impl RunState {
             if change == StepChange::Resumed && state.status == StepStatus::Pending {
                 state.skip_reason = None;
                 state.ended_at = None;
+                state.lost_count = 0;
             }
         }
         Ok(())

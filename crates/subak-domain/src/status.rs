@@ -148,6 +148,11 @@ impl StepStatus {
         })
     }
 
+    /// Whether somebody executes it, as far as the log tells.
+    pub fn is_executing(self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Stopping { .. })
+    }
+
     /// Whether nothing more will happen to the step unless somebody resumes the run.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled | Self::Skipped)

@@ -47,7 +47,8 @@ impl DataExecutor {
         stop: &StopSignal,
         call: Call<'_>,
     ) -> Result<Ended, Box<Failure>> {
-        let pipes = Session::files(self, &program::context(self, call.run, call.inputs))?;
+        let context = program::context(self, call.run, call.inputs);
+        let pipes = Session::files(self, (call.run, &call.action.step, call.inputs), &context)?;
         // A file that a database keeps for one process is dbt's while dbt runs.
         let lent = stop.guard(self.connections.lend(&node.on)).await;
         let lent = lent.map_err(|reason| failure::of_stop(reason, DATA_NOT_BUILT))?;
@@ -59,7 +60,9 @@ impl DataExecutor {
         let target = pipes.folder("target").map_err(|error| program::not_prepared(&error))?;
         // What dbt knows of its project from the last time makes it start faster.
         let dir = self.place.root.join(node.program.dir.as_deref().unwrap_or("."));
-        drop(std::fs::copy(dir.join("target/partial_parse.msgpack"), target.join("partial_parse.msgpack")));
+        if pipes.adopted().is_none() {
+            drop(std::fs::copy(dir.join("target/partial_parse.msgpack"), target.join("partial_parse.msgpack")));
+        }
         let words = match &node.program.command {
             Command::Direct(words) | Command::Python(words) => words.clone(),
             Command::Shell(line) => vec![line.clone()],

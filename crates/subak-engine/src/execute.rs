@@ -22,7 +22,7 @@ use subak_domain::{
 use crate::failure::{self, DATA_BEFORE, DATA_NOT_BEGUN, DATA_PUBLISHED, DATA_UNTOUCHED};
 use crate::load::RunContext;
 use crate::script::Call;
-use crate::{Inputs, Invocations, Place, StepExecutor, StopSignal, load, replay};
+use crate::{Inputs, Invocations, Place, StepExecutor, StopSignal, load, orphan, replay};
 
 /// How long statements after a publication may take when its process has died before it could say so.
 const RECOVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,7 +110,9 @@ impl StepExecutor for DataExecutor {
                 let attempt = self.attempt(run, action, asset, stop);
                 let slice = self.slice(asset, partition.as_ref())?;
                 let how = How { full_refresh: *full_refresh, range: range.as_ref(), slice: slice.as_ref() };
-                if !asset.hooks.before.is_empty() && self.committed(asset, &attempt).await?.is_none() {
+                // What goes on has had its statements.
+                let is_new = inputs.adopted_after.is_none();
+                if is_new && !asset.hooks.before.is_empty() && self.committed(asset, &attempt).await?.is_none() {
                     self.run_hooks(asset, &asset.hooks.before, "before", &attempt, DATA_BEFORE).await?;
                 }
                 let call = Call { run, action, inputs };
@@ -146,6 +148,10 @@ impl StepExecutor for DataExecutor {
             Work::Audit { asset } => self.audit(self.asset(asset)?, &self.context(run), stop).await,
             Work::Task(work) => self.task(run, action, work, inputs, stop).await,
         }
+    }
+
+    fn goes_on(&self, run: RunId, action: &Action) -> bool {
+        action.is_idle() || orphan::find(&self.place.temporary, run, &action.step).is_some()
     }
 
     async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome> {

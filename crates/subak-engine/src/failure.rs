@@ -17,6 +17,9 @@ pub const DATA_BEFORE: &str = "nothing of this step was published; statements of
 /// What is true when something failed after the publication.
 pub const DATA_PUBLISHED: &str = "the rows of this step are published; the statements after it have not all run";
 
+/// What is true of a step whose process is gone.
+pub const DATA_LOST: &str = "what it had published stays; nothing else of it is visible";
+
 /// What is true when the connection failed before the table was looked at.
 pub const DATA_NOT_BEGUN: &str = "nothing was read or written";
 
@@ -58,6 +61,11 @@ pub fn of_stop(reason: StopReason, data: &str) -> Box<Failure> {
         StopReason::Canceled => plain("SBK0314", "the step was stopped on request".into(), data, FailureClass::Canceled),
         StopReason::TimedOut => plain("SBK0313", "the step took longer than its `timeout`".into(), data, FailureClass::Timeout),
     }
+}
+
+/// The failure for a step whose process is gone, and nobody knows how far it came.
+pub fn lost(holder: &str) -> Box<Failure> {
+    plain("SBK0320", format!("{holder} is gone, and the step with it"), DATA_LOST, FailureClass::Lost)
 }
 
 /// The failure for blocking checks that failed before publication.

@@ -11,6 +11,7 @@ pub mod look;
 pub mod machine;
 pub mod orphan;
 pub mod outbound;
+mod output;
 mod pipes;
 pub mod program;
 mod replay;

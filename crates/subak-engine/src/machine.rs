@@ -25,6 +25,13 @@ pub enum Input {
         /// The process, for people.
         holder: String,
     },
+    /// A process takes the run over from one that is gone. Steps that were being executed and are not among `ended` go on.
+    TakeOver {
+        /// The process, for people.
+        holder: String,
+        /// What became of steps that were being executed.
+        ended: Vec<(StepId, Result<StepOutcome, Box<Failure>>)>,
+    },
     /// An attempt ended.
     Ended {
         /// The step.
@@ -51,6 +58,8 @@ pub enum Effect {
         /// The attempt, from 1.
         attempt: u32,
     },
+    /// Go on with an attempt that another process began.
+    Adopt(StepId),
     /// Ask a running step to stop.
     Stop(StepId),
     /// Send [`Input::Woke`] at this time.
@@ -114,6 +123,9 @@ impl Slots {
     }
 }
 
+/// How many attempts of a step may lose their process until the step counts as failed: what ends the process may be the step itself.
+const LOST_COUNT_MAX: u32 = 3;
+
 /// One run in motion.
 #[derive(Debug)]
 pub struct Machine {
@@ -141,7 +153,7 @@ pub struct Machine {
 impl Machine {
     /// Takes a run up in whatever state its events left it. Steps run at a time as far as `slots` have room.
     ///
-    /// The state has no running step: a process that died is recorded as lost first.
+    /// Where the state has running steps, the first input is [`Input::TakeOver`].
     pub fn new(state: RunState, slots: impl Into<Slots>, retries: BTreeMap<StepId, Retry>) -> Self {
         let mut slots = slots.into();
         slots.count_max = slots.count_max.max(1);
@@ -164,6 +176,16 @@ impl Machine {
         machine.actions = actions.iter().map(|action| (action.step.clone(), action.clone())).collect();
         for action in &actions {
             machine.enter(action);
+        }
+        for (step, state) in &machine.state.steps {
+            match state.status {
+                StepStatus::Running { .. } | StepStatus::Stopping { .. } => drop(machine.running.insert(step.clone())),
+                StepStatus::Waiting { .. } => drop(machine.waiting.insert((state.retry_at.unwrap_or_default(), step.clone()))),
+                _ => {}
+            }
+        }
+        for step in machine.running.clone() {
+            machine.take_room(&step);
         }
         machine
     }
@@ -234,6 +256,7 @@ impl Machine {
         let mut turn = Turn { now, events: Vec::new(), effects: Vec::new() };
         match input {
             Input::Begin { holder } => self.record(&mut turn, RunEvent::Started { holder })?,
+            Input::TakeOver { holder, ended } => self.take_over(&mut turn, holder, ended)?,
             Input::Ended { step, result } => self.ended(&mut turn, &step, result)?,
             Input::Woke => {}
             Input::Cancel { by } => self.cancel(&mut turn, by)?,
@@ -245,6 +268,23 @@ impl Machine {
     fn record(&mut self, turn: &mut Turn, event: RunEvent) -> Result<(), IllegalEvent> {
         self.state.apply(turn.now, &event)?;
         turn.events.push(event);
+        Ok(())
+    }
+
+    fn take_over(
+        &mut self,
+        turn: &mut Turn,
+        holder: String,
+        ended: Vec<(StepId, Result<StepOutcome, Box<Failure>>)>,
+    ) -> Result<(), IllegalEvent> {
+        self.record(turn, RunEvent::Started { holder })?;
+        for (step, result) in ended {
+            self.ended(turn, &step, result)?;
+        }
+        turn.effects.extend(self.running.iter().cloned().map(Effect::Adopt));
+        if self.state.status == RunStatus::Stopping {
+            turn.effects.extend(self.running.iter().cloned().map(Effect::Stop));
+        }
         Ok(())
     }
 
@@ -276,7 +316,13 @@ impl Machine {
         let StepStatus::Running { attempt } = self.state.steps[step].status else { return None };
         let declared = self.actions.get(step).and_then(|action| action.rule.limits).map(|limits| limits.retry());
         let retry = self.retries.get(step).or_else(|| self.retries.get(&step.base())).copied().or(declared).unwrap_or_default();
-        if !failure.class.is_transient() || attempt >= retry.attempts_max.get() {
+        let lost_count = self.state.steps[step].lost_count;
+        if failure.class == FailureClass::Lost {
+            // Nothing is wrong with the step that anybody knows of.
+            return (lost_count < LOST_COUNT_MAX).then_some(now);
+        }
+        // Attempts of which nobody knows how they would have ended are not held against it.
+        if !failure.class.is_transient() || attempt.saturating_sub(lost_count) >= retry.attempts_max.get() {
             return None;
         }
         // A stable hash instead of a random number: replaying a run gives the same waits, and steps still differ.
@@ -457,12 +503,17 @@ impl Machine {
             _ => 1,
         };
         self.record(turn, RunEvent::StepStarted { step: step.clone(), attempt })?;
-        for (name, take) in self.takes(&step) {
-            *self.pool_counts.entry(name).or_default() += take.count;
-        }
+        self.take_room(&step);
         self.running.insert(step.clone());
         turn.effects.push(Effect::Start { step, attempt });
         Ok(())
+    }
+
+    /// Notes that a step has what it takes of pools.
+    fn take_room(&mut self, step: &StepId) {
+        for (name, take) in self.takes(step) {
+            *self.pool_counts.entry(name).or_default() += take.count;
+        }
     }
 
     /// What becomes of a step about which its trigger rule can say something.

@@ -1,16 +1,27 @@
 //! Programs that outlived the process that started them.
 //!
-//! Beside the files of each program stands which process group it has. Whoever takes the project ends what is left of such groups before anything
-//! is started again: two of a program at a time would do its work twice.
+//! Beside the files of each program stands what it was started for, which process group it has, and, once it has ended, how. Whoever takes the project
+//! goes on with those whose runs it takes over, and ends what is left of all others before anything is started again: two of a program at a time would
+//! do its work twice.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
+use subak_domain::{RunId, StepId};
+
+use crate::Inputs;
 
 /// The file that names the group.
 const FILE: &str = "group";
+
+/// The file that names what the program was started for.
+pub(crate) const OWNER: &str = "owner.json";
+
+/// The file into which the code is written with which it ended, and a line feed behind it.
+pub(crate) const EXIT: &str = "exit";
 
 /// What the folders of programs begin with.
 pub(crate) const PREFIX: &str = "task-";
@@ -18,6 +29,77 @@ pub(crate) const PREFIX: &str = "task-";
 /// How often, and how many times, a group that was killed is looked at.
 const GONE_INTERVAL: Duration = Duration::from_millis(10);
 const GONE_COUNT_MAX: usize = 200;
+
+/// A program that another process started, and that goes on or has ended by itself.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// Its files.
+    pub(crate) folder: PathBuf,
+    /// The step that started it.
+    pub(crate) step: StepId,
+    /// The attempt of that.
+    pub(crate) attempt: u32,
+    /// Its process group.
+    pub(crate) group: Option<i32>,
+}
+
+/// What a program is started for: a step, and the others that it does the work of.
+pub(crate) fn owner(run: RunId, step: &StepId, inputs: &Inputs) -> Value {
+    let together: Vec<&str> = inputs.together.iter().map(|(other, _)| other.as_str()).collect();
+    json!({ "run": run.to_string(), "step": step.as_str(), "attempt": inputs.attempt, "together": together })
+}
+
+/// The folders of programs.
+fn folders(temporary: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(temporary).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().contains(PREFIX)).map(|entry| entry.path())
+}
+
+/// The program that a step of a run has going on, or that has ended since and was not looked after.
+pub(crate) fn find(temporary: &Path, run: RunId, step: &StepId) -> Option<Left> {
+    folders(temporary).find_map(|folder| {
+        let owner: Value = serde_json::from_slice(&std::fs::read(folder.join(OWNER)).ok()?).ok()?;
+        let is_step = |name: &Value| name.as_str() == Some(step.as_str());
+        let is_of_step = is_step(&owner["step"]) || owner["together"].as_array().into_iter().flatten().any(is_step);
+        if owner["run"].as_str() != Some(&run.to_string()) || !is_of_step {
+            return None;
+        }
+        if ended(&folder).is_none() && !goes_on(&folder) {
+            return None;
+        }
+        let group = noted(&folder).split_once(' ').and_then(|(number, _)| number.parse().ok());
+        let attempt = owner["attempt"].as_u64().and_then(|attempt| u32::try_from(attempt).ok())?;
+        Some(Left { step: serde_json::from_value(owner["step"].clone()).ok()?, attempt, group, folder })
+    })
+}
+
+fn noted(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join(FILE)).unwrap_or_default().trim().to_owned()
+}
+
+/// Whether the process that waits for the program is there.
+pub(crate) fn goes_on(folder: &Path) -> bool {
+    let noted = noted(folder);
+    let Some((number, known)) = noted.split_once(' ') else { return false };
+    number.parse().is_ok_and(|number| identity(Pid::from_raw(number)).is_some_and(|identity| identity == known))
+}
+
+/// How the program ended: its code, and the milliseconds of processor time that it used; `None` where it has not, or nobody wrote it down.
+pub(crate) fn ended(folder: &Path) -> Option<(i32, u64)> {
+    let code = std::fs::read_to_string(folder.join(EXIT)).ok()?;
+    let code = code.strip_suffix('\n')?;
+    // The second line is of what the shell has waited for.
+    let times = std::fs::read_to_string(folder.join("times")).unwrap_or_default();
+    let cpu_ms = times.lines().nth(1).unwrap_or_default().split_whitespace().filter_map(milliseconds).sum();
+    Some((if code == "missing" { 127 } else { code.parse().ok()? }, cpu_ms))
+}
+
+/// A time such as `1m2.345s`.
+fn milliseconds(text: &str) -> Option<u64> {
+    let (minutes, seconds) = text.strip_suffix('s')?.split_once('m')?;
+    let (minutes, seconds): (f64, f64) = (minutes.parse().ok()?, seconds.replace(',', ".").parse().ok()?);
+    Some(((minutes * 60.0 + seconds) * 1000.0).round().max(0.0) as u64)
+}
 
 /// Tells a process from another one that has its number later: when the machine was started, and when the process was.
 fn identity(process: Pid) -> Option<String> {
@@ -28,25 +110,18 @@ fn identity(process: Pid) -> Option<String> {
     Some(format!("{} {began}", boot.trim()))
 }
 
-/// Notes the group of a program that was started. Best effort: without `/proc` nothing is noted, and nothing is ended.
-pub(crate) fn record(folder: &Path, group: Pid) {
-    if let Some(identity) = identity(group) {
-        drop(std::fs::write(folder.join(FILE), format!("{group} {identity}")));
-    }
-}
-
-/// Ends every program whose folder is left in `temporary`, and removes the folders. Only for whoever holds the project: no program of it may be
-/// running. Returns how many were still there.
-pub fn end_all(temporary: &Path) -> usize {
+/// Ends every program whose folder is left in `temporary`, and removes the folders, but for those of these steps. Only for whoever holds the project:
+/// no program of it may be running. Returns how many were still there.
+pub fn end_all(temporary: &Path, kept: &[(RunId, StepId)]) -> usize {
+    let kept: Vec<PathBuf> = kept.iter().filter_map(|(run, step)| Some(find(temporary, *run, step)?.folder)).collect();
     let mut count = 0;
-    for entry in std::fs::read_dir(temporary).into_iter().flatten().flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            continue;
-        }
-        let noted = std::fs::read_to_string(entry.path().join(FILE)).unwrap_or_default();
-        count += usize::from(end(&noted));
+    for folder in folders(temporary).filter(|folder| !kept.contains(folder)) {
+        // One that is being started finds its folder gone, or has noted its group.
+        let gone = folder.with_file_name(format!("ended-{}", folder.file_name().unwrap_or_default().to_string_lossy()));
+        let folder = if std::fs::rename(&folder, &gone).is_ok() { gone } else { folder };
+        count += usize::from(end(&noted(&folder)));
         // What cannot be removed stays; nobody reads it.
-        drop(std::fs::remove_dir_all(entry.path()));
+        drop(std::fs::remove_dir_all(folder));
     }
     count
 }
@@ -91,14 +166,15 @@ mod tests {
         let mut own = Command::new("sleep").arg("60").process_group(0).spawn().expect("starts");
         let mut other = Command::new("sleep").arg("60").process_group(0).spawn().expect("starts");
         let group = |child: &std::process::Child| Pid::from_raw(i32::try_from(child.id()).expect("a number"));
-        record(&folder("task-own"), group(&own));
+        let noted = format!("{} {}", own.id(), identity(group(&own)).expect("it is there"));
+        std::fs::write(folder("task-own").join(FILE), noted).expect("written");
         // Its number was given to another process.
         let noted =
             format!("{} {} 1", other.id(), std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("an id").trim());
         std::fs::write(folder("task-other").join(FILE), noted).expect("written");
         folder("task-plain");
         folder("duckdb");
-        assert_eq!(end_all(temporary.path()), 1);
+        assert_eq!(end_all(temporary.path(), &[]), 1);
         assert!(!own.wait().expect("it ends").success());
         assert!(other.try_wait().expect("asked").is_none(), "it goes on");
         other.kill().expect("killed");

@@ -150,7 +150,8 @@ impl DataExecutor {
     ) -> Result<StepOutcome, Box<Failure>> {
         let question = rendered(&inputs.values, &approval.message)?;
         let mut outcome = StepOutcome { changed: true, ..StepOutcome::default() };
-        if let Some(receiver) = &approval.notify {
+        // Whoever waited before has asked.
+        if let Some(receiver) = approval.notify.as_ref().filter(|_| inputs.adopted_after.is_none()) {
             let how = format!("subak run approve {run} {0}\nsubak run reject {run} {0}", action.rule.task);
             let told = stop.guard(self.place.outbound.notify(receiver, &format!("{question}\n{how}"))).await;
             if let Ok(Err(error)) = told {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
@@ -15,6 +16,7 @@ use flate2::write::ZlibEncoder;
 use serde_json::{Value, json};
 use subak_domain::{CheckOutcome, Severity};
 
+use crate::orphan::{self, Left};
 use crate::program::Metadata;
 
 /// Bytes of a file with a value that are read at all; what may be handed on is less.
@@ -46,21 +48,82 @@ pub(crate) struct Heard {
     pub(crate) problem: Option<String>,
 }
 
-/// The files of one session. They go with the value.
+/// A folder that goes with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is removed by whoever takes the project next.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The files of one session. They go with the value, and not with the process.
 pub(crate) struct Pipes {
-    folder: tempfile::TempDir,
+    folder: Folder,
     /// How far messages are read.
     offset: AtomicU64,
+    /// Of one that another process began: what it was started for.
+    adopted: Option<Left>,
+    /// How far its output and its messages were kept by then.
+    kept: (u64, u64),
 }
 
 impl Pipes {
-    /// Makes the files before the program starts.
-    pub(crate) fn open(temporary: &Path, context: &Value) -> std::io::Result<Self> {
+    /// Makes the files before the program starts, for a step that `owner` tells.
+    pub(crate) fn open(temporary: &Path, owner: &Value, context: &Value) -> std::io::Result<Self> {
         std::fs::create_dir_all(temporary)?;
-        let folder = tempfile::Builder::new().prefix(crate::orphan::PREFIX).tempdir_in(temporary)?;
+        let folder = Folder(tempfile::Builder::new().prefix(orphan::PREFIX).tempdir_in(temporary)?.keep());
+        std::fs::write(folder.path().join(orphan::OWNER), owner.to_string())?;
         std::fs::write(folder.path().join("context.json"), context.to_string())?;
         File::create(folder.path().join("messages"))?;
-        Ok(Self { folder, offset: AtomicU64::new(0) })
+        File::create(folder.path().join("stdio"))?;
+        Ok(Self { folder, offset: AtomicU64::new(0), adopted: None, kept: (0, 0) })
+    }
+
+    /// Takes over the files of a program that another process has started.
+    pub(crate) fn adopt(left: Left) -> Self {
+        let kept = std::fs::read_to_string(left.folder.join("kept")).unwrap_or_default();
+        let mut kept = kept.split_whitespace().filter_map(|number| number.parse().ok());
+        let kept = (kept.next().unwrap_or(0), kept.next().unwrap_or(0));
+        Self { folder: Folder(left.folder.clone()), offset: AtomicU64::new(0), adopted: Some(left), kept }
+    }
+
+    /// What another process has started the program for, where one has.
+    pub(crate) fn adopted(&self) -> Option<&Left> {
+        self.adopted.as_ref()
+    }
+
+    /// Where the output of the program goes.
+    pub(crate) fn output_path(&self) -> PathBuf {
+        self.folder.path().join("stdio")
+    }
+
+    /// The output, for the program.
+    pub(crate) fn output(&self) -> std::io::Result<Stdio> {
+        Ok(File::options().append(true).open(self.output_path())?.into())
+    }
+
+    /// How far the output is kept.
+    pub(crate) fn kept_offset(&self) -> u64 {
+        self.kept.0
+    }
+
+    /// Notes how far the output is kept, for whoever goes on with it. What was kept last may be kept twice, should the process die before.
+    pub(crate) fn note_kept(&self, offset: u64) {
+        let messages = self.offset.load(Ordering::Relaxed).max(self.kept.1);
+        drop(std::fs::write(self.folder.path().join("kept"), format!("{offset} {messages}\n")));
+    }
+
+    /// Whether the program could not be started.
+    pub(crate) fn is_missing(&self) -> bool {
+        std::fs::read_to_string(self.folder.path().join(orphan::EXIT)).is_ok_and(|text| text.trim() == "missing")
     }
 
     /// Where all files of the session stand.
@@ -107,17 +170,23 @@ impl Pipes {
             heard.problem.get_or_insert(format!("the program sent more than {MESSAGES_LENGTH_MAX} bytes of messages"));
             return;
         }
-        for line in self.new_lines() {
+        // Lines of the log up to here were kept by another process.
+        let is_kept = self.offset.load(Ordering::Relaxed) < self.kept.1;
+        let bound = if is_kept { self.kept.1 - self.offset.load(Ordering::Relaxed) } else { MESSAGES_LENGTH_MAX };
+        for line in self.new_lines(bound) {
             take(&line, heard, &mask);
+        }
+        if is_kept {
+            heard.lines.clear();
         }
     }
 
-    fn new_lines(&self) -> Vec<String> {
+    fn new_lines(&self, bound: u64) -> Vec<String> {
         let read = || -> std::io::Result<Vec<u8>> {
             let mut file = File::open(self.folder.path().join("messages"))?;
             file.seek(SeekFrom::Start(self.offset.load(Ordering::Relaxed)))?;
             let mut bytes = Vec::new();
-            file.take(MESSAGES_LENGTH_MAX).read_to_end(&mut bytes)?;
+            file.take(bound).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         let Ok(bytes) = read() else { return Vec::new() };
@@ -220,7 +289,7 @@ mod tests {
     #[test]
     fn messages_are_taken_when_they_are_whole() {
         let folder = tempfile::tempdir().expect("a folder");
-        let pipes = Pipes::open(folder.path(), &json!({})).expect("files");
+        let pipes = Pipes::open(folder.path(), &json!({}), &json!({})).expect("files");
         let mut heard = Heard::default();
         let mut file = File::options().append(true).open(pipes.folder.path().join("messages")).expect("the file");
         let line = |method: &str, params: Value| {
@@ -242,5 +311,22 @@ mod tests {
         writeln!(file, "{}", line("dance", json!({}))).expect("written");
         pipes.hear(&mut heard, str::to_owned);
         assert!(heard.problem.is_some_and(|problem| problem.contains("`dance`")));
+        // Whoever goes on hears everything again, and keeps no line twice.
+        writeln!(file, "{}", line("log", json!({ "level": "INFO", "message": "kept" }))).expect("written");
+        let mut heard = Heard::default();
+        pipes.hear(&mut heard, str::to_owned);
+        assert_eq!(heard.lines, ["INFO kept"]);
+        pipes.note_kept(7);
+        writeln!(file, "{}", line("log", json!({ "level": "INFO", "message": "new" }))).expect("written");
+        let root = pipes.root().to_owned();
+        let left = Left { folder: root.clone(), step: subak_domain::StepId::task("a"), attempt: 1, group: None };
+        let next = Pipes::adopt(left);
+        let mut heard = Heard::default();
+        next.hear(&mut heard, str::to_owned);
+        assert!(heard.is_opened && heard.lines.is_empty());
+        next.hear(&mut heard, str::to_owned);
+        assert_eq!((next.kept_offset(), heard.lines.as_slice()), (7, &["INFO new".to_owned()][..]));
+        drop(next);
+        assert!(!root.exists());
     }
 }

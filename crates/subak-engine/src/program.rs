@@ -1,8 +1,9 @@
 //! Programs as tasks: started in a process group of their own, heard, stopped with everything that they started.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,13 +13,10 @@ use serde_json::Value;
 use subak_domain::event::Usage;
 use subak_domain::job::{Command as Started, Program, ProgramLimits};
 use subak_domain::{Action, CheckOutcome, Failure, FailureClass, RunId, Severity, StepId, StepOutcome};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
-use tokio::process::{ChildStderr, ChildStdout, Command};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use crate::dbt::Results;
 use crate::failure::{self, DATA_NOT_BEGUN};
+use crate::output::{Log, Output};
 use crate::pipes::{Heard, Pipes};
 use crate::task::{fitting, rendered};
 use crate::{DataExecutor, Inputs, Outbound, StopSignal, orphan, outbound, usage};
@@ -29,17 +27,24 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often messages of a program are looked for.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The last lines of the output that a failure shows.
-const TAIL_LINE_COUNT: usize = 20;
-
 /// Characters of a line that a failure shows.
 const CAUSE_LENGTH_MAX: usize = 1_000;
 
-/// Bytes of output that are kept of one attempt; of what comes behind them only the last lines are.
-const LOG_LENGTH_MAX: u64 = 64 * 1024 * 1024;
-
-/// The longest line of output that is kept whole.
-const LINE_LENGTH_MAX: usize = 64 * 1024;
+/// What starts a program, waits for it and writes down how it ended, so that whoever asks finds out even when nobody was there: the folder of the
+/// session is `$0`, the program the rest. First it notes which group it has, as [`orphan`] reads it; where the folder is gone, so is whoever wanted the
+/// program. A subshell that cannot become the program says so. It outlives a signal to the group that the program ends by, for as long as the program
+/// does.
+const SHIM: &str = r#"trap : HUP INT TERM
+note() {
+  read -r boot </proc/sys/kernel/random/boot_id && read -r stat </proc/$$/stat && set -- ${stat##*)} && echo "$$ $boot ${20}"
+}
+{ note || :; } 2>/dev/null >"$0/group" || exit 1
+(trap 'echo missing >"$0/exit"' EXIT; exec "$@" 2>&1)
+code=$?
+times >"$0/times"
+[ -e "$0/exit" ] || echo "$code" >"$0/exit"
+exit "$code"
+"#;
 
 /// What is true of a program that did not end well.
 pub(crate) const DATA_PROGRAM: &str = "what the program did before it ended is done; Subak knows nothing of it";
@@ -62,10 +67,14 @@ pub fn kill_all() {
 struct Group(Option<Pid>);
 
 impl Group {
-    fn of(child: &Child) -> Self {
-        let group = i32::try_from(child.id()).ok();
-        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).extend(group);
-        Self(group.map(Pid::from_raw))
+    fn of(process: Option<i32>) -> Self {
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).extend(process);
+        Self(process.map(Pid::from_raw))
+    }
+
+    /// Whether nothing is left of it.
+    fn is_gone(&self) -> bool {
+        self.0.is_none_or(|group| killpg(group, None).is_err())
     }
 
     /// Best effort: the group may be gone.
@@ -134,7 +143,7 @@ pub(crate) async fn run(
     inputs: &Inputs,
     stop: &StopSignal,
 ) -> Result<StepOutcome, Box<Failure>> {
-    let pipes = Session::files(executor, &context(executor, run, inputs))?;
+    let pipes = Session::files(executor, (run, &action.step, inputs), &context(executor, run, inputs))?;
     let session = Session { executor, run, step: &action.step, inputs, stop, pipes };
     let Ended { pipes, heard, usage, .. } = session.carry_out(program, &[]).await?.well()?;
     let written = pipes.value().map_err(|problem| {
@@ -176,48 +185,48 @@ pub(crate) fn refuse_failed(checks: Vec<CheckOutcome>, what: &str, data: &str) -
 }
 
 impl Session<'_> {
-    /// The files of a session whose program is told `context`.
-    pub(crate) fn files(executor: &DataExecutor, context: &Value) -> Result<Pipes, Box<Failure>> {
-        Pipes::open(&executor.place.temporary, context).map_err(|error| not_prepared(&error))
+    /// The files of a session whose program is told `context`: new ones, or those of the program that goes on.
+    pub(crate) fn files(
+        executor: &DataExecutor,
+        (run, step, inputs): (RunId, &StepId, &Inputs),
+        context: &Value,
+    ) -> Result<Pipes, Box<Failure>> {
+        let temporary = &executor.place.temporary;
+        if inputs.adopted_after.is_some() {
+            return orphan::find(temporary, run, step).map(Pipes::adopt).ok_or_else(|| failure::lost("the program"));
+        }
+        let owner = orphan::owner(run, step, inputs);
+        Pipes::open(temporary, &owner, context).map_err(|error| not_prepared(&error))
     }
 
     /// Runs the program to its end. `variables` come beside those of every program.
     pub(crate) async fn carry_out(self, program: &Program, variables: &[(&str, String)]) -> Result<Ended, Box<Failure>> {
         let Self { executor, run, step, inputs, stop, pipes } = self;
         let place = &executor.place;
-        let mut command = command(executor, program, inputs)?;
-        command
-            .env("SUBAK_RUN_ID", run.to_string())
-            .env("SUBAK_STEP", step.as_str())
-            .env("SUBAK_ATTEMPT", inputs.attempt.to_string())
-            .env("SUBAK_AS_OF", &executor.as_of)
-            .env("SUBAK_PROJECT", &place.root)
-            .env("SUBAK_VALUE_PATH", pipes.value_path())
-            .envs(pipes.environment())
-            .envs(inputs.environment.iter().map(|(name, value)| (name, value)))
-            .envs(variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let path = log_path(&place.logs, run, step, inputs.attempt);
-        let mut log = Log::create(&path).await.map_err(|error| not_prepared(&error))?;
-        let child = command.as_std_mut().spawn().map_err(|error| not_started(program, &error))?;
-        let group = Group::of(&child);
-        if let Some(group) = group.0 {
-            orphan::record(pipes.root(), group);
-        }
+        // Of one that goes on too: the secrets that it was given are known by this, and taken out of what it says.
+        let mut command = command(executor, program, inputs, pipes.root())?;
+        let (path, child, group) = match pipes.adopted() {
+            Some(adopted) => (log_path(&place.logs, run, &adopted.step, adopted.attempt), None, Group::of(adopted.group)),
+            None => {
+                let variables = variables.iter().map(|(name, value)| (*name, value.as_str()));
+                let child = start(&mut command, executor, (run, step, inputs), &pipes, variables)?;
+                let group = Group::of(i32::try_from(child.id()).ok());
+                (log_path(&place.logs, run, step, inputs.attempt), Some(child), group)
+            }
+        };
+        let mut log = Log::open(&path, child.is_some()).await.map_err(|error| not_prepared(&error))?;
         let mut heard = Heard::default();
         let bounds = Bounds { stop, limits: &program.limits };
         let ended = listen(executor, child, &group, &pipes, &mut heard, &mut log, bounds).await;
         // What the program left behind goes with it.
         drop(group);
         pipes.hear(&mut heard, |line| (place.mask)(line));
-        for line in std::mem::take(&mut heard.lines) {
-            log.line(&line).await;
-        }
+        log.lines(std::mem::take(&mut heard.lines).into_iter()).await;
         log.end().await;
         let (status, usage) = ended?;
+        if pipes.is_missing() {
+            return Err(not_started(program, &std::io::ErrorKind::NotFound.into()));
+        }
         if let Some(problem) = &heard.problem {
             let mut failure = failure::plain("SBK0329", problem.clone(), DATA_PROGRAM, FailureClass::Input);
             failure.help.push("messages are those of Dagster's Pipes, version 0.1".into());
@@ -241,7 +250,34 @@ pub(crate) fn context(executor: &DataExecutor, run: RunId, inputs: &Inputs) -> V
     })
 }
 
-fn command(executor: &DataExecutor, program: &Program, inputs: &Inputs) -> Result<Command, Box<Failure>> {
+/// Starts a program, in a group of its own.
+fn start<'v>(
+    command: &mut Command,
+    executor: &DataExecutor,
+    (run, step, inputs): (RunId, &StepId, &Inputs),
+    pipes: &Pipes,
+    variables: impl Iterator<Item = (&'v str, &'v str)>,
+) -> Result<Child, Box<Failure>> {
+    let output = pipes.output().map_err(|error| not_prepared(&error))?;
+    command
+        .env("SUBAK_RUN_ID", run.to_string())
+        .env("SUBAK_STEP", step.as_str())
+        .env("SUBAK_ATTEMPT", inputs.attempt.to_string())
+        .env("SUBAK_AS_OF", &executor.as_of)
+        .env("SUBAK_PROJECT", &executor.place.root)
+        .env("SUBAK_VALUE_PATH", pipes.value_path())
+        .envs(pipes.environment())
+        .envs(inputs.environment.iter().map(|(name, value)| (name, value)))
+        .envs(variables)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(Stdio::null())
+        .process_group(0);
+    command.spawn().map_err(|error| not_prepared(&error))
+}
+
+/// What starts the program: see [`SHIM`].
+fn command(executor: &DataExecutor, program: &Program, inputs: &Inputs, session: &Path) -> Result<Command, Box<Failure>> {
     let text = |text: &String| rendered(&inputs.values, text);
     let words: Vec<String> = match &program.command {
         Started::Shell(line) => vec!["/bin/sh".into(), "-c".into(), text(line)?],
@@ -251,12 +287,16 @@ fn command(executor: &DataExecutor, program: &Program, inputs: &Inputs) -> Resul
             executor.place.python.iter().cloned().chain(words).collect()
         }
     };
-    let (first, rest) = words
-        .split_first()
-        .ok_or_else(|| failure::plain("SBK0328", "the task names no program".into(), DATA_NOT_BEGUN, FailureClass::Input))?;
-    let mut command = Command::new(first);
+    if words.is_empty() {
+        return Err(failure::plain("SBK0328", "the task names no program".into(), DATA_NOT_BEGUN, FailureClass::Input));
+    }
+    let mut command = Command::new("/bin/sh");
     let dir = program.dir.as_ref().map(text).transpose()?;
-    command.args(rest).current_dir(dir.map_or_else(|| executor.place.root.clone(), |dir| executor.place.root.join(dir)));
+    let dir = dir.map_or_else(|| executor.place.root.clone(), |dir| executor.place.root.join(dir));
+    if !dir.is_dir() {
+        return Err(not_started(program, &std::io::ErrorKind::NotFound.into()));
+    }
+    command.args(["-c", SHIM]).arg(session).args(words).current_dir(dir);
     for name in &executor.place.hidden {
         command.env_remove(name);
     }
@@ -291,40 +331,6 @@ fn not_started(program: &Program, error: &std::io::Error) -> Box<Failure> {
     failure
 }
 
-/// Reads lines, however long they are, and sends them on.
-async fn read_lines(source: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
-    let mut reader = BufReader::new(source);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = {
-            let mut bounded = tokio::io::AsyncReadExt::take(&mut reader, LINE_LENGTH_MAX as u64);
-            bounded.read_until(b'\n', &mut line).await
-        };
-        match read {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        let text = String::from_utf8_lossy(&line);
-        if lines.send(text.trim_end_matches(['\n', '\r']).to_owned()).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// The lines of what a program writes, and who reads them.
-fn output_of(child: &mut Child) -> std::io::Result<(JoinSet<()>, mpsc::Receiver<String>)> {
-    let (sender, lines) = mpsc::channel(256);
-    let mut readers = JoinSet::new();
-    if let Some(output) = child.stdout.take() {
-        readers.spawn(read_lines(ChildStdout::from_std(output)?, sender.clone()));
-    }
-    if let Some(errors) = child.stderr.take() {
-        readers.spawn(read_lines(ChildStderr::from_std(errors)?, sender));
-    }
-    Ok((readers, lines))
-}
-
 /// What may end a program before it ends by itself.
 struct Bounds<'a> {
     stop: &'a StopSignal,
@@ -334,7 +340,7 @@ struct Bounds<'a> {
 /// Follows a program until it has ended and said everything. Asks it to stop when somebody asks the step to, and kills one that uses too much.
 async fn listen(
     executor: &DataExecutor,
-    mut child: Child,
+    child: Option<Child>,
     group: &Group,
     pipes: &Pipes,
     heard: &mut Heard,
@@ -342,22 +348,25 @@ async fn listen(
     bounds: Bounds<'_>,
 ) -> Result<(ExitStatus, Usage), Box<Failure>> {
     let Bounds { stop, limits } = bounds;
-    let (_readers, mut lines) = output_of(&mut child).map_err(|error| not_prepared(&error))?;
-    let mut waiting = std::pin::pin!(usage::wait(child));
+    let mut output = Output::open(&pipes.output_path(), pipes.kept_offset()).map_err(|error| not_prepared(&error))?;
+    let mut waiting = std::pin::pin!(async {
+        match child {
+            Some(child) => {
+                let ended = usage::wait(child).await.map_err(|error| not_prepared(&error));
+                ended.map(|(status, usage)| (of_shell(status), usage))
+            }
+            None => ended_elsewhere(pipes).await.ok_or_else(|| failure::lost("the program")),
+        }
+    });
     let mask = |line: &str| (executor.place.mask)(line);
-    let (mut status, mut stopped, mut kill_at, mut is_silent) = (None, None, None, false);
-    let (mut excess, mut memory): (Option<String>, Option<u64>) = (None, None);
+    let (mut status, mut stopped, mut kill_at) = (None, None, None);
+    let (mut excess, mut seen): (Option<String>, Usage) = (None, Usage::default());
     let mut tick = tokio::time::interval(LISTEN_INTERVAL);
-    while status.is_none() || !is_silent {
+    // What it has started and left behind is given the time to end too.
+    while status.is_none() || !group.is_gone() {
         tokio::select! {
-            line = lines.recv(), if !is_silent => match line {
-                Some(line) => log.line(&mask(&line)).await,
-                // Nobody holds the output any more.
-                None => is_silent = true,
-            },
             ended = waiting.as_mut(), if status.is_none() => {
                 status = Some(ended);
-                // Whatever it has started and left behind must not keep the step waiting for its output.
                 group.signal(Signal::SIGTERM);
                 kill_at.get_or_insert(tokio::time::Instant::now() + GRACE);
             }
@@ -368,44 +377,88 @@ async fn listen(
                 kill_at = Some(tokio::time::Instant::now() + GRACE);
             }
             _ = tick.tick() => {
-                pipes.hear(heard, mask);
-                for line in heard.lines.drain(..) {
-                    log.line(&line).await;
-                }
+                keep(pipes, &mut output, heard, log, mask).await;
                 if status.is_none() {
-                    memory = memory.max(group.0.and_then(usage::memory_peak));
+                    seen.memory_bytes_max = seen.memory_bytes_max.max(group.0.and_then(usage::memory_peak));
                 }
                 if status.is_none() && excess.is_none() {
-                    excess = usage::excess(limits, group.0).inspect(|_| group.signal(Signal::SIGKILL));
+                    excess = usage::excess(limits, group.0);
+                    if let Some(group_id) = group.0.filter(|_| excess.is_some()) {
+                        // What waits for the program is ended with it, and has not counted it.
+                        seen.cpu_ms = usage::cpu_now(group_id);
+                        group.signal(Signal::SIGKILL);
+                    }
                 }
                 let now = tokio::time::Instant::now();
                 if kill_at.is_some_and(|at| now >= at) {
                     group.signal(Signal::SIGKILL);
                 }
-                // Something in a session of its own still holds the output; it is not waited for.
+                // One that the system holds cannot be waited for.
                 if status.is_some() && kill_at.is_some_and(|at| now >= at + LISTEN_INTERVAL * 5) {
                     break;
                 }
             }
         }
     }
+    keep(pipes, &mut output, heard, log, mask).await;
+    log.lines(output.rest().iter().map(|line| mask(line))).await;
     if let Some(reason) = stopped {
         return Err(failure::of_stop(reason, DATA_PROGRAM));
     }
-    let status = status.map(|ended| seen_memory(ended, memory));
+    let status = status.transpose()?.map(|(status, usage)| (status, most(usage, seen)));
     if let Some(message) = excess {
-        return Err(used_too_much(message, status.and_then(Result::ok).map(|(_, usage)| usage)));
+        return Err(used_too_much(message, status.map(|(_, usage)| usage)));
     }
     match status {
-        Some(Ok(ended)) => Ok(ended),
-        Some(Err(error)) => Err(not_prepared(&error)),
+        Some(ended) => Ok(ended),
         None => Err(failure::plain("SBK0315", "a program ended unseen".into(), DATA_PROGRAM, FailureClass::Internal)),
     }
 }
 
-/// How a program ended, with the most memory that was seen where the system does not say more.
-fn seen_memory(ended: std::io::Result<(ExitStatus, Usage)>, memory: Option<u64>) -> std::io::Result<(ExitStatus, Usage)> {
-    ended.map(|(status, usage)| (status, Usage { memory_bytes_max: usage.memory_bytes_max.max(memory), ..usage }))
+/// Takes over what a program has said since the last time.
+async fn keep(pipes: &Pipes, output: &mut Output, heard: &mut Heard, log: &mut Log, mask: impl Fn(&str) -> String) {
+    pipes.hear(heard, &mask);
+    let mut has_new = !heard.lines.is_empty();
+    log.lines(heard.lines.drain(..)).await;
+    loop {
+        let lines = output.lines();
+        if lines.is_empty() {
+            break;
+        }
+        has_new = true;
+        log.lines(lines.iter().map(|line| mask(line))).await;
+    }
+    if has_new {
+        pipes.note_kept(output.offset());
+    }
+}
+
+/// How a program ended that another process had started; `None` where nobody knows.
+async fn ended_elsewhere(pipes: &Pipes) -> Option<(ExitStatus, Usage)> {
+    loop {
+        let goes_on = orphan::goes_on(pipes.root());
+        if let Some((code, cpu_ms)) = orphan::ended(pipes.root()) {
+            let usage = Usage { cpu_ms, memory_bytes_max: None };
+            return Some((of_shell(ExitStatus::from_raw(code << 8)), usage));
+        }
+        if !goes_on {
+            return None;
+        }
+        tokio::time::sleep(LISTEN_INTERVAL).await;
+    }
+}
+
+/// How a program ended, by how the shell did that waited for it: one that a signal has ended has that and 128 as its code.
+fn of_shell(status: ExitStatus) -> ExitStatus {
+    match status.code() {
+        Some(code @ 129..=192) => ExitStatus::from_raw(code - 128),
+        _ => status,
+    }
+}
+
+/// What the system tells of a program's end, and what was seen before where that is more.
+fn most(told: Usage, seen: Usage) -> Usage {
+    Usage { cpu_ms: told.cpu_ms.max(seen.cpu_ms), memory_bytes_max: told.memory_bytes_max.max(seen.memory_bytes_max) }
 }
 
 fn used_too_much(message: String, usage: Option<Usage>) -> Box<Failure> {
@@ -416,7 +469,6 @@ fn used_too_much(message: String, usage: Option<Usage>) -> Box<Failure> {
 }
 
 fn ended_badly(heard: &Heard, status: ExitStatus, log: &Log, path: &Path) -> Box<Failure> {
-    use std::os::unix::process::ExitStatusExt;
     let message = match (status.code(), status.signal()) {
         (Some(code), _) => format!("the program ended with code {code}"),
         (None, Some(9)) => "the program was killed (signal 9); the system does so when memory runs out".to_owned(),
@@ -428,59 +480,6 @@ fn ended_badly(heard: &Heard, status: ExitStatus, log: &Log, path: &Path) -> Box
     failure.causes.extend(log.tail.iter().map(|line| line.chars().take(CAUSE_LENGTH_MAX).collect()));
     failure.help.push(format!("all of its output stands in `{}`", path.display()));
     failure
-}
-
-/// The output of one attempt, as a file and its last lines.
-struct Log {
-    file: Option<tokio::fs::File>,
-    length: u64,
-    dropped_count: u64,
-    tail: VecDeque<String>,
-}
-
-impl Log {
-    async fn create(path: &Path) -> std::io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            tokio::fs::create_dir_all(folder).await?;
-        }
-        let file = Some(tokio::fs::File::create(path).await?);
-        Ok(Self { file, length: 0, dropped_count: 0, tail: VecDeque::new() })
-    }
-
-    /// Takes a line. A file that cannot be written does not fail the step; what is lost is counted.
-    async fn line(&mut self, line: &str) {
-        if self.tail.len() == TAIL_LINE_COUNT {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line.to_owned());
-        if self.length > LOG_LENGTH_MAX {
-            self.dropped_count += 1;
-            return;
-        }
-        self.write(line).await;
-    }
-
-    async fn write(&mut self, line: &str) {
-        let Some(file) = &mut self.file else { return };
-        let text = format!("{line}\n");
-        match file.write_all(text.as_bytes()).await {
-            Ok(()) => self.length += text.len() as u64,
-            Err(_) => self.dropped_count += 1,
-        }
-    }
-
-    /// Writes what is still to be said about lines that were left out, and the last of them.
-    async fn end(&mut self) {
-        if self.dropped_count > 0 {
-            self.write(&format!("… {} lines were left out; the last ones are:", self.dropped_count)).await;
-            for line in self.tail.clone() {
-                self.write(&line).await;
-            }
-        }
-        if let Some(file) = &mut self.file {
-            drop(file.flush().await);
-        }
-    }
 }
 
 /// Where tasks run: what programs find and leave, and how the outside is reached.

@@ -20,7 +20,7 @@ use crate::execute::{Attempt, How, ability, guarded};
 use crate::failure::{self, DATA_UNTOUCHED};
 use crate::load::Ingesting;
 use crate::program::{self, DATA_PROGRAM, Ended, Metadata, Session};
-use crate::{DataExecutor, Inputs, StopSignal};
+use crate::{DataExecutor, Inputs, StopSignal, orphan};
 
 /// Batches of a table that wait to be written for a program.
 const QUEUE_LENGTH_MAX: usize = 2;
@@ -125,6 +125,9 @@ impl DataExecutor {
         let Some(invocation) = &call.action.rule.invocation else { return start(vec![asset.key.clone()]).await.map(Arc::new) };
         let (key, step) = ((call.run, invocation.clone()), &call.action.step);
         let mut together = call.inputs.together.clone();
+        if call.inputs.adopted_after.is_some() {
+            together.retain(|(other, _)| orphan::find(&self.place.temporary, call.run, other).is_some());
+        }
         if !together.iter().any(|(other, _)| other == step) {
             together.push((step.clone(), asset.key.clone()));
         }
@@ -155,10 +158,12 @@ impl DataExecutor {
         call: Call<'_>,
     ) -> Result<Ended, Box<Failure>> {
         let context = self.script_context(keys, how, call);
-        let pipes = Session::files(self, &context)?;
+        let Call { run, action, inputs } = call;
+        let pipes = Session::files(self, (run, &action.step, inputs), &context)?;
         let folder = |name| pipes.folder(name).map_err(|error| program::not_prepared(&error));
         let (given, output) = (folder("inputs")?, folder("output")?);
-        for input in &script.inputs {
+        // One that goes on was given its tables.
+        for input in script.inputs.iter().filter(|_| pipes.adopted().is_none()) {
             let file = given.join(format!("{}.{}", input.asset, script.input_format.as_str()));
             self.give(input, script.input_format, &file, stop).await?;
         }
@@ -181,7 +186,6 @@ impl DataExecutor {
                 variables.push(("SUBAK_PARTITION_END", window.end.clone()));
             }
         }
-        let Call { run, action, inputs } = call;
         Session { executor: self, run, step: &action.step, inputs, stop, pipes }
             .carry_out(&script.program, &variables)
             .await?

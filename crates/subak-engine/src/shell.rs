@@ -8,8 +8,7 @@ use async_trait::async_trait;
 use subak_connect::crash;
 use subak_domain::run::IllegalEvent;
 use subak_domain::{
-    Action, AssetKey, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, StepStatus,
-    Timestamp,
+    Action, AssetKey, Event, Failure, FailureClass, Retry, RunEvent, RunId, RunState, RunStatus, StepId, StepOutcome, Timestamp,
 };
 use subak_plan::expression::Values;
 use subak_store::{Append, EventLog, Lease, Leases, StoreError};
@@ -36,6 +35,12 @@ pub trait StepExecutor: Send + Sync {
     -> Result<StepOutcome, Box<Failure>>;
     /// What came of an attempt whose process died, if its effects are known to be durable. `None` when nothing is known.
     async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome>;
+    /// Whether an attempt whose process died goes on without it, so that another process can wait for its end.
+    fn goes_on(&self, run: RunId, action: &Action) -> bool {
+        let _ = run;
+        // Somebody waits for a time, or for a person; both come whoever waits.
+        action.is_idle()
+    }
 }
 
 /// Room for a step, as long as it lives.
@@ -46,6 +51,8 @@ pub type Room = Box<dyn Send>;
 pub struct Inputs {
     /// The attempt, from 1; those before a resume count.
     pub attempt: u32,
+    /// How long ago it began, where another process began it.
+    pub adopted_after: Option<Duration>,
     /// The values of the steps before it; empty where the step is no task.
     pub values: Values,
     /// Variables that a program gets besides those of every program.
@@ -163,7 +170,49 @@ impl Engine {
     pub async fn run(&self, run: RunId, limits: &Limits, cancel: &StopSignal) -> Result<RunState, EngineError> {
         let events = self.log.read_run(run).await?;
         let state = fold(run, &events)?;
-        let hand = Hand { engine: self, run, sequence: events.len() as u64 };
+        let first = match cancel.reason() {
+            None => Input::Begin { holder: self.holder.clone() },
+            // One that was canceled while it waited is never begun (T-69).
+            Some(_) => Input::Cancel { by: self.holder.clone() },
+        };
+        self.go_on(run, (state, events.len() as u64), limits, (first, BTreeMap::new()), cancel).await
+    }
+
+    /// Runs a run to its end that a process which is gone has begun. What it was doing goes on where it can, counts as done where its destination says
+    /// so, and is tried again otherwise. Call it with the lease in hand, so that nobody else can be running it.
+    pub async fn take_over(&self, run: RunId, dead: &str, limits: &Limits, cancel: &StopSignal) -> Result<RunState, EngineError> {
+        let events = self.log.read_run(run).await?;
+        let state = fold(run, &events)?;
+        if state.status.is_final() {
+            return Ok(state);
+        }
+        let mut ended = Vec::new();
+        for action in &state.actions {
+            let step = &state.steps[&action.step];
+            if !step.status.is_executing() || self.executor.goes_on(run, action) {
+                continue;
+            }
+            let result = self.executor.recover(run, action).await.ok_or_else(|| failure::lost(dead));
+            ended.push((action.step.clone(), result));
+        }
+        let begun = events.iter().filter_map(|event| match &event.event {
+            RunEvent::StepStarted { step, .. } => Some((step.clone(), event.position)),
+            _ => None,
+        });
+        let begun = begun.collect();
+        let first = Input::TakeOver { holder: self.holder.clone(), ended };
+        self.go_on(run, (state, events.len() as u64), limits, (first, begun), cancel).await
+    }
+
+    async fn go_on(
+        &self,
+        run: RunId,
+        (state, sequence): (RunState, u64),
+        limits: &Limits,
+        (first, begun): (Input, BTreeMap<StepId, u64>),
+        cancel: &StopSignal,
+    ) -> Result<RunState, EngineError> {
+        let hand = Hand { engine: self, run, sequence };
         let machine = Machine::new(state, limits.slots.clone(), limits.retries.clone()).named(run.to_string());
         Loop {
             hand,
@@ -172,10 +221,11 @@ impl Engine {
             steps: JoinSet::new(),
             stops: BTreeMap::new(),
             tasks: HashMap::new(),
+            begun,
             wake_at: None,
             is_finished: false,
         }
-        .run(cancel)
+        .run(first, cancel)
         .await
     }
 
@@ -191,9 +241,9 @@ impl Engine {
             // A load may have been published by a process that did not live to say so; its destination knows.
             let mut settled = Vec::new();
             for action in &state.actions.clone() {
-                let is_running =
-                    matches!(state.steps[&action.step].status, StepStatus::Running { .. } | StepStatus::Stopping { .. });
-                if is_running && let Some(outcome) = self.executor.recover(*run, action).await {
+                if state.steps[&action.step].status.is_executing()
+                    && let Some(outcome) = self.executor.recover(*run, action).await
+                {
                     settled.push(RunEvent::StepSucceeded { step: action.step.clone(), outcome });
                 }
             }
@@ -230,6 +280,8 @@ struct Loop<'a> {
     stops: BTreeMap<StepId, StopSignal>,
     /// Which step a task executes, so that a panic fails the right one.
     tasks: HashMap<tokio::task::Id, StepId>,
+    /// At which position of the log another process began steps.
+    begun: BTreeMap<StepId, u64>,
     wake_at: Option<Timestamp>,
     is_finished: bool,
 }
@@ -237,8 +289,8 @@ struct Loop<'a> {
 impl Loop<'_> {
     /// After an error no step goes on behind the back of whoever takes the project next: a publication that has begun is waited
     /// for, everything else is stopped.
-    async fn run(mut self, cancel: &StopSignal) -> Result<RunState, EngineError> {
-        let result = self.drive(cancel).await;
+    async fn run(mut self, first: Input, cancel: &StopSignal) -> Result<RunState, EngineError> {
+        let result = self.drive(first, cancel).await;
         if result.is_err() {
             for stop in self.stops.values() {
                 stop.stop(StopReason::Canceled);
@@ -248,17 +300,11 @@ impl Loop<'_> {
         result.map(|()| self.machine.state().clone())
     }
 
-    async fn drive(&mut self, cancel: &StopSignal) -> Result<(), EngineError> {
+    async fn drive(&mut self, first: Input, cancel: &StopSignal) -> Result<(), EngineError> {
         let engine = self.hand.engine;
         let mut renew_at = engine.clock.now() + RENEW_INTERVAL;
-        let mut is_cancel_sent = false;
-        if cancel.reason().is_some() {
-            // One that was canceled while it waited is never begun (T-69).
-            is_cancel_sent = true;
-            self.take(Input::Cancel { by: engine.holder.clone() }).await?;
-        } else {
-            self.take(Input::Begin { holder: engine.holder.clone() }).await?;
-        }
+        let mut is_cancel_sent = matches!(first, Input::Cancel { .. });
+        self.take(first).await?;
         while !self.is_finished {
             let wake_at = self.wake_at.unwrap_or(renew_at).min(renew_at);
             let input = tokio::select! {
@@ -304,7 +350,11 @@ impl Loop<'_> {
         self.wake_at = None;
         for effect in effects {
             match effect {
-                Effect::Start { step, attempt } => self.start(step, attempt),
+                Effect::Start { step, .. } => self.start(step, None),
+                Effect::Adopt(step) => {
+                    let since = self.machine.state().steps.get(&step).and_then(|state| state.started_at);
+                    self.start(step, Some(since.unwrap_or(now)));
+                }
                 Effect::Stop(step) => {
                     if let Some(stop) = self.stops.get(&step) {
                         stop.stop(StopReason::Canceled);
@@ -317,7 +367,8 @@ impl Loop<'_> {
         Ok(())
     }
 
-    fn start(&mut self, step: StepId, attempt: u32) {
+    /// Carries out an attempt that was recorded as begun; `since` when, where another process began it.
+    fn start(&mut self, step: StepId, since: Option<Timestamp>) {
         let Some(action) = self.machine.action(&step).cloned() else { return };
         let (engine, run) = (self.hand.engine.clone(), self.hand.run);
         let stop = StopSignal::default();
@@ -325,8 +376,9 @@ impl Loop<'_> {
         let own = action.rule.limits.map(|limits| Duration::from_millis(limits.timeout_ms));
         let timeout = self.limits.timeouts.get(&step).or_else(|| self.limits.timeouts.get(&step.base())).copied().or(own);
         // Attempts before a resume count too: what they left is not written over.
-        let attempt = self.machine.state().steps.get(&step).map_or(attempt, |state| state.attempt_count);
-        let mut inputs = Inputs { attempt, ..Inputs::default() };
+        let attempt = self.machine.state().steps.get(&step).map_or(1, |state| state.attempt_count);
+        let adopted_after = since.map(|since| Duration::try_from(engine.clock.now().duration_since(since)).unwrap_or_default());
+        let mut inputs = Inputs { attempt, adopted_after, ..Inputs::default() };
         if let Some(interval) = &self.machine.state().interval {
             let variable = |name: &str, value: &String| (format!("SUBAK_INTERVAL_{name}"), value.clone());
             inputs.environment = vec![
@@ -344,10 +396,11 @@ impl Loop<'_> {
         }
         let name = step.clone();
         // What is published up to here is there when the step looks.
-        let seen_position = Some(*engine.log.watch().borrow());
+        let begun_at = since.and_then(|_| self.begun.get(&step).copied());
+        let seen_position = Some(begun_at.unwrap_or_else(|| *engine.log.watch().borrow()));
         let task = self.steps.spawn(async move {
             let room = engine.executor.enter(run, &action, &stop).await;
-            let began_at = engine.clock.now();
+            let began_at = since.unwrap_or_else(|| engine.clock.now());
             let result = match room {
                 Err(failure) => Err(failure),
                 Ok(_room) => {

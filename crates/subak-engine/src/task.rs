@@ -46,7 +46,8 @@ impl DataExecutor {
             TaskWork::Notify { receiver, message } => self.notify(receiver, message, inputs, stop).await,
             TaskWork::Approve(approval) => self.approve(run, action, approval, inputs, stop).await,
             TaskWork::Wait { wait_ms } => {
-                let waited = stop.guard(tokio::time::sleep(Duration::from_millis(*wait_ms))).await;
+                let left = Duration::from_millis(*wait_ms).saturating_sub(inputs.adopted_after.unwrap_or_default());
+                let waited = stop.guard(tokio::time::sleep(left)).await;
                 waited.map_err(|reason| failure::of_stop(reason, DATA_NOT_BEGUN))?;
                 Ok(StepOutcome { changed: true, ..StepOutcome::default() })
             }

@@ -64,7 +64,7 @@ fn memory_now(program: Pid) -> u64 {
 }
 
 /// Processor time of a program and the processes below it so far, in milliseconds, those of children that have ended included.
-fn cpu_now(program: Pid) -> u64 {
+pub(crate) fn cpu_now(program: Pid) -> u64 {
     let tick = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(100).max(1);
     let of = |process: i32| {
         // One that has ended meanwhile uses nothing.

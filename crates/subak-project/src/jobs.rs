@@ -98,6 +98,13 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
             "",
         );
     }
+    let runs_max = number(&fields, "runs_max", context).unwrap_or(std::num::NonZeroU32::MIN);
+    let needs_previous = fields.boolean("needs_previous", context).unwrap_or(false);
+    if let (Some(key), true, true) = (fields.name("runs_max"), needs_previous, runs_max.get() > 1) {
+        let message =
+            format!("`needs_previous` lets a run wait for the one before it, and `runs_max` lets {runs_max} go on at a time");
+        context.report(Diagnostic::error(codes::INVALID_VALUE, message).help("remove one of the two"), &key.span, "");
+    }
     let job = Job {
         name: name.to_owned(),
         description: fields.text("description", context).map(str::to_owned),
@@ -107,11 +114,11 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         params,
         notifications: notifications(&fields, scope, context),
         priority: number(&fields, "priority", context).unwrap_or(0),
-        runs_max: number(&fields, "runs_max", context).unwrap_or(std::num::NonZeroU32::MIN),
+        runs_max,
         when_full: fields
             .word("when_full", &[("wait", WhenFull::Wait), ("cancel", WhenFull::Cancel)], context)
             .unwrap_or_default(),
-        needs_previous: fields.boolean("needs_previous", context).unwrap_or(false),
+        needs_previous,
         tags,
     };
     Some(JobDeclaration { job, span: name_node.span.clone(), assets })

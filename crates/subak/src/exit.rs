@@ -139,6 +139,7 @@ pub(crate) fn exit_of(class: FailureClass) -> Exit {
         FailureClass::Conflict => Exit::Conflict,
         FailureClass::Internal => Exit::Bug,
         FailureClass::Canceled => Exit::Interrupted,
+        FailureClass::Lost => Exit::Unreachable,
         FailureClass::Input | FailureClass::Check | FailureClass::Resource | FailureClass::Timeout | FailureClass::Program => {
             Exit::Failed
         }

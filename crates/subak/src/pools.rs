@@ -122,6 +122,10 @@ impl<E: StepExecutor> StepExecutor for Pooled<E> {
         self.inner.execute(run, action, inputs, stop).await
     }
 
+    fn goes_on(&self, run: RunId, action: &Action) -> bool {
+        self.inner.goes_on(run, action)
+    }
+
     async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome> {
         self.inner.recover(run, action).await
     }

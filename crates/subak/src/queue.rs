@@ -205,6 +205,15 @@ pub(crate) fn is_waiting(events: &[Event]) -> bool {
     events.last().is_some_and(|event| is_for_server(&event.event))
 }
 
+/// Whether a run is in the hands of servers: planned for one, or handed to one since.
+pub(crate) fn is_for_server(events: &[Event]) -> bool {
+    let told = events.iter().rev().find_map(|event| match &event.event {
+        RunEvent::Planned { for_server, .. } | RunEvent::Resumed { for_server, .. } => Some(*for_server),
+        _ => None,
+    });
+    told.unwrap_or(false)
+}
+
 /// The rules of a project.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules<'a> {

@@ -159,6 +159,10 @@ impl<E: StepExecutor> StepExecutor for Redacting<E> {
         }
     }
 
+    fn goes_on(&self, run: RunId, action: &Action) -> bool {
+        self.inner.goes_on(run, action)
+    }
+
     async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome> {
         self.inner.recover(run, action).await
     }

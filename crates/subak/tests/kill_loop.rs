@@ -2,7 +2,7 @@
 //! held up. What was written down in between is that of an undisturbed server: each tick has its run, each step is committed once, no row of the
 //! source is lost or doubled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Child;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "jobs/jobs.yml",
-        "job: often\nschedule: { every: 1s, catchup: latest }\nselect: \"*\"\n---\njob: programs\nschedule: { every: 2s, catchup: none }\ntasks:\n  first: { run: \"sleep 0.3; echo $SUBAK_RUN_ID\" }\n  second: { needs: first, run: \"sleep 0.2\" }\n",
+        "job: often\nschedule: { every: 1s, catchup: latest }\nselect: \"*\"\n---\njob: programs\nschedule: { every: 2s, catchup: none }\ntasks:\n  first: { run: \"sleep 0.3; echo $SUBAK_RUN_ID >> ledger\" }\n  second: { needs: first, run: \"sleep 0.2\" }\n",
     ),
 ];
 
@@ -151,7 +151,25 @@ fn each_step_is_committed_once_whatever_happens_to_the_server() {
     served.wait("the end of what goes on", |served| !is_open(served));
     assert_eq!(served.stop(), Some(143), "seed {seed}");
     served.sandbox.run(&["run"]).expect(0);
-    compare(&served, &source, &format!("seed {seed}, {counts:?}"));
+    let told = format!("seed {seed}, {counts:?}");
+    compare(&served, &source, &told);
+    compare_ledger(&served, counts.get("taken over").copied().unwrap_or(0), &told);
+}
+
+/// Programs go on when the server that started them is killed, and the next one knows how they ended. One that is only held up is not trusted: what it
+/// has started is ended, and started again.
+fn compare_ledger(served: &Served, taken_over_count: usize, told: &str) {
+    let state = Connection::open(served.sandbox.path().join(".subak/state.db")).expect("the state");
+    let mut statement = state.prepare("select run, status from runs where job = 'programs'").expect("a query");
+    let runs = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).expect("rows");
+    let runs: Vec<(String, String)> = runs.map(|row| row.expect("a row")).collect();
+    let bad: Vec<_> = runs.iter().filter(|(_, status)| status != "succeeded" && status != "queued").collect();
+    assert!(bad.is_empty(), "{bad:?}; {told}");
+    let lines = served.lines("ledger");
+    let distinct: BTreeSet<&String> = lines.iter().collect();
+    assert!(lines.len() - distinct.len() <= taken_over_count, "programs that did their work twice; {told}");
+    let succeeded = runs.iter().filter(|(_, status)| status == "succeeded").count();
+    assert!(succeeded > 5 && distinct.len() >= succeeded, "{succeeded} runs, {} did their work; {told}", distinct.len());
 }
 
 /// What is in the warehouse and in the log.

@@ -361,6 +361,32 @@ fn t_150_pools_and_tags_bound_runs() {
     assert!(served.sandbox.run(&["why", "yearly"]).expect(0).out.contains("no server runs"));
 }
 
+/// T-50: with `needs_previous` a task waits for what is behind the same task in the run before, and not only for that task.
+#[test]
+fn t_50_a_run_waits_for_the_whole_run_before_it() {
+    let mut served = project(
+        "job: chained
+needs_previous: true
+tasks:
+  first: { run: 'echo first >> log' }
+  second: { needs: first, run: 'while [ ! -e go ]; do sleep 0.05; done; echo second >> log' }
+",
+    );
+    served::wait(served.sandbox.path());
+    let mut children = vec![hand_over(&served, &["--job", "chained"])];
+    served.wait("the first task", |served| served.lines("log") == ["first"]);
+    children.push(hand_over(&served, &["--job", "chained"]));
+    served.wait("the second run", |served| served.sandbox.run(&["run", "list"]).out.contains("queued"));
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(served.lines("log"), ["first"], "the task before it has succeeded, what is behind that has not");
+    served.sandbox.write("go", "");
+    for mut child in children {
+        assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    }
+    assert_eq!(served.lines("log"), ["first", "second", "first", "second"]);
+    assert_eq!(served.stop(), Some(143));
+}
+
 /// Of runs that wait, those of the job with the highest priority come first.
 #[test]
 fn the_highest_priority_comes_first() {
@@ -379,6 +405,72 @@ fn the_highest_priority_comes_first() {
         assert_eq!(child.wait().expect("it ends").code(), Some(0));
     }
     assert_eq!(served.lines("log"), ["busy", "high", "plain", "low"]);
+}
+
+/// A server that is killed while programs run: the next one goes on with them, and with everything else of their runs.
+#[test]
+fn a_killed_server_leaves_its_runs_to_the_next_one() {
+    let mut served = project(
+        "job: long
+tasks:
+  first: { run: 'echo begun >> first; echo before; while [ ! -e go ]; do sleep 0.05; done; echo after; echo \"{\\\"rows\\\": 7}\" > $SUBAK_VALUE_PATH; echo done >> first' }
+  quick: { run: 'echo begun >> quick; while [ ! -e quick-go ]; do sleep 0.05; done; echo said at the end; echo done >> quick; exit 3' }
+  asked: { approve: { message: 'Go on?' } }
+  pause: { wait: 3s }
+  second: { needs: [first, asked, pause], run: 'echo {{ tasks.first.value.rows }} >> second' }
+",
+    );
+    served::wait(served.sandbox.path());
+    let child = hand_over(&served, &["--job", "long"]);
+    served.wait("the programs", |served| served.lines("first") == ["begun"] && served.lines("quick") == ["begun"]);
+    served.kill();
+    // One ends while nobody is there.
+    std::fs::write(served.sandbox.path().join("quick-go"), "").expect("written");
+    served.wait("the end of one", |served| served.lines("quick").len() == 2);
+    std::thread::sleep(Duration::from_millis(200));
+    served.start();
+    let show = |served: &Served| served.sandbox.run(&["run", "show", "last"]).out;
+    served.wait("what became of it", |served| show(served).contains("ended with code 3"));
+    served.kill();
+    served.start();
+    served.sandbox.run(&["run", "approve", "last", "asked"]).expect(0);
+    std::fs::write(served.sandbox.path().join("go"), "").expect("written");
+    served.wait("what comes behind it", |served| served.lines("second") == ["7"]);
+    assert_eq!(served.lines("first"), ["begun", "done"], "it ran once");
+    let logs = |step: &str| served.sandbox.run(&["run", "logs", "last", step]).out;
+    let (first, quick) = (logs("first"), logs("quick"));
+    assert!(first.contains("before\nafter"), "{first}");
+    assert!(quick.contains("said at the end"), "{quick}");
+    assert!(!logs("second").contains("attempt 2"), "each has one attempt");
+    drop(child);
+    let left = std::fs::read_dir(served.sandbox.path().join(".subak/tmp")).into_iter().flatten().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().contains("task-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(served.stop(), Some(143));
+}
+
+/// T-62: whoever is asked to end does not wait for people or for times; the next server goes on with what waits.
+#[test]
+fn t_62_what_waits_outlives_the_server() {
+    let mut served = project(
+        "job: waits
+tasks:
+  asked: { approve: { message: 'Go on?' } }
+  again: { run: 'echo x >> again; [ -e go ]', retry: { attempts_max: 5, delay_first: 2s } }
+  after: { needs: [asked, again], run: 'echo done >> after' }
+",
+    );
+    served::wait(served.sandbox.path());
+    drop(hand_over(&served, &["--job", "waits"]));
+    served.wait("the first attempt", |served| served.lines("again") == ["x"]);
+    served.wait("its end", |served| served.sandbox.run(&["run", "show", "last"]).out.contains("waiting"));
+    assert_eq!(served.stop(), Some(143), "at once");
+    std::fs::write(served.sandbox.path().join("go"), "").expect("written");
+    served.start();
+    served.sandbox.run(&["run", "approve", "last", "asked"]).expect(0);
+    served.wait("the end", |served| served.lines("after") == ["done"]);
+    assert_eq!(served.lines("again").len(), 2);
+    assert_eq!(served.stop(), Some(143));
 }
 
 /// T-69, T-71: a run that goes on is stopped with everything that it started; one that waits is never begun.

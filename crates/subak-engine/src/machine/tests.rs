@@ -55,6 +55,7 @@ fn outcome(changed: bool) -> StepOutcome {
 fn show(effects: &[Effect]) -> String {
     let one = |effect: &Effect| match effect {
         Effect::Start { step, attempt } => format!("start {step}#{attempt}"),
+        Effect::Adopt(step) => format!("adopt {step}"),
         Effect::Stop(step) => format!("stop {step}"),
         Effect::WakeAt(time) => format!("wake at {}", time.as_second()),
         Effect::Finish(status) => format!("finish {status}"),
@@ -315,9 +316,18 @@ impl World {
     /// Takes one input; a crash may happen after any number of the events have been recorded.
     fn step(&mut self, input: Input) {
         let (events, effects) = self.machine.handle(at(self.now), input).expect("legal");
-        let crash_after = (self.crashes_left > 0 && self.random.below(12) == 0).then(|| self.random.below(events.len() + 1));
+        let is_crash = self.crashes_left > 0 && self.random.below(12) == 0;
+        // Events of one input are appended together: whoever takes a run over finds all of them or none.
+        let is_taken_over = is_crash && self.random.below(2) == 0;
+        let crash_after = is_crash.then(|| {
+            let (some, all_or_none) = (self.random.below(events.len() + 1), events.len() * self.random.below(2));
+            if is_taken_over { all_or_none } else { some }
+        });
         let recorded = crash_after.unwrap_or(events.len());
         self.log.extend(events.into_iter().take(recorded).map(|event| (at(self.now), event)));
+        if is_taken_over {
+            return self.take_over();
+        }
         if crash_after.is_some() {
             return self.crash();
         }
@@ -325,12 +335,44 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Start { step, .. } => assert!(self.running.insert(step), "a step started twice at once"),
+                Effect::Adopt(step) => assert!(self.running.contains(&step), "a step goes on that has ended"),
                 Effect::Stop(step) => assert!(self.running.contains(&step), "a step was stopped that does not run"),
                 Effect::WakeAt(time) => self.wake_at = Some(time),
                 Effect::Finish(_) => self.is_finished = true,
             }
         }
         self.assert_invariants();
+    }
+
+    /// The process dies, and another one takes the run over: what ran goes on, has committed without a word, or is lost.
+    fn take_over(&mut self) {
+        self.crashes_left -= 1;
+        let state = self.state();
+        if state.status.is_final() {
+            self.is_finished = true;
+            return;
+        }
+        let mut ended = Vec::new();
+        let running = std::mem::take(&mut self.running);
+        for (step, _) in state.steps.iter().filter(|(_, step)| step.status.is_executing()) {
+            // What was recorded as begun may not have been.
+            let roll = if running.contains(step) { self.random.below(3) } else { 0 };
+            let result = match roll {
+                0 => Err(failure::lost("dead")),
+                1 => {
+                    *self.committed.entry(step.clone()).or_default() += 1;
+                    Ok(outcome(true))
+                }
+                _ => {
+                    self.running.insert(step.clone());
+                    continue;
+                }
+            };
+            ended.push((step.clone(), result));
+        }
+        self.machine = Machine::new(state, self.slots.clone(), BTreeMap::new());
+        self.wake_at = None;
+        self.step(Input::TakeOver { holder: "next".into(), ended });
     }
 
     /// The process dies. What ran may have committed without a word; the next process records the loss and resumes.
@@ -412,6 +454,7 @@ impl World {
 fn assert_rules(state: &RunState, log: &[(Timestamp, RunEvent)]) {
     let is_disturbed = |(_, event): &(Timestamp, RunEvent)| {
         matches!(event, RunEvent::CancelRequested { .. } | RunEvent::Lost { .. } | RunEvent::Resumed { .. })
+            || matches!(event, RunEvent::StepErrored { failure, .. } if failure.class == FailureClass::Lost)
     };
     if log.iter().any(is_disturbed) {
         return;

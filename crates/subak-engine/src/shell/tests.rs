@@ -134,6 +134,8 @@ struct World {
     engine: Engine,
     actions: Vec<Action>,
     runs: AtomicU32,
+    /// Whether a run whose process died is taken over; otherwise it is settled and resumed.
+    is_taken_over: bool,
 }
 
 fn world(faults: &Faults, checks: &[Check]) -> World {
@@ -174,7 +176,7 @@ fn world(faults: &Faults, checks: &[Check]) -> World {
         reporter,
         holder: "test".into(),
     };
-    World { memory, store, engine, actions, runs: AtomicU32::new(0) }
+    World { memory, store, engine, actions, runs: AtomicU32::new(0), is_taken_over: false }
 }
 
 impl World {
@@ -198,6 +200,11 @@ impl World {
                 Err(_) => {
                     // The log refused: as if the process had died. The next one settles and resumes.
                     self.store.fail_after(None);
+                    if self.is_taken_over {
+                        let taken_over = self.engine.take_over(run, "dead", &Self::limits(), &StopSignal::default()).await;
+                        assert_eq!(taken_over.expect("taken over").status, RunStatus::Succeeded, "lost attempts are tried again");
+                        return;
+                    }
                     self.engine.settle_lost(&[run], "dead").await.expect("settled");
                     match self.engine.resume(run, "test").await {
                         Ok(()) => {}
@@ -240,8 +247,8 @@ async fn faults_anywhere_lose_and_double_nothing() {
 
 #[tokio::test]
 async fn a_crash_at_every_append_loses_and_doubles_nothing() {
-    for appends in 0..12 {
-        let world = world(&Faults::new(1, 0), &[]);
+    for (appends, is_taken_over) in (0..12).flat_map(|appends| [(appends, false), (appends, true)]) {
+        let world = World { is_taken_over, ..world(&Faults::new(1, 0), &[]) };
         world.memory.set_stream("src", rows(0..10));
         world.run_to_success().await;
         world.memory.set_stream("src", rows(0..20));

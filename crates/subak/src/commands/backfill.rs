@@ -143,18 +143,20 @@ async fn drive(context: &Context<'_>, opened: &Opened, hold: &Hold, id: RunId, h
     let is_today = as_of == opened.as_of_template && context.global.as_of.is_none();
     let opened = if is_today { context.open_quietly()? } else { context.open_as_of(&as_of)? };
     let engine = hold.engine(context, &opened)?;
-    hold.settle(context, &opened, &engine).await?;
+    let mut left = hold.settle(context, &opened, &engine, false).await?;
     let cancel = StopSignal::default();
     let signals = run::watch_signals(&cancel, &Arc::new(AtomicI32::new(130)))?;
     let exit = loop {
         let backfill = find(store, &id.to_string())?;
-        if let Some(run) = backfill.run.filter(|run| run::is_waiting(store, *run).unwrap_or(false)) {
+        let is_left = backfill.run.is_some_and(|run| left.contains(&run));
+        left.retain(|run| Some(*run) != backfill.run);
+        if let Some(run) = backfill.run.filter(|run| is_left || run::is_waiting(store, *run).unwrap_or(false)) {
             if backfill.state == BackfillState::Canceling {
                 cancel.stop(StopReason::Canceled);
             }
             let began_at = SystemClock.now();
             let limits = run::limits(&opened, how);
-            let mut running = std::pin::pin!(engine.run(run, &limits, &cancel));
+            let mut running = std::pin::pin!(hold.carry(&engine, run, is_left, &limits, &cancel));
             let state = loop {
                 tokio::select! {
                     ended = &mut running => break ended?,

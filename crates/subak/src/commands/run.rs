@@ -420,28 +420,76 @@ impl Hold {
         }
     }
 
-    /// Records what became of runs whose process is gone. Runs that a server has taken on and not begun wait for the next server.
-    pub(super) async fn settle(&self, context: &Context<'_>, opened: &Opened, engine: &Engine) -> Result<(), CliError> {
-        let orphan_count = orphan::end_all(&opened.state_folder().join("tmp"));
+    /// Records what became of runs whose process is gone. Those that a server has begun are left to the next server, and returned; it goes on with
+    /// their programs too. Those that a server has taken on and not begun wait for it as well.
+    pub(super) async fn settle(
+        &self,
+        context: &Context<'_>,
+        opened: &Opened,
+        engine: &Engine,
+        is_server: bool,
+    ) -> Result<Vec<RunId>, CliError> {
+        let (mut lost, mut left, mut going) = (Vec::new(), Vec::new(), Vec::new());
+        for run in self.store.open_runs()? {
+            let events = self.store.run_events(run)?;
+            if crate::queue::is_waiting(&events) {
+                continue;
+            }
+            if !crate::queue::is_for_server(&events) {
+                lost.push(run);
+                continue;
+            }
+            left.push(run);
+            let state = runs::state(&self.store, run)?.0;
+            let executing = state.steps.iter().filter(|(_, step)| step.status.is_executing());
+            going.extend(executing.map(|(step, _)| (run, step.clone())));
+        }
+        // What somebody who is only held up has started is still in its hands.
+        let is_gone = self.lost_holder.as_ref().is_some_and(Holder::is_gone);
+        if !is_server || !is_gone {
+            going.clear();
+        }
+        let orphan_count = orphan::end_all(&opened.state_folder().join("tmp"), &going);
         if orphan_count > 0 {
             let what = counted(orphan_count as u64, "program");
             context.printer.note(&format!("{what} outlived the process that had started it, and was ended"));
         }
-        let mut lost = Vec::new();
-        for run in self.store.open_runs()? {
-            if !is_waiting(&self.store, run)? {
-                lost.push(run);
-            }
+        if !left.is_empty() && !is_server {
+            let runs: Vec<String> = left.iter().map(ToString::to_string).collect();
+            let what = format!("{} is gone; the next server goes on with its run {}", self.dead(), runs.join(", "));
+            context.printer.note(&format!("{what}, and `subak run resume` does so here"));
         }
         if lost.is_empty() {
-            return Ok(());
+            return Ok(left);
         }
-        let dead = self.lost_holder.as_ref().map_or_else(|| "a process that is gone".to_owned(), ToString::to_string);
+        let dead = self.dead();
         engine.settle_lost(&lost, &dead).await?;
         let runs: Vec<String> = lost.iter().map(ToString::to_string).collect();
         let what = format!("{dead} died during run {}; what it published stays, nothing else is visible", runs.join(", "));
         context.printer.note(&what);
-        Ok(())
+        Ok(left)
+    }
+
+    /// Runs a run to its end: one that is planned, or one that was left by whoever had the project before.
+    pub(super) async fn carry(
+        &self,
+        engine: &Engine,
+        run: RunId,
+        is_left: bool,
+        limits: &Limits,
+        cancel: &StopSignal,
+    ) -> Result<RunState, CliError> {
+        let carried = if is_left {
+            engine.take_over(run, &self.dead(), limits, cancel).await
+        } else {
+            engine.run(run, limits, cancel).await
+        };
+        Ok(carried?)
+    }
+
+    /// Who had the project and did not give it back, for people.
+    fn dead(&self) -> String {
+        self.lost_holder.as_ref().map_or_else(|| "a process that is gone".to_owned(), ToString::to_string)
     }
 
     /// The state of the project.
@@ -465,8 +513,13 @@ impl Hold {
         if !opened.project.config.receivers.is_empty() {
             notices::begin(&self.store, &self.lease).await?;
         }
-        self.settle(context, opened, engine).await?;
+        let left = self.settle(context, opened, engine, false).await?;
+        let mut is_left = false;
         let run = match work {
+            Work::Resume { run } if left.contains(&run) => {
+                is_left = true;
+                run
+            }
             Work::Resume { run } => {
                 engine.resume(run, &engine.holder).await?;
                 run
@@ -488,7 +541,7 @@ impl Hold {
         let cancel = StopSignal::default();
         let code_seen = Arc::new(AtomicI32::new(130));
         let signals = watch_signals(&cancel, &code_seen)?;
-        let state = engine.run(run, &limits, &cancel).await?;
+        let state = self.carry(engine, run, is_left, &limits, &cancel).await?;
         signals.abort();
         let elapsed_ms = SystemClock.now().duration_since(began_at).as_millis().max(0) as u64;
         let exit = report(context, run, &state, elapsed_ms);

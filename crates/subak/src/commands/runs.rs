@@ -162,15 +162,17 @@ pub(super) fn logs(context: &Context<'_>, args: &RunLogsArgs) -> Result<Exit, Cl
     let store = opened.store()?;
     let run = find(&store, &args.run)?;
     let (state, events) = state(&store, run)?;
-    if let Some(step) = &args.step
-        && !state.steps.keys().any(|known| known.as_str() == step)
-    {
+    // A task is known by its name too.
+    let task = args.step.as_deref().map(StepId::task);
+    let is_named = |known: &StepId| args.step.as_deref() == Some(known.as_str()) || task.as_ref() == Some(known);
+    let wanted = state.steps.keys().find(|known| is_named(known));
+    if let Some(step) = args.step.as_ref().filter(|_| wanted.is_none()) {
         return Err(CliError::not_found("step", step, state.steps.keys().map(StepId::as_str)));
     }
     let mut table = Table::new("events", &["at", "event", "step", "text"]);
     for event in &events {
         let (kind, step, text) = describe(&event.event);
-        if args.step.as_deref().is_none_or(|wanted| step.is_some_and(|step| step.as_str() == wanted)) {
+        if wanted.is_none() || step == wanted {
             table.rows.push(vec![
                 json!(event.at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()),
                 json!(kind),
@@ -183,9 +185,7 @@ pub(super) fn logs(context: &Context<'_>, args: &RunLogsArgs) -> Result<Exit, Cl
     // What programs wrote, of one step or of all.
     if context.printer.format == crate::args::Format::Human {
         let logs = opened.state_folder().join("logs");
-        for (step, found) in
-            state.steps.iter().filter(|(step, _)| args.step.as_deref().is_none_or(|wanted| step.as_str() == wanted))
-        {
+        for (step, found) in state.steps.iter().filter(|(step, _)| wanted.is_none_or(|wanted| *step == wanted)) {
             for attempt in 1..=found.attempt_count {
                 let path = subak_engine::program::log_path(&logs, run, step, attempt);
                 let Ok(text) = std::fs::read_to_string(&path) else { continue };

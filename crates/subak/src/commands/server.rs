@@ -17,7 +17,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use subak_domain::{Action, BackfillState, Job, RunEvent, RunId, RunState, RunStatus, Sensor, StepStatus, Timestamp};
+use subak_domain::{Action, BackfillState, Job, RunEvent, RunId, RunState, RunStatus, Sensor, StepState, StepStatus, Timestamp};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_project::Retention;
 use subak_store::{Append, EventLog, Leases, ScheduleState, SqliteStore, StoreError};
@@ -89,7 +89,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
         let (First { version, opened, problems }, seen) = first_version(context, &root)?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
         let engine = hold.engine(context, &opened)?;
-        hold.settle(context, &opened, &engine).await?;
+        let inherited = hold.settle(context, &opened, &engine, true).await?;
         drop(engine);
         let (retention, opened) = (opened.project.config.retention, Arc::new(opened));
         let mut server = Server {
@@ -100,6 +100,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             schedules: BTreeMap::new(),
             agenda: BTreeSet::new(),
             queue: Queue::default(),
+            inherited,
             seen,
             version,
             held: BTreeSet::new(),
@@ -147,6 +148,8 @@ struct Server<'a> {
     agenda: BTreeSet<(Timestamp, String)>,
     /// The runs that wait.
     queue: Queue,
+    /// Runs that a server before this one has begun.
+    inherited: Vec<RunId>,
     /// What the files of the project looked like when they were last read.
     seen: Fingerprint,
     /// The files as they could last be loaded. Everything that begins goes by them; what goes on keeps those that it began with.
@@ -369,7 +372,7 @@ impl<'a> Server<'a> {
                         return Err(error);
                     }
                 }
-            } else if running.is_empty() {
+            } else if self.leave_waiting(&mut running).map(|()| running.is_empty())? {
                 return Ok(code);
             } else {
                 self.cancel_runs(&running).await?;
@@ -402,6 +405,7 @@ impl<'a> Server<'a> {
             if asked > 0 {
                 // What they would find is found by the next server.
                 looking.clear();
+                self.leave_waiting(&mut running)?;
             }
             match asked {
                 1 if !running.is_empty() => {
@@ -452,6 +456,7 @@ impl<'a> Server<'a> {
             self.read_queue().await?;
         }
         self.end_held(canceled).await?;
+        self.inherit(running, is_looking, now)?;
         if self.queue.is_empty() {
             return Ok(());
         }
@@ -468,11 +473,29 @@ impl<'a> Server<'a> {
                 stop.stop(StopReason::Canceled);
             }
             let has_others = is_looking || !running.is_empty();
-            let Some(work) = self.work(entry.run, &as_of, has_others, stop.clone())? else { break };
+            let Some(work) = self.work(entry.run, &as_of, has_others, stop.clone(), false)? else { break };
             if let Some(why) = why {
                 self.context.printer.note(&format!("run {} is canceled: {why}", entry.run));
             }
             running.push(Running { entry, began_at: now, stop, work });
+        }
+        Ok(())
+    }
+
+    /// Goes on with runs that a server before this one has begun. They had their turn.
+    fn inherit(&mut self, running: &mut Vec<Running<'a>>, is_looking: bool, now: Timestamp) -> Result<(), CliError> {
+        for run in std::mem::take(&mut self.inherited) {
+            if self.held.contains(&run.to_string()) {
+                self.inherited.push(run);
+                continue;
+            }
+            let state = super::runs::state(self.hold.store(), run)?.0;
+            let (entry, stop) = (Entry::of(run, &state, &self.jobs), StopSignal::default());
+            let has_others = is_looking || !running.is_empty();
+            match self.work(run, &state.as_of, has_others, stop.clone(), true)? {
+                Some(work) => running.push(Running { entry, began_at: now, stop, work }),
+                None => self.inherited.push(run),
+            }
         }
         Ok(())
     }
@@ -503,19 +526,41 @@ impl<'a> Server<'a> {
         let mut count = 0;
         for other in running {
             let state = super::runs::state(self.hold.store(), other.entry.run)?.0;
-            let is_running = |action: &&Action| {
-                state.steps.get(&action.step).is_some_and(|step| matches!(step.status, StepStatus::Running { .. }))
-            };
-            let mut open = state.actions.iter().filter(is_running).peekable();
+            let mut open = executing(&state).peekable();
             let only_waits = open.peek().is_some() && open.all(Action::is_idle);
             count += usize::from(!only_waits);
         }
         Ok(count)
     }
 
+    /// Leaves runs to the next server that only wait: for a time, for a person, or to try a step again.
+    fn leave_waiting(&self, running: &mut Vec<Running<'a>>) -> Result<(), CliError> {
+        let mut at = 0;
+        while at < running.len() {
+            let run = running[at].entry.run;
+            let state = super::runs::state(self.hold.store(), run)?.0;
+            let is_due = |step: &StepState| matches!(step.status, StepStatus::Waiting { .. });
+            let has_open = executing(&state).next().is_some() || state.steps.values().any(is_due);
+            if has_open && state.status == RunStatus::Running && executing(&state).all(Action::is_idle) {
+                drop(running.swap_remove(at));
+                self.context.printer.note(&format!("run {run} waits; the next server goes on with it"));
+            } else {
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// A planned run to its end, with the project as it is now and the time that the run is for. `None` where it has to wait until no other run
     /// uses connections that are declared otherwise by now.
-    fn work(&mut self, run: RunId, as_of: &str, has_others: bool, stop: StopSignal) -> Result<Option<Work<'a>>, CliError> {
+    fn work(
+        &mut self,
+        run: RunId,
+        as_of: &str,
+        has_others: bool,
+        stop: StopSignal,
+        is_inherited: bool,
+    ) -> Result<Option<Work<'a>>, CliError> {
         let opened = self.opened_for(as_of);
         let opened = match opened {
             Ok(opened) => opened,
@@ -526,7 +571,8 @@ impl<'a> Server<'a> {
         let limits = run::limits(&opened, &self.args.how);
         let shared = Some((Arc::clone(&self.pools), limits.slots.clone()));
         let engine = self.hold.engine_over(self.context, &opened, connections, shared)?;
-        Ok(Some(Box::pin(async move { Ok(engine.run(run, &limits, &stop).await?) })))
+        let hold = self.hold;
+        Ok(Some(Box::pin(async move { hold.carry(&engine, run, is_inherited, &limits, &stop).await })))
     }
 
     /// The connections that runs and looks share. `None` while others use some that are declared otherwise.
@@ -713,6 +759,9 @@ impl<'a> Server<'a> {
             // A run that cannot be run is told, and the server goes on; a store that fails ends it.
             Err(error) if error.exit == Exit::Invalid => {
                 self.hold_back("run", run.to_string(), &error);
+                if !run::is_waiting(self.hold.store(), run)? {
+                    self.inherited.push(run);
+                }
                 Ok(())
             }
             Err(error) => Err(error),
@@ -750,6 +799,11 @@ impl<'a> Server<'a> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What is being executed of a run, as far as the log tells.
+fn executing(state: &RunState) -> impl Iterator<Item = &Action> {
+    state.actions.iter().filter(|action| state.steps.get(&action.step).is_some_and(|step| step.status.is_executing()))
 }
 
 /// Waits until the log is longer than up to a position, whoever writes it.

@@ -1,0 +1,247 @@
+//! What programs write: read as it grows, and kept with its secrets taken out.
+//!
+//! A program writes to a file and not to a pipe: it goes on when whoever reads it is gone, and the next one reads on.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use tokio::io::AsyncWriteExt;
+
+/// The last lines of the output that a failure shows.
+const TAIL_LINE_COUNT: usize = 20;
+
+/// Bytes of output that are kept of one attempt; of what comes behind them only the last lines are.
+const LOG_LENGTH_MAX: u64 = 64 * 1024 * 1024;
+
+/// The longest line of output that is kept whole.
+const LINE_LENGTH_MAX: usize = 64 * 1024;
+
+/// Bytes that are read at a time.
+const READ_LENGTH_MAX: u64 = 1024 * 1024;
+
+/// Bytes that were read until their room on the disk is given back.
+const RELEASE_LENGTH_MIN: u64 = 4 * 1024 * 1024;
+
+/// What a program writes, as far as it was read.
+pub(crate) struct Output {
+    file: File,
+    /// Up to where it was read.
+    offset: u64,
+    /// Bytes before the offset that are no whole line yet.
+    open: Vec<u8>,
+    /// Up to where room on the disk was given back.
+    released: u64,
+}
+
+impl Output {
+    /// Reads a file from `offset` on.
+    pub(crate) fn open(path: &Path, offset: u64) -> std::io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+        Ok(Self { file, offset, open: Vec::new(), released: offset })
+    }
+
+    /// The lines that are complete since the last call, in pieces where they are very long; empty when there is nothing new now.
+    pub(crate) fn lines(&mut self) -> Vec<String> {
+        let mut bytes = Vec::new();
+        let read = self.file.seek(SeekFrom::Start(self.offset)).and_then(|_| {
+            let mut bounded = (&self.file).take(READ_LENGTH_MAX);
+            bounded.read_to_end(&mut bytes)
+        });
+        // What cannot be read now is read the next time.
+        let Ok(length) = read else { return Vec::new() };
+        self.offset += length as u64;
+        let mut found = Vec::new();
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            for piece in part.chunks(LINE_LENGTH_MAX) {
+                if self.open.len() + piece.len() > LINE_LENGTH_MAX {
+                    found.push(self.take());
+                }
+                self.open.extend_from_slice(piece);
+            }
+            if part.ends_with(b"\n") {
+                found.push(self.take());
+            }
+        }
+        self.release();
+        found
+    }
+
+    /// What stands behind the last whole line.
+    pub(crate) fn rest(&mut self) -> Option<String> {
+        (!self.open.is_empty()).then(|| self.take())
+    }
+
+    fn take(&mut self) -> String {
+        let line = String::from_utf8_lossy(&std::mem::take(&mut self.open)).into_owned();
+        line.trim_end_matches(['\n', '\r']).to_owned()
+    }
+
+    /// Up to where whole lines were read.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset - self.open.len() as u64
+    }
+
+    /// Gives the room of what was read back to the disk, so that a program that writes much does not fill it. Where the file system cannot, the
+    /// room is free when the attempt has ended.
+    fn release(&mut self) {
+        let until = self.offset();
+        if until - self.released < RELEASE_LENGTH_MIN {
+            return;
+        }
+        #[cfg(target_os = "linux")]
+        {
+            use nix::fcntl::{FallocateFlags, fallocate};
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let (from, length) = (self.released.cast_signed(), (until - self.released).cast_signed());
+            if fallocate(&self.file, flags, from, length).is_err() {}
+        }
+        self.released = until;
+    }
+}
+
+/// The output of one attempt as it is kept: a file, and its last lines.
+pub(crate) struct Log {
+    file: Option<tokio::fs::File>,
+    length: u64,
+    dropped_count: u64,
+    /// The last lines.
+    pub(crate) tail: VecDeque<String>,
+}
+
+impl Log {
+    /// A new one, or what another process has kept so far.
+    pub(crate) async fn open(path: &Path, is_new: bool) -> std::io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            tokio::fs::create_dir_all(folder).await?;
+        }
+        if is_new {
+            let file = tokio::fs::File::create(path).await?;
+            return Ok(Self { file: Some(file), length: 0, dropped_count: 0, tail: VecDeque::new() });
+        }
+        let file = tokio::fs::File::options().append(true).create(true).open(path).await?;
+        let length = file.metadata().await?.len();
+        let tail = last_lines(path, length).unwrap_or_default();
+        Ok(Self { file: Some(file), length, dropped_count: 0, tail })
+    }
+
+    /// Takes lines. A file that cannot be written does not fail the step; what is lost is counted.
+    pub(crate) async fn lines(&mut self, lines: impl Iterator<Item = String>) {
+        let (mut text, mut count) = (String::new(), 0);
+        for line in lines {
+            if self.length + text.len() as u64 > LOG_LENGTH_MAX {
+                self.dropped_count += 1;
+            } else {
+                text.push_str(&line);
+                text.push('\n');
+                count += 1;
+            }
+            if self.tail.len() == TAIL_LINE_COUNT {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(line);
+        }
+        self.write(&text, count).await;
+    }
+
+    async fn write(&mut self, text: &str, count: u64) {
+        let Some(file) = self.file.as_mut().filter(|_| !text.is_empty()) else { return };
+        let written = async {
+            file.write_all(text.as_bytes()).await?;
+            file.flush().await
+        };
+        match written.await {
+            Ok(()) => self.length += text.len() as u64,
+            Err(_) => self.dropped_count += count,
+        }
+    }
+
+    /// Writes what is still to be said about lines that were left out, and the last of them.
+    pub(crate) async fn end(&mut self) {
+        if self.dropped_count == 0 {
+            return;
+        }
+        let mut text = format!("… {} lines were left out; the last ones are:\n", self.dropped_count);
+        for line in &self.tail {
+            text.push_str(line);
+            text.push('\n');
+        }
+        self.write(&text, 0).await;
+    }
+}
+
+/// The last lines of a file.
+fn last_lines(path: &Path, length: u64) -> std::io::Result<VecDeque<String>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(LINE_LENGTH_MAX as u64)))?;
+    let mut bytes = Vec::new();
+    file.take(LINE_LENGTH_MAX as u64).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines: VecDeque<String> = text.lines().rev().take(TAIL_LINE_COUNT).map(str::to_owned).collect();
+    lines.make_contiguous().reverse();
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_they_become_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("output");
+        let mut file = File::create(&path).expect("made");
+        let mut output = Output::open(&path, 0).expect("opened");
+        assert!(output.lines().is_empty());
+        write!(file, "one\r\ntwo\nth").expect("written");
+        assert_eq!(output.lines(), ["one", "two"]);
+        assert_eq!(output.offset(), 9);
+        // Whoever reads on begins with what was no line yet.
+        let mut next = Output::open(&path, output.offset()).expect("opened");
+        write!(file, "ree\n\nfour").expect("written");
+        assert_eq!(output.lines(), ["three", ""]);
+        assert_eq!(next.lines(), ["three", ""]);
+        assert_eq!((next.rest().as_deref(), next.rest()), (Some("four"), None));
+        file.write_all(&vec![b'x'; 3 * LINE_LENGTH_MAX / 2]).expect("written");
+        writeln!(file).expect("written");
+        let lengths: Vec<usize> = next.lines().iter().map(String::len).collect();
+        assert_eq!(lengths, [LINE_LENGTH_MAX, LINE_LENGTH_MAX / 2]);
+    }
+
+    /// What was read takes no room, however much it is.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_was_read_takes_no_room() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("output");
+        let mut file = File::create(&path).expect("made");
+        let mut output = Output::open(&path, 0).expect("opened");
+        let line = format!("{}\n", "x".repeat(1023));
+        let mut count = 0;
+        for _ in 0..20 {
+            file.write_all(line.repeat(1024).as_bytes()).expect("written");
+            count += output.lines().len();
+        }
+        assert_eq!(count, 20 * 1024);
+        let room = path.metadata().expect("there").blocks() * 512;
+        assert!(room < 8 * 1024 * 1024, "{room} bytes of 20 MiB");
+    }
+
+    #[tokio::test]
+    async fn a_log_is_gone_on_with() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("logs/a.log");
+        let lines = |from: usize, to: usize| (from..to).map(|at| format!("line {at}"));
+        Log::open(&path, true).await.expect("made").lines(lines(0, 30)).await;
+        let mut next = Log::open(&path, false).await.expect("opened");
+        assert_eq!(next.tail.iter().next().map(String::as_str), Some("line 10"));
+        next.lines(lines(30, 31)).await;
+        next.end().await;
+        assert_eq!(std::fs::read_to_string(&path).expect("read").lines().count(), 31);
+        assert_eq!(next.tail.back().map(String::as_str), Some("line 30"));
+    }
+}
