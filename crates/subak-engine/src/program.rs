@@ -337,6 +337,30 @@ struct Bounds<'a> {
     limits: &'a ProgramLimits,
 }
 
+/// What is seen of a program while it runs.
+#[derive(Default)]
+struct Seen {
+    usage: Usage,
+    /// In which way it has used too much.
+    excess: Option<String>,
+}
+
+impl Seen {
+    /// Looks what a program uses, and kills one that uses too much.
+    fn look(&mut self, group: &Group, limits: &ProgramLimits) {
+        let Some(program) = group.0 else { return };
+        self.usage.memory_bytes_max = self.usage.memory_bytes_max.max(usage::memory_peak(program));
+        if self.excess.is_none() {
+            self.excess = usage::excess(limits, program);
+            if self.excess.is_some() {
+                // What waits for the program is ended with it, and has not counted it.
+                self.usage.cpu_ms = usage::cpu_now(program);
+                group.signal(Signal::SIGKILL);
+            }
+        }
+    }
+}
+
 /// Follows a program until it has ended and said everything. Asks it to stop when somebody asks the step to, and kills one that uses too much.
 async fn listen(
     executor: &DataExecutor,
@@ -360,7 +384,7 @@ async fn listen(
     });
     let mask = |line: &str| (executor.place.mask)(line);
     let (mut status, mut stopped, mut kill_at) = (None, None, None);
-    let (mut excess, mut seen): (Option<String>, Usage) = (None, Usage::default());
+    let mut seen = Seen::default();
     let mut tick = tokio::time::interval(LISTEN_INTERVAL);
     // What it has started and left behind is given the time to end too.
     while status.is_none() || !group.is_gone() {
@@ -379,15 +403,7 @@ async fn listen(
             _ = tick.tick() => {
                 keep(pipes, &mut output, heard, log, mask).await;
                 if status.is_none() {
-                    seen.memory_bytes_max = seen.memory_bytes_max.max(group.0.and_then(usage::memory_peak));
-                }
-                if status.is_none() && excess.is_none() {
-                    excess = usage::excess(limits, group.0);
-                    if let Some(group_id) = group.0.filter(|_| excess.is_some()) {
-                        // What waits for the program is ended with it, and has not counted it.
-                        seen.cpu_ms = usage::cpu_now(group_id);
-                        group.signal(Signal::SIGKILL);
-                    }
+                    seen.look(group, limits);
                 }
                 let now = tokio::time::Instant::now();
                 if kill_at.is_some_and(|at| now >= at) {
@@ -405,8 +421,8 @@ async fn listen(
     if let Some(reason) = stopped {
         return Err(failure::of_stop(reason, DATA_PROGRAM));
     }
-    let status = status.transpose()?.map(|(status, usage)| (status, most(usage, seen)));
-    if let Some(message) = excess {
+    let status = status.transpose()?.map(|(status, usage)| (status, most(usage, seen.usage)));
+    if let Some(message) = seen.excess {
         return Err(used_too_much(message, status.map(|(_, usage)| usage)));
     }
     match status {

@@ -77,8 +77,7 @@ pub(crate) fn cpu_now(program: Pid) -> u64 {
 }
 
 /// In which way a program has used more than it may; `None` where it has not.
-pub(crate) fn excess(limits: &ProgramLimits, program: Option<Pid>) -> Option<String> {
-    let program = program?;
+pub(crate) fn excess(limits: &ProgramLimits, program: Pid) -> Option<String> {
     let used = limits.memory_bytes_max.map(|most| (memory_now(program), most)).filter(|(used, most)| used > most);
     if let Some((used, most)) = used {
         return Some(format!("the program used {} of memory, and `memory_max` is {}", bytes(used), bytes(most)));
@@ -124,14 +123,14 @@ mod tests {
         let limits = |memory: Option<u64>, cpu: Option<u64>| ProgramLimits { memory_bytes_max: memory, cpu_ms_max: cpu };
         let told = (0..200).find_map(|_| {
             std::thread::sleep(Duration::from_millis(10));
-            excess(&limits(Some(1_000), None), Some(program))
+            excess(&limits(Some(1_000), None), program)
         });
         assert!(memory_peak(program).is_some_and(|peak| (100_000..100_000_000).contains(&peak)), "{:?}", memory_peak(program));
         assert!(told.is_some_and(|told| told.contains("of memory, and `memory_max` is 1 kB")));
-        assert_eq!(excess(&limits(Some(1 << 40), Some(3_600_000)), Some(program)), None);
-        assert_eq!(excess(&ProgramLimits::default(), Some(program)), None);
+        assert_eq!(excess(&limits(Some(1 << 40), Some(3_600_000)), program), None);
+        assert_eq!(excess(&ProgramLimits::default(), program), None);
         nix::sys::signal::killpg(program, nix::sys::signal::Signal::SIGKILL).expect("killed");
         child.wait().expect("it ends");
-        assert_eq!(excess(&limits(Some(1), Some(1)), Some(program)), None, "it is gone");
+        assert_eq!(excess(&limits(Some(1), Some(1)), program), None, "it is gone");
     }
 }
