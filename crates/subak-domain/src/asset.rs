@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::job::{Program, TaskWork};
 use crate::{
-    AssetKey, Automation, Check, ConnectionName, DataType, History, Latest, Layout, Partitioning, Shape, SurrogateKey, Version,
-    WriteMode,
+    AssetKey, Automation, Check, ConnectionName, DataType, FreshnessPolicy, History, Latest, Layout, Partitioning, Shape,
+    SurrogateKey, Version, WriteMode,
 };
 
 /// A named dataset and how it is made.
@@ -47,6 +47,8 @@ pub struct Asset {
     pub partitioning: Option<Partitioning>,
     /// When it is brought up to date by itself.
     pub automation: Option<Automation>,
+    /// How old it may become.
+    pub freshness: Option<FreshnessPolicy>,
 }
 
 impl Asset {

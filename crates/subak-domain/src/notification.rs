@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::{Field, FieldKind};
-use crate::{RunId, RunStatus, Timestamp};
+use crate::{AssetKey, RunId, RunStatus, Timestamp};
 
 /// A kind of receiver, and what it is configured with.
 #[derive(Debug, Clone, Copy)]
@@ -114,10 +114,13 @@ pub struct Notifications {
 /// One thing that one receiver is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// The event in the log that it is about: the end of the run, or its plan where the run is late.
+    /// The event in the log that it is about: the end of the run, or its plan where the run is late. Of an asset the newest one when its freshness
+    /// had changed.
     pub position: u64,
-    /// The run.
+    /// The run; of an asset the one that last made it.
     pub run: RunId,
+    /// The asset whose freshness it is about; `None` where it is about the run.
+    pub asset: Option<AssetKey>,
     /// What it tells.
     pub occasion: Occasion,
     /// Whom.

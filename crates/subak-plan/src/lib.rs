@@ -5,6 +5,7 @@
 pub mod automation;
 pub mod backfill;
 pub mod expression;
+pub mod freshness;
 pub mod partition;
 mod plan;
 pub mod schedule;

@@ -445,6 +445,7 @@ pub(crate) mod tests {
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
             automation: None,
+            freshness: None,
         }
     }
 

@@ -273,6 +273,19 @@ impl Times {
     }
 }
 
+/// The shortest time between two of a hundred ticks that come one after the other, on a clock that is not changed much.
+pub fn least_interval(times: &Times) -> Duration {
+    let mut at = Timestamp::UNIX_EPOCH;
+    let unbounded = Times { start: None, end: None, ..times.clone() };
+    let ticks = (0..100).map_while(|_| {
+        at = unbounded.next_after(at)?;
+        Some(at)
+    });
+    let ticks: Vec<Timestamp> = ticks.collect();
+    let least = ticks.iter().zip(ticks.iter().skip(1)).map(|(one, next)| next.duration_since(*one)).min();
+    least.and_then(|least| Duration::try_from(least).ok()).unwrap_or(Duration::MAX)
+}
+
 /// Whether a schedule can be asked at all.
 pub fn check(schedule: &Schedule) -> Result<(), ScheduleError> {
     let times = Times::new(schedule)?;
@@ -280,15 +293,7 @@ pub fn check(schedule: &Schedule) -> Result<(), ScheduleError> {
         return Ok(());
     }
     // Runs of two ticks would begin in another order, or at once.
-    let mut at = Timestamp::UNIX_EPOCH;
-    let unbounded = Times { start: None, end: None, ..times };
-    let ticks = (0..100).map_while(|_| {
-        at = unbounded.next_after(at)?;
-        Some(at)
-    });
-    let ticks: Vec<Timestamp> = ticks.collect();
-    let least = ticks.iter().zip(ticks.iter().skip(1)).map(|(one, next)| next.duration_since(*one)).min();
-    let least = least.and_then(|least| Duration::try_from(least).ok()).unwrap_or(Duration::MAX);
+    let least = least_interval(&times);
     if schedule.jitter >= least {
         return Err(ScheduleError::Jitter(least.as_secs()));
     }

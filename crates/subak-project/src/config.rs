@@ -49,9 +49,9 @@ pub struct Config {
     /// How many runs with a tag go on at a time; with `*` at its end, for each tag that begins so by itself.
     pub run_limits: BTreeMap<String, NonZeroU32>,
     /// Who can be told about runs, by name.
-    pub receivers: BTreeMap<String, ReceiverDeclaration>,
+    pub receivers: Arc<BTreeMap<String, ReceiverDeclaration>>,
     /// Who is told about runs of jobs that say nothing themselves.
-    pub notifications: Notifications,
+    pub notifications: Arc<Notifications>,
 }
 
 /// How long what happened is kept.
@@ -188,8 +188,8 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
         retention,
         pools,
         run_limits,
-        receivers,
-        notifications,
+        receivers: Arc::new(receivers),
+        notifications: Arc::new(notifications),
     })
 }
 

@@ -14,16 +14,17 @@ use subak_domain::{
     AssetKey, Automation, Check, ConnectionName, CursorRule, DataType, History, Hooks, Lag, Latest, Layout, NullCursor,
     Partitioning, Retry, SchemaChange, Severity, Shape, StoredAs, SurrogateKey, WriteMode, Writes,
 };
+use subak_domain::{FreshnessPolicy, Notifications};
 
 use crate::ConnectorInfo;
-use crate::config::{Config, Settings, connection_ref};
+use crate::config::{Config, ReceiverDeclaration, Settings, connection_ref};
 use crate::dbt::DbtDeclaration;
 use crate::decode::{self, Context, Fields, text};
 use crate::found::{self, FoundAt, FoundStream, StreamPattern};
 use crate::reference::Template;
 use crate::script::ScriptDeclaration;
 use crate::yaml::{self, Name, Node, Value};
-use crate::{automation, checks, dbt, hooks, jobs, keys, partition, script, shaping};
+use crate::{automation, checks, dbt, freshness, hooks, jobs, keys, partition, script, shaping};
 
 /// What one file declares.
 #[derive(Debug, Clone, Default)]
@@ -65,12 +66,17 @@ pub(crate) struct Common {
     pub(crate) hooks: Hooks,
     pub(crate) partitioning: Option<Partitioning>,
     pub(crate) automation: Option<Automation>,
+    pub(crate) freshness: Option<FreshnessPolicy>,
     /// Whether it says anything of partitions, be it wrong.
     pub(crate) says_partition: bool,
     /// The project's time zone.
     pub(crate) timezone: String,
     /// The pools that the project has.
     pub(crate) known_pools: Arc<PoolSlots>,
+    /// Who can be told things.
+    pub(crate) receivers: Arc<BTreeMap<String, ReceiverDeclaration>>,
+    /// Who is told where nobody is named.
+    pub(crate) told: Arc<Notifications>,
 }
 
 /// A stream that becomes an asset.
@@ -174,9 +180,12 @@ impl Common {
             hooks: Hooks::default(),
             partitioning: None,
             automation: None,
+            freshness: None,
             says_partition: false,
             timezone: config.timezone.clone(),
             known_pools: Arc::clone(&config.pools),
+            receivers: Arc::clone(&config.receivers),
+            told: Arc::clone(&config.notifications),
         }
     }
 
@@ -200,6 +209,8 @@ impl Common {
         self.says_partition |= fields.get("partition").is_some();
         self.partitioning = partition::read(fields, &self.timezone, context).or(self.partitioning.take());
         self.automation = automation::read(fields, &self.timezone, self.automation.take(), context);
+        let known = (self.timezone.as_str(), self.receivers.as_ref(), self.told.as_ref());
+        self.freshness = freshness::read(fields, known, self.freshness.take(), context);
         let mut names = BTreeSet::new();
         let twice: Vec<String> =
             self.checks.iter().filter(|check| !names.insert(&check.name)).map(|check| check.name.clone()).collect();

@@ -192,7 +192,7 @@ fn number<T: std::str::FromStr>(fields: &Fields<'_>, name: &str, context: &mut C
 
 /// Who is told about runs of the job: those that it names, else those that the project does.
 fn notifications(fields: &Fields<'_>, scope: &Scope<'_>, context: &mut Context<'_>) -> Notifications {
-    let mut found = scope.config.notifications.clone();
+    let mut found = scope.config.notifications.as_ref().clone();
     found.receivers.extend(crate::config::notifications(fields, &scope.config.receivers, context).receivers);
     found.deadline = fields.duration("deadline", context);
     let is_told = found.receivers.get(&Occasion::Late).is_some_and(|told| !told.is_empty());

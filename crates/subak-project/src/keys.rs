@@ -510,6 +510,27 @@ pub static AUTOMATION: &[Key] = &[
     key("when", Shape::Text, "A condition: `in_latest_time_window and any_deps_updated since_last_handled and not in_progress`."),
 ];
 
+/// How old an asset may become.
+pub const FRESHNESS_KEY: Key = key(
+    "freshness",
+    Shape::Map(FRESHNESS_POLICY),
+    "How old it may become. While a server runs, people are told when it is older, and when it is fresh again.",
+);
+
+/// `freshness` of an asset.
+pub static FRESHNESS_POLICY: &[Key] = &[
+    required("max_age", Shape::Duration, "How long ago it was brought up to date at most; with `deadline`, at each deadline."),
+    key("warn_age", Shape::Duration, "The age from which on it is shown as one that will be late soon."),
+    key("deadline", Shape::Texts, "Cron lines: when it has to be fresh. Without it, at any time."),
+    key("timezone", Shape::Text, "The time zone of the cron lines. By default the project's."),
+    key(
+        "on_late",
+        Shape::List(&Shape::TextOr(NOTICE)),
+        "Who is told when it is late. By default those of the project's `defaults`.",
+    ),
+    key("on_recovery", Shape::List(&Shape::TextOr(NOTICE)), "Who is told when it is fresh again after that."),
+];
+
 /// `hooks`.
 pub static HOOKS: &[Key] = &[
     key(
@@ -648,6 +669,7 @@ pub static STREAM: &[Key] = &[
         Shape::TextOr(AUTOMATION),
         "When it is brought up to date by itself, while `subak server start` runs: `on_upstream_update` (also `eager`), `on_missing`, `none`, or a mapping.",
     ),
+    FRESHNESS_KEY,
     key("partition", Shape::Map(PARTITION), "How it is cut into partitions, which are brought up to date one by one."),
     key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
     POOLS,
@@ -826,6 +848,7 @@ pub static SEED: &[Key] = &[
         Shape::TextOr(AUTOMATION),
         "When it is brought up to date by itself, while `subak server start` runs: `on_upstream_update` (also `eager`), `on_missing`, `none`, or a mapping.",
     ),
+    FRESHNESS_KEY,
 ];
 
 /// The header comment of a SQL asset.
@@ -875,6 +898,7 @@ pub static SQL_HEADER: &[Key] = &[
         Shape::TextOr(AUTOMATION),
         "When it is brought up to date by itself, while `subak server start` runs: `on_upstream_update` (also `eager`), `on_missing`, `none`, or a mapping.",
     ),
+    FRESHNESS_KEY,
     key("partition", Shape::Map(PARTITION), "How it is cut into partitions, which are brought up to date one by one."),
     key("hooks", Shape::Map(HOOKS), "Statements of your own that run around each step."),
     POOLS,

@@ -11,6 +11,7 @@ mod dbt;
 mod declare;
 mod decode;
 pub mod found;
+mod freshness;
 mod hooks;
 mod jobs;
 pub mod keys;

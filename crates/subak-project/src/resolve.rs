@@ -547,6 +547,7 @@ impl<'a> Resolver<'a> {
             hooks: common.hooks.clone(),
             partitioning: common.partitioning.clone(),
             automation: common.automation.clone(),
+            freshness: common.freshness.clone(),
         }
     }
 
@@ -569,6 +570,7 @@ impl<'a> Resolver<'a> {
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
             automation: None,
+            freshness: None,
         }
     }
 

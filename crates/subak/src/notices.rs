@@ -19,6 +19,7 @@ use subak_notify::{Http, Message, NotifyError};
 use subak_store::{EventLog, Lease, SqliteStore};
 
 use crate::exit::CliError;
+use crate::freshness::{self, Policies};
 use crate::open::ProjectConnections;
 use crate::redact::Redactor;
 
@@ -106,6 +107,8 @@ impl Outbound for Teller {
 pub(crate) struct Told {
     pub(crate) project: String,
     pub(crate) jobs: Vec<Job>,
+    /// How old assets may become.
+    pub(crate) policies: Policies,
     pub(crate) teller: Teller,
 }
 
@@ -171,6 +174,7 @@ fn notices(job: &Job, event: &Event, occasion: Occasion, now: Timestamp) -> Vec<
     let notice = |receiver: &String| Notice {
         position: event.position,
         run: event.run,
+        asset: None,
         occasion,
         receiver: receiver.clone(),
         state: state(),
@@ -214,7 +218,8 @@ async fn send(store: &SqliteStore, told: &Told, now: Timestamp) -> Result<Vec<St
             Ok(()) => NoticeState::Sent { at: now },
             Err((error, wait)) => {
                 let (state, what) = after_failure(&notice, &error, wait, now);
-                problems.push(format!("`{}` could not be told about run {}: {error}; {what}", notice.receiver, notice.run));
+                let about = notice.asset.as_ref().map_or_else(|| format!("run {}", notice.run), |asset| format!("`{asset}`"));
+                problems.push(format!("`{}` could not be told about {about}: {error}; {what}", notice.receiver));
                 state
             }
         };
@@ -237,8 +242,11 @@ fn after_failure(notice: &Notice, error: &ConnectError, wait: Option<Duration>, 
     }
 }
 
-/// What a receiver is told of a run.
+/// What a receiver is told of a run, or of an asset.
 fn message(store: &SqliteStore, told: &Told, notice: &Notice, now: Timestamp) -> Result<Message, CliError> {
+    if let Some(asset) = &notice.asset {
+        return freshness::message(store, &told.project, &told.policies, notice, asset, now);
+    }
     let (state, events) = crate::commands::run_state(store, notice.run)?;
     let (planned_at, ended_at) = (events.first().map_or(now, |event| event.at), end_of(&events));
     let job = state.job.clone().unwrap_or_default();
@@ -306,5 +314,6 @@ fn end_of(events: &[Event]) -> Option<Timestamp> {
 pub(crate) async fn turn(store: &SqliteStore, lease: &Lease, told: &Told) -> Result<Vec<String>, CliError> {
     let now = SystemClock.now();
     enter(store, lease, told, now).await?;
+    freshness::enter(store, lease, &told.policies, now).await?;
     send(store, told, now).await
 }

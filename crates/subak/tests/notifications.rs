@@ -169,6 +169,55 @@ fn a_server_tells_what_is_late_and_what_it_missed() {
     assert_eq!(told[1]["id"], told[2]["id"], "the same notice");
 }
 
+/// T-83: that an asset is late is told once, also when the server is another one, and so is that it is fresh again.
+#[test]
+fn t_83_late_assets_are_told_once() {
+    let double = HttpDouble::start(|_: &HttpRequest| HttpReply::json("{}"));
+    let sandbox = project(&double.url(), "job: none\ntasks:\n  a: { wait: 1ms }\n");
+    sandbox.write(
+        "assets/gold/one.sql",
+        "/* subak\nstored_as: table\nfreshness: { max_age: 4s, warn_age: 1s, on_late: [ hook ], on_recovery: [ hook ] }\n*/\nselect 1 as id\n",
+    );
+    let serve = || {
+        let mut command = sandbox.command(&["server", "start"]);
+        let server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        served::wait(sandbox.path());
+        server
+    };
+    let mut server = serve();
+    let until = |told: &[&str]| {
+        for _ in 0..600 {
+            if notices(&sandbox) == told {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{told:?} does not come: {:?}", notices(&sandbox));
+    };
+    let why = || sandbox.command(&["why", "gold.one"]).output().expect("starts").stdout;
+    std::thread::sleep(Duration::from_secs(2));
+    until(&[]);
+    sandbox.run(&["run", "gold.one"]).expect(0);
+    until(&["late hook sent"]);
+    assert!(String::from_utf8_lossy(&why()).contains("is late for"), "{}", String::from_utf8_lossy(&why()));
+    assert!(sandbox.run(&["list"]).out.contains("late"));
+    server.kill().expect("killed");
+    server.wait().expect("it ends");
+    let mut server = serve();
+    std::thread::sleep(Duration::from_secs(2));
+    until(&["late hook sent"]);
+    sandbox.run(&["run", "gold.one"]).expect(0);
+    until(&["late hook sent", "recovery hook sent", "late hook sent"]);
+    server.kill().expect("killed");
+    server.wait().expect("it ends");
+    let told: Vec<Value> = double.requests().iter().map(|request| serde_json::from_str(&request.body).expect("JSON")).collect();
+    let said: Vec<_> = told.iter().map(|facts| (facts["asset"].clone(), facts["occasion"].clone())).collect();
+    let expected = ["late", "recovery", "late"].map(|occasion| (Value::from("gold.one"), Value::from(occasion)));
+    assert_eq!(said, expected);
+    let text = told[0]["text"].as_str().expect("a text");
+    assert!(text.contains("is late") && text.contains("no more than 4") && text.contains("subak run +gold.one"), "{text}");
+}
+
 #[test]
 fn mail_reaches_a_mail_server() {
     let folder = tempfile_folder();

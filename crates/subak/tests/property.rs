@@ -186,6 +186,7 @@ impl Loader {
             hooks: subak_domain::Hooks::default(),
             partitioning: None,
             automation: None,
+            freshness: None,
         };
         let database = database().await;
         let source = Arc::new(Cutting { memory: memory.clone(), dice: dice.clone(), fails });

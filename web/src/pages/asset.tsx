@@ -43,6 +43,7 @@ function Overview({ data }: { data: Detail }) {
     ["Found up to date", data.asset.confirmed_at ? <Time at={data.asset.confirmed_at} /> : undefined],
     ["Partitions", data.asset.partition_count === undefined ? undefined : count(data.asset.partition_count)],
     ["By itself", data.automation ? <code>{data.automation}</code> : undefined],
+    ["Freshness", data.freshness ? <><Status status={data.freshness.status} word={data.freshness.text} /> <span className="muted small">asked for: {data.freshness.asked}</span></> : undefined],
     ["Owner", data.asset.owner],
     ["Group", data.asset.group],
     ["Tags", data.asset.tags.length ? data.asset.tags.map((tag) => <span key={tag} className="tag">{tag}</span>) : undefined],

@@ -5,7 +5,7 @@ import { useRef } from "react";
 import { type Schemas, useApi } from "../api/client";
 import { Empty, Glyph, Loaded, Page, Status, Time, Words, count, plural, toneOf, useTyped } from "../ui/parts";
 
-const STATUSES = ["failed", "missing", "stale", "fresh", "external"];
+const STATUSES = ["failed", "late", "missing", "stale", "fresh", "external"];
 const COLUMNS: [string, string | undefined][] = [["Asset", "key"], ["Kind", undefined], ["Status", "status"], ["Why", undefined], ["Changed", "changed"], ["Rows", undefined], ["Checks", undefined], ["Group", "group"]];
 
 export function Assets() {

@@ -24,7 +24,7 @@ function Shown({ data }: { data: HomeView }) {
         <Number to="/runs" search={{ status: "failed", ended_within: "24" }} value={data.failed_run_count} word="failed in 24 h" />
         <Number to="/runs" search={{ status: "running,stopping" }} value={data.running_run_count} word="running" />
         <Number to="/runs" search={{ status: "queued" }} value={data.queued_run_count} word="queued" />
-        {["failed", "stale", "missing", "fresh"].map((status) => (
+        {["failed", ...(data.asset_counts["late"] ? ["late"] : []), "stale", "missing", "fresh"].map((status) => (
           <Number key={status} to="/assets" search={{ status }} value={data.asset_counts[status] ?? 0} word={`assets ${status}`} />
         ))}
       </div>

@@ -27,7 +27,7 @@ export function Lineage() {
 
 const decode = (text: string) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
 
-const LEGEND = ["failed", "missing", "stale", "fresh", "external"];
+const LEGEND = ["failed", "late", "missing", "stale", "fresh", "external"];
 
 function Graph({ data, focus }: { data: Schemas["LineageView"]; focus: string | undefined }) {
   const canvas = useRef<HTMLCanvasElement>(null);

@@ -119,6 +119,7 @@ fn asset(name: &str, mode: WriteMode, cursor: bool, checks: Vec<Check>) -> Asset
         hooks: subak_domain::Hooks::default(),
         partitioning: None,
         automation: None,
+        freshness: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Keys of assets that programs make.
 
-use super::{AUTOMATION, HTTP_CALL, Key, POOLS, PROGRAM, RETRY, STATEMENT, STREAM, Shape, key, required};
+use super::{AUTOMATION, FRESHNESS_KEY, HTTP_CALL, Key, POOLS, PROGRAM, RETRY, STATEMENT, STREAM, Shape, key, required};
 
 /// A script: `script` in a YAML file, or the header of a Python file or a shell script. It takes the keys of a stream too, but for [`NOT_OF_SCRIPTS`].
 pub static SCRIPT: &[Key] = &[
@@ -51,6 +51,7 @@ pub static DBT: &[Key] = &[
         Shape::TextOr(AUTOMATION),
         "When they are brought up to date by themselves, while `subak server start` runs.",
     ),
+    FRESHNESS_KEY,
     POOLS,
     key("retry", Shape::Map(RETRY), "How often a failed step is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one start of dbt."),
@@ -72,6 +73,7 @@ pub static EXTERNAL: &[Key] = &[
     key("group", Shape::Text, "Its group. By default the first part of its key."),
     key("tags", Shape::Texts, "Free labels."),
     key("automation", Shape::TextOr(AUTOMATION), "When it is looked at by itself, while `subak server start` runs."),
+    FRESHNESS_KEY,
     POOLS,
     key("retry", Shape::Map(RETRY), "How often a failed look is tried again."),
     key("timeout", Shape::Duration, "Upper bound for one look."),

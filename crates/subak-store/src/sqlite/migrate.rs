@@ -201,6 +201,29 @@ const MIGRATIONS: &[&str] = &[
         origin text not null,
         hash text not null) strict;
     create index runs_by_time on runs (planned_at);",
+    "
+    create table notices_with_assets (
+        position integer not null,
+        occasion text not null,
+        asset text not null,
+        receiver text not null,
+        run text not null,
+        state text not null,
+        attempt_count integer not null,
+        due_at integer,
+        sent_at integer,
+        error text,
+        made_at integer not null,
+        primary key (position, occasion, asset, receiver)) strict, without rowid;
+    insert into notices_with_assets
+        select position, occasion, '', receiver, run, state, attempt_count, due_at, sent_at, error, made_at from notices;
+    drop table notices;
+    alter table notices_with_assets rename to notices;
+    create index notices_by_due on notices (due_at) where due_at is not null;
+    create table freshness (
+        asset text primary key,
+        status text not null,
+        since integer not null) strict, without rowid;",
 ];
 
 /// The format that this binary writes: schema and events together.

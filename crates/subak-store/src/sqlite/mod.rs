@@ -20,7 +20,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use subak_domain::job::Answer as Said;
-use subak_domain::{AssetKey, Backfill, Event, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, StepId, Timestamp};
+use subak_domain::{
+    AssetKey, Backfill, Event, KnownFreshness, Notice, Occasion, RunEvent, RunId, RunStatus, Snapshot, StepId, Timestamp,
+};
 use tokio::sync::watch;
 
 pub use self::summary::{PartitionDetail, RunCounts, RunFilter, RunSummary};
@@ -411,6 +413,16 @@ impl SqliteStore {
     /// Enters notices that are new, and notes that the log was read up to `position`: both, or neither.
     pub async fn enter_notices(&self, position: u64, made: Vec<Notice>, fence: Lease) -> Result<(), StoreError> {
         self.ask(Request::Notices(position, made, fence)).await.map(drop)
+    }
+
+    /// Notes how fresh assets are, forgets it of all that are not named, and enters what there is to tell of it: all, or nothing.
+    pub async fn set_freshness(&self, known: Vec<KnownFreshness>, made: Vec<Notice>, fence: Lease) -> Result<(), StoreError> {
+        self.ask(Request::Freshness(known, made, fence)).await.map(drop)
+    }
+
+    /// How fresh assets with a policy were when somebody last looked.
+    pub fn known_freshness(&self) -> Result<Vec<KnownFreshness>, StoreError> {
+        notices::known_freshness(&self.read())
     }
 
     /// Notices that are to be sent by `now`, those that are due the longest first.

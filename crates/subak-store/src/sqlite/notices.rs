@@ -1,12 +1,12 @@
 //! Notices as a table.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use subak_domain::{Notice, NoticeState, Occasion, Timestamp};
+use subak_domain::{FreshnessStatus, KnownFreshness, Notice, NoticeState, Occasion, Timestamp};
 
 use super::failed;
 use crate::StoreError;
 
-const COLUMNS: &str = "position, occasion, receiver, run, state, attempt_count, due_at, sent_at, error, made_at";
+const COLUMNS: &str = "position, occasion, receiver, run, state, attempt_count, due_at, sent_at, error, made_at, asset";
 
 /// How far the log was read.
 pub(super) fn read_position(connection: &Connection) -> Result<Option<u64>, StoreError> {
@@ -23,6 +23,28 @@ pub(super) fn enter(connection: &Connection, position: u64, made: &[Notice]) -> 
     connection.execute(sql, [position.cast_signed()]).map_err(failed("written")).map(drop)
 }
 
+/// Notes how fresh assets are, forgets it of all that are not named, and enters what there is to tell of it.
+pub(super) fn freshness(connection: &Connection, known: &[KnownFreshness], made: &[Notice]) -> Result<(), StoreError> {
+    connection.execute("delete from freshness", []).map_err(failed("written"))?;
+    let sql = "insert into freshness (asset, status, since) values (?, ?, ?)";
+    for one in known {
+        let parameters = params![one.asset.as_str(), one.status.as_str(), one.since.as_microsecond()];
+        connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed("written"))?;
+    }
+    made.iter().try_for_each(|notice| write(connection, notice, "on conflict do nothing"))
+}
+
+/// How fresh assets were when somebody last looked.
+pub(super) fn known_freshness(connection: &Connection) -> Result<Vec<KnownFreshness>, StoreError> {
+    let mut statement = connection.prepare_cached("select asset, status, since from freshness").map_err(failed("read"))?;
+    let rows = statement.query_map([], |row| {
+        let (asset, status, since): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(asset.parse().ok().zip(FreshnessStatus::of(&status)).zip(Timestamp::from_microsecond(since).ok()))
+    });
+    let found: Vec<_> = rows.map_err(failed("read"))?.collect::<rusqlite::Result<_>>().map_err(failed("read"))?;
+    Ok(found.into_iter().flatten().map(|((asset, status), since)| KnownFreshness { asset, status, since }).collect())
+}
+
 /// Notes what became of one.
 pub(super) fn settle(connection: &Connection, notice: &Notice) -> Result<(), StoreError> {
     let update = "on conflict do update set state = excluded.state, attempt_count = excluded.attempt_count, due_at = excluded.due_at, \
@@ -36,7 +58,7 @@ fn write(connection: &Connection, notice: &Notice, conflict: &str) -> Result<(),
         NoticeState::Sent { at } => ("sent", 0, None, Some(*at), None),
         NoticeState::Failed { error } => ("failed", 0, None, None, Some(error.as_str())),
     };
-    let sql = format!("insert into notices ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {conflict}");
+    let sql = format!("insert into notices ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {conflict}");
     let micros = |moment: Option<Timestamp>| moment.map(Timestamp::as_microsecond);
     let parameters = params![
         notice.position.cast_signed(),
@@ -48,7 +70,8 @@ fn write(connection: &Connection, notice: &Notice, conflict: &str) -> Result<(),
         micros(due_at),
         micros(sent_at),
         error,
-        notice.made_at.as_microsecond()
+        notice.made_at.as_microsecond(),
+        notice.asset.as_ref().map_or("", |asset| asset.as_str())
     ];
     connection.prepare_cached(&sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed("written")).map(drop)
 }
@@ -61,7 +84,7 @@ pub(super) fn due(connection: &Connection, now: Timestamp, count_max: usize) -> 
 
 /// The newest first.
 pub(super) fn newest(connection: &Connection, count_max: usize) -> Result<Vec<Notice>, StoreError> {
-    let sql = format!("select {COLUMNS} from notices order by position desc, occasion, receiver limit ?1");
+    let sql = format!("select {COLUMNS} from notices order by position desc, occasion, asset, receiver limit ?1");
     select(connection, &sql, params![i64::try_from(count_max).unwrap_or(i64::MAX)])
 }
 
@@ -87,9 +110,10 @@ fn notice(row: &Row<'_>) -> rusqlite::Result<Option<Notice>> {
         "sent" => moment(7)?.map(|at| NoticeState::Sent { at }),
         _ => Some(NoticeState::Failed { error: error.unwrap_or_default() }),
     };
-    let (position, receiver): (i64, String) = (row.get(0)?, row.get(2)?);
+    let (position, receiver, asset): (i64, String, String) = (row.get(0)?, row.get(2)?, row.get(10)?);
+    let asset = asset.parse().ok();
     let (Some(occasion), Ok(run), Some(state), Some(made_at)) = (occasion, run.parse(), state, moment(9)?) else {
         return Ok(None);
     };
-    Ok(Some(Notice { position: position.unsigned_abs(), run, occasion, receiver, state, made_at }))
+    Ok(Some(Notice { position: position.unsigned_abs(), run, asset, occasion, receiver, state, made_at }))
 }

@@ -81,8 +81,8 @@ pub(super) fn purge(connection: &Connection, before: Timestamp, end: i64) -> Res
     let ticks =
         format!("delete from ticks where (schedule, at) in (select t.schedule, t.at from ticks as t where {OLD_TICK} limit ?2)");
     let notices = format!(
-        "delete from notices where (position, occasion, receiver) in \
-         (select position, occasion, receiver from notices where {OLD_NOTICE} limit ?2)"
+        "delete from notices where (position, occasion, asset, receiver) in \
+         (select position, occasion, asset, receiver from notices where {OLD_NOTICE} limit ?2)"
     );
     let mut count = events.len();
     count += writer::execute(connection, &ticks, params![moment, ROW_COUNT])?;

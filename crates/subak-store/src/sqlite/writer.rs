@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use subak_domain::job::Answer as Said;
-use subak_domain::{Backfill, Event, Notice, RunId, StepId, Timestamp};
+use subak_domain::{Backfill, Event, KnownFreshness, Notice, RunId, StepId, Timestamp};
 use tokio::sync::oneshot;
 
 use super::{deliveries, failed, notices, people, retention, sensors, summary, ticks};
@@ -46,6 +46,8 @@ pub(super) enum Request {
     RemovePartitions(String, Vec<String>),
     /// Notices that are new, and how far the log was read for them.
     Notices(u64, Vec<Notice>, Lease),
+    /// How fresh assets are, and notices that are new.
+    Freshness(Vec<KnownFreshness>, Vec<Notice>, Lease),
     /// What became of a notice.
     Notice(Notice),
     /// The schedules that there are; what is known of others is forgotten.
@@ -255,6 +257,10 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Notices(position, made, fence) => {
             refuse_stale(connection, Some(fence))?;
             notices::enter(connection, *position, made).map(|()| Answer::Done)
+        }
+        Request::Freshness(known, made, fence) => {
+            refuse_stale(connection, Some(fence))?;
+            notices::freshness(connection, known, made).map(|()| Answer::Done)
         }
         Request::Notice(notice) => notices::settle(connection, notice).map(|()| Answer::Done),
         Request::People(change) => people::change(connection, change).map(Answer::Ticked),

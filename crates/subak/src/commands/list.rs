@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use subak_domain::{Action, Asset, Definition, Reason, Snapshot, StepId};
+use subak_domain::{Action, Asset, Definition, FreshnessStatus, Reason, Snapshot, StepId, Timestamp};
 use subak_plan::{PlanRequest, Selected};
 
 use super::{Context, select};
 use crate::args::Selection;
 use crate::exit::{CliError, Exit};
+use crate::freshness;
 use crate::printer::Table;
 use crate::project::Opened;
 
@@ -21,7 +22,7 @@ pub(super) fn execute(context: &Context<'_>, selection: &Selection) -> Result<Ex
     let mut table = Table::new("assets", &["asset", "kind", "status", "reason", "rows", "changed_at", "path"]);
     for asset in opened.graph().assets().iter().filter(|asset| selected.assets.contains(&asset.key)) {
         let latest = snapshot.latest.get(&asset.key);
-        let (status, reason) = status_by(asset, due.get(&StepId::asset(&asset.key)).copied());
+        let (status, reason) = stands(asset, &snapshot, due.get(&StepId::asset(&asset.key)).copied(), opened.now());
         table.rows.push(vec![
             json!(asset.key.as_str()),
             json!(asset.definition.kind()),
@@ -52,9 +53,28 @@ pub(super) fn due(opened: &Opened, snapshot: &Snapshot) -> Vec<Action> {
     subak_plan::plan(request).map(|plan| plan.actions).unwrap_or_default()
 }
 
-/// The status of an asset, and why it is not fresh. An ingest that was loaded counts as fresh: only its source knows better.
-pub(super) fn status(asset: &Asset, due: &[Action]) -> (&'static str, Option<String>) {
-    status_by(asset, due.iter().find(|action| action.step.base() == StepId::asset(&asset.key)))
+/// The status of an asset, and why it is not fresh.
+pub(super) fn status(opened: &Opened, snapshot: &Snapshot, asset: &Asset) -> (&'static str, Option<String>) {
+    let due = due(opened, snapshot);
+    let action = due.iter().find(|action| action.step.base() == StepId::asset(&asset.key));
+    stands(asset, snapshot, action, opened.now())
+}
+
+/// The same, by the first action that is due about the asset. One that is older than it may be is late, whatever else it is.
+pub(super) fn stands(
+    asset: &Asset,
+    snapshot: &Snapshot,
+    action: Option<&Action>,
+    now: Timestamp,
+) -> (&'static str, Option<String>) {
+    let found = freshness::of(asset, snapshot, now).filter(|found| found.status == FreshnessStatus::Late);
+    match (found, &asset.freshness) {
+        (Some(found), Some(policy)) => {
+            let words = freshness::words(&found, now);
+            ("late", Some(format!("{words}; its `freshness` asks for {}", freshness::words_of(policy))))
+        }
+        _ => status_by(asset, action),
+    }
 }
 
 /// The first action of each step, the partitions of an asset being one.
@@ -67,8 +87,8 @@ pub(super) fn is_external(asset: &Asset) -> bool {
     matches!(asset.definition, Definition::External { .. })
 }
 
-/// The same, by the first action that is due about the asset.
-pub(super) fn status_by(asset: &Asset, action: Option<&Action>) -> (&'static str, Option<String>) {
+/// The status by what is due. An ingest that was loaded counts as fresh: only its source knows better.
+fn status_by(asset: &Asset, action: Option<&Action>) -> (&'static str, Option<String>) {
     if is_external(asset) {
         return ("external", None);
     }

@@ -21,7 +21,7 @@ pub(super) fn execute(context: &Context<'_>, command: &NotificationCommand) -> R
 
 fn list(context: &Context<'_>, limit: usize) -> Result<Exit, CliError> {
     let opened = context.open()?;
-    let mut table = Table::new("notices", &["made_at", "run", "occasion", "receiver", "state", "text"]);
+    let mut table = Table::new("notices", &["made_at", "run", "occasion", "receiver", "state", "text", "asset"]);
     let text = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     if let Some(store) = opened.store_if_there()? {
         for notice in store.notices(limit)? {
@@ -38,11 +38,12 @@ fn list(context: &Context<'_>, limit: usize) -> Result<Exit, CliError> {
                 json!(notice.receiver),
                 json!(state),
                 json!(said),
+                json!(notice.asset.as_ref().map(subak_domain::AssetKey::as_str)),
             ]);
         }
     }
     if table.rows.is_empty() {
-        context.printer.note("nobody was told anything yet; see `on_failure:` of jobs");
+        context.printer.note("nobody was told anything yet; see `on_failure:` of jobs and `freshness:` of assets");
     }
     context.printer.table(&table);
     Ok(Exit::Ok)

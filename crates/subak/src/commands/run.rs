@@ -22,6 +22,7 @@ use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore
 use super::{Context, automation, job, plan, runs};
 use crate::args::{HowToRun, RunArgs, RunIdArgs, RunResumeArgs, Selection};
 use crate::exit::{CliError, Exit, diagnostic_of, exit_of};
+use crate::freshness::Policies;
 use crate::notices::{self, Teller, Told};
 use crate::open::{self, ProjectConnections};
 use crate::pools::{Pooled, Pools};
@@ -554,7 +555,8 @@ impl Hold {
 pub(super) fn told(context: &Context<'_>, opened: &Opened) -> Told {
     let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, true);
     let teller = Teller::new(Arc::new(connections));
-    Told { project: opened.project.config.project.clone(), jobs: opened.project.jobs().to_vec(), teller }
+    let policies = Policies::of(opened.graph());
+    Told { project: opened.project.config.project.clone(), jobs: opened.project.jobs().to_vec(), policies, teller }
 }
 
 /// The id of a run that is made now. Ids that one process makes rise, also within a millisecond and when the clock is put back.

@@ -7,6 +7,7 @@ use subak_domain::{Asset, Definition};
 use super::{Context, list};
 use crate::args::KeyArgs;
 use crate::exit::{CliError, Exit};
+use crate::freshness;
 use crate::printer::{count, counted};
 use crate::project::Opened;
 
@@ -20,7 +21,8 @@ pub(super) fn execute(context: &Context<'_>, args: &KeyArgs) -> Result<Exit, Cli
     let opened = context.open()?;
     let asset = find(&opened, &args.key)?;
     let snapshot = context.snapshot(&opened)?;
-    let (status, reason) = list::status(asset, &list::due(&opened, &snapshot));
+    let (status, reason) = list::status(&opened, &snapshot, asset);
+    let fresh = freshness::of(asset, &snapshot, opened.now());
     let latest = snapshot.latest.get(&asset.key);
     let columns = opened.project.columns(&asset.key);
     let downstream: Vec<&str> = opened.graph().downstream(&asset.key).map(|asset| asset.key.as_str()).collect();
@@ -47,6 +49,7 @@ pub(super) fn execute(context: &Context<'_>, args: &KeyArgs) -> Result<Exit, Cli
     line("upstream", upstream.join(", "));
     line("downstream", downstream.join(", "));
     line("checks", checks.join(", "));
+    line("freshness", asset.freshness.as_ref().map(freshness::words_of).unwrap_or_default());
     line("version", asset.version.to_string());
     if let Some(latest) = latest {
         line("rows", latest.row_count.map(count).unwrap_or_default());
@@ -76,6 +79,7 @@ pub(super) fn execute(context: &Context<'_>, args: &KeyArgs) -> Result<Exit, Cli
         "description": asset.description, "owner": asset.owner, "group": asset.group, "tags": asset.tags, "upstream": upstream,
         "downstream": downstream, "checks": checks, "asset_version": asset.version.as_str(), "columns": shown_columns,
         "row_count": latest.and_then(|latest| latest.row_count),
+        "freshness": fresh.map(|fresh| json!({ "status": fresh.status.as_str(), "late_at": fresh.late_at.map(|at| at.to_string()) })),
         "changed_at": latest.map(|latest| latest.at.to_string()), "run": latest.map(|latest| latest.run.to_string()),
     });
     context.printer.object("asset", &object, &lines.join("\n"));

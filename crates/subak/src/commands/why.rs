@@ -39,8 +39,12 @@ fn asset_sentence(context: &Context<'_>, opened: &Opened, asset: &Asset) -> Resu
         return Ok(failure);
     }
     let key = &asset.key;
-    let (status, reason) = list::status(asset, &list::due(opened, &snapshot));
+    let (status, reason) = list::status(opened, &snapshot, asset);
     Ok(match (status, reason, snapshot.latest.get(key)) {
+        ("late", Some(reason), Some(latest)) => format!(
+            "`{key}` is {reason}. It was last brought up to date at {}; `subak run +{key}` does it again.",
+            automation::text(latest.confirmed_at)
+        ),
         ("external", ..) if !asset.definition.is_unobserved() => match snapshot.latest.get(key) {
             Some(latest) => format!(
                 "`{key}` is external: something outside keeps it up to date; a look found it changed at {}, and one that it was so at {}.",

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use subak_domain::{RunState, RunStatus, Sensor, Watch};
+use subak_domain::{Freshness, FreshnessStatus, RunState, RunStatus, Sensor, Watch};
 use subak_engine::{Clock, Connections, SystemClock};
 use subak_server::{Hook, Kind, Metric, Sample};
 use subak_store::SqliteStore;
 
+use crate::freshness;
 use crate::open::ProjectConnections;
 use crate::printer::Printer;
+use crate::project::Opened;
 
 /// Assets whose age and rows are shown; more would be a burden for whoever collects them.
 const ASSET_COUNT_MAX: usize = 10_000;
@@ -98,7 +100,7 @@ fn counter(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Metr
     Metric { name, help, kind: Kind::Counter, samples }
 }
 
-fn of_store(store: &SqliteStore) -> Result<Vec<Metric>, String> {
+fn of_store(store: &SqliteStore, opened: Option<&Opened>) -> Result<Vec<Metric>, String> {
     let failed = |error: subak_store::StoreError| error.to_string();
     let (now, counts) = (SystemClock.now(), store.run_counts().map_err(failed)?);
     let queued = counts.by_status.iter().find(|(status, _)| status == "queued").map_or(0, |(_, count)| *count);
@@ -109,12 +111,17 @@ fn of_store(store: &SqliteStore) -> Result<Vec<Metric>, String> {
     let of = |asset: &subak_domain::AssetKey, value: f64| Sample { labels: vec![("asset", asset.to_string())], value };
     let ages = latest.iter().map(|(asset, latest)| of(asset, now.duration_since(latest.confirmed_at).as_secs_f64())).collect();
     let rows = latest.iter().filter_map(|(asset, latest)| Some(of(asset, latest.row_count? as f64))).collect();
+    let assets = opened.map(|opened| opened.graph().assets()).unwrap_or_default();
+    let is_late = |found: Freshness| f64::from(found.status == FreshnessStatus::Late);
+    let late = assets.iter().filter_map(|asset| Some(of(&asset.key, is_late(freshness::of(asset, &snapshot, now)?))));
+    let late = late.take(ASSET_COUNT_MAX).collect();
     let size = std::fs::metadata(store.path()).map_or(0, |metadata| metadata.len());
     Ok(vec![
         gauge("subak_runs", "Runs that are kept, by status", counts.by_status.into_iter().map(by_status).collect()),
         gauge("subak_queue_runs", "Runs that wait to be begun", one(queued as f64)),
         gauge("subak_queue_age_seconds", "How long the oldest of them has waited", one(age)),
         gauge("subak_asset_age_seconds", "Time since an asset was last found up to date", ages),
+        gauge("subak_asset_late", "Whether an asset is older than its freshness policy lets it be", late),
         gauge("subak_asset_rows", "Rows of an asset, where they are known", rows),
         gauge("subak_store_bytes", "Size of the state", one(size as f64)),
     ])
@@ -167,8 +174,8 @@ impl Counts {
 }
 
 /// What a server counts: of the process, and of the state.
-pub(in crate::commands) fn metrics(counts: &Counts, store: &SqliteStore) -> Result<Vec<Metric>, String> {
+pub(in crate::commands) fn metrics(counts: &Counts, store: &SqliteStore, opened: Option<&Opened>) -> Result<Vec<Metric>, String> {
     let mut metrics = counts.of_process();
-    metrics.extend(of_store(store)?);
+    metrics.extend(of_store(store, opened)?);
     Ok(metrics)
 }

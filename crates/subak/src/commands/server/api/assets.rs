@@ -14,6 +14,7 @@ use super::runs::{CheckView, FailureView};
 use super::{Api, VIEW, failed, may, problem, text};
 use crate::args::Selection;
 use crate::commands::{list, partition, select, show};
+use crate::freshness;
 
 /// Assets of a page.
 const ASSET_COUNT_MAX: usize = 20_000;
@@ -27,7 +28,7 @@ const RANGE_COUNT_MAX: usize = 10_000;
 pub(super) struct AssetsQuery {
     /// A selection as the command line takes it, its parts separated by blanks: `+gold.sales tag:daily`.
     select: Option<String>,
-    /// Statuses, separated by commas: `fresh`, `stale`, `missing`, `failed`, `external`.
+    /// Statuses, separated by commas: `fresh`, `stale`, `late`, `missing`, `failed`, `external`.
     status: Option<String>,
     /// Those whose key, description, owner, group or tags say this.
     text: Option<String>,
@@ -46,7 +47,7 @@ pub(super) struct AssetView {
     pub(super) asset: String,
     /// What it is: `ingest`, `sql`, `seed`, `script`, `dbt`, `external`.
     pub(super) kind: String,
-    /// `fresh`, `stale`, `missing`, `failed` or `external`.
+    /// `fresh`, `stale`, `late` (older than its `freshness` lets it be), `missing`, `failed` or `external`.
     pub(super) status: String,
     /// Why it is not fresh.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,6 +201,35 @@ pub(super) struct AssetDetail {
     /// When it is brought up to date by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     automation: Option<String>,
+    /// How fresh it is; absent where nothing says how fresh it has to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    freshness: Option<FreshnessView>,
+}
+
+/// How fresh an asset is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FreshnessView {
+    /// `unknown`, `fresh`, `warned` or `late`.
+    status: String,
+    /// What is asked for, in words.
+    asked: String,
+    /// The same and how it is, in a few words.
+    text: String,
+    /// Since when it is late, or when it will be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late_at: Option<String>,
+}
+
+impl FreshnessView {
+    fn of(asset: &Asset, picture: &Picture, now: Timestamp) -> Option<Self> {
+        let (policy, found) = (asset.freshness.as_ref()?, freshness::of(asset, &picture.snapshot, now)?);
+        Some(Self {
+            status: found.status.as_str().to_owned(),
+            asked: freshness::words_of(policy),
+            text: freshness::words(&found, now),
+            late_at: found.late_at.map(text),
+        })
+    }
 }
 
 /// Partitions that follow each other and stand alike.
@@ -271,9 +301,10 @@ pub(super) fn weight(status: &str) -> u8 {
     match status {
         "failed" => 0,
         "missing" => 1,
-        "stale" => 2,
-        "fresh" => 3,
-        _ => 4,
+        "late" => 2,
+        "stale" => 3,
+        "fresh" => 4,
+        _ => 5,
     }
 }
 
@@ -337,6 +368,11 @@ fn sentence(view: &AssetView, outcome: Option<&Outcome>) -> String {
         ("failed", Some(failure)) => format!("Failed: {}. {made}.", failure.message),
         ("failed", None) => format!("Published, although a check failed; {made}."),
         ("missing", _) => "Never made: a run makes it and whatever it reads.".to_owned(),
+        ("late", _) => {
+            let reason = view.reason.as_deref().unwrap_or("late");
+            let mut letters = reason.chars();
+            letters.next().map_or_else(String::new, |first| format!("{}{}; {made}.", first.to_uppercase(), letters.as_str()))
+        }
         ("stale", _) => format!("Stale: {}; {made}.", view.reason.as_deref().unwrap_or("something is newer")),
         ("external", _) => "Something outside keeps it up to date.".to_owned(),
         _ => format!("Fresh: {made}, and nothing upstream is newer."),
@@ -399,6 +435,7 @@ fn show_asset(api: &Api, call: &Call, _: Nothing) -> Result<AssetDetail, Problem
             history: recent.of(&asset.key).map(OutcomeView::of).collect(),
             failure: failure.and_then(|outcome| outcome.failure.as_ref()).map(|failure| FailureView::of(failure, call)),
             automation: asset.automation.as_ref().map(|automation| automation.text.clone()),
+            freshness: FreshnessView::of(&asset, &picture, call.now),
         }
     })
 }
@@ -440,6 +477,17 @@ fn partitions(api: &Api, call: &Call, _: Nothing) -> Result<PartitionsView, Prob
 pub(super) fn views(api: &Api, call: &Call, picture: &Picture) -> Result<Vec<AssetView>, Problem> {
     let assets = picture.serving.opened.graph().assets();
     recent::with(api, call, |recent| assets.iter().map(|asset| view(asset, picture, recent)).collect())
+}
+
+/// Assets that are older than they may be, and since when.
+pub(super) fn late(api: &Api, call: &Call, picture: &Picture) -> Result<Vec<(AssetView, Option<Timestamp>)>, Problem> {
+    let assets = picture.serving.opened.graph().assets();
+    recent::with(api, call, |recent| {
+        let views = assets.iter().filter(|asset| asset.freshness.is_some()).map(|asset| (asset, view(asset, picture, recent)));
+        let late = views.filter(|(_, view)| view.status == "late");
+        let since = |asset: &Asset| freshness::of(asset, &picture.snapshot, call.now).and_then(|found| found.late_at);
+        late.map(|(asset, view)| (view, since(asset))).collect()
+    })
 }
 
 /// When assets failed that were not made since, and in which runs.

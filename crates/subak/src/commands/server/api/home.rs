@@ -143,6 +143,15 @@ fn attention(api: &Api, call: &Call, picture: &Picture) -> Result<Vec<AttentionV
         since: Some(text(at)),
         owner: view.owner,
     }));
+    found.extend(assets::late(api, call, picture)?.into_iter().map(|(view, since)| AttentionView {
+        kind: "asset".into(),
+        cause: view.reason.unwrap_or_default(),
+        title: view.asset.clone(),
+        name: view.asset,
+        status: "late".into(),
+        since: since.map(text),
+        owner: view.owner,
+    }));
     found.extend(failed_runs(api, call, &failures.runs)?);
     found.extend(waiting(api)?);
     Ok(found)
@@ -227,8 +236,8 @@ fn sentence(failed_assets: usize, failed_runs: u64, waiting: usize, counts: &BTr
         parts.push(format!("{} {verb} for a person", counted(waiting as u64, "thing")));
     }
     let of = |status: &str| counts.get(status).copied().unwrap_or(0);
-    let (fresh, stale, missing) = (of("fresh"), of("stale"), of("missing"));
-    for (count, word) in [(missing, "never made"), (stale, "stale")] {
+    let (fresh, stale, missing, late) = (of("fresh"), of("stale"), of("missing"), of("late"));
+    for (count, word) in [(late, "late"), (missing, "never made"), (stale, "stale")] {
         if count > 0 {
             let verb = if count == 1 { "is" } else { "are" };
             parts.push(format!("{} {verb} {word}", counted(count as u64, "asset")));
@@ -319,6 +328,7 @@ mod tests {
                 "1 asset failed, 2 runs failed today, 1 thing waits for a person, 3 assets are stale; 8 fresh.",
             ),
             (sentence(0, 0, 0, &counts(&[("missing", 1)]), true), "The project has errors, 1 asset is never made."),
+            (sentence(0, 0, 0, &counts(&[("late", 2), ("fresh", 1)]), false), "2 assets are late; 1 fresh."),
         ];
         for (found, expected) in cases {
             assert_eq!(found, expected);

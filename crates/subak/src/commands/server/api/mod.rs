@@ -174,7 +174,8 @@ impl Backend for Api {
     }
 
     fn metrics(&self) -> Result<Vec<Metric>, String> {
-        http::metrics(&self.counts, &self.store)
+        let serving = self.serving.borrow().clone();
+        http::metrics(&self.counts, &self.store, serving.as_ref().map(|serving| serving.opened.as_ref()))
     }
 
     fn hook(&self, sensor: &str) -> Option<Hook> {

@@ -30,7 +30,7 @@ impl Picture {
         let by_step = list::by_step(&due);
         let statuses = serving.opened.graph().assets().iter().map(|asset| {
             let action = by_step.get(&subak_domain::StepId::asset(&asset.key)).copied();
-            (asset.key.clone(), list::status_by(asset, action))
+            (asset.key.clone(), list::stands(asset, &snapshot, action, serving.opened.now()))
         });
         let statuses = statuses.collect();
         Ok(Self { serving, snapshot, statuses, position, at })
