@@ -199,12 +199,7 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
     match request {
         Request::Append(append) => append_events(connection, append).map(Answer::Events),
         Request::Acquire { name, holder, now } => acquire(connection, name, holder, *now).map(Answer::Acquired),
-        Request::Renew(lease, now) => {
-            let sql = "update leases set expires_at = ? where name = ? and generation = ? and holder is not null";
-            let expires_at = (*now + LEASE_DURATION).as_microsecond();
-            let count = execute(connection, sql, params![expires_at, lease.name, lease.generation.cast_signed()])?;
-            if count == 1 { Ok(Answer::Done) } else { Err(StoreError::Fenced { name: lease.name.clone() }) }
-        }
+        Request::Renew(lease, now) => renew(connection, lease, *now).map(|()| Answer::Done),
         Request::Release(lease) => {
             let sql = "update leases set holder = null, expires_at = null where name = ? and generation = ?";
             execute(connection, sql, params![lease.name, lease.generation.cast_signed()])?;
@@ -267,6 +262,13 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Audited(request, entry) => handle_audited(connection, request, entry),
         Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
+}
+
+fn renew(connection: &Connection, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "update leases set expires_at = ? where name = ? and generation = ? and holder is not null";
+    let expires_at = (now + LEASE_DURATION).as_microsecond();
+    let count = execute(connection, sql, params![expires_at, lease.name, lease.generation.cast_signed()])?;
+    if count == 1 { Ok(()) } else { Err(StoreError::Fenced { name: lease.name.clone() }) }
 }
 
 /// Does something, and enters what the audit log says of it unless it was refused.
