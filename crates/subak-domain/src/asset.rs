@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::job::{Program, TaskWork};
 use crate::{
-    AssetKey, Automation, Check, ConnectionName, DataType, FreshnessPolicy, History, Latest, Layout, Partitioning, Shape,
-    SurrogateKey, Version, WriteMode,
+    Action, AssetKey, Automation, Check, ConnectionName, DataType, FreshnessPolicy, History, Latest, Layout, Partitioning, Shape,
+    StepId, SurrogateKey, Version, WriteMode,
 };
 
 /// A named dataset and how it is made.
@@ -59,6 +59,7 @@ impl Asset {
             Definition::Sql(sql) => Some(&sql.on),
             Definition::Script(script) => script.output.as_ref().map(|output| &output.to),
             Definition::Dbt(node) => Some(&node.on),
+            Definition::Graph(made) => Some(&made.on),
             Definition::External { .. } => None,
         }
     }
@@ -80,7 +81,7 @@ impl Asset {
                 Some(TaskWork::Query { on, .. }) => Some(on),
                 _ => None,
             },
-            Definition::Sql(_) | Definition::Script(_) | Definition::Dbt(_) => None,
+            Definition::Sql(_) | Definition::Script(_) | Definition::Dbt(_) | Definition::Graph(_) => None,
         };
         let inputs = match &self.definition {
             Definition::Script(script) => script.inputs.as_slice(),
@@ -105,6 +106,8 @@ pub enum Definition {
     Script(Box<Script>),
     /// dbt builds it.
     Dbt(Box<DbtNode>),
+    /// Tasks make it, in the order of their needs.
+    Graph(Box<TaskGraph>),
     /// Something outside keeps it up to date; it is never run.
     External {
         /// How to find out whether it has changed: work whose value is another one then. Without it nobody knows.
@@ -126,13 +129,25 @@ impl Definition {
             Self::Seed(_) => "seed",
             Self::Script(_) => "script",
             Self::Dbt(_) => "dbt",
+            Self::Graph(_) => "graph",
             Self::External { .. } => "external",
         }
     }
 }
 
 /// Every word that `kind:` knows.
-pub const KINDS: &[&str] = &["dbt", "external", "ingest", "script", "seed", "sql"];
+pub const KINDS: &[&str] = &["dbt", "external", "graph", "ingest", "script", "seed", "sql"];
+
+/// Tasks that make an asset together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskGraph {
+    /// The connection that holds the table.
+    pub on: ConnectionName,
+    /// What the tasks do, each behind what it needs of the others; those that need none of them wait for what the asset reads.
+    pub actions: Vec<Action>,
+    /// Those behind which nothing comes: when they have succeeded, the asset is made.
+    pub leaves: Vec<StepId>,
+}
 
 /// Runs a program, and loads the files that it writes.
 #[derive(Debug, Clone, PartialEq, Eq)]

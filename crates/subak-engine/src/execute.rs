@@ -305,6 +305,12 @@ impl DataExecutor {
             }
             Definition::Script(script) => self.script(asset, script, how, attempt, call).await,
             Definition::Dbt(node) => self.dbt(asset, node, how, attempt.stop, call).await,
+            // Its tasks have made it; what is left is to look at it.
+            Definition::Graph(_) if asset.checks.is_empty() => Ok(StepOutcome { changed: true, ..StepOutcome::default() }),
+            Definition::Graph(_) => {
+                let found = self.audit(asset, &attempt.run, attempt.stop).await?;
+                Ok(StepOutcome { changed: true, ..found })
+            }
             Definition::External { .. } => Err(moved_on(&format!("external asset `{}`", asset.key))),
         }
     }

@@ -11,6 +11,7 @@ mod plan;
 pub mod schedule;
 pub mod selection;
 pub mod sensor;
+pub mod tasks;
 mod together;
 pub mod trigger;
 

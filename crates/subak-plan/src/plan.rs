@@ -8,6 +8,7 @@ use subak_domain::{
 };
 
 use crate::partition::{Known, PartitionError, PartitionPick, picked, read_by};
+use crate::tasks::with_tasks;
 use crate::{Selected, together};
 
 /// What to plan.
@@ -110,6 +111,7 @@ pub fn plan(request: PlanRequest<'_>) -> Result<Plan, PartitionError> {
         flows.insert(&asset.key, flow);
     }
     together::join(&mut plan.actions, request.graph);
+    plan.actions = with_tasks(std::mem::take(&mut plan.actions), request.graph);
     plan.actions.extend(check_actions(request.graph, &plan.actions));
     Ok(plan)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use subak_diag::{Diagnostic, codes};
+use subak_domain::asset::TaskGraph;
 use subak_domain::job::{PoolSlots, TaskWork};
 use subak_domain::shape::{Contract, OnReject};
 use subak_domain::write::Tie;
@@ -35,6 +36,7 @@ pub(crate) struct FileDeclarations {
     pub(crate) scripts: Vec<ScriptDeclaration>,
     pub(crate) dbts: Vec<DbtDeclaration>,
     pub(crate) externals: Vec<ExternalDeclaration>,
+    pub(crate) graphs: Vec<GraphDeclaration>,
     /// Patterns that name streams.
     pub(crate) patterns: Vec<StreamPattern>,
     pub(crate) problems: Vec<Diagnostic>,
@@ -45,6 +47,14 @@ pub(crate) struct FileDeclarations {
 pub(crate) struct ExternalDeclaration {
     pub(crate) common: Common,
     pub(crate) observe: Option<TaskWork>,
+}
+
+/// An asset that tasks make.
+#[derive(Debug, Clone)]
+pub(crate) struct GraphDeclaration {
+    pub(crate) common: Common,
+    pub(crate) made: TaskGraph,
+    pub(crate) depends_on: Vec<(AssetKey, Range<usize>)>,
 }
 
 /// What every asset has.
@@ -231,7 +241,7 @@ pub(crate) fn yaml_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
     if documents.iter().all(|node| node.value == Value::Null) && context.problems.is_empty() {
         let problem = Diagnostic::error(codes::UNKNOWN_FILE, "the file declares nothing");
         context.report(
-            problem.help("declare `ingest:`, `seed:`, `script:`, `dbt:` or `external:`, or remove the file"),
+            problem.help("declare `ingest:`, `seed:`, `script:`, `graph:`, `dbt:` or `external:`, or remove the file"),
             &(0..0),
             "",
         );
@@ -249,6 +259,9 @@ pub(crate) fn yaml_file(scope: &Scope<'_>, text: &str) -> FileDeclarations {
         }
         if let Some(node) = fields.get("script") {
             found.scripts.extend(script::script(scope, node, None, &mut context));
+        }
+        if let Some(node) = fields.get("graph") {
+            found.graphs.extend(graph(scope, node, &mut context));
         }
         if let Some(node) = fields.get("external") {
             found.externals.extend(external(scope, node, &mut context));
@@ -273,6 +286,23 @@ fn external(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option
         context.report(problem.help("give it `observe:`, or remove `automation:`"), &key.span, "");
     }
     Some(ExternalDeclaration { common, observe })
+}
+
+fn graph(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<GraphDeclaration> {
+    let fields = Fields::of(node, keys::GRAPH, &[], "`graph`", context)?;
+    let (key, span) = match fields.get("asset") {
+        Some(node) => (decode::asset_key(text(node, "`asset`", context)?, node, context)?, node.span.clone()),
+        None => (path_key(scope, context)?, node.span.clone()),
+    };
+    let on = match fields.get("on") {
+        Some(node) => connection_ref(text(node, "`on`", context)?, node, &scope.config.connections, context)?,
+        None => scope.config.warehouse.clone(),
+    };
+    let mut common = Common::new(key, span, scope.config);
+    common.read(&fields, context);
+    let (actions, leaves) = jobs::tasks_of(scope, &common.key, &fields, context)?;
+    let depends_on = script::assets_of(&fields, "depends_on", context);
+    Some(GraphDeclaration { common, made: TaskGraph { on, actions, leaves }, depends_on })
 }
 
 fn seed(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>, found: &mut FileDeclarations) {

@@ -16,6 +16,7 @@ use subak_domain::{
     Schedule, Sensor, StepId, Trigger, Work,
 };
 use subak_plan::expression::Values;
+use subak_plan::tasks::with_tasks;
 
 use self::sensor::SensorDeclaration;
 use self::work::bare;
@@ -709,6 +710,42 @@ fn refuse_of_groups(fields: &Fields<'_>, context: &mut Context<'_>) {
     }
 }
 
+/// The tasks of an asset that a graph of them makes, and those behind which nothing comes.
+pub(crate) fn tasks_of(
+    scope: &Scope<'_>,
+    key: &AssetKey,
+    fields: &Fields<'_>,
+    context: &mut Context<'_>,
+) -> Option<(Vec<Action>, Vec<StepId>)> {
+    let node = fields.get("tasks")?;
+    let params = BTreeMap::new();
+    let mut reader = Reader {
+        scope,
+        params: &params,
+        names: BTreeSet::new(),
+        assets: Vec::new(),
+        steps: BTreeMap::new(),
+        setups: BTreeSet::new(),
+        has_interval: false,
+    };
+    let base = Base {
+        retry: decode::retry(fields, single(scope.config.retry), context),
+        timeout: fields.duration("timeout", context).unwrap_or(scope.config.timeout),
+        pools: decode::pools(fields, &scope.config.pools, context).unwrap_or_default(),
+    };
+    let found = reader.group(node, &Group { prefix: format!("{key}."), ..Group::default() }, &base, context)?;
+    if found.actions.is_empty() {
+        context.invalid(node, format!("no task makes `{key}`"));
+        return None;
+    }
+    for (asset, _) in &reader.assets {
+        let problem =
+            Diagnostic::error(codes::INVALID_VALUE, format!("`{asset}` is an asset, and an asset is no task of another one"));
+        context.report(problem.help(format!("let the graph depend on it: `depends_on: {asset}`")), &node.span, "");
+    }
+    Some((found.actions, found.leaves))
+}
+
 /// `observe` of an external asset.
 pub(crate) fn observation(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<TaskWork> {
     let fields = Fields::of(node, keys::OBSERVE, &[], "`observe`", context)?;
@@ -759,7 +796,11 @@ fn resolved_jobs<'a>(
     let mut found = Vec::new();
     for (path, declaration) in jobs {
         let name = declaration.job.name.as_str();
-        found.push(declaration.job.clone());
+        let mut job = declaration.job.clone();
+        if let (JobWork::Tasks(actions), Some(graph)) = (&mut job.work, graph) {
+            *actions = with_tasks(std::mem::take(actions), graph);
+        }
+        found.push(job);
         if let Some(other) = seen.insert(name, Arc::clone(&path)) {
             let problem = Diagnostic::error(codes::DUPLICATE_ASSET, format!("job `{name}` is declared twice"));
             problems.push(problem.at(&path, declaration.span.clone(), "").help(format!("the other one stands in `{other}`")));

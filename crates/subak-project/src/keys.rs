@@ -6,7 +6,7 @@ mod programs;
 mod upkeep;
 
 pub use partition::{DIMENSION, PARTITION, READS};
-pub use programs::{DBT, EXTERNAL, NOT_OF_SCRIPTS, OBSERVE, SCRIPT};
+pub use programs::{DBT, EXTERNAL, GRAPH, NOT_OF_SCRIPTS, OBSERVE, SCRIPT};
 pub use upkeep::{AUTOMATION, FRESHNESS_KEY, FRESHNESS_POLICY};
 
 /// A key of a mapping.
@@ -530,6 +530,7 @@ pub static INGEST_FILE: &[Key] = &[
     key("seed", Shape::Map(SEED), "Types and checks of the seed with the same name as this file."),
     key("dbt", Shape::Map(DBT), "The models, seeds and snapshots of a dbt project, each as an asset."),
     key("script", Shape::Script(SCRIPT), "Makes the asset with the same name as this file, or several, by a program."),
+    key("graph", Shape::Map(GRAPH), "Makes the asset with the same name as this file by several tasks."),
     key(
         "external",
         Shape::Map(EXTERNAL),

@@ -218,8 +218,9 @@ fn parse_file(
     };
     file.problems.append(&mut found.problems);
     let scripts = found.scripts.iter_mut().flat_map(|script| &mut script.assets);
-    for stream in found.streams.iter_mut().chain(scripts) {
-        render_checks(path, &mut stream.common, values, &mut file.problems);
+    let streams = found.streams.iter_mut().chain(scripts).map(|stream| &mut stream.common);
+    for common in streams.chain(found.graphs.iter_mut().map(|graph| &mut graph.common)) {
+        render_checks(path, common, values, &mut file.problems);
     }
     for mut declaration in std::mem::take(&mut found.queries) {
         render_checks(path, &mut declaration.common, values, &mut file.problems);
@@ -417,6 +418,9 @@ impl<'a> Resolver<'a> {
             for script in &file.found.scripts {
                 assets.extend(self.script(path, script));
             }
+            for graph in &file.found.graphs {
+                assets.extend(self.tasks(path, graph));
+            }
             for (at, query) in file.queries.iter().enumerate() {
                 match &query.declaration.check {
                     Some((name, _)) => {
@@ -483,6 +487,9 @@ impl<'a> Resolver<'a> {
             }
             for stream in file.found.scripts.iter().flat_map(|script| &script.assets) {
                 self.declare(&stream.common.key, path, stream.common.span.clone(), &stream.to);
+            }
+            for graph in &file.found.graphs {
+                self.declare(&graph.common.key, path, graph.common.span.clone(), &graph.made.on);
             }
             for query in file.queries.iter().filter(|query| query.declaration.check.is_none()) {
                 self.declare(&query.declaration.common.key, path, 0..0, &query.declaration.on);

@@ -173,7 +173,7 @@ pub(crate) fn script(
     (!assets.is_empty()).then_some(ScriptDeclaration { assets, program, is_outside, inputs, input_format, depends_on, text })
 }
 
-fn assets_of(fields: &Fields<'_>, name: &str, context: &mut Context<'_>) -> Vec<(AssetKey, Range<usize>)> {
+pub(crate) fn assets_of(fields: &Fields<'_>, name: &str, context: &mut Context<'_>) -> Vec<(AssetKey, Range<usize>)> {
     let texts = fields.texts(name, context);
     texts
         .into_iter()

@@ -334,3 +334,69 @@ fn a_job_goes_on_where_its_process_died() {
     sandbox.write("jobs/other.yml", "job: other\nselect: gold.one\n");
     sandbox.run(&["run", "--job", "other"]).expect(0);
 }
+
+/// An asset that tasks make is planned, checked and followed like any other one, by itself and as a task of a job.
+#[test]
+fn tasks_make_an_asset() {
+    let sandbox = Sandbox::new(
+        BINARY,
+        &[
+            (
+                "subak.yml",
+                "project: graphs\nconnections:\n  warehouse: { type: duckdb, path: w.duckdb }\n  files: { type: files }\n",
+            ),
+            ("raw.csv", "id\n1\n2\n"),
+            (
+                "assets/bronze/raw.yml",
+                "ingest: { from: files, streams: { raw: { path: raw.csv, mode: replace, columns: { id: integer } } } }\n",
+            ),
+            (
+                "assets/silver/report.yml",
+                "graph:
+  depends_on: bronze.raw
+  tasks:
+    count: { query: \"select count(*) as n from bronze.raw\" }
+    note: { needs: count, run: [ sh, -c, \"echo $0 >> noted; [ ! -e broken ]\", \"{{ tasks.count.value.n }}\" ] }
+    schema: { sql: \"create schema if not exists silver\" }
+    build: { needs: [note, schema], sql: \"create or replace table silver.report as select {{ tasks.count.value.n }} as n\" }
+  checks: [ { range: { column: n, min: 1 } } ]
+",
+            ),
+            ("assets/gold/total.sql", "/* subak\nstored_as: table\n*/\nselect n * 10 as n from silver.report\n"),
+            (
+                "jobs/nightly.yml",
+                "job: nightly\ntasks:\n  before: { run: 'echo before >> noted' }\n  report: { needs: before, asset: silver.report }\n  after: { needs: report, run: 'echo after >> noted' }\n",
+            ),
+        ],
+    );
+    let noted = || std::fs::read_to_string(sandbox.path().join("noted")).unwrap_or_default().replace('\n', " ");
+    let total = || sandbox.run(&["query", "select n from gold.total", "--output", "csv"]).out;
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!((noted().as_str(), total().as_str()), ("2 ", "n\n20"));
+    // What is read was loaded anew, and is what it was: nothing behind it is done.
+    let again = sandbox.run(&["run"]).expect(0);
+    assert_eq!(noted(), "2 ", "{}{}", again.out, again.err);
+    sandbox.write("raw.csv", "id\n1\n2\n3\n");
+    let ran = sandbox.run(&["run", "--output", "json"]).expect(0);
+    assert!(ran.out.contains("task:silver.report.build"), "{}", ran.out);
+    assert_eq!((noted().as_str(), total().as_str()), ("2 3 ", "n\n30"));
+    // A task that fails leaves the asset as it was, and what is behind it alone.
+    sandbox.write("raw.csv", "id\n1\n");
+    sandbox.write("broken", "");
+    let failed = sandbox.run(&["run"]).expect(1);
+    assert!(failed.err.contains("silver.report.note"), "{}", failed.err);
+    assert_eq!((noted().as_str(), total().as_str()), ("2 3 1 ", "n\n30"));
+    assert!(sandbox.run(&["why", "silver.report"]).expect(0).out.contains("silver.report.build"), "it says what held it up");
+    std::fs::remove_file(sandbox.path().join("broken")).expect("removed");
+    sandbox.run(&["run", "resume", "last"]).expect(0);
+    assert_eq!((noted().as_str(), total().as_str()), ("2 3 1 1 ", "n\n10"));
+    sandbox.run(&["run", "--job", "nightly"]).expect(0);
+    assert_eq!(noted(), "2 3 1 1 before 1 after ");
+    let shown = sandbox.run(&["show", "silver.report"]).expect(0);
+    assert!(shown.out.contains("4 tasks") && shown.out.contains("(graph, fresh)"), "{}", shown.out);
+    // A check that fails is told, and what is behind it is not made.
+    sandbox.write("raw.csv", "id\n");
+    let failed = sandbox.run(&["run"]).expect(1);
+    assert!(failed.err.contains("range(n)"), "{}", failed.err);
+    assert_eq!(total(), "n\n10");
+}

@@ -60,6 +60,32 @@ pub static DBT: &[Key] = &[
 /// Keys of a stream that mean nothing for a script.
 pub const NOT_OF_SCRIPTS: &[&str] = &["stream", "exclude", "asset", "cursor", "path"];
 
+/// `graph`: an asset that tasks make.
+pub static GRAPH: &[Key] = &[
+    required(
+        "tasks",
+        Shape::Tasks,
+        "The tasks that make it, by name, as in a job; the asset is made when the last of them have succeeded.",
+    ),
+    key("asset", Shape::Text, "Its key. By default that of the file's path."),
+    key("on", Shape::Text, "The connection that holds its table, on which its checks are evaluated. By default the warehouse."),
+    key("depends_on", Shape::Texts, "The assets that its tasks read: the first tasks wait for them."),
+    key("checks", Shape::List(&Shape::Check), "Statements about the table, evaluated when the tasks have made it."),
+    key("description", Shape::Text, "What the asset is, for people."),
+    key("owner", Shape::Text, "Who answers for it."),
+    key("group", Shape::Text, "Its group. By default the first part of its key."),
+    key("tags", Shape::Texts, "Free labels."),
+    key(
+        "automation",
+        Shape::TextOr(AUTOMATION),
+        "When it is brought up to date by itself, while `subak server start` runs: `on_upstream_update`, `on_missing`, `none`, or a mapping.",
+    ),
+    FRESHNESS_KEY,
+    POOLS,
+    key("retry", Shape::Map(RETRY), "How often a failed task is tried again. By default a task is tried once."),
+    key("timeout", Shape::Duration, "Upper bound for one attempt of a task."),
+];
+
 /// `external`.
 pub static EXTERNAL: &[Key] = &[
     key("asset", Shape::Text, "Its key. By default that of the file's path."),

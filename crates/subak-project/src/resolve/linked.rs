@@ -99,12 +99,14 @@ impl Resolver<'_> {
         });
         let is_unseen = match &asset.definition {
             Definition::Script(script) => script.output.is_none(),
-            Definition::Dbt(_) => true,
+            Definition::Dbt(_) | Definition::Graph(_) => true,
             _ => false,
         };
         if is_unseen {
-            let message =
-                format!("a program makes `{}` and keeps it itself, so that a test sees nothing of it", declaration.asset);
+            let message = format!(
+                "programs or tasks make `{}` and keep it themselves, so that a test sees nothing of it",
+                declaration.asset
+            );
             self.problems.push(test::misfit(path, &declaration.asset_span, message, "remove the test".to_owned()));
             return None;
         }

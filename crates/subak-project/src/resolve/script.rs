@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use subak_diag::{Diagnostic, codes};
 use subak_domain::asset::{Script, ScriptInput};
-use subak_domain::{Asset, AssetKey, Definition};
+use subak_domain::{Asset, AssetKey, Definition, Version};
 
 use super::versions::{check_fields, ingest_version};
 use super::{Resolver, ingest_of};
+use crate::declare::GraphDeclaration;
 use crate::script::{ScriptDeclaration, program_fields};
 
 impl Resolver<'_> {
@@ -66,6 +67,31 @@ impl Resolver<'_> {
             }
         }
         assets
+    }
+
+    /// The asset of a graph of tasks, unless something else declares it.
+    pub(super) fn tasks(&mut self, path: &Arc<str>, graph: &GraphDeclaration) -> Option<Asset> {
+        let key = &graph.common.key;
+        let place = self.places.get(key);
+        if place.is_none_or(|(declared, span)| declared != path || *span != graph.common.span) {
+            return None;
+        }
+        let mut upstream: BTreeSet<AssetKey> = BTreeSet::new();
+        for (named, span) in &graph.depends_on {
+            if named == key {
+                let problem = Diagnostic::error(codes::SELF_REFERENCE, format!("`{key}` depends on itself"));
+                self.problems.push(problem.at(path, span.clone(), "").help("remove it"));
+            } else if self.places.contains_key(named) {
+                upstream.insert(named.clone());
+                self.uses.entry((key.clone(), named.clone())).or_insert((Arc::clone(path), span.clone()));
+            } else {
+                self.unknown_upstream(path, span.clone(), &format!("`{key}`"), named.as_str());
+            }
+        }
+        let fields = format!("{:?} {:?}", graph.made, check_fields(&graph.common));
+        let version = Version::of(&[("kind", "graph"), ("tasks", &fields)]);
+        let definition = Definition::Graph(Box::new(graph.made.clone()));
+        Some(Self::asset(&graph.common, path, definition, upstream.into_iter().collect(), version))
     }
 
     /// A table that the program is given. It has to be one that can be asked for its rows.

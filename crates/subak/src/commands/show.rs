@@ -115,6 +115,9 @@ pub(super) fn definition(asset: &Asset) -> String {
             };
             format!("`{}` of dbt, built in `{}`{tests}", node.id, node.on)
         }
+        Definition::Graph(made) => {
+            format!("{}, which keep its table in `{}`", counted(made.actions.len() as u64, "task"), made.on)
+        }
         Definition::External { observe } => match observe.as_deref() {
             None => "something outside".to_owned(),
             Some(TaskWork::Query { on, .. }) => format!("something outside, which is observed by a query on `{on}`"),
