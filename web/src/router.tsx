@@ -27,6 +27,7 @@ const routes = [
   at("/automation", () => import("./pages/automation"), "Automation"),
   at("/automation/$name", () => import("./pages/automation"), "Ticks"),
   at("/connections", () => import("./pages/connections"), "Connections"),
+  at("/sql", () => import("./pages/sql"), "Sql"),
   at("/docs", () => import("./pages/docs"), "Docs"),
   at("/docs/$topic", () => import("./pages/docs"), "Doc"),
   at("/admin/users", () => import("./pages/admin"), "Users"),

@@ -35,7 +35,7 @@ const addresses = () => [
   "/", "/assets", "/assets/gold.sales", "/assets/gold.broken", "/assets/silver.orders?tab=checks", "/assets/silver.orders?tab=columns",
   "/assets/gold.sales?tab=definition", "/assets/gold.daily?tab=partitions", "/lineage", "/lineage?focus=gold.sales&depth=1", "/runs", "/runs?status=failed",
   `/runs/${failed}`, `/runs/${failed}?tab=events`, `/runs/${broken}`, `/runs/${asking}`, "/queue", "/plan", "/plan?select=gold.sales", "/plan?job=nightly", "/backfills",
-  "/automation", "/automation/yearly", "/connections", "/docs", "/docs/guides~jobs", "/admin/users", "/admin/tokens", "/admin/audit", "/admin/system",
+  "/assets/gold.sales?tab=rows", "/sql", "/sql?q=select%20id%2C%20amount%20from%20silver.orders%20limit%203", "/automation", "/automation/yearly", "/connections", "/docs", "/docs/guides~jobs", "/admin/users", "/admin/tokens", "/admin/audit", "/admin/system",
 ];
 
 /** Goes somewhere and waits until what is there has come. */
@@ -92,6 +92,28 @@ test("UI-04, UI-05: nothing opens by itself, and an address of nothing says so",
   await go(page, "/assets/gold.salse");
   assert.match(await page.innerText("main"), /did you mean gold\.sales|did you mean `gold\.sales`/);
   assert.equal(await page.locator("dialog[open]").count(), 0);
+});
+
+test("queries are asked, kept in the address, and only read", async () => {
+  const { page } = admin;
+  await go(page, "/sql");
+  await page.fill("textarea", "select id, amount, 'a,b' as text, null as nothing from silver.orders order by id limit 2");
+  await page.keyboard.press("Control+Enter");
+  await page.waitForSelector("table.rows tbody tr");
+  assert.equal(await page.locator("table.rows tbody tr").count(), 2);
+  assert.deepEqual(await page.locator("table.rows tbody tr").nth(1).locator("td").allInnerTexts(), ["1", "2", "a,b", "null"]);
+  assert.match(page.url(), /\/sql\?q=select/);
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save as CSV" }).click()]);
+  assert.equal(file.suggestedFilename(), "rows.csv");
+  await page.fill("textarea", "drop table silver.orders");
+  await page.getByRole("button", { name: "Ask" }).click();
+  await page.waitForSelector("section.failure");
+  assert.match(await page.innerText("section.failure"), /SBK0309/);
+  await page.goBack();
+  await page.waitForSelector("table.rows tbody tr");
+  await go(page, "/assets/gold.sales?tab=rows");
+  await page.waitForSelector("table.rows tbody tr");
+  assert.equal(await page.locator("table.rows tbody tr").count(), 1);
 });
 
 test("UI-06: the counter is the list that proves it", async () => {

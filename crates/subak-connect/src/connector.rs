@@ -50,6 +50,8 @@ pub struct Abilities {
     pub files: bool,
     /// Whoever has it open keeps every other process out.
     pub holds_file: bool,
+    /// People can be given queries: the system itself holds them to reading (`SqlBackend::look`).
+    pub looks: bool,
 }
 
 impl Abilities {
@@ -63,6 +65,7 @@ impl Abilities {
             statements: true,
             files: false,
             holds_file: false,
+            looks: false,
         }
     }
 }

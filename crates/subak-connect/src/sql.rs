@@ -2,10 +2,11 @@
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use subak_domain::{Column, History, Latest, Layout, LoadId, SchemaChange, StoredAs, SurrogateKey, WriteMode};
 
-use crate::{Audit, AuditResult, ConnectError, Dialect, Slice, Staged, TableName};
+use crate::{Audit, AuditResult, ConnectError, ConnectErrorKind, Dialect, Slice, Staged, TableName};
 
 /// One external system that runs SQL and stores what comes of it.
 #[async_trait]
@@ -20,6 +21,14 @@ pub trait SqlBackend: Send + Sync {
     async fn audit(&self, table: Option<&TableName>, audit: &Audit) -> Result<AuditResult, ConnectError>;
     /// Runs a query. Dropping the result cancels it. There is at least one batch, which may be empty.
     fn query(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>>;
+    /// Runs a query of somebody who is not trusted with more than that: the system itself refuses whatever is no single query, writes something, or
+    /// reaches for files and other systems. Where a system cannot be held to that, so says the only item.
+    fn look(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
+        let _ = sql;
+        let error = ConnectError::new(ConnectErrorKind::Config, "queries of people cannot be held to reading here");
+        let error = error.help("`subak query` runs them on the machine of the project");
+        futures::stream::once(async move { Err(error) }).boxed()
+    }
 }
 
 /// Runs statements of the user's own: hooks.

@@ -30,6 +30,7 @@ const PAGES: &[&str] = &[
     "/automation",
     "/automation/{automation}",
     "/connections",
+    "/sql",
     "/docs",
     "/docs/{docs}",
     "/admin/users",

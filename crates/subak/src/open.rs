@@ -67,7 +67,7 @@ impl ProjectConnections {
     }
 
     /// Whether the process that has it open keeps others out.
-    fn holds_file(&self, name: &ConnectionName) -> bool {
+    pub(crate) fn holds_file(&self, name: &ConnectionName) -> bool {
         let kind = self.config.connections.get(name).map(|declaration| declaration.kind.as_str());
         kind.and_then(|kind| find(CONNECTORS, kind)).is_some_and(|connector| connector.abilities().holds_file)
     }

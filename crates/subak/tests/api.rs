@@ -491,6 +491,78 @@ fn n_28_rows_are_shown_to_whoever_may_see_them() {
     }
 }
 
+/// N-66, N-67: queries of people only read, and the engine refuses everything else, while runs have the file and while none does.
+#[test]
+fn n_66_n_67_queries_only_read() {
+    let server = listening();
+    server.served.sandbox.write("rows.csv", "id\nsesame\n");
+    let root = server.served.sandbox.path().display().to_string();
+    let token = server.token("operator");
+    let ask = |sql: &str| server.call(&token, "POST", "/api/v1/query", &json!({ "sql": sql }).to_string());
+    // Before there is a database somebody is told that.
+    assert!(ask("select 1").text.contains("`subak run` makes it"));
+    server.served.sandbox.run(&["run", "+gold.two"]).expect(0);
+    let refused = [
+        format!("select * from read_csv('{root}/rows.csv')"),
+        format!("from '{root}/rows.csv'"),
+        "select * from read_text('/etc/passwd')".to_owned(),
+        "select * from glob('/etc/*')".to_owned(),
+        "attach 'other.duckdb' as other".to_owned(),
+        "copy gold.two to '/tmp/subak-stolen.csv'".to_owned(),
+        "copy (select 1) to program 'true'".to_owned(),
+        "install httpfs".to_owned(),
+        "load httpfs".to_owned(),
+        "pragma memory_limit = '1GB'".to_owned(),
+        "pragma enable_profiling".to_owned(),
+        "checkpoint".to_owned(),
+        "set enable_external_access = true".to_owned(),
+        "create table gold.three as select 1".to_owned(),
+        "insert into gold.two values (2)".to_owned(),
+        "drop table gold.two".to_owned(),
+        "explain analyze delete from gold.two".to_owned(),
+        "select 1; select 2".to_owned(),
+        "commit; drop table gold.two".to_owned(),
+        "begin transaction".to_owned(),
+        "call pragma_version()".to_owned(),
+        "selec 1".to_owned(),
+        String::new(),
+        "-- nothing".to_owned(),
+    ];
+    let answers = |when: &str| {
+        for sql in &refused {
+            let heard = ask(sql);
+            assert_eq!(heard.status, 422, "{when}, {sql}: {}", heard.text);
+            assert!(!heard.text.contains("sesame") && !heard.text.contains("root:"), "{when}, {sql}: {}", heard.text);
+        }
+        for (sql, expected) in [
+            ("select id, id + 0.5 as half, 'x' as text, null as nothing from gold.two", json!([[1, 1.5, "x", null]])),
+            ("from gold.two", json!([[1]])),
+            ("with a as (values (1), (2)) select count(*) from a", json!([[2]])),
+            ("select * from range(3) where range > 5", json!([])),
+        ] {
+            let heard = ask(sql);
+            assert_eq!((heard.status, &heard.json()["rows"]), (200, &expected), "{when}, {sql}: {}", heard.text);
+        }
+        assert_eq!(ask("describe gold.two").json()["rows"][0][0], "id", "{when}");
+        let cut = server.call(&token, "POST", "/api/v1/query", &json!({ "sql": "from range(1000)", "limit": 3 }).to_string());
+        assert_eq!((cut.json()["rows"].as_array().map(Vec::len), &cut.json()["is_cut"]), (Some(3), &json!(true)));
+    };
+    answers("while nothing runs");
+    // A run that has the file open for writing.
+    server.served.sandbox.write("assets/gold/slow.sql", "/* subak\nstored_as: table\n*/\nselect count(*) as n from range(40000000) a where a.range % 7 = (select count(*) from range(20000000))\n");
+    let mut run = server.served.sandbox.command(&["run", "--job", "ticking"]).stderr(Stdio::null()).spawn().expect("starts");
+    let mut slow = server.served.sandbox.command(&["run", "gold.slow"]).stderr(Stdio::null()).spawn().expect("starts");
+    answers("while something runs");
+    slow.wait().expect("it ends");
+    run.wait().expect("it ends");
+    assert!(!std::path::Path::new("/tmp/subak-stolen.csv").exists());
+    let unknown = server.call(&token, "POST", "/api/v1/query", &json!({ "sql": "select 1", "on": "nobody" }).to_string());
+    assert_eq!(unknown.status, 404);
+    let viewer = server.token("viewer");
+    assert_eq!(server.call(&viewer, "POST", "/api/v1/query", &json!({ "sql": "select 1" }).to_string()).status, 403);
+    assert_eq!(server.served.sandbox.run(&["query", "select count(*) as n from gold.two", "--output", "csv"]).out, "n\n1");
+}
+
 /// A question is answered once, and a schedule switched off and on.
 #[test]
 fn questions_and_switches() {

@@ -5,19 +5,21 @@ import { ApiProblem, type Schemas, useApi, useSend } from "../api/client";
 import { NotFound, useMay } from "../shell";
 import { Code, Empty, Glyph, Loaded, Page, Panel, Problem, Skeleton, Status, Time, Words, count, duration, plural, toneOf, useIcon, Scroll, Tab } from "../ui/parts";
 import { FailurePanel } from "./failure";
+import { Sample } from "./sql";
 
 type Detail = Schemas["AssetDetail"];
-const TABS = ["overview", "partitions", "checks", "columns", "definition"] as const;
+const TABS = ["overview", "rows", "partitions", "checks", "columns", "definition"] as const;
 
 export function Asset() {
   const { asset: key = "" } = useParams({ strict: false }) as { asset?: string };
   const { tab = "overview" } = useSearch({ strict: false }) as { tab?: string };
   const asset = useApi("/api/v1/assets/{asset}", { asset: key });
+  const maySee = useMay("data");
   useIcon(asset.data ? (asset.data.asset.status === "failed" ? "bad" : asset.data.asset.status === "fresh" ? "good" : undefined) : undefined);
   if (asset.error instanceof ApiProblem && asset.error.status === 404) return <NotFound what={`asset ${key}`} near={<p className="muted">{asset.error.error.help}</p>} />;
   if (!asset.data) return <Page title={key}>{asset.error ? <Problem problem={asset.error} /> : <Skeleton />}</Page>;
   const data = asset.data;
-  const tabs = TABS.filter((one) => one !== "partitions" || data.asset.partition_count !== undefined);
+  const tabs = TABS.filter((one) => (one !== "partitions" || data.asset.partition_count !== undefined) && (one !== "rows" || (maySee && data.stored_in !== undefined)));
   return (
     <Page
       title={key}
@@ -28,7 +30,7 @@ export function Asset() {
       <nav className="tabs" aria-label="Parts of the asset">
         {tabs.map((one) => <Tab isHere={tab === one} key={one} to="/assets/$asset" params={{ asset: key }} search={one === "overview" ? {} : { tab: one }}>{one[0]?.toUpperCase()}{one.slice(1)}{one === "checks" && data.checks.length ? ` ${data.checks.length}` : ""}{one === "columns" && data.columns.length ? ` ${data.columns.length}` : ""}</Tab>)}
       </nav>
-      {tab === "overview" ? <Overview data={data} /> : tab === "partitions" ? <Partitions asset={key} /> : tab === "checks" ? <Checks data={data} /> : tab === "columns" ? <Columns data={data} /> : <Definition data={data} />}
+      {tab === "overview" ? <Overview data={data} /> : tab === "rows" && maySee && data.stored_in && data.relation ? <Sample table={data.relation} on={data.stored_in} /> : tab === "partitions" ? <Partitions asset={key} /> : tab === "checks" ? <Checks data={data} /> : tab === "columns" ? <Columns data={data} /> : <Definition data={data} />}
     </Page>
   );
 }

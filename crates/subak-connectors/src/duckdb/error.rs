@@ -47,6 +47,10 @@ pub(super) fn failed(message: &str, error: duckdb::Error) -> ConnectError {
         let help = "raise `memory_limit:` of the connection, lower its `threads:`, or take the query apart into several assets";
         return failure.because(first).help(help);
     }
+    if text.contains("file system operations are disabled by configuration") {
+        let help = "load the file by a source of its own, or say `external_access: true` on the connection";
+        return failure.because(text).help(help);
+    }
     failure.because(text)
 }
 
@@ -58,6 +62,7 @@ fn kind(text: &str) -> ConnectErrorKind {
         _ if has_no_space => ConnectErrorKind::Resource,
         _ if is_out_of_memory(text) => ConnectErrorKind::Resource,
         "IO Error" if text.contains("Permission denied") || text.contains("read-only") => ConnectErrorKind::Permission,
+        _ if text.contains("transaction is launched in read-only mode") => ConnectErrorKind::Permission,
         "IO Error" => ConnectErrorKind::Write,
         "INTERRUPT Error" => ConnectErrorKind::Canceled,
         "Permission Error" => ConnectErrorKind::Permission,

@@ -97,12 +97,18 @@ impl Connector for DuckDb {
                 is_required: false,
                 doc: "Threads that DuckDB uses. By default one per core.",
             },
+            Field {
+                name: "external_access",
+                kind: FieldKind::Boolean,
+                is_required: false,
+                doc: "Whether SQL may read and write files and other databases by itself (`read_csv`, `copy`, `attach`). By default `false`; with `true`, people cannot be given queries on it in the web app.",
+            },
         ];
         ConfigSchema { connection: CONNECTION, stream: subak_connect::source::SQL_OPTIONS }
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { holds_file: true, ..Abilities::of_database(&DIALECT) }
+        Abilities { holds_file: true, looks: true, ..Abilities::of_database(&DIALECT) }
     }
 
     fn reads(&self) -> &'static [ReadAs] {
@@ -196,6 +202,8 @@ pub(crate) struct Database {
     /// DuckDB aborts one of two transactions that write the same table; publications are short, so they take turns.
     publishing: Arc<Mutex<()>>,
     name: Arc<str>,
+    /// Whether its SQL reaches no files and no other systems.
+    is_confined: bool,
 }
 
 /// What is left of a database while anybody uses it.
@@ -206,6 +214,7 @@ struct Used {
     publishing: Weak<Mutex<()>>,
     is_closed: Arc<AtomicBool>,
     is_read_only: bool,
+    is_confined: bool,
 }
 
 /// The files that this process has open. DuckDB keeps other processes out of a file, and not the same one: two instances would write over each
@@ -224,6 +233,7 @@ impl Used {
             publishing: Arc::downgrade(&database.publishing),
             is_closed: database.instance.is_closed(),
             is_read_only,
+            is_confined: database.is_confined,
         }
     }
 
@@ -235,6 +245,7 @@ impl Used {
             spill: self.spill.upgrade()?,
             publishing: self.publishing.upgrade()?,
             name: name.into(),
+            is_confined: self.is_confined,
         })
     }
 }
@@ -285,6 +296,7 @@ impl Database {
                 ConnectError::io(ConnectErrorKind::Unavailable, format!("cannot make the folder `{}`", folder.display()), error)
             })?;
         }
+        let is_confined = request.config.get("external_access") != Some("true");
         let spill = SpillFolder::new(&request.temporary);
         let opening = |error: duckdb::Error| error::opening(&request.name, &path, &error);
         if is_missing {
@@ -298,6 +310,7 @@ impl Database {
             spill: Arc::new(spill),
             publishing: Arc::default(),
             name: request.name.as_str().into(),
+            is_confined,
         };
         let connection = database.connect()?;
         // Fails where DuckDB was built without ICU: then time zones would break in the middle of a run.
@@ -307,6 +320,11 @@ impl Database {
             // Once: two loads that attach it at the same time would fail one of them.
             let attach = format!("attach if not exists ':memory:' as {}", insert::STREAMS);
             connection.execute_batch(&attach).map_err(|error| error::failed("streams cannot be read", error))?;
+        }
+        if is_confined {
+            // It cannot be allowed again while the database is open.
+            let confine = connection.execute_batch("set enable_external_access = false");
+            confine.map_err(|error| error::failed("the database cannot be closed off from files", error))?;
         }
         Ok(database)
     }

@@ -89,6 +89,31 @@ impl SqlBackend for Database {
             })
         })
     }
+
+    fn look(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
+        let (database, sql) = (self.clone(), sql.to_owned());
+        blocking::produce(move |producer: &Producer<RecordBatch>| {
+            if !database.is_confined {
+                let message =
+                    format!("connection `{}` lets SQL reach files, so that people are given no queries on it", database.name);
+                let help =
+                    "remove `external_access: true` from the connection, or use `subak query` on the machine of the project";
+                return Err(ConnectError::new(ConnectErrorKind::Permission, message).help(help).into());
+            }
+            let begin = "begin transaction read only";
+            let checked = database.streaming()?;
+            let is_query = checked.execute(begin).and_then(|()| checked.is_single_query(&sql));
+            drop(checked);
+            if !is_query.map_err(|error| failed("the query failed", error))? {
+                let message =
+                    "this is not one query: only a single `select`, `from`, `values`, `describe` or `explain` is run here";
+                return Err(ConnectError::new(ConnectErrorKind::Permission, message).into());
+            }
+            let connection = database.connect()?;
+            connection.execute_batch(begin).map_err(|error| failed("the query failed", error))?;
+            stream_batches(&connection, &sql, |rows| Ok(producer.send(as_they_are(rows)?)?))
+        })
+    }
 }
 
 #[async_trait]

@@ -147,6 +147,50 @@ impl Streaming {
         outcome
     }
 
+    /// Whether a text is one statement, and that one only asks for rows or for how they would be found. DuckDB reads it, and not we.
+    pub(super) fn is_single_query(&self, sql: &str) -> Result<bool, Error> {
+        let sql = c_string(sql)?;
+        let mut extracted = ptr::null_mut();
+        // SAFETY: connection and text are valid for the call, and the pointer is filled by it, also when it fails.
+        let count = unsafe { ffi::duckdb_extract_statements(self.connection, sql.as_ptr(), &raw mut extracted) };
+        let outcome = if count == 1 {
+            let mut statement = ptr::null_mut();
+            // SAFETY: there is a first statement; the pointer is filled by the call, also when it fails.
+            let state = unsafe { ffi::duckdb_prepare_extracted_statement(self.connection, extracted, 0, &raw mut statement) };
+            let outcome = if state == ffi::DuckDBSuccess {
+                // SAFETY: the statement was prepared.
+                let kind = unsafe { ffi::duckdb_prepared_statement_type(statement) };
+                Ok(matches!(
+                    kind,
+                    ffi::duckdb_statement_type_DUCKDB_STATEMENT_TYPE_SELECT
+                        | ffi::duckdb_statement_type_DUCKDB_STATEMENT_TYPE_EXPLAIN
+                ))
+            } else {
+                // SAFETY: the message lives until the statement is destroyed, and is copied before.
+                let message = unsafe {
+                    let text = ffi::duckdb_prepare_error(statement);
+                    if text.is_null() { "Unknown Error".to_owned() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
+                };
+                Err(failure(message))
+            };
+            // SAFETY: filled above and destroyed once.
+            unsafe { ffi::duckdb_destroy_prepare(&raw mut statement) };
+            outcome
+        } else if count == 0 {
+            // SAFETY: the message lives until the statements are destroyed, and is copied before.
+            let message = unsafe {
+                let text = ffi::duckdb_extract_statements_error(extracted);
+                if text.is_null() { String::new() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
+            };
+            if message.is_empty() { Ok(false) } else { Err(failure(message)) }
+        } else {
+            Ok(false)
+        };
+        // SAFETY: filled above and destroyed once.
+        unsafe { ffi::duckdb_destroy_extracted(&raw mut extracted) };
+        outcome
+    }
+
     /// Makes `view`, which reads `batches` once, in the schema that is current, and runs `work` while they can be read.
     pub(super) fn with_stream<T>(
         &self,

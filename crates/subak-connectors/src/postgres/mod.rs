@@ -100,7 +100,7 @@ impl Connector for Postgres {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::of_database(&DIALECT)
+        Abilities { looks: true, ..Abilities::of_database(&DIALECT) }
     }
 
     fn reads(&self) -> &'static [ReadAs] {
@@ -160,6 +160,8 @@ pub(crate) struct Database {
     /// The same, for connections on which rows are read.
     encryption: Arc<ClientConfig>,
     name: Arc<str>,
+    /// Whether its sessions only read.
+    is_read_only: bool,
 }
 
 impl Database {
@@ -196,7 +198,8 @@ impl Database {
         } else if let Some(password) = text("password") {
             config.password(password);
         }
-        Ok(Self { config: Arc::new(config), tls, encryption, name: request.name.as_str().into() })
+        let is_read_only = request.is_read_only;
+        Ok(Self { config: Arc::new(config), tls, encryption, name: request.name.as_str().into(), is_read_only })
     }
 
     /// Where it connects to, for people.

@@ -2,6 +2,7 @@
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
@@ -239,6 +240,17 @@ impl SqlBackend for Database {
             copy(client, columns, &format!("(\n{sql}\n) as q"), message, &producer, |batch| Ok(batch.records)).await
         })
     }
+
+    fn look(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
+        // In a session that reads only the server refuses to write. The text is prepared by itself first, which takes one statement and no more, and then
+        // stands in parentheses, where only a query can stand.
+        if self.is_read_only {
+            return self.query(sql);
+        }
+        let message = "queries of people need a session that reads only";
+        let error = ConnectError::new(ConnectErrorKind::Internal, message);
+        futures::stream::once(async move { Err(error) }).boxed()
+    }
 }
 
 #[cfg(test)]
@@ -248,6 +260,52 @@ mod tests {
     use subak_testkit::{POSTGRES_PASSWORD, POSTGRES_USER, Postgres};
 
     use super::*;
+
+    /// N-66: what people ask can only read; the server says so, and not we.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn n_66_queries_of_people_only_read() {
+        let server = Postgres::start();
+        server.sql("create table t as select 1 as id");
+        let open = |is_read_only: bool| {
+            let mut config = ConnectionConfig::default();
+            for (key, value) in [("host", "127.0.0.1"), ("database", "subak"), ("user", POSTGRES_USER)] {
+                config.values.insert(key.to_owned(), value.to_owned());
+            }
+            config.values.insert("port".to_owned(), server.port().to_string());
+            config.secrets.insert("password".to_owned(), Secret::new(POSTGRES_PASSWORD));
+            Database::new(&OpenRequest { name: "pg".to_owned(), config, is_read_only, ..OpenRequest::default() })
+                .expect("a configuration")
+        };
+        let database = open(true);
+        let mut batches = database.look("select id, 'x' as note from t");
+        let batch = batches.next().await.expect("an answer").expect("rows");
+        assert_eq!((batch.num_rows(), batch.num_columns()), (1, 2));
+        for sql in [
+            "insert into t values (2)",
+            "insert into t values (2) returning id",
+            "with a as (insert into t values (2) returning id) select * from a",
+            "update t set id = 3",
+            "drop table t",
+            "select 1; drop table t",
+            "copy t to program 'true'",
+            "select 1) as q) to program 'touch /tmp/subak-pg' --",
+            "select 1) to stdout; drop table t; --",
+            "commit",
+            "select set_config('transaction_read_only', 'off', false); insert into t values (2)",
+            "select nextval(pg_get_serial_sequence('t', 'id')) from t; create table u (a int)",
+            "create table u as select 1",
+            "explain analyze insert into t values (2)",
+        ] {
+            let answer = database.look(sql).next().await.expect("an answer");
+            assert!(answer.is_err(), "{sql}: {answer:?}");
+        }
+        let mut batches = database.look("select set_config('default_transaction_read_only', 'off', false)");
+        drop(batches.next().await);
+        let mut batches = database.look("select count(*) as n from t");
+        let batch = batches.next().await.expect("an answer").expect("rows");
+        assert_eq!(convert::text_at(batch.column(0), 0), "1");
+        assert!(open(false).look("select 1").next().await.expect("an answer").is_err(), "only in a session that reads");
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn tables_of_every_kind_have_ranges() {

@@ -81,7 +81,7 @@ pub(super) async fn rows(
 }
 
 /// One value: numbers, booleans and texts as such, everything else as the text of its type.
-fn cell(batch: &RecordBatch, at: usize, row: usize) -> Value {
+pub(super) fn cell(batch: &RecordBatch, at: usize, row: usize) -> Value {
     let array = batch.column(at);
     if array.is_null(row) {
         return Value::Null;

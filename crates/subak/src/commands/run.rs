@@ -10,7 +10,7 @@ use subak_connect::{ConnectErrorKind, TableName};
 use subak_diag::{Diagnostic, codes};
 use subak_domain::schedule::Interval;
 use subak_domain::{
-    Action, AssetKey, ConnectionName, CursorRange, Failure, Job, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId,
+    Action, Asset, AssetKey, ConnectionName, CursorRange, Failure, Job, RunEvent, RunId, RunState, RunStatus, Snapshot, StepId,
     StepStatus,
 };
 use subak_engine::{
@@ -593,11 +593,12 @@ pub(super) fn limits(opened: &Opened, how: &HowToRun) -> Limits {
     let pools = connections.iter().filter_map(|(name, connection)| Some((name.to_string(), connection.parallel?.get())));
     let declared = opened.project.config.pools.iter().map(|(name, size)| (pool_name(name), size.get() as usize));
     let pools = pools.chain(declared);
-    // Partitions of one table take turns.
-    let turns = assets.iter().filter(|asset| asset.partitioning.is_some()).map(|asset| (turn_of(&asset.key), 1));
+    // Partitions of one table take turns; what a program keeps itself is its own business.
+    let takes_turns = |asset: &Asset| asset.partitioning.is_some() && asset.stored_in().is_some();
+    let turns = assets.iter().filter(|asset| takes_turns(asset)).map(|asset| (turn_of(&asset.key), 1));
     let pools = pools.chain(turns);
     let materialized = assets.iter().map(|asset| {
-        let turn = asset.partitioning.is_some().then(|| turn_of(&asset.key));
+        let turn = takes_turns(asset).then(|| turn_of(&asset.key));
         let used = asset.connections().into_iter().map(ToString::to_string).chain(turn).map(|name| (name, 1));
         let declared = asset.pools.iter().map(|(name, count)| (pool_name(name), count.get() as usize));
         (StepId::asset(&asset.key), used.chain(declared).collect())

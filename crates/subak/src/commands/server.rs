@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -25,7 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::api::{Api, ProblemView, Serving};
+use self::api::{Api, Desk, ProblemView, Serving, Shared};
 use self::automate::Automation;
 use self::http::{Counts, Hooks};
 use self::schedules::Scheduled;
@@ -70,14 +70,6 @@ struct Running<'a> {
     work: Work<'a>,
 }
 
-/// Connections that runs share while any of them goes on; a file that a database holds can then be opened by others again.
-#[derive(Default)]
-struct Shared {
-    /// What they were opened from.
-    config: String,
-    connections: Weak<ProjectConnections>,
-}
-
 /// What the HTTP interface takes and answers, as OpenAPI 3.1.
 pub(super) fn description() -> serde_json::Value {
     subak_server::document(&subak_server::endpoints(api::endpoints()))
@@ -111,7 +103,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             sensors: Vec::new(),
             automation: Automation::default(),
             not_before: BTreeMap::new(),
-            shared: Shared::default(),
+            shared: Arc::default(),
             pools: Arc::default(),
             hooks: watch::Sender::default(),
             serving: watch::Sender::default(),
@@ -168,7 +160,7 @@ struct Server<'a> {
     automation: Automation,
     /// When a sensor that could look again earlier than its interval says does, or one that does not look now is asked again.
     not_before: BTreeMap<String, Timestamp>,
-    shared: Shared,
+    shared: Arc<Mutex<Shared>>,
     pools: Arc<Pools>,
     /// The sensors that are told things over HTTP.
     hooks: watch::Sender<Hooks>,
@@ -326,7 +318,8 @@ impl<'a> Server<'a> {
         })?;
         // What somebody looks at holds up neither runs nor schedules.
         let (store, counts) = (self.hold.store().with_own_reader()?, Arc::clone(&self.counts));
-        let backend = Arc::new(Api::new(store, self.hooks.subscribe(), counts, self.serving.subscribe()));
+        let desk = Desk { settings: Arc::clone(self.context.settings), shared: Arc::clone(&self.shared) };
+        let backend = Arc::new(Api::new(store, self.hooks.subscribe(), counts, self.serving.subscribe(), desk));
         let shown = listener.local_addr().map_or_else(|_| address.to_string(), |address| address.to_string());
         let prefix = self.args.path_prefix.trim_matches('/');
         let place = if prefix.is_empty() { format!("http://{shown}") } else { format!("http://{shown}/{prefix}") };
@@ -578,13 +571,14 @@ impl<'a> Server<'a> {
     /// The connections that runs and looks share. `None` while others use some that are declared otherwise.
     fn connections(&mut self, opened: &Opened, has_others: bool) -> Option<Arc<ProjectConnections>> {
         let config = format!("{:?}", opened.project.config.connections);
-        match self.shared.connections.upgrade() {
-            Some(connections) if config == self.shared.config => Some(connections),
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        match shared.connections.upgrade() {
+            Some(connections) if config == shared.config => Some(connections),
             Some(_) if has_others => None,
             _ => {
                 let made = ProjectConnections::new(&opened.root, &opened.project.config, self.context.settings, false);
                 let made = Arc::new(made);
-                self.shared = Shared { config, connections: Arc::downgrade(&made) };
+                *shared = Shared { config, connections: Arc::downgrade(&made) };
                 Some(made)
             }
         }

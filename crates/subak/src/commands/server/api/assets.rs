@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use subak_domain::{Asset, Definition, PartitionRule, Permission, RunId, Timestamp};
+use subak_connect::connector::find;
+use subak_connect::{Dialect, TableName};
+use subak_connectors::CONNECTORS;
+use subak_domain::{Asset, ConnectionName, Definition, PartitionRule, Permission, RunId, Timestamp};
 use subak_plan::Known;
 use subak_server::{Call, Endpoint, Nothing, Problem};
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +18,7 @@ use super::{Api, VIEW, failed, may, problem, text};
 use crate::args::Selection;
 use crate::commands::{list, partition, select, show};
 use crate::freshness;
+use crate::project::Opened;
 
 /// Assets of a page.
 const ASSET_COUNT_MAX: usize = 20_000;
@@ -201,6 +205,12 @@ pub(super) struct AssetDetail {
     /// When it is brought up to date by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     automation: Option<String>,
+    /// The connection that holds its table and runs queries; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_in: Option<String>,
+    /// The table as it stands in a query there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relation: Option<String>,
     /// How fresh it is; absent where nothing says how fresh it has to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     freshness: Option<FreshnessView>,
@@ -379,6 +389,13 @@ fn sentence(view: &AssetView, outcome: Option<&Outcome>) -> String {
     }
 }
 
+/// How the system of a connection writes SQL; `None` where people can be given no queries on it.
+pub(super) fn dialect_of(opened: &Opened, name: &ConnectionName) -> Option<&'static Dialect> {
+    let kind = &opened.project.config.connections.get(name)?.kind;
+    let abilities = find(CONNECTORS, kind)?.abilities();
+    abilities.sql.filter(|_| abilities.looks)
+}
+
 fn asset_of(picture: &Picture, name: &str) -> Result<Asset, Problem> {
     show::find(&picture.serving.opened, name).cloned().map_err(problem)
 }
@@ -413,6 +430,7 @@ fn show_asset(api: &Api, call: &Call, _: Nothing) -> Result<AssetDetail, Problem
     };
     let sql = if let Definition::Sql(sql) = &asset.definition { Some(sql.sql.clone()) } else { None };
     let latest = picture.snapshot.latest.get(&asset.key);
+    let dialect = asset.stored_in().and_then(|name| dialect_of(opened, name));
     // The file of a seed is its rows.
     let shows_source = !matches!(asset.definition, Definition::Seed(_)) || may(call, Permission::Data);
     recent::with(api, call, |recent| {
@@ -435,6 +453,8 @@ fn show_asset(api: &Api, call: &Call, _: Nothing) -> Result<AssetDetail, Problem
             history: recent.of(&asset.key).map(OutcomeView::of).collect(),
             failure: failure.and_then(|outcome| outcome.failure.as_ref()).map(|failure| FailureView::of(failure, call)),
             automation: asset.automation.as_ref().map(|automation| automation.text.clone()),
+            stored_in: asset.stored_in().filter(|_| dialect.is_some()).map(ToString::to_string),
+            relation: dialect.map(|dialect| dialect.table(&TableName::of(&asset.key))),
             freshness: FreshnessView::of(&asset, &picture, call.now),
         }
     })

@@ -10,6 +10,7 @@ mod lineage;
 mod picture;
 mod plans;
 mod project;
+mod query;
 mod queue;
 mod recent;
 mod runs;
@@ -34,6 +35,7 @@ use crate::exit::{CliError, Exit};
 use crate::project::Opened;
 
 pub(in crate::commands) use self::project::ProblemView;
+pub(in crate::commands) use self::query::{Desk, Shared};
 
 /// The project as the server goes by it.
 pub(in crate::commands) struct Serving {
@@ -50,6 +52,7 @@ pub(in crate::commands) struct Api {
     pub(in crate::commands) hooks: watch::Receiver<Hooks>,
     pub(in crate::commands) counts: Arc<Counts>,
     pub(in crate::commands) serving: watch::Receiver<Option<Arc<Serving>>>,
+    desk: Desk,
     picture: Mutex<Option<Arc<Picture>>>,
     recent: Mutex<Recent>,
     plans: Mutex<Plans>,
@@ -62,10 +65,11 @@ impl Api {
         hooks: watch::Receiver<Hooks>,
         counts: Arc<Counts>,
         serving: watch::Receiver<Option<Arc<Serving>>>,
+        desk: Desk,
     ) -> Self {
         let people = People::new(store.clone());
         let (picture, recent, plans, layouts) = Default::default();
-        Self { store, people, hooks, counts, serving, picture, recent, plans, layouts }
+        Self { store, people, hooks, counts, serving, desk, picture, recent, plans, layouts }
     }
 
     /// The project as the server goes by it now.
@@ -141,6 +145,7 @@ pub(in crate::commands) fn endpoints() -> Vec<Endpoint<Api>> {
         runs::endpoints(),
         plans::endpoints(),
         queue::endpoints(),
+        query::endpoints(),
         backfills::endpoints(),
         automation::endpoints(),
     ]

@@ -5,6 +5,7 @@ use subak_diag::{Diagnostic, Severity, Sources};
 use subak_server::{Call, Endpoint, Nothing, Page, Problem};
 use utoipa::ToSchema;
 
+use super::assets::dialect_of;
 use super::{Api, VIEW, text};
 use crate::commands::docs;
 
@@ -83,6 +84,8 @@ pub(super) struct ConnectionView {
     /// How many steps of a run use it at a time; absent where nothing bounds them.
     #[serde(skip_serializing_if = "Option::is_none")]
     parallel: Option<usize>,
+    /// Whether queries can be asked there.
+    runs_sql: bool,
     /// How many assets use it.
     asset_count: usize,
 }
@@ -136,6 +139,7 @@ fn connections(api: &Api, _: &Call, _: Nothing) -> Result<Page<ConnectionView>, 
         kind: connection.kind.clone(),
         is_warehouse: *name == config.warehouse,
         parallel: connection.parallel.map(std::num::NonZeroUsize::get),
+        runs_sql: dialect_of(&serving.opened, name).is_some(),
         asset_count: graph.assets().iter().filter(|asset| asset.connections().contains(&name)).count(),
     });
     Ok(Page::whole(views.collect()))
