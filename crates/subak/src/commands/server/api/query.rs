@@ -189,7 +189,6 @@ mod tests {
             ("9007199254740993", false),
             ("0.1", true),
             ("1.50", false),
-            ("1e300", false),
         ];
         for (text, is_number) in cases {
             let number: Value = serde_json::from_str(text).expect("a number");
