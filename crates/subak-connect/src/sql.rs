@@ -21,8 +21,9 @@ pub trait SqlBackend: Send + Sync {
     async fn audit(&self, table: Option<&TableName>, audit: &Audit) -> Result<AuditResult, ConnectError>;
     /// Runs a query. Dropping the result cancels it. There is at least one batch, which may be empty.
     fn query(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>>;
-    /// Runs a query of somebody who is not trusted with more than that: the system itself refuses whatever is no single query, writes something, or
-    /// reaches for files and other systems. Where a system cannot be held to that, so says the only item.
+    /// Runs a query of somebody who is not trusted with more than that: the system itself refuses whatever is no single query or writes to tables. What
+    /// its functions reach beyond that, such as files, it refuses too, or leaves to the rights of its user. Where a system cannot be held to that, so says
+    /// the only item. Dropping the result ends the query.
     fn look(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
         let _ = sql;
         let error = ConnectError::new(ConnectErrorKind::Config, "queries of people cannot be held to reading here");

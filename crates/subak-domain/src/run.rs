@@ -272,9 +272,9 @@ impl RunState {
         }
     }
 
-    /// The steps that decide how a job of tasks ends; `None` where all do.
+    /// The steps that decide how a job of tasks ends; `None` where all do, also where some of what is selected is made by tasks.
     fn leaves(&self) -> Option<BTreeSet<&StepId>> {
-        if self.actions.iter().all(|action| action.rule.task.is_empty()) {
+        if self.actions.iter().any(|action| action.rule.task.is_empty()) || self.actions.is_empty() {
             return None;
         }
         let counts = |action: &&Action| action.rule.role != Role::Teardown;

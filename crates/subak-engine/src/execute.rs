@@ -150,6 +150,13 @@ impl StepExecutor for DataExecutor {
         }
     }
 
+    fn forget(&self, run: RunId, action: &Action) {
+        // Of one that makes several assets each other one may still need it.
+        if action.rule.invocation.is_none() {
+            orphan::forget(&self.place.temporary, run, &action.step);
+        }
+    }
+
     fn goes_on(&self, run: RunId, action: &Action) -> bool {
         action.is_idle() || orphan::find(&self.place.temporary, run, &action.step).is_some()
     }

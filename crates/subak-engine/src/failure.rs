@@ -18,7 +18,7 @@ pub const DATA_BEFORE: &str = "nothing of this step was published; statements of
 pub const DATA_PUBLISHED: &str = "the rows of this step are published; the statements after it have not all run";
 
 /// What is true of a step whose process is gone.
-pub const DATA_LOST: &str = "what it had published stays; nothing else of it is visible";
+pub const DATA_LOST: &str = "what it had published stays; what a task or program had done besides, nobody knows";
 
 /// What is true when the connection failed before the table was looked at.
 pub const DATA_NOT_BEGUN: &str = "nothing was read or written";

@@ -318,8 +318,11 @@ impl Machine {
         let retry = self.retries.get(step).or_else(|| self.retries.get(&step.base())).copied().or(declared).unwrap_or_default();
         let lost_count = self.state.steps[step].lost_count;
         if failure.class == FailureClass::Lost {
-            // Nothing is wrong with the step that anybody knows of.
-            return (lost_count < LOST_COUNT_MAX).then_some(now);
+            // Nothing is wrong with the step that anybody knows of. What an asset publishes it publishes once; of a task that is to be tried once nobody
+            // knows what it has done.
+            let is_task = matches!(self.actions.get(step).map(|action| &action.work), Some(Work::Task(_)));
+            let may_repeat = !is_task || retry.attempts_max.get() > 1;
+            return (may_repeat && lost_count < LOST_COUNT_MAX).then_some(now);
         }
         // Attempts of which nobody knows how they would have ended are not held against it.
         if !failure.class.is_transient() || attempt.saturating_sub(lost_count) >= retry.attempts_max.get() {

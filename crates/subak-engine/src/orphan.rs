@@ -67,7 +67,7 @@ pub(crate) fn find(temporary: &Path, run: RunId, step: &StepId) -> Option<Left> 
         if ended(&folder).is_none() && !goes_on(&folder) {
             return None;
         }
-        let group = noted(&folder).split_once(' ').and_then(|(number, _)| number.parse().ok());
+        let group = group(&folder);
         let attempt = owner["attempt"].as_u64().and_then(|attempt| u32::try_from(attempt).ok())?;
         Some(Left { step: serde_json::from_value(owner["step"].clone()).ok()?, attempt, group, folder })
     })
@@ -75,6 +75,20 @@ pub(crate) fn find(temporary: &Path, run: RunId, step: &StepId) -> Option<Left> 
 
 fn noted(folder: &Path) -> String {
     std::fs::read_to_string(folder.join(FILE)).unwrap_or_default().trim().to_owned()
+}
+
+/// The process group of a program, unless its number belongs to another one by now.
+fn group(folder: &Path) -> Option<i32> {
+    let noted = noted(folder);
+    let (number, known) = noted.split_once(' ')?;
+    let number = number.parse::<i32>().ok().filter(|number| *number > 1)?;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let is_same = match identity(Pid::from_raw(number)) {
+        Some(identity) => identity == known,
+        // The first of the group has ended. A number is not given away while a group has it.
+        None => !boot.is_empty() && known.starts_with(boot.trim()),
+    };
+    is_same.then_some(number)
 }
 
 /// Whether the process that waits for the program is there.
@@ -105,8 +119,13 @@ fn milliseconds(text: &str) -> Option<u64> {
 fn identity(process: Pid) -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field is a name in parentheses, in which anything may stand; the start is the 22nd.
-    let began = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.to_owned();
+    // The second field is a name in parentheses, in which anything may stand; the start is the 22nd. One that has ended and that nobody has waited for
+    // is gone.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    let began = fields.nth(18)?.to_owned();
     Some(format!("{} {began}", boot.trim()))
 }
 
@@ -119,25 +138,25 @@ pub fn end_all(temporary: &Path, kept: &[(RunId, StepId)]) -> usize {
         // One that is being started finds its folder gone, or has noted its group.
         let gone = folder.with_file_name(format!("ended-{}", folder.file_name().unwrap_or_default().to_string_lossy()));
         let folder = if std::fs::rename(&folder, &gone).is_ok() { gone } else { folder };
-        count += usize::from(end(&noted(&folder)));
+        count += usize::from(end(group(&folder)));
         // What cannot be removed stays; nobody reads it.
         drop(std::fs::remove_dir_all(folder));
     }
     count
 }
 
-/// Ends the group that was noted, unless its number belongs to another one by now. Returns whether it was there.
-fn end(noted: &str) -> bool {
-    let Some((number, known)) = noted.split_once(' ') else { return false };
-    let Ok(group) = number.parse::<i32>().map(Pid::from_raw) else { return false };
-    let is_sound = group.as_raw() > 1;
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let is_same = match identity(group) {
-        Some(identity) => identity == known,
-        // The first of the group has ended. A number is not given away while a group has it.
-        None => !boot.is_empty() && known.starts_with(boot.trim()),
-    };
-    let is_there = is_sound && is_same && killpg(group, Signal::SIGKILL).is_ok();
+/// Ends the program that a step has going on, and that nobody looks after.
+pub(crate) fn forget(temporary: &Path, run: RunId, step: &StepId) {
+    if let Some(left) = find(temporary, run, step) {
+        end(left.group);
+        drop(std::fs::remove_dir_all(left.folder));
+    }
+}
+
+/// Ends a group. Returns whether it was there.
+fn end(group: Option<i32>) -> bool {
+    let Some(group) = group.map(Pid::from_raw) else { return false };
+    let is_there = killpg(group, Signal::SIGKILL).is_ok();
     // What it holds, such as the file of a database, is free when it is gone.
     for _ in 0..GONE_COUNT_MAX {
         if !is_there || killpg(group, None).is_err() {
@@ -171,12 +190,26 @@ mod tests {
         // Its number was given to another process.
         let noted =
             format!("{} {} 1", other.id(), std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("an id").trim());
-        std::fs::write(folder("task-other").join(FILE), noted).expect("written");
+        std::fs::write(folder("task-other").join(FILE), &noted).expect("written");
         folder("task-plain");
         folder("duckdb");
         assert_eq!(end_all(temporary.path(), &[]), 1);
         assert!(!own.wait().expect("it ends").success());
         assert!(other.try_wait().expect("asked").is_none(), "it goes on");
+        // One that has ended while nobody looked, whose number was given away since: it is found, and the other one is nobody's.
+        let (run, step) = (RunId::from_parts(1, 1), StepId::task("a"));
+        let ended = folder("task-ended");
+        std::fs::write(ended.join(OWNER), owner(run, &step, &Inputs { attempt: 2, ..Inputs::default() }).to_string())
+            .expect("written");
+        assert!(find(temporary.path(), run, &step).is_none(), "nobody knows how it ended, and it is not there");
+        std::fs::write(ended.join(FILE), &noted).expect("written");
+        std::fs::write(ended.join(EXIT), "3\n").expect("written");
+        std::fs::write(ended.join("times"), "0m0.00s 0m0.00s\n1m0.25s 0m0.50s\n").expect("written");
+        let left = find(temporary.path(), run, &step).expect("it has ended");
+        assert_eq!((left.attempt, left.group, super::ended(&left.folder)), (2, None, Some((3, 60_750))));
+        assert!(find(temporary.path(), run, &StepId::task("b")).is_none());
+        forget(temporary.path(), run, &step);
+        assert!(!ended.exists() && other.try_wait().expect("asked").is_none(), "it goes on");
         other.kill().expect("killed");
         other.wait().expect("it ends");
         let left: Vec<_> = std::fs::read_dir(temporary.path()).expect("read").flatten().map(|entry| entry.file_name()).collect();

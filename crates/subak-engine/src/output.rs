@@ -44,6 +44,11 @@ impl Output {
 
     /// The lines that are complete since the last call, in pieces where they are very long; empty when there is nothing new now.
     pub(crate) fn lines(&mut self) -> Vec<String> {
+        // Whoever opens it anew, as `> /dev/stderr` does, begins it anew.
+        if self.file.metadata().is_ok_and(|metadata| metadata.len() < self.offset) {
+            (self.offset, self.released) = (0, 0);
+            self.open.clear();
+        }
         let mut bytes = Vec::new();
         let read = self.file.seek(SeekFrom::Start(self.offset)).and_then(|_| {
             let mut bounded = (&self.file).take(READ_LENGTH_MAX);
@@ -66,6 +71,20 @@ impl Output {
         }
         self.release();
         found
+    }
+
+    /// Leaves out what is older where more than so many bytes wait. Returns how many it left out.
+    pub(crate) fn skip(&mut self, most: u64) -> u64 {
+        let length = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let waiting = length.saturating_sub(self.offset);
+        if waiting <= most {
+            return 0;
+        }
+        let left_out = waiting - READ_LENGTH_MAX.min(waiting) + self.open.len() as u64;
+        self.offset = length - READ_LENGTH_MAX.min(waiting);
+        self.open.clear();
+        self.release();
+        left_out
     }
 
     /// What stands behind the last whole line.
@@ -106,6 +125,8 @@ pub(crate) struct Log {
     file: Option<tokio::fs::File>,
     length: u64,
     dropped_count: u64,
+    /// Bytes that nobody has read.
+    left_out: u64,
     /// The last lines.
     pub(crate) tail: VecDeque<String>,
 }
@@ -118,12 +139,17 @@ impl Log {
         }
         if is_new {
             let file = tokio::fs::File::create(path).await?;
-            return Ok(Self { file: Some(file), length: 0, dropped_count: 0, tail: VecDeque::new() });
+            return Ok(Self { file: Some(file), length: 0, dropped_count: 0, left_out: 0, tail: VecDeque::new() });
         }
         let file = tokio::fs::File::options().append(true).create(true).open(path).await?;
         let length = file.metadata().await?.len();
         let tail = last_lines(path, length).unwrap_or_default();
-        Ok(Self { file: Some(file), length, dropped_count: 0, tail })
+        Ok(Self { file: Some(file), length, dropped_count: 0, left_out: 0, tail })
+    }
+
+    /// Notes that bytes are left out.
+    pub(crate) fn leave_out(&mut self, count: u64) {
+        self.left_out += count;
     }
 
     /// Takes lines. A file that cannot be written does not fail the step; what is lost is counted.
@@ -159,10 +185,11 @@ impl Log {
 
     /// Writes what is still to be said about lines that were left out, and the last of them.
     pub(crate) async fn end(&mut self) {
-        if self.dropped_count == 0 {
-            return;
-        }
-        let mut text = format!("… {} lines were left out; the last ones are:\n", self.dropped_count);
+        let mut text = match (self.dropped_count, self.left_out) {
+            (0, 0) => return,
+            (count, 0) => format!("… {count} lines were left out; the last ones are:\n"),
+            (count, bytes) => format!("… {count} lines and {bytes} bytes more were left out; the last ones are:\n"),
+        };
         for line in &self.tail {
             text.push_str(line);
             text.push('\n');
@@ -209,6 +236,24 @@ mod tests {
         writeln!(file).expect("written");
         let lengths: Vec<usize> = next.lines().iter().map(String::len).collect();
         assert_eq!(lengths, [LINE_LENGTH_MAX, LINE_LENGTH_MAX / 2]);
+    }
+
+    /// What is begun anew is read from its beginning; of what is far behind the oldest is left out.
+    #[test]
+    fn a_file_that_is_begun_anew_or_runs_away_is_read_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("output");
+        std::fs::write(&path, "a long line\nopen").expect("written");
+        let mut output = Output::open(&path, 0).expect("opened");
+        assert_eq!(output.lines(), ["a long line"]);
+        std::fs::write(&path, "new\n").expect("written");
+        assert_eq!(output.lines(), ["new"]);
+        assert_eq!(output.skip(10), 0);
+        let line = format!("{}\n", "x".repeat(1023));
+        std::fs::write(&path, line.repeat(3 * 1024)).expect("written");
+        let left_out = output.skip(2 * READ_LENGTH_MAX);
+        assert_eq!(left_out, 3 * READ_LENGTH_MAX - READ_LENGTH_MAX - 4, "all but the last megabyte");
+        assert_eq!(output.lines().len(), 1024);
     }
 
     /// What was read takes no room, however much it is.

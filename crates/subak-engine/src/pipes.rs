@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use subak_domain::{CheckOutcome, Severity};
 
 use crate::orphan::{self, Left};
-use crate::program::Metadata;
+use crate::program::{Group, Metadata};
 
 /// Bytes of a file with a value that are read at all; what may be handed on is less.
 const VALUE_FILE_LENGTH_MAX: u64 = 1024 * 1024;
@@ -69,8 +69,9 @@ pub(crate) struct Pipes {
     folder: Folder,
     /// How far messages are read.
     offset: AtomicU64,
-    /// Of one that another process began: what it was started for.
+    /// Of one that another process began: what it was started for, and its processes, which end with the value unless they are taken.
     adopted: Option<Left>,
+    group: Option<Group>,
     /// How far its output and its messages were kept by then.
     kept: (u64, u64),
 }
@@ -84,7 +85,7 @@ impl Pipes {
         std::fs::write(folder.path().join("context.json"), context.to_string())?;
         File::create(folder.path().join("messages"))?;
         File::create(folder.path().join("stdio"))?;
-        Ok(Self { folder, offset: AtomicU64::new(0), adopted: None, kept: (0, 0) })
+        Ok(Self { folder, offset: AtomicU64::new(0), adopted: None, group: None, kept: (0, 0) })
     }
 
     /// Takes over the files of a program that another process has started.
@@ -92,12 +93,18 @@ impl Pipes {
         let kept = std::fs::read_to_string(left.folder.join("kept")).unwrap_or_default();
         let mut kept = kept.split_whitespace().filter_map(|number| number.parse().ok());
         let kept = (kept.next().unwrap_or(0), kept.next().unwrap_or(0));
-        Self { folder: Folder(left.folder.clone()), offset: AtomicU64::new(0), adopted: Some(left), kept }
+        let group = Some(Group::of(left.group));
+        Self { folder: Folder(left.folder.clone()), offset: AtomicU64::new(0), adopted: Some(left), group, kept }
     }
 
     /// What another process has started the program for, where one has.
     pub(crate) fn adopted(&self) -> Option<&Left> {
         self.adopted.as_ref()
+    }
+
+    /// The processes of a program that another process has started; whoever takes them looks after them.
+    pub(crate) fn take_group(&mut self) -> Option<Group> {
+        self.group.take()
     }
 
     /// Where the output of the program goes.

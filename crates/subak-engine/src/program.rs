@@ -19,7 +19,7 @@ use crate::failure::{self, DATA_NOT_BEGUN};
 use crate::output::{Log, Output};
 use crate::pipes::{Heard, Pipes};
 use crate::task::{fitting, rendered};
-use crate::{DataExecutor, Inputs, Outbound, StopSignal, orphan, outbound, usage};
+use crate::{DataExecutor, Inputs, Outbound, StopReason, StopSignal, orphan, outbound, usage};
 
 /// How long a program that was asked to stop may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -38,13 +38,20 @@ const SHIM: &str = r#"trap : HUP INT TERM
 note() {
   read -r boot </proc/sys/kernel/random/boot_id && read -r stat </proc/$$/stat && set -- ${stat##*)} && echo "$$ $boot ${20}"
 }
-{ note || :; } 2>/dev/null >"$0/group" || exit 1
+{ (note) || :; } 2>/dev/null >"$0/group" || exit 1
 (trap 'echo missing >"$0/exit"' EXIT; exec "$@" 2>&1)
 code=$?
 times >"$0/times"
 [ -e "$0/exit" ] || echo "$code" >"$0/exit"
 exit "$code"
 "#;
+
+/// Bytes of output that may wait to be read; of more the oldest are left out.
+const BACKLOG_LENGTH_MAX: u64 = 64 * 1024 * 1024;
+
+/// How often output is read at a time, and how much of it about.
+const READ_COUNT_MAX: usize = 16;
+const READ_LENGTH: u64 = 16 * 1024 * 1024;
 
 /// What is true of a program that did not end well.
 pub(crate) const DATA_PROGRAM: &str = "what the program did before it ended is done; Subak knows nothing of it";
@@ -64,10 +71,10 @@ pub fn kill_all() {
 }
 
 /// A process group; whatever is left of it is killed with the value.
-struct Group(Option<Pid>);
+pub(crate) struct Group(Option<Pid>);
 
 impl Group {
-    fn of(process: Option<i32>) -> Self {
+    pub(crate) fn of(process: Option<i32>) -> Self {
         RUNNING.lock().unwrap_or_else(PoisonError::into_inner).extend(process);
         Self(process.map(Pid::from_raw))
     }
@@ -201,12 +208,16 @@ impl Session<'_> {
 
     /// Runs the program to its end. `variables` come beside those of every program.
     pub(crate) async fn carry_out(self, program: &Program, variables: &[(&str, String)]) -> Result<Ended, Box<Failure>> {
-        let Self { executor, run, step, inputs, stop, pipes } = self;
+        let Self { executor, run, step, inputs, stop, mut pipes } = self;
+        let left = pipes.take_group();
         let place = &executor.place;
         // Of one that goes on too: the secrets that it was given are known by this, and taken out of what it says.
         let mut command = command(executor, program, inputs, pipes.root())?;
         let (path, child, group) = match pipes.adopted() {
-            Some(adopted) => (log_path(&place.logs, run, &adopted.step, adopted.attempt), None, Group::of(adopted.group)),
+            Some(adopted) => {
+                let group = left.unwrap_or_else(|| Group::of(None));
+                (log_path(&place.logs, run, &adopted.step, adopted.attempt), None, group)
+            }
             None => {
                 let variables = variables.iter().map(|(name, value)| (*name, value.as_str()));
                 let child = start(&mut command, executor, (run, step, inputs), &pipes, variables)?;
@@ -389,6 +400,8 @@ async fn listen(
     // What it has started and left behind is given the time to end too.
     while status.is_none() || !group.is_gone() {
         tokio::select! {
+            // What has ended by itself has, whatever else comes at the same time.
+            biased;
             ended = waiting.as_mut(), if status.is_none() => {
                 status = Some(ended);
                 group.signal(Signal::SIGTERM);
@@ -416,17 +429,33 @@ async fn listen(
             }
         }
     }
-    keep(pipes, &mut output, heard, log, mask).await;
+    for _ in 0..=BACKLOG_LENGTH_MAX / READ_LENGTH {
+        let before = output.offset();
+        keep(pipes, &mut output, heard, log, mask).await;
+        if output.offset() == before {
+            break;
+        }
+    }
     log.lines(output.rest().iter().map(|line| mask(line))).await;
+    told(stopped, seen, status)
+}
+
+/// What came of a program that was followed to its end.
+fn told(
+    stopped: Option<StopReason>,
+    seen: Seen,
+    status: Option<Result<(ExitStatus, Usage), Box<Failure>>>,
+) -> Result<(ExitStatus, Usage), Box<Failure>> {
     if let Some(reason) = stopped {
         return Err(failure::of_stop(reason, DATA_PROGRAM));
     }
-    let status = status.transpose()?.map(|(status, usage)| (status, most(usage, seen.usage)));
     if let Some(message) = seen.excess {
-        return Err(used_too_much(message, status.map(|(_, usage)| usage)));
+        // What waited for it may have been ended with it.
+        let told = status.and_then(Result::ok).map_or_else(Usage::default, |(_, usage)| usage);
+        return Err(used_too_much(message, Some(most(told, seen.usage))));
     }
     match status {
-        Some(ended) => Ok(ended),
+        Some(ended) => ended.map(|(status, usage)| (status, most(usage, seen.usage))),
         None => Err(failure::plain("SBK0315", "a program ended unseen".into(), DATA_PROGRAM, FailureClass::Internal)),
     }
 }
@@ -436,13 +465,16 @@ async fn keep(pipes: &Pipes, output: &mut Output, heard: &mut Heard, log: &mut L
     pipes.hear(heard, &mask);
     let mut has_new = !heard.lines.is_empty();
     log.lines(heard.lines.drain(..)).await;
-    loop {
+    // A program may write faster than it is read: then some of it is left out, and nothing else waits for the rest.
+    log.leave_out(output.skip(BACKLOG_LENGTH_MAX));
+    for _ in 0..READ_COUNT_MAX {
         let lines = output.lines();
         if lines.is_empty() {
             break;
         }
         has_new = true;
         log.lines(lines.iter().map(|line| mask(line))).await;
+        tokio::task::yield_now().await;
     }
     if has_new {
         pipes.note_kept(output.offset());
@@ -464,10 +496,12 @@ async fn ended_elsewhere(pipes: &Pipes) -> Option<(ExitStatus, Usage)> {
     }
 }
 
-/// How a program ended, by how the shell did that waited for it: one that a signal has ended has that and 128 as its code.
+/// How a program ended, by how the shell did that waited for it: one that a signal has ended has that and 128 as its code. Signals that end no program
+/// in practice are codes.
 fn of_shell(status: ExitStatus) -> ExitStatus {
-    match status.code() {
-        Some(code @ 129..=192) => ExitStatus::from_raw(code - 128),
+    let is_deadly = |code: &i32| matches!(code - 128, 1..=4 | 6..=9 | 11 | 13..=15 | 24 | 25);
+    match status.code().filter(is_deadly) {
+        Some(code) => ExitStatus::from_raw(code - 128),
         _ => status,
     }
 }

@@ -21,6 +21,9 @@ use crate::{Clock, Reporter, StopReason, StopSignal};
 /// How often a lease is renewed: three times before it runs out.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long an attempt that another process began has at least, whatever its bound is.
+const ADOPTION_GRACE: Duration = Duration::from_secs(60);
+
 /// Carries out one attempt of a step.
 #[async_trait]
 pub trait StepExecutor: Send + Sync {
@@ -35,6 +38,10 @@ pub trait StepExecutor: Send + Sync {
     -> Result<StepOutcome, Box<Failure>>;
     /// What came of an attempt whose process died, if its effects are known to be durable. `None` when nothing is known.
     async fn recover(&self, run: RunId, action: &Action) -> Option<StepOutcome>;
+    /// An attempt that another process began has ended here before anybody looked after what it left going on: that ends too.
+    fn forget(&self, run: RunId, action: &Action) {
+        let _ = (run, action);
+    }
     /// Whether an attempt whose process died goes on without it, so that another process can wait for its end.
     fn goes_on(&self, run: RunId, action: &Action) -> bool {
         let _ = run;
@@ -407,10 +414,20 @@ impl Loop<'_> {
                     let work = engine.executor.execute(run, &action, &inputs, &stop);
                     match timeout {
                         None => work.await,
-                        Some(timeout) => within(engine.clock.as_ref(), began_at + timeout, &stop, work).await,
+                        Some(timeout) => {
+                            let mut deadline = began_at + timeout;
+                            if since.is_some() {
+                                // What ended in time while nobody looked has.
+                                deadline = deadline.max(engine.clock.now() + ADOPTION_GRACE);
+                            }
+                            within(engine.clock.as_ref(), deadline, &stop, work).await
+                        }
                     }
                 }
             };
+            if since.is_some() && result.is_err() {
+                engine.executor.forget(run, &action);
+            }
             let elapsed_ms = engine.clock.now().duration_since(began_at).as_millis().max(0) as u64;
             let result = match result {
                 Ok(outcome) => Ok(StepOutcome { elapsed_ms, seen_position, ..outcome }),

@@ -122,6 +122,10 @@ impl<E: StepExecutor> StepExecutor for Pooled<E> {
         self.inner.execute(run, action, inputs, stop).await
     }
 
+    fn forget(&self, run: RunId, action: &Action) {
+        self.inner.forget(run, action);
+    }
+
     fn goes_on(&self, run: RunId, action: &Action) -> bool {
         self.inner.goes_on(run, action)
     }

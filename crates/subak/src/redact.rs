@@ -159,6 +159,10 @@ impl<E: StepExecutor> StepExecutor for Redacting<E> {
         }
     }
 
+    fn forget(&self, run: RunId, action: &Action) {
+        self.inner.forget(run, action);
+    }
+
     fn goes_on(&self, run: RunId, action: &Action) -> bool {
         self.inner.goes_on(run, action)
     }

@@ -152,7 +152,7 @@ fn names_that_duckdb_knows_are_no_unknown_upstreams() {
     let sandbox = shop();
     // Without it SQL reaches no files, and says how it would.
     sandbox.write("assets/gold/e.sql", "/* subak\nstored_as: table\n*/\nselect * from \"incoming/orders.csv\"\n");
-    let closed = sandbox.run(&["run", "gold.e"]).expect(1);
+    let closed = sandbox.run(&["run", "gold.e"]).expect(4);
     assert!(closed.err.contains("`external_access: true`"), "{}", closed.err);
     sandbox.write("subak.yml", &PROJECT.replace("warehouse.duckdb }", "warehouse.duckdb, external_access: true }"));
     for (name, sql) in [

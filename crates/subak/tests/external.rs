@@ -5,7 +5,10 @@ use subak_testkit::{Sandbox, Served};
 const BINARY: &str = env!("CARGO_BIN_EXE_subak");
 
 const FILES: &[(&str, &str)] = &[
-    ("subak.yml", "project: outside\nconnections:\n  warehouse: { type: duckdb, path: w.duckdb, external_access: true }\nexternal: [ raw.unseen ]\n"),
+    (
+        "subak.yml",
+        "project: outside\nconnections:\n  warehouse: { type: duckdb, path: w.duckdb, external_access: true }\nexternal: [ raw.unseen ]\n",
+    ),
     (
         "assets/raw/orders.yml",
         "external:\n  description: Written by the shop\n  observe: { query: \"select count(*) as n, max(id) as id from read_csv('orders.csv')\" }\n---\n\

@@ -33,7 +33,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "jobs/jobs.yml",
-        "job: often\nschedule: { every: 1s, catchup: latest }\nselect: \"*\"\n---\njob: programs\nschedule: { every: 2s, catchup: none }\ntasks:\n  first: { run: \"sleep 0.3; echo $SUBAK_RUN_ID >> ledger\" }\n  second: { needs: first, run: \"sleep 0.2\" }\n",
+        "job: often\nschedule: { every: 1s, catchup: latest }\nselect: \"*\"\n---\njob: programs\nschedule: { every: 2s, catchup: none }\nretry: { attempts_max: 2, delay_first: 10ms }\ntasks:\n  first: { run: \"sleep 0.3; echo $SUBAK_RUN_ID >> ledger\" }\n  second: { needs: first, run: \"sleep 0.2\" }\n",
     ),
 ];
 

@@ -441,7 +441,8 @@ tasks:
     let (first, quick) = (logs("first"), logs("quick"));
     assert!(first.contains("before\nafter"), "{first}");
     assert!(quick.contains("said at the end"), "{quick}");
-    assert!(!logs("second").contains("attempt 2"), "each has one attempt");
+    assert!(!first.contains("attempt 2") && !quick.contains("attempt 2"), "each has one attempt: {first}{quick}");
+    assert_eq!(served.lines("quick"), ["begun", "done"]);
     drop(child);
     let left = std::fs::read_dir(served.sandbox.path().join(".subak/tmp")).into_iter().flatten().flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().contains("task-")).collect();

@@ -25,7 +25,7 @@ export function Sql() {
   const search = useSearch({ strict: false }) as { c?: string; q?: string };
   const may = useMay("data");
   if (!may) return <Page title="SQL"><Empty title="Rows are not yours to see" text="Queries need the right to see rows. Whoever administers this server can give it to you." doc={{ topic: "guides/web-app", label: "Who may see what" }} /></Page>;
-  return <Desk key={search.q ?? ""} on={search.c} text={search.q ?? ""} />;
+  return <Desk key={`${search.c ?? ""} ${search.q ?? ""}`} on={search.c} text={search.q ?? ""} />;
 }
 
 function Desk({ on, text }: { on: string | undefined; text: string }) {
@@ -96,7 +96,7 @@ const plain = (value: Cell) => (value === null ? "" : String(value));
 /** A table as text for spreadsheets: what begins like a formula is text there. */
 function csv(answer: Answer): string {
   const cell = (value: Cell) => {
-    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : plain(value);
+    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) && !/^-?\d+(\.\d+)?$/.test(value) ? `'${value}` : plain(value);
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return [answer.columns, ...(answer.rows as Cell[][])].map((row) => row.map(cell).join(",")).join("\r\n");

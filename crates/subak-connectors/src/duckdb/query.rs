@@ -4,6 +4,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use duckdb::Connection;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use subak_connect::blocking::{Producer, Stopped};
 use subak_connect::sink::SAMPLE_ROW_COUNT_MAX;
 use subak_connect::source::future_warning;
@@ -16,7 +17,7 @@ use subak_domain::{Column, Cursor, DataType};
 use super::error::failed;
 use super::load::DuckDbStaged;
 use super::session::DuckDbSession;
-use super::{DIALECT, Database, special};
+use super::{DIALECT, Database, Interrupt, special};
 use crate::staging::{self, Session};
 
 /// Runs a query and hands over its batches; at least one, which may be empty.
@@ -92,27 +93,37 @@ impl SqlBackend for Database {
 
     fn look(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
         let (database, sql) = (self.clone(), sql.to_owned());
-        blocking::produce(move |producer: &Producer<RecordBatch>| {
+        let looked = async move {
             if !database.is_confined {
                 let message =
                     format!("connection `{}` lets SQL reach files, so that people are given no queries on it", database.name);
                 let help =
                     "remove `external_access: true` from the connection, or use `subak query` on the machine of the project";
-                return Err(ConnectError::new(ConnectErrorKind::Permission, message).help(help).into());
+                return Err(ConnectError::new(ConnectErrorKind::Permission, message).help(help));
             }
-            let begin = "begin transaction read only";
-            let checked = database.streaming()?;
-            let is_query = checked.execute(begin).and_then(|()| checked.is_single_query(&sql));
-            drop(checked);
-            if !is_query.map_err(|error| failed("the query failed", error))? {
-                let message =
-                    "this is not one query: only a single `select`, `from`, `values`, `describe` or `explain` is run here";
-                return Err(ConnectError::new(ConnectErrorKind::Permission, message).into());
-            }
-            let connection = database.connect()?;
-            connection.execute_batch(begin).map_err(|error| failed("the query failed", error))?;
-            stream_batches(&connection, &sql, |rows| Ok(producer.send(as_they_are(rows)?)?))
-        })
+            let opened = database.clone();
+            let connection = blocking::run(move || opened.connect()).await?;
+            // A query that nobody waits for any more ends.
+            let interrupt = Interrupt(Some(connection.interrupt_handle()));
+            let batches = blocking::produce(move |producer: &Producer<RecordBatch>| {
+                let begin = "begin transaction read only";
+                let checked = database.streaming()?;
+                let is_query = checked.execute(begin).and_then(|()| checked.is_single_query(&sql));
+                drop(checked);
+                if !is_query.map_err(|error| failed("the query failed", error))? {
+                    let message =
+                        "this is not one query: only a single `select`, `from`, `values`, `describe` or `explain` is run here";
+                    return Err(ConnectError::new(ConnectErrorKind::Permission, message).into());
+                }
+                connection.execute_batch(begin).map_err(|error| failed("the query failed", error))?;
+                stream_batches(&connection, &sql, |rows| Ok(producer.send(as_they_are(rows)?)?))
+            });
+            Ok(batches.map(move |batch| {
+                let _held = &interrupt;
+                batch
+            }))
+        };
+        futures::stream::once(looked).try_flatten().boxed()
     }
 }
 
@@ -255,7 +266,6 @@ fn read_stream(connection: &Connection, request: &ReadRequest, producer: &Produc
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
     use subak_connect::{ConnectionConfig, OpenRequest, conformance};
 
     use super::*;

@@ -95,6 +95,12 @@ impl Connector for Postgres {
             Field::new("password", FieldKind::Secret, false, "The password, where the server asks for one."),
             sslmode::FIELDS[0],
             sslmode::FIELDS[1],
+            Field {
+                name: "queries",
+                kind: FieldKind::Boolean,
+                is_required: false,
+                doc: "Whether people who may see rows may ask queries here in the web app. By default `false`; give the connection a user who may do no more than they may.",
+            },
         ];
         ConfigSchema { connection: CONNECTION, stream: subak_connect::source::RANGED_OPTIONS }
     }
@@ -162,6 +168,8 @@ pub(crate) struct Database {
     name: Arc<str>,
     /// Whether its sessions only read.
     is_read_only: bool,
+    /// Whether people may be given queries.
+    has_queries: bool,
 }
 
 impl Database {
@@ -198,8 +206,8 @@ impl Database {
         } else if let Some(password) = text("password") {
             config.password(password);
         }
-        let is_read_only = request.is_read_only;
-        Ok(Self { config: Arc::new(config), tls, encryption, name: request.name.as_str().into(), is_read_only })
+        let (is_read_only, has_queries) = (request.is_read_only, text("queries") == Some("true"));
+        Ok(Self { config: Arc::new(config), tls, encryption, name: request.name.as_str().into(), is_read_only, has_queries })
     }
 
     /// Where it connects to, for people.

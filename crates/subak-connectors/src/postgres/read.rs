@@ -242,16 +242,27 @@ impl SqlBackend for Database {
     }
 
     fn look(&self, sql: &str) -> BoxStream<'static, Result<RecordBatch, ConnectError>> {
-        // In a session that reads only the server refuses to write. The text is prepared by itself first, which takes one statement and no more, and then
-        // stands in parentheses, where only a query can stand.
-        if self.is_read_only {
-            return self.query(sql);
+        let (database, sql) = (self.clone(), sql.to_owned());
+        if !self.is_read_only || !self.has_queries {
+            let message = format!("people are given no queries on connection `{}`", self.name);
+            let error = ConnectError::new(ConnectErrorKind::Permission, message);
+            let help = "say `queries: true` on the connection, and give it a user who may do no more than people may";
+            return futures::stream::once(async move { Err(error.help(help)) }).boxed();
         }
-        let message = "queries of people need a session that reads only";
-        let error = ConnectError::new(ConnectErrorKind::Internal, message);
-        futures::stream::once(async move { Err(error) }).boxed()
+        // In a session that reads only the server refuses to write. The text is prepared by itself first, which takes one statement and no more, and then
+        // stands in parentheses, where only a query can stand. What functions may do is up to the rights of the user.
+        blocking::produce_async(move |producer: Producer<RecordBatch>| async move {
+            let client = database.reader().await?;
+            let message = "the query failed";
+            client.batch_execute(LOOK_TIMEOUT).await.map_err(|error| failed(message, &error))?;
+            let columns = columns_of(&client, &sql, |_| None, message).await?;
+            copy(client, columns, &format!("(\n{sql}\n) as q"), message, &producer, |batch| Ok(batch.records)).await
+        })
     }
 }
+
+/// How long the server works on a query of a person, also when nobody waits for it any more.
+const LOOK_TIMEOUT: &str = "set statement_timeout = '10s'";
 
 #[cfg(test)]
 mod tests {
@@ -273,6 +284,7 @@ mod tests {
             }
             config.values.insert("port".to_owned(), server.port().to_string());
             config.secrets.insert("password".to_owned(), Secret::new(POSTGRES_PASSWORD));
+            config.values.insert("queries".to_owned(), "true".to_owned());
             Database::new(&OpenRequest { name: "pg".to_owned(), config, is_read_only, ..OpenRequest::default() })
                 .expect("a configuration")
         };

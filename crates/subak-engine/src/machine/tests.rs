@@ -173,6 +173,51 @@ fn transient_failures_are_tried_again_while_others_go_on() {
     );
 }
 
+/// What is lost is tried again with a budget of its own; a task that is to be tried once is not.
+#[test]
+fn lost_attempts_have_a_budget_of_their_own() {
+    let ends = |mut action: Action, is_task: bool| {
+        if is_task {
+            action.step = StepId::task("a");
+            action.work = Work::Task(TaskWork::Notify { receiver: String::new(), message: String::new() });
+            action.rule.task = "a".to_owned();
+            action.rule.limits = Some(subak_domain::job::TaskLimits::new(
+                Retry { attempts_max: std::num::NonZeroU32::MIN, ..Retry::default() },
+                std::time::Duration::from_secs(60),
+            ));
+        }
+        let step = action.step.clone();
+        let mut machine = Machine::new(RunState::planned(vec![action]), 1, BTreeMap::new());
+        machine.handle(at(0), Input::Begin { holder: "test".into() }).expect("legal");
+        let mut attempts = 1;
+        while !machine.state().status.is_final() {
+            let ended = vec![(step.clone(), Err(failure::lost("dead")))];
+            machine = Machine::new(machine.state().clone(), 1, BTreeMap::new());
+            machine.handle(at(attempts), Input::TakeOver { holder: "next".into(), ended }).expect("legal");
+            attempts += 1;
+        }
+        (attempts - 1, machine.state().status)
+    };
+    let action = || actions("a").remove(0);
+    assert_eq!(ends(action(), false), (4, RunStatus::Failed));
+    assert_eq!(ends(action(), true), (1, RunStatus::Failed));
+}
+
+/// A selection in which tasks make an asset is no job of tasks: whatever fails in it fails it.
+#[test]
+fn tasks_of_an_asset_hide_no_failed_check() {
+    let mut plan = actions("a\nb <- a\nt");
+    plan[2].rule.task = "b.t".to_owned();
+    let mut machine = Machine::new(RunState::planned(plan), 3, BTreeMap::new());
+    machine.handle(at(0), Input::Begin { holder: "test".into() }).expect("legal");
+    let checks = vec![subak_domain::CheckOutcome::after("c".to_owned(), subak_domain::Severity::Error, 1)];
+    for (name, checks) in [("a", checks), ("t", Vec::new()), ("b", Vec::new())] {
+        let result = Ok(StepOutcome { checks, ..outcome(true) });
+        machine.handle(at(1), Input::Ended { step: StepId::asset(&key(name)), result }).expect("legal");
+    }
+    assert_eq!(machine.state().status, RunStatus::Failed);
+}
+
 #[test]
 fn cancel_stops_what_runs_and_drops_the_rest() {
     assert_run(

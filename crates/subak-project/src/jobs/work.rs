@@ -88,6 +88,16 @@ pub(crate) fn environment(fields: &Fields<'_>, context: &mut Context<'_>) -> Opt
     let mut env = BTreeMap::new();
     for (name, node) in fields.named("env", context) {
         let value = text(node, &format!("variable `{}`", name.text), context)?;
+        let is_plain =
+            |(at, letter): (usize, char)| letter == '_' || letter.is_ascii_alphabetic() || (at > 0 && letter.is_ascii_digit());
+        if name.text.is_empty() || !name.text.char_indices().all(is_plain) {
+            let message = format!(
+                "`{}` is no name of a variable: programs are started by a shell, which takes letters, digits and `_`",
+                name.text
+            );
+            context.report(Diagnostic::error(codes::INVALID_VALUE, message), &name.span, "");
+            return None;
+        }
         if let Err(error) = crate::reference::Template::parse(value) {
             context.report(Diagnostic::error(codes::INVALID_REFERENCE, error.to_string()), &node.span, "");
             return None;

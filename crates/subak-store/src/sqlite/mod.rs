@@ -334,9 +334,9 @@ impl SqliteStore {
         summary::ended_before(&self.read(), job, run, at)
     }
 
-    /// Whether there is a notice of this kind about an event.
+    /// Whether there is a notice of this kind about a run, by an event of it.
     pub fn has_notice(&self, position: u64, occasion: Occasion) -> Result<bool, StoreError> {
-        let sql = "select exists (select 1 from notices where position = ? and occasion = ?)";
+        let sql = "select exists (select 1 from notices where position = ? and occasion = ? and asset = '')";
         let parameters = params![position.cast_signed(), occasion.as_str()];
         self.read().query_row(sql, parameters, |row| row.get(0)).map_err(failed("read"))
     }

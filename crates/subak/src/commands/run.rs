@@ -165,7 +165,8 @@ pub(super) fn cancel(context: &Context<'_>, args: &RunIdArgs) -> Result<Exit, Cl
                 (format!("run {run} is in the hands of {holder}"), format!("interrupt it there, or `kill -INT {}`", holder.pid))
             }
             None => {
-                (format!("nobody has run {run} in hand"), "the next command on this project records what became of it".to_owned())
+                let help = "the next server goes on with it, or `subak run resume` does; a run of a command is recorded as lost by the next one";
+                (format!("nobody has run {run} in hand"), help.to_owned())
             }
         };
         let problem = Diagnostic::error(codes::PROJECT_HELD, message).data("nothing was changed");
@@ -267,11 +268,7 @@ async fn hand_over(context: &Context<'_>, opened: &Opened, store: &SqliteStore, 
         }
         if served(opened)?.is_none() && !runs::state(store, run)?.0.status.is_final() {
             let problem = Diagnostic::error(codes::RUN_LOST, format!("the server ended before run {run} did"));
-            let what = if seen > known {
-                "the next command on this project records what became of it"
-            } else {
-                "the next server runs it"
-            };
+            let what = if seen > known { "the next server goes on with it" } else { "the next server runs it" };
             return Err(CliError::new(problem.data(what), Exit::Conflict));
         }
         SystemClock.sleep_until(SystemClock.now() + WAIT_INTERVAL).await;
@@ -489,7 +486,7 @@ impl Hold {
     }
 
     /// Who had the project and did not give it back, for people.
-    fn dead(&self) -> String {
+    pub(super) fn dead(&self) -> String {
         self.lost_holder.as_ref().map_or_else(|| "a process that is gone".to_owned(), ToString::to_string)
     }
 

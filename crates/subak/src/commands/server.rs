@@ -318,7 +318,11 @@ impl<'a> Server<'a> {
         })?;
         // What somebody looks at holds up neither runs nor schedules.
         let (store, counts) = (self.hold.store().with_own_reader()?, Arc::clone(&self.counts));
-        let desk = Desk { settings: Arc::clone(self.context.settings), shared: Arc::clone(&self.shared) };
+        let desk = Desk {
+            settings: Arc::clone(self.context.settings),
+            shared: Arc::clone(&self.shared),
+            turn: tokio::sync::Mutex::default(),
+        };
         let backend = Arc::new(Api::new(store, self.hooks.subscribe(), counts, self.serving.subscribe(), desk));
         let shown = listener.local_addr().map_or_else(|_| address.to_string(), |address| address.to_string());
         let prefix = self.args.path_prefix.trim_matches('/');
@@ -505,8 +509,11 @@ impl<'a> Server<'a> {
                 continue;
             }
             let expected = self.hold.store().run_events(*run)?.len() as u64 + 1;
+            self.inherited.retain(|inherited| inherited != run);
             let by = "somebody, while the project could not carry it on".to_owned();
-            let events = [RunEvent::CancelRequested { by }, RunEvent::Finished { status: RunStatus::Canceled }];
+            let (holder, status) = (self.hold.dead(), RunStatus::Canceled);
+            // What it was doing when its server ended is lost.
+            let events = [RunEvent::CancelRequested { by }, RunEvent::Lost { holder }, RunEvent::Finished { status }];
             let events = events.map(|event| (SystemClock.now(), event)).to_vec();
             self.hold.store().append(Append { run: *run, expected, events, fence: Some(self.hold.lease().clone()) }).await?;
             self.context.printer.note(&format!("run {run} is canceled"));
@@ -716,7 +723,7 @@ impl<'a> Server<'a> {
         for run in self.hold.store().cancel_requests()? {
             match running.iter().find(|running| running.entry.run == run) {
                 Some(running) => running.stop.stop(StopReason::Canceled),
-                None if run::is_waiting(self.hold.store(), run)? => drop(waiting.insert(run)),
+                None if self.inherited.contains(&run) || run::is_waiting(self.hold.store(), run)? => drop(waiting.insert(run)),
                 None => self.hold.store().forget_cancel(run).await?,
             }
         }

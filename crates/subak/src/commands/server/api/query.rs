@@ -33,8 +33,8 @@ const ANSWER_LENGTH_MAX: usize = 4 * 1024 * 1024;
 /// Characters of a value that are shown.
 const CELL_LENGTH_MAX: usize = 10_000;
 
-/// How long a query may take, with the wait for a file that a run holds.
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a query may take: less than a run waits for a file that is being read.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections that runs share while any of them goes on; a file that a database holds can then be opened by others again.
 #[derive(Default)]
@@ -48,6 +48,8 @@ pub(in crate::commands) struct Shared {
 pub(in crate::commands) struct Desk {
     pub(in crate::commands) settings: Arc<Settings>,
     pub(in crate::commands) shared: Arc<Mutex<Shared>>,
+    /// Queries come one after the other, so that none of them keeps a file open for the next one while a run waits for it.
+    pub(in crate::commands) turn: tokio::sync::Mutex<()>,
 }
 
 impl Desk {
@@ -90,6 +92,7 @@ pub(super) struct QueryAnswer {
 }
 
 async fn ask(api: &Api, opened: &Opened, name: &ConnectionName, asked: &QueryAsk) -> Result<QueryAnswer, ConnectError> {
+    let _turn = api.desk.turn.lock().await;
     let began_at = SystemClock.now();
     let connection = api.desk.open(opened, name).await?;
     let Some(backend) = connection.sql() else {
@@ -183,13 +186,7 @@ mod tests {
 
     #[test]
     fn no_digit_is_lost_on_the_way() {
-        let cases = [
-            ("7", true),
-            ("-9007199254740992", true),
-            ("9007199254740993", false),
-            ("0.1", true),
-            ("1.50", false),
-        ];
+        let cases = [("7", true), ("-9007199254740992", true), ("9007199254740993", false), ("0.1", true), ("1.50", false)];
         for (text, is_number) in cases {
             let number: Value = serde_json::from_str(text).expect("a number");
             let shown = shown(number, &mut 0);
