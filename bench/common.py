@@ -11,6 +11,7 @@ ROUNDS = 3
 PEERS = {
     "dagster": ["dagster==1.13.28", "duckdb==1.5.6"],
     "prefect": ["prefect==3.8.8", "fastapi==0.139.0"],
+    "airflow": ["apache-airflow==3.3.2"],
     "postgres": ["duckdb==1.5.5", "duckdb-extension-postgres-scanner==1.5.5"],
     "mariadb": ["connectorx==0.4.6", "duckdb==1.5.6", "pyarrow==26.0.1"],
     "files": ["duckdb==1.5.6", "pandas==3.1.1", "pyarrow==26.0.1"],

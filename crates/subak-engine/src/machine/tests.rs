@@ -181,7 +181,7 @@ fn lost_attempts_have_a_budget_of_their_own() {
             action.step = StepId::task("a");
             action.work = Work::Task(TaskWork::Notify { receiver: String::new(), message: String::new() });
             action.rule.task = "a".to_owned();
-            action.rule.limits = Some(subak_domain::job::TaskLimits::new(
+            action.rule.limits = Some(job::TaskLimits::new(
                 Retry { attempts_max: std::num::NonZeroU32::MIN, ..Retry::default() },
                 std::time::Duration::from_secs(60),
             ));
