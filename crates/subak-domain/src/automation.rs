@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::Schedule;
+use crate::{FreshnessStatus, Schedule};
 
 /// When an asset is brought up to date by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub enum Operand {
     CronTickPassed(String, Box<Schedule>),
     /// It was not brought up to date, or found so, for this long.
     FreshnessFailed(Duration),
+    /// It is as fresh as this by its own policy; never true of what has none.
+    Freshness(FreshnessStatus),
     /// Its last evaluation of checks failed.
     CheckFailed,
     /// Its last evaluation of checks passed.
@@ -107,6 +109,10 @@ impl fmt::Display for Operand {
             Self::InLatestTimeWindow(Some(lookback)) => write!(formatter, "in_latest_time_window('{}')", duration(*lookback)),
             Self::CronTickPassed(line, _) => write!(formatter, "cron_tick_passed('{line}')"),
             Self::FreshnessFailed(age) => write!(formatter, "freshness_failed('{}')", duration(*age)),
+            Self::Freshness(FreshnessStatus::Late) => formatter.write_str("freshness_failed"),
+            Self::Freshness(FreshnessStatus::Warned) => formatter.write_str("freshness_warned"),
+            Self::Freshness(FreshnessStatus::Fresh) => formatter.write_str("freshness_passed"),
+            Self::Freshness(FreshnessStatus::Unknown) => formatter.write_str("freshness_unknown"),
             Self::CheckFailed => formatter.write_str("check_failed"),
             Self::CheckPassed => formatter.write_str("check_passed"),
         }

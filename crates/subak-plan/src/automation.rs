@@ -15,9 +15,11 @@ use subak_domain::{
 };
 
 pub use self::condition::{ConditionError, WORDS, eager, fresh_within, on_cron, on_missing, parse};
+use crate::freshness::freshness;
 use crate::partition::{Known, read_by};
 use crate::plan::{PARTITION_COUNT_MAX, check_actions, is_view};
 use crate::schedule::Times;
+use crate::tasks::with_tasks;
 use crate::together;
 
 /// The most partitions of an asset that conditions look at: the newest.
@@ -461,6 +463,12 @@ impl<'a> Evaluation<'a> {
                 }
                 all().map(|key| (key, end)).collect()
             }
+            Operand::Freshness(status) => {
+                let Some(policy) = &asset.freshness else { return Truth::new() };
+                let found = freshness(policy, facts.snapshot.latest.get(&asset.key), now);
+                self.due(found.changes_at);
+                everything(found.status == *status)
+            }
             Operand::CheckFailed => everything(facts.checks.get(&asset.key) == Some(&false)),
             Operand::CheckPassed => everything(facts.checks.get(&asset.key) == Some(&true)),
         }
@@ -561,6 +569,7 @@ pub fn runs(facts: &Facts<'_>, decisions: &[Decision]) -> Vec<Vec<Action>> {
     }
     let finished = runs.into_iter().map(|(_, mut actions)| {
         together::join(&mut actions, facts.graph);
+        let mut actions = with_tasks(actions, facts.graph);
         actions.extend(check_actions(facts.graph, &actions));
         actions
     });
@@ -616,7 +625,10 @@ fn waits_for_change(facts: &Facts<'_>, asset: &Asset) -> bool {
     let mut by_time = false;
     if let Some(automation) = &asset.automation {
         automation.condition.walk(&mut |condition| {
-            by_time |= matches!(condition, Condition::Is(Operand::CronTickPassed(..) | Operand::FreshnessFailed(_)));
+            by_time |= matches!(
+                condition,
+                Condition::Is(Operand::CronTickPassed(..) | Operand::FreshnessFailed(_) | Operand::Freshness(_))
+            );
         });
     }
     let seen = |dep: &Asset| facts.snapshot.latest.get(&dep.key).is_none_or(|dep| dep.position <= latest.confirmed_position);

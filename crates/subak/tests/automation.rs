@@ -92,6 +92,25 @@ fn a_crash_neither_loses_nor_doubles_what_is_asked_for() {
     assert_eq!(runs(&served).len(), 2, "{:?}", runs(&served));
 }
 
+/// An asset that tasks make is made by its tasks whoever asks for it, and again when it is late by its own policy.
+#[test]
+fn tasks_are_brought_along_and_policies_are_kept() {
+    let mut all = files("eager");
+    let graph = "graph:\n  depends_on: silver.clean\n  automation: on_upstream_update\n  tasks:\n    one: { run: 'echo made >> tasks' }\n".to_owned();
+    all.push(("assets/gold/report.yml", graph));
+    let policy = "/* subak\nstored_as: table\nfreshness: { max_age: 3s }\nautomation: { when: \"missing or freshness_failed\" }\n*/\nselect 1 as id\n";
+    all.push(("assets/gold/kept.sql", policy.to_owned()));
+    let mut served = served(&all);
+    served.sandbox.run(&["run", "bronze.raw"]).expect(0);
+    served.start();
+    served.wait("the tasks", |served| served.lines("tasks") == ["made"]);
+    let made =
+        |served: &Served| runs(served).iter().filter(|run| run.contains("gold.kept") && run.ends_with("succeeded")).count();
+    served.wait("two that were late", |served| made(served) >= 3);
+    assert_eq!(served.stop(), Some(143));
+    assert_eq!(served.lines("tasks"), ["made"]);
+}
+
 /// By the clock, and with conditions of one's own.
 #[test]
 fn clocks_and_conditions() {

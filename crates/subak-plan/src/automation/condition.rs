@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
-use subak_domain::Schedule;
 use subak_domain::automation::{Condition, LAST_HANDLED, Operand};
 use subak_domain::schedule::ScheduleRule;
+use subak_domain::{FreshnessStatus, Schedule};
 
 /// The deepest nesting of one condition.
 const DEPTH_MAX: usize = 32;
@@ -24,7 +24,7 @@ pub enum ConditionError {
 }
 
 /// Words that are conditions by themselves.
-pub const WORDS: [&str; 24] = [
+pub const WORDS: [&str; 26] = [
     "missing",
     "in_progress",
     "execution_failed",
@@ -47,6 +47,8 @@ pub const WORDS: [&str; 24] = [
     "newly_true",
     "cron_tick_passed",
     "freshness_failed",
+    "freshness_passed",
+    "freshness_warned",
     "all_deps_updated_since_cron",
     "eager",
 ];
@@ -338,7 +340,12 @@ impl Parser<'_> {
             "all_deps_match" => Condition::AllDeps(self.inner()?),
             "newly_true" => Condition::NewlyTrue(self.inner()?),
             "cron_tick_passed" => tick(&self.text(word)?, self.timezone)?,
-            "freshness_failed" => is(Operand::FreshnessFailed(self.duration(word)?)),
+            "freshness_failed" if self.tokens.get(self.at) == Some(&Token::Open) => {
+                is(Operand::FreshnessFailed(self.duration(word)?))
+            }
+            "freshness_failed" => is(Operand::Freshness(FreshnessStatus::Late)),
+            "freshness_passed" => is(Operand::Freshness(FreshnessStatus::Fresh)),
+            "freshness_warned" => is(Operand::Freshness(FreshnessStatus::Warned)),
             "all_deps_updated_since_cron" => all_deps_updated_since_cron(&self.text(word)?, self.timezone)?,
             "eager" => eager(),
             "and" | "or" | "since" | "since_last_handled" => {
