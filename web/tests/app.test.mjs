@@ -263,6 +263,8 @@ test("UI-43: names and texts are texts", async () => {
 
 test("UI-45: many tabs listen once", async () => {
   const own = await session(browser, server, "mai");
+  // The first tab listens; only then the others are counted.
+  await own.page.waitForFunction(() => /\bLive\b/.test(document.querySelector("header")?.innerText ?? ""));
   let streams = 0;
   own.context.on("request", (request) => {
     if (request.url().includes("/api/v1/stream")) streams += 1;
