@@ -75,6 +75,4 @@ pub struct KnownFreshness {
     pub asset: AssetKey,
     /// Its status.
     pub status: FreshnessStatus,
-    /// Since when, as far as somebody looked.
-    pub since: Timestamp,
 }

@@ -78,15 +78,7 @@ fn job(scope: &Scope<'_>, node: &Node, context: &mut Context<'_>) -> Option<JobD
         return None;
     }
     let params = params(&fields, "params", context);
-    let mut reader = Reader {
-        scope,
-        params: &params,
-        names: BTreeSet::new(),
-        assets: Vec::new(),
-        steps: BTreeMap::new(),
-        setups: BTreeSet::new(),
-        has_interval: fields.get("schedule").is_some(),
-    };
+    let mut reader = Reader::new(scope, &params, fields.get("schedule").is_some());
     let work = work(&fields, name_node, name, &mut reader, context)?;
     let tags = tags(&fields, scope, &params, context);
     let assets = reader.assets;
@@ -361,6 +353,13 @@ struct Reader<'a> {
     setups: BTreeSet<StepId>,
     /// Whether a run of the job is about a time.
     has_interval: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(scope: &'a Scope<'a>, params: &'a BTreeMap<String, Param>, has_interval: bool) -> Self {
+        let (names, assets, steps, setups) = Default::default();
+        Self { scope, params, names, assets, steps, setups, has_interval }
+    }
 }
 
 impl Reader<'_> {
@@ -719,15 +718,7 @@ pub(crate) fn tasks_of(
 ) -> Option<(Vec<Action>, Vec<StepId>)> {
     let node = fields.get("tasks")?;
     let params = BTreeMap::new();
-    let mut reader = Reader {
-        scope,
-        params: &params,
-        names: BTreeSet::new(),
-        assets: Vec::new(),
-        steps: BTreeMap::new(),
-        setups: BTreeSet::new(),
-        has_interval: false,
-    };
+    let mut reader = Reader::new(scope, &params, false);
     let base = Base {
         retry: decode::retry(fields, single(scope.config.retry), context),
         timeout: fields.duration("timeout", context).unwrap_or(scope.config.timeout),

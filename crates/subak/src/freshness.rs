@@ -47,18 +47,16 @@ pub(crate) async fn enter(store: &SqliteStore, lease: &Lease, policies: &Policie
     if policies.is_seen(newest, now) {
         return Ok(());
     }
-    let before: BTreeMap<AssetKey, KnownFreshness> =
-        store.known_freshness()?.into_iter().map(|known| (known.asset.clone(), known)).collect();
+    let before: BTreeMap<AssetKey, FreshnessStatus> =
+        store.known_freshness()?.into_iter().map(|known| (known.asset, known.status)).collect();
     let snapshot = if policies.policies.is_empty() { Snapshot::default() } else { store.snapshot()? };
     let (mut known, mut made, mut changes_at) = (Vec::new(), Vec::new(), Timestamp::MAX);
     for (key, policy) in &policies.policies {
         let latest = snapshot.latest.get(key);
         let found = freshness(policy, latest, now);
         changes_at = found.changes_at.map_or(changes_at, |at| at.min(changes_at));
-        let last = before.get(key);
-        let since = last.filter(|last| last.status == found.status).map_or(now, |last| last.since);
-        known.push(KnownFreshness { asset: key.clone(), status: found.status, since });
-        let occasion = occasion(last.map(|last| last.status), found.status);
+        known.push(KnownFreshness { asset: key.clone(), status: found.status });
+        let occasion = occasion(before.get(key).copied(), found.status);
         let Some((occasion, latest)) = occasion.zip(latest) else { continue };
         let receivers = policy.notifications.receivers.get(&occasion).map(Vec::as_slice).unwrap_or_default();
         made.extend(receivers.iter().map(|receiver| Notice {
@@ -71,7 +69,7 @@ pub(crate) async fn enter(store: &SqliteStore, lease: &Lease, policies: &Policie
             made_at: now,
         }));
     }
-    let is_same = known.len() == before.len() && known.iter().all(|one| before.get(&one.asset) == Some(one));
+    let is_same = known.len() == before.len() && known.iter().all(|one| before.get(&one.asset) == Some(&one.status));
     if !is_same {
         store.set_freshness(known, made, lease.clone()).await?;
     }

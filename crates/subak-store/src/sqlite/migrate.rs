@@ -224,6 +224,8 @@ const MIGRATIONS: &[&str] = &[
         asset text primary key,
         status text not null,
         since integer not null) strict, without rowid;",
+    // 11: nothing ever read since when.
+    "alter table freshness drop column since;",
 ];
 
 /// The format that this binary writes: schema and events together.

@@ -26,9 +26,9 @@ pub(super) fn enter(connection: &Connection, position: u64, made: &[Notice]) -> 
 /// Notes how fresh assets are, forgets it of all that are not named, and enters what there is to tell of it.
 pub(super) fn freshness(connection: &Connection, known: &[KnownFreshness], made: &[Notice]) -> Result<(), StoreError> {
     connection.execute("delete from freshness", []).map_err(failed("written"))?;
-    let sql = "insert into freshness (asset, status, since) values (?, ?, ?)";
+    let sql = "insert into freshness (asset, status) values (?, ?)";
     for one in known {
-        let parameters = params![one.asset.as_str(), one.status.as_str(), one.since.as_microsecond()];
+        let parameters = params![one.asset.as_str(), one.status.as_str()];
         connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed("written"))?;
     }
     made.iter().try_for_each(|notice| write(connection, notice, "on conflict do nothing"))
@@ -36,13 +36,13 @@ pub(super) fn freshness(connection: &Connection, known: &[KnownFreshness], made:
 
 /// How fresh assets were when somebody last looked.
 pub(super) fn known_freshness(connection: &Connection) -> Result<Vec<KnownFreshness>, StoreError> {
-    let mut statement = connection.prepare_cached("select asset, status, since from freshness").map_err(failed("read"))?;
+    let mut statement = connection.prepare_cached("select asset, status from freshness").map_err(failed("read"))?;
     let rows = statement.query_map([], |row| {
-        let (asset, status, since): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(asset.parse().ok().zip(FreshnessStatus::of(&status)).zip(Timestamp::from_microsecond(since).ok()))
+        let (asset, status): (String, String) = (row.get(0)?, row.get(1)?);
+        Ok(asset.parse().ok().zip(FreshnessStatus::of(&status)))
     });
     let found: Vec<_> = rows.map_err(failed("read"))?.collect::<rusqlite::Result<_>>().map_err(failed("read"))?;
-    Ok(found.into_iter().flatten().map(|((asset, status), since)| KnownFreshness { asset, status, since }).collect())
+    Ok(found.into_iter().flatten().map(|(asset, status)| KnownFreshness { asset, status }).collect())
 }
 
 /// Notes what became of one.
