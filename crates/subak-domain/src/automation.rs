@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{FreshnessStatus, Schedule};
+use crate::{AssetKey, FreshnessStatus, Schedule};
 
 /// When an asset is brought up to date by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,30 @@ pub enum Condition {
     AnyDeps(Box<Condition>),
     /// It is true of all assets that it reads.
     AllDeps(Box<Condition>),
+    /// It is true of this asset, whatever reads whom.
+    OfAsset(AssetKey, Box<Condition>),
+    /// It is true of one of the asset's checks, or of all of them; of blocking ones only where that is said.
+    Checks {
+        /// Whether it has to be true of all of them.
+        all: bool,
+        /// Whether only those count that are evaluated before publication.
+        blocking: bool,
+        /// What has to be true of a check.
+        inner: Box<Condition>,
+    },
+    /// One of the conditions of the assets downstream is true of it.
+    AnyDownstream,
+    /// The same, where assets upstream count or do not by a selection.
+    Where {
+        /// Whether those that it names count, and no others; or all others.
+        allow: bool,
+        /// The selection.
+        selection: String,
+        /// The condition.
+        inner: Box<Condition>,
+    },
+    /// A condition under a name that somebody gave it.
+    Labeled(String, Box<Condition>),
     /// All are true.
     And(Vec<Condition>),
     /// One is true.
@@ -45,8 +69,12 @@ pub const LAST_HANDLED: &str = "last_handled";
 pub enum Operand {
     /// It was never brought up to date.
     Missing,
-    /// A run has it in its plan and has not ended.
+    /// A run has it in its plan and has not ended, or a backfill is still to make it.
     InProgress,
+    /// A run has it in its plan and has not ended.
+    RunInProgress,
+    /// A backfill that has not ended is still to make it.
+    BackfillInProgress,
     /// The last attempt to bring it up to date failed.
     ExecutionFailed,
     /// It was brought up to date, or found so, since the last evaluation.
@@ -57,6 +85,17 @@ pub enum Operand {
     DataVersionChanged,
     /// The same, by a run that was not to bring the asset itself up to date that asks.
     ChangedByOthers,
+    /// The run that changed it last has all of these tags.
+    ExecutedWithTags(Vec<String>),
+    /// The run that changed it last was to bring the asset up to date that asks.
+    ExecutedWithRootTarget,
+    /// It was brought up to date since the last evaluation, by a run with all of these tags; with `all` only by such runs.
+    NewUpdatesWithTags {
+        /// Whether each of these runs has them.
+        all: bool,
+        /// The tags.
+        tags: Vec<String>,
+    },
     /// The last evaluation asked for it.
     NewlyRequested,
     /// This evaluation asks for it, and both can be done in one run.
@@ -79,6 +118,11 @@ pub enum Operand {
     CheckPassed,
 }
 
+/// Texts as arguments are written.
+fn quoted(texts: &[String]) -> String {
+    texts.iter().map(|text| format!("'{text}'")).collect::<Vec<_>>().join(", ")
+}
+
 /// A duration in the words in which it is written.
 fn duration(value: Duration) -> String {
     let seconds = value.as_secs();
@@ -96,6 +140,13 @@ impl fmt::Display for Operand {
         match self {
             Self::Missing => formatter.write_str("missing"),
             Self::InProgress => formatter.write_str("in_progress"),
+            Self::RunInProgress => formatter.write_str("run_in_progress"),
+            Self::BackfillInProgress => formatter.write_str("backfill_in_progress"),
+            Self::ExecutedWithTags(tags) => write!(formatter, "executed_with_tags({})", quoted(tags)),
+            Self::ExecutedWithRootTarget => formatter.write_str("executed_with_root_target"),
+            Self::NewUpdatesWithTags { all, tags } => {
+                write!(formatter, "{}_new_updates_have_run_tags({})", if *all { "all" } else { "any" }, quoted(tags))
+            }
             Self::ExecutionFailed => formatter.write_str("execution_failed"),
             Self::NewlyUpdated => formatter.write_str("newly_updated"),
             Self::NewlySeen => formatter.write_str("newly_seen"),
@@ -130,6 +181,17 @@ impl fmt::Display for Condition {
             Self::Is(operand) => operand.fmt(formatter),
             Self::AnyDeps(inner) => write!(formatter, "any_deps_match({inner})"),
             Self::AllDeps(inner) => write!(formatter, "all_deps_match({inner})"),
+            Self::OfAsset(asset, inner) => write!(formatter, "asset_matches('{asset}', {inner})"),
+            Self::Checks { all, blocking, inner } => {
+                let word = if *all { "all" } else { "any" };
+                let blocking = if *blocking { "blocking_" } else { "" };
+                write!(formatter, "{word}_{blocking}checks_match({inner})")
+            }
+            Self::AnyDownstream => formatter.write_str("any_downstream_conditions"),
+            Self::Where { allow, selection, inner } => {
+                write!(formatter, "{}('{selection}', {inner})", if *allow { "allow" } else { "ignore" })
+            }
+            Self::Labeled(label, inner) => write!(formatter, "with_label('{label}', {inner})"),
             Self::And(parts) => joined(formatter, parts, " and "),
             Self::Or(parts) => joined(formatter, parts, " or "),
             Self::Not(inner) => write!(formatter, "not {}", inner.in_brackets("")),
@@ -165,10 +227,16 @@ impl Condition {
     pub fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Self)) {
         visit(self);
         match self {
-            Self::Is(_) => {}
-            Self::AnyDeps(inner) | Self::AllDeps(inner) | Self::Not(inner) | Self::NewlyTrue(inner) | Self::Named(_, inner) => {
-                inner.walk(visit);
-            }
+            Self::Is(_) | Self::AnyDownstream => {}
+            Self::AnyDeps(inner)
+            | Self::AllDeps(inner)
+            | Self::OfAsset(_, inner)
+            | Self::Checks { inner, .. }
+            | Self::Where { inner, .. }
+            | Self::Labeled(_, inner)
+            | Self::Not(inner)
+            | Self::NewlyTrue(inner)
+            | Self::Named(_, inner) => inner.walk(visit),
             Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.walk(visit)),
             Self::Since(from, until) => {
                 from.walk(visit);
@@ -177,14 +245,28 @@ impl Condition {
         }
     }
 
-    /// How far it looks upstream: 1 for what the asset reads itself.
-    pub fn depth(&self) -> usize {
-        match self {
-            Self::Is(_) => 0,
-            Self::AnyDeps(inner) | Self::AllDeps(inner) => 1 + inner.depth(),
-            Self::Not(inner) | Self::NewlyTrue(inner) | Self::Named(_, inner) => inner.depth(),
-            Self::And(parts) | Self::Or(parts) => parts.iter().map(Self::depth).max().unwrap_or(0),
-            Self::Since(from, until) => from.depth().max(until.depth()),
-        }
+    /// The same condition, with what `change` makes of each condition in it, from the innermost to itself.
+    #[must_use]
+    pub fn map(self, change: &mut dyn FnMut(Self) -> Self) -> Self {
+        let inner = |inner: Box<Self>, change: &mut dyn FnMut(Self) -> Self| Box::new(inner.map(change));
+        let each = |parts: Vec<Self>, change: &mut dyn FnMut(Self) -> Self| -> Vec<Self> {
+            parts.into_iter().map(|part| part.map(change)).collect()
+        };
+        let found = match self {
+            Self::Is(_) | Self::AnyDownstream => self,
+            Self::AnyDeps(found) => Self::AnyDeps(inner(found, change)),
+            Self::AllDeps(found) => Self::AllDeps(inner(found, change)),
+            Self::OfAsset(asset, found) => Self::OfAsset(asset, inner(found, change)),
+            Self::Checks { all, blocking, inner: found } => Self::Checks { all, blocking, inner: inner(found, change) },
+            Self::Where { allow, selection, inner: found } => Self::Where { allow, selection, inner: inner(found, change) },
+            Self::Labeled(label, found) => Self::Labeled(label, inner(found, change)),
+            Self::And(parts) => Self::And(each(parts, change)),
+            Self::Or(parts) => Self::Or(each(parts, change)),
+            Self::Not(found) => Self::Not(inner(found, change)),
+            Self::Since(from, until) => Self::Since(inner(from, change), inner(until, change)),
+            Self::NewlyTrue(found) => Self::NewlyTrue(inner(found, change)),
+            Self::Named(name, found) => Self::Named(name, inner(found, change)),
+        };
+        change(found)
     }
 }

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use subak_domain::automation::{Automation, Condition, Operand};
 use subak_domain::{
-    Action, Asset, AssetGraph, AssetKey, Definition, Partition, PartitionRule, Reason, Rule, RunId, Snapshot, StepId, Timestamp,
-    Work,
+    Action, Asset, AssetGraph, AssetKey, Backfill, Definition, Partition, PartitionRule, Reason, Rule, RunId, Snapshot, StepId,
+    Timestamp, Work,
 };
 
 pub use self::condition::{ConditionError, WORDS, eager, fresh_within, on_cron, on_missing, parse};
@@ -19,6 +19,7 @@ use crate::freshness::freshness;
 use crate::partition::{Known, read_by};
 use crate::plan::{PARTITION_COUNT_MAX, check_actions, is_view};
 use crate::schedule::Times;
+use crate::selection::{SelectionError, select};
 use crate::tasks::with_tasks;
 use crate::together;
 
@@ -44,12 +45,25 @@ pub struct Facts<'a> {
     pub updated: &'a BTreeMap<Unit, Vec<Update>>,
     /// What the runs among these were to bring up to date.
     pub targets: &'a BTreeMap<RunId, BTreeSet<AssetKey>>,
+    /// The tags of these runs.
+    pub tags: &'a BTreeMap<RunId, BTreeSet<String>>,
     /// What runs that have not ended are to bring up to date.
     pub in_progress: &'a BTreeSet<Unit>,
+    /// Backfills that have not ended.
+    pub backfills: &'a [Backfill],
     /// Assets without partitions whose last attempt failed.
     pub failed: &'a BTreeSet<AssetKey>,
-    /// Whether the checks of an asset passed when they were evaluated last.
-    pub checks: &'a BTreeMap<AssetKey, bool>,
+    /// What the checks of an asset came to when they were evaluated last.
+    pub checks: &'a BTreeMap<AssetKey, CheckStates>,
+}
+
+/// What the checks of an asset came to when they were evaluated last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckStates {
+    /// Whether the asset passed; checks that only warn do not count.
+    pub passed: bool,
+    /// Whether each passed, by name.
+    pub each: BTreeMap<String, bool>,
 }
 
 /// A partition was brought up to date, or found so.
@@ -168,25 +182,122 @@ impl Decision {
 pub struct Automated {
     /// The automated assets that look at an asset.
     readers: BTreeMap<AssetKey, BTreeSet<AssetKey>>,
+    /// Conditions by asset, with those of the assets downstream in place of [`Condition::AnyDownstream`].
+    conditions: BTreeMap<AssetKey, Condition>,
+    /// What the selections in conditions name.
+    selections: BTreeMap<String, BTreeSet<AssetKey>>,
+    /// Assets of which conditions ask what the last run was.
+    of_runs: BTreeSet<AssetKey>,
+}
+
+/// The condition of an asset, with those of the assets downstream in it.
+fn resolved(graph: &AssetGraph, asset: &AssetKey, condition: &Condition) -> Condition {
+    let mut downstream: Option<Vec<Condition>> = None;
+    condition.clone().map(&mut |condition| {
+        if condition != Condition::AnyDownstream {
+            return condition;
+        }
+        let found = downstream.get_or_insert_with(|| {
+            let below = graph.descendants(asset, None);
+            let conditions = below.iter().filter_map(|key| graph.get(key)?.automation.as_ref());
+            let mut distinct: Vec<Condition> = Vec::new();
+            for Automation { condition, .. } in conditions {
+                // That of an asset further down is found there.
+                let nothing = |found| if found == Condition::AnyDownstream { Condition::Or(Vec::new()) } else { found };
+                let condition = condition.clone().map(&mut { nothing });
+                if !distinct.contains(&condition) {
+                    distinct.push(condition);
+                }
+            }
+            distinct
+        });
+        Condition::Named("any_downstream_conditions", Box::new(Condition::Or(found.clone())))
+    })
+}
+
+/// Adds the assets that a condition looks at when it is asked of these.
+fn looked_at<'a>(
+    graph: &'a AssetGraph,
+    condition: &'a Condition,
+    of: &BTreeSet<&'a AssetKey>,
+    seen: &mut BTreeSet<&'a AssetKey>,
+) {
+    match condition {
+        Condition::Is(_) | Condition::AnyDownstream => seen.extend(of),
+        Condition::AnyDeps(inner) | Condition::AllDeps(inner) => {
+            let above = of.iter().filter_map(|key| graph.get(key)).flat_map(|asset| deps(graph, asset));
+            looked_at(graph, inner, &above.map(|asset| &asset.key).collect(), seen);
+        }
+        Condition::OfAsset(asset, inner) => {
+            looked_at(graph, inner, &graph.get(asset).map(|asset| &asset.key).into_iter().collect(), seen);
+        }
+        Condition::Checks { inner, .. }
+        | Condition::Where { inner, .. }
+        | Condition::Labeled(_, inner)
+        | Condition::Named(_, inner)
+        | Condition::Not(inner)
+        | Condition::NewlyTrue(inner) => looked_at(graph, inner, of, seen),
+        Condition::And(parts) | Condition::Or(parts) => parts.iter().for_each(|part| looked_at(graph, part, of, seen)),
+        Condition::Since(from, until) => {
+            looked_at(graph, from, of, seen);
+            looked_at(graph, until, of, seen);
+        }
+    }
+}
+
+/// What the conditions of an asset name that is not there: what was written, and what is wrong with it.
+pub fn unknown_names(graph: &AssetGraph, condition: &Condition) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    condition.walk(&mut |condition| match condition {
+        Condition::OfAsset(asset, _) if graph.get(asset).is_none() => {
+            found.push((asset.to_string(), format!("there is no asset `{asset}`")));
+        }
+        Condition::Where { selection, .. } => {
+            if let Err(error) = named_by(graph, selection) {
+                found.push((selection.clone(), error.to_string()));
+            }
+        }
+        _ => {}
+    });
+    found
+}
+
+fn named_by(graph: &AssetGraph, selection: &str) -> Result<BTreeSet<AssetKey>, SelectionError> {
+    Ok(select(graph, &Snapshot::default(), &[selection.to_owned()], &[])?.assets)
 }
 
 impl Automated {
     /// Those of a graph.
     pub fn new(graph: &AssetGraph) -> Self {
-        let mut readers: BTreeMap<AssetKey, BTreeSet<AssetKey>> = BTreeMap::new();
+        let mut all = Self::default();
         for asset in graph.assets() {
             let Some(automation) = &asset.automation else { continue };
+            let condition = resolved(graph, &asset.key, &automation.condition);
             let mut seen = BTreeSet::from([&asset.key]);
-            let mut next = vec![&asset.key];
-            for _ in 0..automation.condition.depth() {
-                let deps = next.iter().filter_map(|key| graph.get(key)).flat_map(|asset| deps(graph, asset));
-                next = deps.map(|asset| &asset.key).filter(|key| seen.insert(key)).collect();
-            }
+            looked_at(graph, &condition, &BTreeSet::from([&asset.key]), &mut seen);
+            let mut is_of_runs = false;
+            condition.walk(&mut |condition| match condition {
+                Condition::Is(Operand::ExecutedWithTags(_) | Operand::ExecutedWithRootTarget) => is_of_runs = true,
+                Condition::Where { selection, .. } if !all.selections.contains_key(selection) => {
+                    // One that names nothing was refused when the project was read.
+                    all.selections.insert(selection.clone(), named_by(graph, selection).unwrap_or_default());
+                }
+                _ => {}
+            });
             for key in seen {
-                readers.entry(key.clone()).or_default().insert(asset.key.clone());
+                all.readers.entry(key.clone()).or_default().insert(asset.key.clone());
+                if is_of_runs {
+                    all.of_runs.insert(key.clone());
+                }
             }
+            all.conditions.insert(asset.key.clone(), condition);
         }
-        Self { readers }
+        all
+    }
+
+    /// The runs of which tags and targets have to be known besides those that something was heard of.
+    pub fn runs_asked_of<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = RunId> + 'a {
+        self.of_runs.iter().filter_map(|key| Some(snapshot.latest.get(key)?.run))
     }
 
     /// Whether there is none.
@@ -209,9 +320,9 @@ impl Automated {
     ) -> Vec<Decision> {
         let (mut wanted, mut requested, mut decisions) = (wanted.clone(), BTreeMap::new(), Vec::new());
         for asset in facts.graph.assets() {
-            let Some(automation) = asset.automation.as_ref().filter(|_| wanted.contains(&asset.key)) else { continue };
+            let Some(condition) = self.conditions.get(&asset.key).filter(|_| wanted.contains(&asset.key)) else { continue };
             let Some(memory) = memory(&asset.key) else { continue };
-            let decision = Evaluation::of(facts, asset, &memory, &requested).decide(automation);
+            let decision = Evaluation::of(self, facts, asset, &memory, &requested).decide(condition);
             if !decision.requested.is_empty() {
                 requested.insert(asset.key.clone(), decision.requested.iter().cloned().collect());
                 wanted.extend(self.near([&asset.key]));
@@ -245,6 +356,7 @@ fn keys(asset: &Asset, facts: &Facts<'_>) -> Vec<String> {
 
 /// The evaluation of one asset.
 struct Evaluation<'a> {
+    automated: &'a Automated,
     facts: &'a Facts<'a>,
     root: &'a Asset,
     before: &'a Memory,
@@ -256,10 +368,15 @@ struct Evaluation<'a> {
     due_at: Option<Timestamp>,
     /// The assets that made a condition true, by its text.
     because_of: BTreeMap<String, BTreeSet<String>>,
+    /// Which assets upstream count, where not all of them do: whether those that a selection names, or all others.
+    wheres: Vec<(bool, &'a str)>,
+    /// The check that is looked at.
+    check: Option<&'a str>,
 }
 
 impl<'a> Evaluation<'a> {
     fn of(
+        automated: &'a Automated,
         facts: &'a Facts<'a>,
         root: &'a Asset,
         before: &'a Memory,
@@ -267,14 +384,29 @@ impl<'a> Evaluation<'a> {
     ) -> Self {
         // A clock that is put back sees no tick twice.
         let after = Memory { at: before.at.max(Some(facts.now)), ..Memory::default() };
-        Self { facts, root, before, requested, after, is_passing: false, due_at: None, because_of: BTreeMap::new() }
+        let (wheres, because_of) = (Vec::new(), BTreeMap::new());
+        Self {
+            automated,
+            facts,
+            root,
+            before,
+            requested,
+            after,
+            is_passing: false,
+            due_at: None,
+            because_of,
+            wheres,
+            check: None,
+        }
     }
 
-    fn decide(mut self, automation: &Automation) -> Decision {
+    fn decide(mut self, condition: &'a Condition) -> Decision {
         let all = keys(self.root, self.facts);
-        let found = self.eval(&automation.condition, self.root);
-        let parts: Vec<Part> = automation.condition.parts().into_iter().map(|part| self.part(part)).collect();
-        let is_busy = |key: &String| self.facts.in_progress.contains(&(self.root.key.clone(), key.clone()));
+        let found = self.eval(condition, self.root);
+        let parts: Vec<Part> = condition.parts().into_iter().map(|part| self.part(part)).collect();
+        let backfilled = backfilled(self.root, self.facts);
+        let is_in_run = |key: &String| self.facts.in_progress.contains(&(self.root.key.clone(), key.clone()));
+        let is_busy = |key: &String| is_in_run(key) || backfilled.contains(key);
         // Whatever a condition says, nothing is asked for that somebody has in hand.
         let wanted = all.into_iter().filter(|key| found.contains_key(key) && !is_busy(key));
         let requested: Vec<String> = wanted.take(PARTITION_COUNT_MAX).collect();
@@ -286,11 +418,12 @@ impl<'a> Evaluation<'a> {
     }
 
     /// What a condition came to, for people. What has a memory is asked once more, which changes nothing.
-    fn part(&mut self, condition: &Condition) -> Part {
+    fn part(&mut self, condition: &'a Condition) -> Part {
         let is_true = !self.eval(condition, self.root).is_empty();
         let mut because_of = BTreeSet::new();
         condition.walk(&mut |inner| because_of.extend(self.because_of.get(&inner.to_string()).into_iter().flatten().cloned()));
-        Part { condition: condition.to_string(), is_true, because_of: because_of.into_iter().collect() }
+        let shown = if let Condition::Labeled(label, _) = condition { label.clone() } else { condition.to_string() };
+        Part { condition: shown, is_true, because_of: because_of.into_iter().collect() }
     }
 
     fn due(&mut self, at: Option<Timestamp>) {
@@ -298,10 +431,24 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Of which partitions a condition is true.
-    fn eval(&mut self, condition: &Condition, asset: &Asset) -> Truth {
+    fn eval(&mut self, condition: &'a Condition, asset: &'a Asset) -> Truth {
         match condition {
             Condition::Is(operand) => self.operand(operand, asset),
-            Condition::Named(_, inner) => self.eval(inner, asset),
+            Condition::Named(_, inner) | Condition::Labeled(_, inner) => self.eval(inner, asset),
+            // It was replaced by what it stands for.
+            Condition::AnyDownstream => Truth::new(),
+            Condition::Where { allow, selection, inner } => {
+                self.wheres.push((*allow, selection));
+                let found = self.eval(inner, asset);
+                self.wheres.pop();
+                found
+            }
+            Condition::OfAsset(key, inner) => {
+                let Some(other) = self.facts.graph.get(key) else { return Truth::new() };
+                let found = self.eval(inner, other);
+                self.across(&found, asset, other)
+            }
+            Condition::Checks { all, blocking, inner } => self.checks((*all, *blocking), inner, asset),
             Condition::Not(inner) => {
                 let found = self.eval(inner, asset);
                 let now = self.facts.now;
@@ -320,9 +467,7 @@ impl<'a> Evaluation<'a> {
             Condition::Or(parts) => {
                 let mut all = Truth::new();
                 for part in parts {
-                    for (key, at) in self.eval(part, asset) {
-                        all.entry(key).and_modify(|known| *known = (*known).max(at)).or_insert(at);
-                    }
+                    join(&mut all, self.eval(part, asset));
                 }
                 all
             }
@@ -335,7 +480,7 @@ impl<'a> Evaluation<'a> {
             }
             Condition::Since(from, until) => {
                 let (from, until) = (self.eval(from, asset), self.eval(until, asset));
-                let mut all = self.before.conditions.get(&of(condition, asset, self.root)).cloned().unwrap_or_default();
+                let mut all = self.before.conditions.get(&self.name_of(condition, asset)).cloned().unwrap_or_default();
                 // Keys that are no partitions any more are forgotten.
                 let keys: BTreeSet<String> = keys(asset, self.facts).into_iter().collect();
                 all.retain(|key, _| keys.contains(key));
@@ -355,9 +500,18 @@ impl<'a> Evaluation<'a> {
         }
     }
 
+    /// Under what a condition remembers: its text, so that what stands beside it may change, and what it is asked of where that is not the asset.
+    fn name_of(&self, condition: &Condition, asset: &Asset) -> String {
+        let mut name = condition.to_string();
+        for (allow, selection) in &self.wheres {
+            name = format!("{}('{selection}', {name})", if *allow { "allow" } else { "ignore" });
+        }
+        if asset.key == self.root.key { name } else { format!("{name} of {}", asset.key) }
+    }
+
     /// Remembers what a condition found, and returns what it found the last time.
     fn remembered(&mut self, condition: &Condition, asset: &Asset, found: Truth) -> Truth {
-        let name = of(condition, asset, self.root);
+        let name = self.name_of(condition, asset);
         let before = self.before.conditions.get(&name).cloned().unwrap_or_default();
         self.after.conditions.insert(name, found);
         before
@@ -368,30 +522,60 @@ impl<'a> Evaluation<'a> {
         read_by(asset.partitioning.as_ref().map(|own| (own, key)), (&dep.key, dep.partitioning.as_ref()?), facts.snapshot)
     }
 
-    fn any_deps(&mut self, condition: &Condition, inner: &Condition, asset: &Asset) -> Truth {
+    /// What an asset reads, as far as it counts.
+    fn deps(&self, asset: &'a Asset) -> Vec<&'a Asset> {
+        let is_named =
+            |selection: &str, key: &AssetKey| self.automated.selections.get(selection).is_some_and(|named| named.contains(key));
+        let counts = |dep: &&Asset| self.wheres.iter().all(|(allow, selection)| is_named(selection, &dep.key) == *allow);
+        deps(self.facts.graph, asset).into_iter().filter(counts).collect()
+    }
+
+    /// The partitions of an asset that read those of another one of which something is true.
+    fn across(&self, found: &Truth, asset: &Asset, other: &Asset) -> Truth {
+        let Some(newest) = found.values().max().copied() else { return Truth::new() };
+        let at = |key: &String| match Self::read(self.facts, asset, key, other) {
+            None => Some(newest),
+            Some(read) => read.iter().filter_map(|key| found.get(key)).max().copied(),
+        };
+        keys(asset, self.facts).into_iter().filter_map(|key| Some((at(&key)?, key))).map(|(at, key)| (key, at)).collect()
+    }
+
+    fn any_deps(&mut self, condition: &Condition, inner: &'a Condition, asset: &'a Asset) -> Truth {
         let mut all = Truth::new();
-        for dep in deps(self.facts.graph, asset) {
+        for dep in self.deps(asset) {
             let found = self.eval(inner, dep);
-            let Some(newest) = found.values().max().copied() else { continue };
-            for key in keys(asset, self.facts) {
-                let at = match Self::read(self.facts, asset, &key, dep) {
-                    None => Some(newest),
-                    Some(read) => read.iter().filter_map(|key| found.get(key)).max().copied(),
-                };
-                let Some(at) = at else { continue };
-                all.entry(key).and_modify(|known| *known = (*known).max(at)).or_insert(at);
-                if asset.key == self.root.key {
-                    self.because_of.entry(condition.to_string()).or_default().insert(dep.key.to_string());
-                }
+            let found = self.across(&found, asset, dep);
+            if asset.key == self.root.key && !found.is_empty() {
+                self.because_of.entry(condition.to_string()).or_default().insert(dep.key.to_string());
             }
+            join(&mut all, found);
         }
         all
     }
 
-    fn all_deps(&mut self, inner: &Condition, asset: &Asset) -> Truth {
+    /// Of which partitions a condition is true for one of the checks, or for each.
+    fn checks(&mut self, (all, blocking): (bool, bool), inner: &'a Condition, asset: &'a Asset) -> Truth {
+        let now = self.facts.now;
+        let checks = asset.checks.iter().filter(|check| check.blocking || !blocking);
+        let everything: Truth = keys(asset, self.facts).into_iter().map(|key| (key, now)).collect();
+        let mut found = if all { everything } else { Truth::new() };
+        for check in checks {
+            self.check = Some(&check.name);
+            let of_check = self.eval(inner, asset);
+            self.check = None;
+            if all {
+                found.retain(|key, _| of_check.contains_key(key));
+            } else {
+                join(&mut found, of_check);
+            }
+        }
+        found
+    }
+
+    fn all_deps(&mut self, inner: &'a Condition, asset: &'a Asset) -> Truth {
         let now = self.facts.now;
         let mut all: Truth = keys(asset, self.facts).into_iter().map(|key| (key, now)).collect();
-        for dep in deps(self.facts.graph, asset) {
+        for dep in self.deps(asset) {
             // Nobody says when something external changes, and a view is what is behind it.
             if dep.definition.is_unobserved() || is_view(dep) {
                 continue;
@@ -411,6 +595,20 @@ impl<'a> Evaluation<'a> {
         all
     }
 
+    /// What is known of the run that changed an asset last.
+    fn of_last_run<T>(&self, asset: &Asset, known: &'a BTreeMap<RunId, T>) -> Option<&'a T> {
+        known.get(&self.facts.snapshot.latest.get(&asset.key)?.run)
+    }
+
+    /// The keys that a check passed or failed for: it is of the whole asset.
+    fn check_is(&self, passed: bool, asset: &Asset) -> bool {
+        let states = self.facts.checks.get(&asset.key);
+        states.is_some_and(|states| match self.check {
+            Some(check) => states.each.get(check) == Some(&passed),
+            None => states.passed == passed,
+        })
+    }
+
     fn operand(&mut self, operand: &Operand, asset: &Asset) -> Truth {
         let (facts, now) = (self.facts, self.facts.now);
         let all = || keys(asset, facts).into_iter();
@@ -421,15 +619,30 @@ impl<'a> Evaluation<'a> {
         let state = |key: &str| states.and_then(|states| states.get(key)).copied().unwrap_or_default();
         let is_cut = asset.partitioning.is_some();
         match operand {
+            Operand::Missing if let Some(check) = self.check => {
+                everything(!facts.checks.get(&asset.key).is_some_and(|states| states.each.contains_key(check)))
+            }
             Operand::Missing if asset.definition.is_unobserved() => Truth::new(),
             Operand::Missing if is_cut => where_true(&|key| !state(key).is_materialized()),
             Operand::Missing => everything(!facts.snapshot.latest.contains_key(&asset.key)),
-            Operand::InProgress => where_true(&|key| facts.in_progress.contains(&(asset.key.clone(), key.to_owned()))),
+            Operand::InProgress | Operand::RunInProgress | Operand::BackfillInProgress => {
+                let is_in_run = |key: &str| facts.in_progress.contains(&(asset.key.clone(), key.to_owned()));
+                let backfilled = if *operand == Operand::RunInProgress { BTreeSet::new() } else { backfilled(asset, facts) };
+                where_true(&|key| (*operand != Operand::BackfillInProgress && is_in_run(key)) || backfilled.contains(key))
+            }
+            Operand::ExecutedWithTags(tags) => {
+                everything(self.of_last_run(asset, facts.tags).is_some_and(|known| has_all(known, tags)))
+            }
+            Operand::ExecutedWithRootTarget => {
+                everything(self.of_last_run(asset, facts.targets).is_some_and(|targets| targets.contains(&self.root.key)))
+            }
             Operand::ExecutionFailed if is_cut => where_true(&|key| state(key).is_failed()),
             Operand::ExecutionFailed => everything(facts.failed.contains(&asset.key)),
-            Operand::NewlyUpdated | Operand::NewlySeen | Operand::DataVersionChanged | Operand::ChangedByOthers => {
-                self.updated(operand, asset)
-            }
+            Operand::NewlyUpdated
+            | Operand::NewlySeen
+            | Operand::DataVersionChanged
+            | Operand::ChangedByOthers
+            | Operand::NewUpdatesWithTags { .. } => self.updated(operand, asset),
             Operand::NewlyRequested if asset.key == self.root.key => {
                 let at = self.before.at.unwrap_or(now).min(now);
                 self.before.requested.iter().map(|key| (key.clone(), at)).collect()
@@ -469,8 +682,8 @@ impl<'a> Evaluation<'a> {
                 self.due(found.changes_at);
                 everything(found.status == *status)
             }
-            Operand::CheckFailed => everything(facts.checks.get(&asset.key) == Some(&false)),
-            Operand::CheckPassed => everything(facts.checks.get(&asset.key) == Some(&true)),
+            Operand::CheckFailed => everything(self.check_is(false, asset)),
+            Operand::CheckPassed => everything(self.check_is(true, asset)),
         }
     }
 
@@ -484,7 +697,17 @@ impl<'a> Evaluation<'a> {
         let units = self.facts.updated.range(first..).take_while(|((key, _), _)| *key == asset.key);
         let mut found = Truth::new();
         for ((_, key), changes) in units {
+            let is_tagged = |update: &Update| match operand {
+                Operand::NewUpdatesWithTags { tags, .. } => {
+                    self.facts.tags.get(&update.run).is_some_and(|known| has_all(known, tags))
+                }
+                _ => true,
+            };
+            if matches!(operand, Operand::NewUpdatesWithTags { all: true, .. }) && !changes.iter().all(is_tagged) {
+                continue;
+            }
             let counts = |update: &&Update| match operand {
+                Operand::NewUpdatesWithTags { .. } => is_tagged(update),
                 Operand::NewlyUpdated | Operand::NewlySeen => true,
                 Operand::DataVersionChanged => update.is_change,
                 _ => update.is_change && !is_own(&update.run),
@@ -532,9 +755,43 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-/// Under what a condition remembers: its text, so that what stands beside it may change, and the asset where that is another one.
-fn of(condition: &Condition, asset: &Asset, root: &Asset) -> String {
-    if asset.key == root.key { condition.to_string() } else { format!("{condition} of {}", asset.key) }
+/// Adds what is true of more partitions; of two moments the later one counts.
+fn join(all: &mut Truth, found: Truth) {
+    for (key, at) in found {
+        all.entry(key).and_modify(|known| *known = (*known).max(at)).or_insert(at);
+    }
+}
+
+fn has_all(known: &BTreeSet<String>, tags: &[String]) -> bool {
+    tags.iter().all(|tag| known.contains(tag))
+}
+
+/// The newest partitions of an asset that a backfill is still to make.
+fn backfilled(asset: &Asset, facts: &Facts<'_>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let Some(partitioning) = &asset.partitioning else { return found };
+    let of_asset = facts.backfills.iter().filter(|backfill| !backfill.state.is_final());
+    let of_asset = of_asset.flat_map(|backfill| backfill.targets.iter().map(move |target| (backfill, target)));
+    for (backfill, target) in of_asset.filter(|(_, target)| target.asset == asset.key) {
+        let known = Known::of(partitioning, facts.snapshot, facts.now);
+        let listed: BTreeSet<&str> = target.keys.iter().map(String::as_str).collect();
+        let places = target.ranges.iter().filter_map(|(first, last)| Some((known.place(first)?, known.place(last)?)));
+        let places: Vec<(usize, usize)> = if listed.is_empty() { places.collect() } else { Vec::new() };
+        let states = facts.snapshot.partitions.get(&asset.key);
+        let is_done = |key: &String| {
+            let state = states.and_then(|states| states.get(key)).copied().unwrap_or_default();
+            state.confirmed_position.max(state.failed_position) > backfill.created_position
+                || backfill.blocked.contains(&(asset.key.clone(), key.clone()))
+        };
+        for at in known.len().saturating_sub(KEY_COUNT_MAX)..known.len() {
+            let Some(key) = known.key(at) else { continue };
+            let is_asked = listed.contains(key.as_str()) || places.iter().any(|(first, last)| (first..=last).contains(&&at));
+            if is_asked && !is_done(&key) {
+                found.insert(key);
+            }
+        }
+    }
+    found
 }
 
 /// The actions of what is asked for: one run for what hangs together.

@@ -456,7 +456,9 @@ impl<'a> Resolver<'a> {
         self.refuse_idle_reads(&assets);
         self.check_columns(&assets, &queries);
         self.lint(&assets, &queries);
-        (self.graph(assets, checks), queries)
+        let graph = self.graph(assets, checks);
+        self.check_conditions(graph.as_ref());
+        (graph, queries)
     }
 
     /// Enters every asset; those that need nothing of others are returned.

@@ -15,6 +15,14 @@ use crate::exit::CliError;
 /// Events that are read at a time.
 const READ_COUNT: usize = 1_000;
 
+/// The labels of a run of a job.
+pub(crate) fn tags_of(state: &RunState, job: Option<&Job>) -> BTreeSet<String> {
+    let params = Values::of_params(&state.params);
+    let tags = job.map(|job| job.tags.as_slice()).unwrap_or_default().iter();
+    // What a template cannot render, it is itself: all such runs are bounded together.
+    tags.map(|tag| params.render(tag).unwrap_or_else(|_| tag.clone())).collect()
+}
+
 /// What a run is to the rules.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -31,11 +39,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// The run as the rules see it, under these jobs.
     pub(crate) fn of(run: RunId, state: &RunState, jobs: &BTreeMap<String, Job>) -> Self {
-        let declared = state.job.as_ref().and_then(|job| jobs.get(job));
-        let params = Values::of_params(&state.params);
-        let tags = declared.map(|job| job.tags.as_slice()).unwrap_or_default().iter();
-        // What a template cannot render, it is itself: all such runs are bounded together.
-        let tags = tags.map(|tag| params.render(tag).unwrap_or_else(|_| tag.clone())).collect();
+        let tags = tags_of(state, state.job.as_ref().and_then(|job| jobs.get(job)));
         let is_resumed = state.steps.values().any(|step| step.attempt_count > 0);
         Self { run, job: state.job.clone(), assets: assets_of(&state.actions), tags, is_resumed }
     }

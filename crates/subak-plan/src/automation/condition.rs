@@ -7,10 +7,13 @@ use std::time::Duration;
 use jiff::{Span, SpanRelativeTo};
 use subak_domain::automation::{Condition, LAST_HANDLED, Operand};
 use subak_domain::schedule::ScheduleRule;
-use subak_domain::{FreshnessStatus, Schedule};
+use subak_domain::{AssetKey, FreshnessStatus, Schedule};
 
 /// The deepest nesting of one condition.
 const DEPTH_MAX: usize = 32;
+
+/// The most conditions of which one that something was replaced in is made.
+const SIZE_MAX: usize = 1_000;
 
 /// A text that is no condition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +27,7 @@ pub enum ConditionError {
 }
 
 /// Words that are conditions by themselves.
-pub const WORDS: [&str; 26] = [
+pub const WORDS: [&str; 45] = [
     "missing",
     "in_progress",
     "execution_failed",
@@ -51,6 +54,25 @@ pub const WORDS: [&str; 26] = [
     "freshness_warned",
     "all_deps_updated_since_cron",
     "eager",
+    "on_missing",
+    "on_cron",
+    "run_in_progress",
+    "backfill_in_progress",
+    "executed_with_tags",
+    "executed_with_root_target",
+    "any_new_updates_have_run_tags",
+    "all_new_updates_have_run_tags",
+    "any_checks_match",
+    "all_checks_match",
+    "any_blocking_checks_match",
+    "all_blocking_checks_match",
+    "all_deps_blocking_checks_passed",
+    "asset_matches",
+    "any_downstream_conditions",
+    "allow",
+    "ignore",
+    "with_label",
+    "replace",
 ];
 
 fn is(operand: Operand) -> Condition {
@@ -88,6 +110,13 @@ fn any_deps_missing() -> Condition {
 fn any_deps_in_progress() -> Condition {
     let busy = Condition::And(vec![is(Operand::InProgress), not(is(Operand::WillBeRequested))]);
     Condition::Named("any_deps_in_progress", Box::new(any_deps(busy)))
+}
+
+fn all_deps_blocking_checks_passed() -> Condition {
+    let passed = Box::new(is(Operand::CheckPassed));
+    let all = Condition::Checks { all: true, blocking: true, inner: passed };
+    let matched = Condition::AllDeps(Box::new(Condition::Or(vec![all, is(Operand::WillBeRequested)])));
+    Condition::Named("all_deps_blocking_checks_passed", Box::new(matched))
 }
 
 /// Brings an asset up to date when it is missing, or what it reads has changed, once nothing that it reads is missing or under way.
@@ -159,6 +188,7 @@ enum Token {
     Text(String),
     Open,
     Close,
+    Comma,
 }
 
 impl std::fmt::Display for Token {
@@ -168,6 +198,7 @@ impl std::fmt::Display for Token {
             Self::Text(text) => write!(formatter, "'{text}'"),
             Self::Open => formatter.write_str("("),
             Self::Close => formatter.write_str(")"),
+            Self::Comma => formatter.write_str(","),
         }
     }
 }
@@ -178,6 +209,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, ConditionError> {
         match letter {
             '(' => found.push(Token::Open),
             ')' => found.push(Token::Close),
+            ',' => found.push(Token::Comma),
             '\'' | '"' => {
                 let mut inner = String::new();
                 loop {
@@ -297,14 +329,113 @@ impl Parser<'_> {
         Ok(Box::new(inner))
     }
 
-    fn text(&mut self, of: &str) -> Result<String, ConditionError> {
-        self.expect(&Token::Open)?;
+    fn quoted(&mut self, of: &str) -> Result<String, ConditionError> {
         let Some(Token::Text(text)) = self.tokens.get(self.at).cloned() else {
             return Err(ConditionError::Wrong(format!("`{of}` takes a text in quotes")));
         };
         self.at += 1;
+        Ok(text)
+    }
+
+    fn text(&mut self, of: &str) -> Result<String, ConditionError> {
+        self.expect(&Token::Open)?;
+        let text = self.quoted(of)?;
         self.expect(&Token::Close)?;
         Ok(text)
+    }
+
+    /// One text or several, with commas between them.
+    fn texts(&mut self, of: &str) -> Result<Vec<String>, ConditionError> {
+        self.expect(&Token::Open)?;
+        let mut found = vec![self.quoted(of)?];
+        while self.tokens.get(self.at) == Some(&Token::Comma) {
+            self.at += 1;
+            found.push(self.quoted(of)?);
+        }
+        self.expect(&Token::Close)?;
+        Ok(found)
+    }
+
+    /// A text and a condition.
+    fn text_and_inner(&mut self, of: &str) -> Result<(String, Box<Condition>), ConditionError> {
+        self.expect(&Token::Open)?;
+        let text = self.quoted(of)?;
+        self.expect(&Token::Comma)?;
+        let inner = self.any()?;
+        self.expect(&Token::Close)?;
+        Ok((text, Box::new(inner)))
+    }
+
+    /// A condition over each check. What is not known of a single check has no place in it.
+    fn of_checks(&mut self, word: &str) -> Result<Condition, ConditionError> {
+        let inner = self.inner()?;
+        let mut other = None;
+        inner.walk(&mut |condition| {
+            let is_known = match condition {
+                Condition::Is(operand) => {
+                    matches!(operand, Operand::CheckFailed | Operand::CheckPassed | Operand::Missing | Operand::WillBeRequested)
+                }
+                Condition::And(_) | Condition::Or(_) | Condition::Not(_) | Condition::Labeled(..) => true,
+                _ => false,
+            };
+            if !is_known {
+                other.get_or_insert_with(|| condition.to_string());
+            }
+        });
+        if let Some(other) = other {
+            let known = "`check_passed`, `check_failed`, `missing` and `will_be_requested`";
+            return Err(ConditionError::Wrong(format!(
+                "`{word}` is over single checks, of which {known} are known, not `{other}`"
+            )));
+        }
+        Ok(Condition::Checks { all: word.starts_with("all_"), blocking: word.contains("blocking"), inner })
+    }
+
+    /// `replace(condition, part, other)`: the condition, with another one in place of a part of it.
+    fn replaced(&mut self) -> Result<Condition, ConditionError> {
+        self.expect(&Token::Open)?;
+        let whole = self.any()?;
+        self.expect(&Token::Comma)?;
+        let part = self.any()?;
+        self.expect(&Token::Comma)?;
+        let other = self.any()?;
+        self.expect(&Token::Close)?;
+        let mut count = 0;
+        let shown = whole.to_string();
+        let found = whole.map(&mut |condition| {
+            if condition == part {
+                count += 1;
+                other.clone()
+            } else {
+                condition
+            }
+        });
+        if count == 0 {
+            return Err(ConditionError::Wrong(format!("`{part}` is no part of `{shown}`")));
+        }
+        let mut size = 0;
+        found.walk(&mut |_| size += 1);
+        if size > SIZE_MAX {
+            return Err(ConditionError::Wrong(format!("it is made of more than {SIZE_MAX} conditions")));
+        }
+        Ok(found)
+    }
+
+    /// A condition over other assets, or over some of them.
+    fn elsewhere(&mut self, word: &str) -> Result<Condition, ConditionError> {
+        let (text, inner) = self.text_and_inner(word)?;
+        if word == "asset_matches" {
+            let asset: Result<AssetKey, _> = text.parse();
+            let asset = asset.map_err(|error| ConditionError::Wrong(format!("`{text}` names no asset: {error}")))?;
+            return Ok(Condition::OfAsset(asset, inner));
+        }
+        if word == "with_label" {
+            return Ok(Condition::Labeled(text, inner));
+        }
+        if text.split([' ', ',']).any(|term| term.trim_matches(['+', '@']) == "changed") {
+            return Err(ConditionError::Wrong(format!("`{word}` takes what is so for good; `changed` is not")));
+        }
+        Ok(Condition::Where { allow: word == "allow", selection: text, inner })
     }
 
     fn duration(&mut self, of: &str) -> Result<Duration, ConditionError> {
@@ -318,6 +449,22 @@ impl Parser<'_> {
         Ok(match word {
             "missing" => is(Operand::Missing),
             "in_progress" => is(Operand::InProgress),
+            "run_in_progress" => is(Operand::RunInProgress),
+            "backfill_in_progress" => is(Operand::BackfillInProgress),
+            "executed_with_tags" => is(Operand::ExecutedWithTags(self.texts(word)?)),
+            "executed_with_root_target" => is(Operand::ExecutedWithRootTarget),
+            "any_new_updates_have_run_tags" | "all_new_updates_have_run_tags" => {
+                is(Operand::NewUpdatesWithTags { all: word.starts_with("all"), tags: self.texts(word)? })
+            }
+            "any_checks_match" | "all_checks_match" | "any_blocking_checks_match" | "all_blocking_checks_match" => {
+                self.of_checks(word)?
+            }
+            "all_deps_blocking_checks_passed" => all_deps_blocking_checks_passed(),
+            "asset_matches" | "allow" | "ignore" | "with_label" => self.elsewhere(word)?,
+            "any_downstream_conditions" => Condition::AnyDownstream,
+            "replace" => self.replaced()?,
+            "on_missing" => on_missing(),
+            "on_cron" => on_cron(&self.text(word)?, self.timezone)?,
             "execution_failed" => is(Operand::ExecutionFailed),
             "newly_updated" => is(Operand::NewlyUpdated),
             "data_version_changed" => is(Operand::DataVersionChanged),

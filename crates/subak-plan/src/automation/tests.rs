@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::plan::tests::{cut, graph};
+use subak_domain::backfill::{BackfillState, Target};
 use subak_domain::{Event, RunEvent, StepOutcome};
 
 /// A project whose runs are made up, and what is remembered of it.
@@ -16,7 +17,10 @@ struct World {
     memory: BTreeMap<AssetKey, Memory>,
     updated: BTreeMap<Unit, Vec<Update>>,
     targets: BTreeMap<RunId, BTreeSet<AssetKey>>,
+    tags: BTreeMap<RunId, BTreeSet<String>>,
     in_progress: BTreeSet<Unit>,
+    backfills: Vec<Backfill>,
+    checks: BTreeMap<AssetKey, CheckStates>,
     failed: BTreeSet<AssetKey>,
     /// Seconds that attempts take.
     lasting: i64,
@@ -51,7 +55,10 @@ impl World {
             memory: BTreeMap::new(),
             updated: BTreeMap::new(),
             targets: BTreeMap::new(),
+            tags: BTreeMap::new(),
             in_progress: BTreeSet::new(),
+            backfills: Vec::new(),
+            checks: BTreeMap::new(),
             failed: BTreeSet::new(),
             lasting: 0,
         }
@@ -87,25 +94,26 @@ impl World {
         self.now += jiff::SignedDuration::from_secs(seconds);
     }
 
-    fn facts<'a>(&'a self, checks: &'a BTreeMap<AssetKey, bool>) -> Facts<'a> {
+    fn facts(&self) -> Facts<'_> {
         Facts {
             graph: &self.graph,
             snapshot: &self.snapshot,
             now: self.now,
             updated: &self.updated,
             targets: &self.targets,
+            tags: &self.tags,
             in_progress: &self.in_progress,
+            backfills: &self.backfills,
             failed: &self.failed,
-            checks,
+            checks: &self.checks,
         }
     }
 
     fn decide(&mut self) -> Vec<Decision> {
         self.now += jiff::SignedDuration::from_secs(1);
         let wanted: BTreeSet<AssetKey> = self.graph.assets().iter().map(|asset| asset.key.clone()).collect();
-        let checks = BTreeMap::new();
         let memory = |asset: &AssetKey| Some(Memory::of(&self.memory.get(asset).cloned().unwrap_or_default().stored()));
-        let decisions = self.automated.evaluate(&self.facts(&checks), &wanted, &memory);
+        let decisions = self.automated.evaluate(&self.facts(), &wanted, &memory);
         for decision in &decisions {
             self.memory.insert(decision.asset.clone(), decision.memory.clone());
         }
@@ -169,8 +177,7 @@ fn t_103_t_107_one_run_and_once() {
     world.ran("a", "a");
     world.ran("x", "x");
     let decisions = world.decide();
-    let checks = BTreeMap::new();
-    let runs = runs(&world.facts(&checks), &decisions);
+    let runs = runs(&world.facts(), &decisions);
     let steps = |run: &Vec<Action>| run.iter().map(|action| action.step.to_string()).collect::<Vec<_>>().join(" ");
     assert_eq!(runs.iter().map(steps).collect::<Vec<_>>(), ["b c", "y"], "two runs, for nothing ties them; d waits for b");
     assert_eq!(runs[0][1].needs, [StepId::asset(&key("b"))]);
@@ -249,6 +256,7 @@ fn t_100_t_101_t_106_conditions_remember() {
     let changed = assets.iter_mut().find(|asset| asset.key == key("c")).and_then(|asset| asset.automation.as_mut());
     *changed.expect("automated") = Automation { text: String::new(), condition };
     world.graph = AssetGraph::new(assets, Vec::new()).expect("graph");
+    world.automated = Automated::new(&world.graph);
     assert_eq!(world.asks(), "c");
     world.failed.insert(key("c"));
     assert_eq!(world.asks(), "");
@@ -339,6 +347,180 @@ fn t_25_a_clock_that_is_put_back() {
     assert_eq!(world.asks(), "", "the tick was seen");
 }
 
+/// The words of Dagster that are left out of no preset: who is asked, and what counts.
+#[test]
+fn conditions_over_some_of_what_is_upstream() {
+    let assets = "raw.a\nraw.b\nc <- raw.a raw.b\nd";
+    let seen = |text: &str, ran: &str| {
+        let mut world = World::new(assets, &[], &[("c", when(text))]);
+        world.ran("raw.a raw.b c d", "raw.a raw.b c d");
+        world.asks();
+        world.ran(ran, ran);
+        world.asks()
+    };
+    for (text, ran, expect) in [
+        ("any_deps_updated", "raw.b", "c"),
+        ("ignore('raw.b', any_deps_updated)", "raw.b", ""),
+        ("ignore('raw.b', any_deps_updated)", "raw.a", "c"),
+        ("allow('raw.b', any_deps_updated)", "raw.a", ""),
+        ("allow('raw.*', any_deps_updated)", "raw.a", "c"),
+        ("ignore('raw.b', allow('raw.*', any_deps_updated))", "raw.b", ""),
+        ("asset_matches('d', newly_updated)", "d", "c"),
+        ("asset_matches('d', newly_updated)", "raw.a", ""),
+        ("replace(eager, any_deps_updated, asset_matches('d', data_version_changed))", "d", "c"),
+        ("replace(eager, any_deps_updated, asset_matches('d', data_version_changed))", "raw.a", ""),
+    ] {
+        assert_eq!(seen(text, ran), expect, "{text}: {ran} ran");
+    }
+}
+
+/// What is ignored keeps a memory of its own: `since` beside it counts everything.
+#[test]
+fn what_is_left_out_is_remembered_apart() {
+    let text = "ignore('b', newly_true(any_deps_missing)) or newly_true(any_deps_missing)";
+    let mut world = World::new("a\nb\nc <- a b", &[], &[("c", when(text))]);
+    assert_eq!(world.asks(), "c", "both are missing");
+    world.ran("a", "a");
+    assert_eq!(world.asks(), "", "b is still missing, as before");
+    world.snapshot.latest.remove(&key("a"));
+    assert_eq!(world.asks(), "c", "a is missing anew for the first of them");
+}
+
+#[test]
+fn the_conditions_of_what_is_downstream_count_for_what_it_reads() {
+    let mut world = World::new(
+        "a\nb <- a\nc <- b",
+        &[],
+        &[("a", when("any_downstream_conditions")), ("c", when("cron_tick_passed('0 * * * *')"))],
+    );
+    world.ran("a b c", "a b c");
+    assert_eq!(world.asks(), "");
+    world.wait(3_600);
+    assert_eq!(world.asks(), "a c");
+    assert_eq!(world.asks(), "");
+    let mut none = World::new("a\nb <- a", &[], &[("a", when("any_downstream_conditions"))]);
+    assert_eq!(none.asks(), "", "nothing downstream has one");
+}
+
+#[test]
+fn runs_are_known_by_their_tags_and_targets() {
+    let tag = |world: &mut World, tag: &str| {
+        let run = RunId::from_parts(world.position + 1, 0);
+        world.tags.insert(run, BTreeSet::from([tag.to_owned()]));
+    };
+    let texts = [
+        "any_deps_match(any_new_updates_have_run_tags('nightly'))",
+        "any_deps_match(all_new_updates_have_run_tags('nightly'))",
+        "any_deps_match(newly_updated and executed_with_tags('nightly'))",
+        "any_deps_match(newly_updated and not executed_with_root_target)",
+    ];
+    // The tags of the runs of one turn, whether they were to do `b` too, and which of the texts are true then.
+    for (runs, expect) in [
+        (vec![("nightly", "a")], [true, true, true, true]),
+        (vec![("hourly", "a b")], [false, false, false, false]),
+        (vec![("nightly", "a"), ("hourly", "a b")], [true, false, false, false]),
+        (vec![("hourly", "a"), ("nightly", "a b")], [true, false, true, false]),
+    ] {
+        for (text, is_true) in texts.iter().zip(expect) {
+            let mut world = World::new("a\nb <- a", &[], &[("b", when(text))]);
+            world.ran("a b", "a b");
+            world.asks();
+            for (name, targets) in &runs {
+                tag(&mut world, name);
+                world.ran(targets, "a");
+            }
+            assert_eq!(world.asks() == "b", is_true, "{text}: {runs:?}");
+        }
+    }
+}
+
+/// T-107: neither what a run has in hand nor what a backfill is still to make is asked for, and both can be told apart.
+#[test]
+fn t_107_backfills_have_partitions_in_hand() {
+    let mut world = World::new("a\nb", &["a", "b"], &[("a", when("missing")), ("b", when("backfill_in_progress"))]);
+    let backfill = |created_position, blocked| Backfill {
+        id: RunId::from_parts(9, 9),
+        revision: 1,
+        selection: "a".to_owned(),
+        created_at: "2024-01-04T00:00:00Z".parse().expect("time"),
+        created_position,
+        as_of: "2024-01-04".to_owned(),
+        targets: vec![Target {
+            asset: key("a"),
+            ranges: vec![("2024-01-01".to_owned(), "2024-01-02".to_owned())],
+            keys: Vec::new(),
+            count: 2,
+            planned: 0,
+        }],
+        is_newest_first: false,
+        per_run: 1,
+        state: BackfillState::Running,
+        run: None,
+        again: Vec::new(),
+        blocked,
+        done: 0,
+        failed: 0,
+    };
+    world.backfills = vec![backfill(1, BTreeSet::new())];
+    assert_eq!(world.asks(), "a[2024-01-03]");
+    let is = |world: &World, text: &str| {
+        let condition = when(text);
+        let mut graph: Vec<Asset> = world.graph.assets().to_vec();
+        graph[0].automation = Some(Automation { text: String::new(), condition });
+        let graph = AssetGraph::new(graph, Vec::new()).expect("graph");
+        let automated = Automated::new(&graph);
+        let facts = Facts { graph: &graph, ..world.facts() };
+        let found = automated.evaluate(&facts, &BTreeSet::from([key("a")]), &|_| Some(Memory::default()));
+        found[0].parts[0].is_true
+    };
+    assert!(is(&world, "backfill_in_progress") && is(&world, "in_progress") && !is(&world, "run_in_progress"));
+    world.in_progress.insert(unit("a[2024-01-03]"));
+    assert!(is(&world, "run_in_progress"));
+    assert_eq!(world.asks(), "", "the run has it in hand");
+    world.position = 5;
+    world.ran("a", "a[2024-01-01]");
+    world.in_progress.clear();
+    world.backfills = vec![backfill(1, BTreeSet::from([(key("a"), "2024-01-02".to_owned())]))];
+    assert!(!is(&world, "backfill_in_progress"), "one is done, the other will not be made");
+    world.backfills[0].state = BackfillState::Canceled;
+    assert_eq!(world.asks(), "a[2024-01-02] a[2024-01-03]", "what a backfill left out is missing all the same");
+}
+
+#[test]
+fn conditions_over_single_checks() {
+    let check = |name: &str, blocking| subak_domain::Check {
+        name: name.to_owned(),
+        rule: subak_domain::CheckRule::RowCount { min: Some(1), max: None },
+        severity: subak_domain::Severity::Warn,
+        blocking,
+        filter: None,
+        tolerance: None,
+    };
+    for (text, each, expect) in [
+        ("any_checks_match(check_failed)", "one", true),
+        ("any_checks_match(check_failed)", "one two", false),
+        ("any_checks_match(missing)", "one two", false),
+        ("any_checks_match(missing)", "", true),
+        ("all_checks_match(check_passed)", "one two", true),
+        ("all_checks_match(check_passed)", "one", false),
+        ("all_blocking_checks_match(check_passed)", "one", true),
+        ("any_blocking_checks_match(check_failed)", "one", false),
+        ("any_blocking_checks_match(check_failed)", "two", true),
+        ("check_failed", "", false),
+    ] {
+        let mut world = World::new("a", &[], &[("a", when(text))]);
+        let mut assets: Vec<Asset> = world.graph.assets().to_vec();
+        assets[0].checks = vec![check("one", true), check("two", false)];
+        world.graph = AssetGraph::new(assets, Vec::new()).expect("graph");
+        if !each.is_empty() {
+            let passed = |name: &str| (name.to_owned(), each.contains(name));
+            let states = CheckStates { passed: true, each: BTreeMap::from(["one", "two"].map(passed)) };
+            world.checks.insert(key("a"), states);
+        }
+        assert_eq!(world.asks() == "a", expect, "{text}: {each} passed");
+    }
+}
+
 #[test]
 fn decisions_say_why() {
     let mut world = World::new("a\nb\nc <- a b", &[], &[("c", eager())]);
@@ -358,6 +540,12 @@ fn conditions_are_read_by_their_precedence() {
         ("missing since (newly_updated or newly_requested)", "missing since (newly_updated or newly_requested)"),
         ("any_deps_match(missing and not will_be_requested)", "any_deps_match(missing and not will_be_requested)"),
         ("cron_tick_passed('@daily') since_last_handled", "cron_tick_passed('@daily') since_last_handled"),
+        ("on_cron('@daily')", &on_cron("@daily", "UTC").map(|found| found.to_string()).unwrap_or_default()),
+        ("ignore('raw.* tag:slow', eager)", &format!("ignore('raw.* tag:slow', {})", eager())),
+        ("with_label('why not', not missing)", "with_label('why not', not missing)"),
+        ("all_blocking_checks_match(check_passed or missing)", "all_blocking_checks_match(check_passed or missing)"),
+        ("executed_with_tags('a', \"b\")", "executed_with_tags('a', 'b')"),
+        ("replace(missing and in_progress, in_progress, check_failed)", "missing and check_failed"),
         (
             "in_latest_time_window('36h') and freshness_failed(\"90m\")",
             "in_latest_time_window('36h') and freshness_failed('90m')",
@@ -365,24 +553,37 @@ fn conditions_are_read_by_their_precedence() {
     ] {
         assert_eq!(parse(text, "UTC").map(|condition| condition.to_string()).as_deref(), Ok(expect), "{text}");
     }
-    for text in
-        ["", "missing missing", "(missing", "missing)", "not", "nothing", "cron_tick_passed()", "freshness_failed('x')", "a;b"]
-    {
+    for text in [
+        "",
+        "missing missing",
+        "(missing",
+        "missing)",
+        "not",
+        "nothing",
+        "cron_tick_passed()",
+        "freshness_failed('x')",
+        "a;b",
+        "missing, missing",
+        "ignore('changed', eager)",
+        "ignore(eager)",
+        "any_checks_match(newly_updated)",
+        "asset_matches('Not A Key', missing)",
+        "replace(eager, execution_failed, missing)",
+        "executed_with_tags()",
+    ] {
         assert!(parse(text, "UTC").is_err(), "{text}");
     }
     let deep = format!("{}missing{}", "(".repeat(100), ")".repeat(100));
     assert!(parse(&deep, "UTC").is_err());
     for word in WORDS.iter().filter(|word| {
-        !matches!(
-            **word,
-            "any_deps_match"
-                | "all_deps_match"
-                | "newly_true"
-                | "cron_tick_passed"
-                | "freshness_failed"
-                | "all_deps_updated_since_cron"
-        )
+        !["_match", "allow", "ignore", "with_", "replace", "_tags", "cron", "newly_true"].iter().any(|part| word.contains(part))
     }) {
         assert!(parse(word, "UTC").is_ok(), "{word}");
     }
+    // No word is in the list that is not read.
+    for word in WORDS {
+        assert!(!matches!(parse(word, "UTC"), Err(ConditionError::Unknown(_))), "{word}");
+    }
+    let doubled = (0..20).fold("missing".to_owned(), |found, _| format!("replace({found}, missing, missing or missing)"));
+    assert!(parse(&doubled, "UTC").is_err(), "it would not fit into memory");
 }

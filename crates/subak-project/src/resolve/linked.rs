@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use subak_diag::{Diagnostic, codes, nearest};
 use subak_domain::{Asset, AssetGraph, AssetKey, Definition};
+use subak_plan::automation::unknown_names;
 
 use super::{ParsedFile, ParsedQuery, Queries, Resolver, dialect_of};
 use crate::template::{self, TemplateValues};
@@ -25,6 +26,23 @@ impl Resolver<'_> {
                     let problem = Diagnostic::error(codes::TABLE_COLLISION, message).at(&path, span, "");
                     self.problems.push(problem.help("rename one of them"));
                 }
+            }
+        }
+    }
+
+    /// Assets and selections that conditions name have to be there.
+    pub(super) fn check_conditions(&mut self, graph: Option<&AssetGraph>) {
+        for (graph, asset) in graph.into_iter().flat_map(|graph| graph.assets().iter().map(move |asset| (graph, asset))) {
+            let Some(automation) = &asset.automation else { continue };
+            for (name, message) in unknown_names(graph, &automation.condition) {
+                let (path, span) = self.places.get(&asset.key).cloned().unwrap_or_else(|| ("".into(), 0..0));
+                let place = self.find(&path, &name);
+                let problem = Diagnostic::error(codes::CONDITION, format!("the automation of `{}`: {message}", asset.key));
+                let problem = problem.at(&path, if place.is_empty() { span } else { place }, "");
+                let near = nearest(&name, graph.assets().iter().map(|asset| asset.key.as_str()));
+                let help =
+                    near.map_or_else(|| "`subak list` shows what there is".to_owned(), |near| format!("did you mean `{near}`?"));
+                self.problems.push(problem.help(help));
             }
         }
     }

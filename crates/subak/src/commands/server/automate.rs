@@ -7,19 +7,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use subak_connect::crash;
 use subak_domain::snapshot::published_by;
-use subak_domain::{Action, AssetKey, Event, FailureClass, RunEvent, RunId, RunState, Snapshot, Timestamp, Work};
-use subak_plan::automation::{Automated, Decision, Facts, Memory, Unit, Update, runs};
+use subak_domain::{
+    Action, AssetKey, Backfill, CheckOutcome, Event, FailureClass, RunEvent, RunId, RunState, Snapshot, Timestamp, Work,
+};
+use subak_plan::automation::{Automated, CheckStates, Decision, Facts, Memory, Unit, Update, runs};
 use subak_store::{Append, EventLog, Lease, Looked, SensorLook, SensorState, SqliteStore, Tick, TickOutcome};
 
 use super::super::run;
 use crate::exit::CliError;
 use crate::project::Opened;
+use crate::queue::tags_of;
 
 /// Events that are read from the log at a time.
 const EVENT_COUNT: usize = 1_000;
 
 /// Pages that one turn reads; the rest comes with the next one.
 const PAGE_COUNT_MAX: usize = 20;
+
+/// The newest backfills that are looked at of those that have not ended.
+const BACKFILL_COUNT_MAX: usize = 100;
 
 /// How long after its time an automation is looked at again that could not be looked at then.
 const AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
@@ -52,7 +58,7 @@ struct History {
     position: u64,
     updated: BTreeMap<Unit, Vec<Update>>,
     failed: BTreeSet<AssetKey>,
-    checks: BTreeMap<AssetKey, bool>,
+    checks: BTreeMap<AssetKey, CheckStates>,
     /// Runs of which anything was heard.
     runs: BTreeSet<RunId>,
 }
@@ -63,14 +69,15 @@ impl History {
         let key = |text: &Value| text.as_str()?.parse::<AssetKey>().ok();
         let failed = stored.get("failed").and_then(Value::as_array).into_iter().flatten().filter_map(key).collect();
         let checks = stored.get("checks").and_then(Value::as_object).into_iter().flatten();
-        let checks = checks.filter_map(|(asset, passed)| Some((asset.parse().ok()?, passed.as_bool()?))).collect();
+        let checks = checks.filter_map(|(asset, states)| Some((asset.parse().ok()?, check_states(states)?))).collect();
         Some(Self { position, failed, checks, ..Self::default() })
     }
 
     fn stored(&self) -> Value {
         let failed: Vec<&str> = self.failed.iter().map(AssetKey::as_str).collect();
+        let states = |states: &CheckStates| json!({ "passed": states.passed, "each": states.each });
         let checks: serde_json::Map<String, Value> =
-            self.checks.iter().map(|(asset, passed)| (asset.to_string(), Value::from(*passed))).collect();
+            self.checks.iter().map(|(asset, found)| (asset.to_string(), states(found))).collect();
         json!({ "position": self.position, "failed": failed, "checks": checks })
     }
 
@@ -92,6 +99,12 @@ impl History {
         Ok(())
     }
 
+    fn evaluated(&mut self, asset: AssetKey, passed: bool, checks: &[CheckOutcome]) {
+        let states = self.checks.entry(asset).or_default();
+        states.passed = passed;
+        states.each.extend(checks.iter().map(|check| (check.check.clone(), check.passed())));
+    }
+
     fn apply(&mut self, event: &Event) {
         self.position = event.position;
         self.runs.insert(event.run);
@@ -100,7 +113,7 @@ impl History {
             RunEvent::StepSucceeded { step, outcome } => (step, Some(outcome)),
             RunEvent::StepErrored { step, failure, retry_at: None } if failure.class != FailureClass::Canceled => {
                 if let (Some(asset), FailureClass::Check) = (asset_of(step), failure.class) {
-                    self.checks.insert(asset, false);
+                    self.evaluated(asset, false, &failure.checks);
                 }
                 (step, None)
             }
@@ -108,7 +121,7 @@ impl History {
         };
         let Some(asset) = asset_of(step) else { return };
         if let Some(outcome) = outcome.filter(|outcome| !outcome.checks.is_empty()) {
-            self.checks.insert(asset.clone(), !outcome.has_failed_check());
+            self.evaluated(asset.clone(), !outcome.has_failed_check(), &outcome.checks);
         }
         // Data that were published count, also when what came behind that failed.
         if let Some((_, outcome)) = published_by(&event.event) {
@@ -123,6 +136,16 @@ impl History {
             self.failed.insert(asset);
         }
     }
+}
+
+/// What checks came to, from the stored form. What an older version wrote does not tell of each.
+fn check_states(stored: &Value) -> Option<CheckStates> {
+    if let Some(passed) = stored.as_bool() {
+        return Some(CheckStates { passed, each: BTreeMap::new() });
+    }
+    let each = stored.get("each").and_then(Value::as_object).into_iter().flatten();
+    let each = each.filter_map(|(check, passed)| Some((check.clone(), passed.as_bool()?))).collect();
+    Some(CheckStates { passed: stored.get("passed")?.as_bool()?, each })
 }
 
 /// The assets that actions bring up to date, partition by partition.
@@ -182,8 +205,9 @@ impl Automation {
             return Ok(Vec::new());
         }
         history.read(store, newest).await?;
-        let seen = Seen::of(store, &history)?;
-        wanted.extend(self.automated.near(seen.targets.values().flatten()));
+        let seen = Seen::of(store, opened, &history, &self.automated)?;
+        let heard_of = seen.targets.iter().filter(|(run, _)| history.runs.contains(run));
+        wanted.extend(self.automated.near(heard_of.flat_map(|(_, targets)| targets)));
         let facts = seen.facts(opened, &history, now);
         let states: RefCell<BTreeMap<AssetKey, SensorState>> = RefCell::default();
         let unreadable: RefCell<Option<CliError>> = RefCell::default();
@@ -234,11 +258,11 @@ pub(in crate::commands) async fn explain(
     let newest = store.newest_position()?;
     let mut history = History::of(&known(store, LOG)?.cursor).unwrap_or(History { position: newest, ..History::default() });
     history.read(store, newest).await?;
-    let seen = Seen::of(store, &history)?;
+    let automated = Automated::new(opened.graph());
+    let seen = Seen::of(store, opened, &history, &automated)?;
     let memory = Memory::of(&known(store, &name_of(asset))?.cursor);
     let memory = |other: &AssetKey| (other == asset).then(|| memory.clone());
-    let decisions =
-        Automated::new(opened.graph()).evaluate(&seen.facts(opened, &history, now), &BTreeSet::from([asset.clone()]), &memory);
+    let decisions = automated.evaluate(&seen.facts(opened, &history, now), &BTreeSet::from([asset.clone()]), &memory);
     Ok(decisions.into_iter().next())
 }
 
@@ -246,13 +270,27 @@ pub(in crate::commands) async fn explain(
 struct Seen {
     snapshot: Snapshot,
     targets: BTreeMap<RunId, BTreeSet<AssetKey>>,
+    tags: BTreeMap<RunId, BTreeSet<String>>,
     in_progress: BTreeSet<Unit>,
+    backfills: Vec<Backfill>,
 }
 
 impl Seen {
-    fn of(store: &SqliteStore, history: &History) -> Result<Self, CliError> {
-        let (targets, in_progress) = (targets(store, &history.runs)?, in_progress(store)?);
-        Ok(Self { snapshot: store.snapshot()?, targets, in_progress })
+    fn of(store: &SqliteStore, opened: &Opened, history: &History, automated: &Automated) -> Result<Self, CliError> {
+        let (snapshot, in_progress) = (store.snapshot()?, in_progress(store)?);
+        let (mut targets, mut tags) = (BTreeMap::new(), BTreeMap::new());
+        let runs: BTreeSet<RunId> = history.runs.iter().copied().chain(automated.runs_asked_of(&snapshot)).collect();
+        for run in runs {
+            // One that is not in the log any more was long ago.
+            if store.origin(run)?.is_some() {
+                let state = super::super::runs::state(store, run)?.0;
+                targets.insert(run, units(&state.actions).map(|((asset, _), _)| asset).collect());
+                let declared = opened.project.jobs().iter().find(|job| state.job.as_ref() == Some(&job.name));
+                tags.insert(run, tags_of(&state, declared));
+            }
+        }
+        let backfills = store.backfills(true, BACKFILL_COUNT_MAX)?;
+        Ok(Self { snapshot, targets, tags, in_progress, backfills })
     }
 
     fn facts<'a>(&'a self, opened: &'a Opened, history: &'a History, now: Timestamp) -> Facts<'a> {
@@ -262,24 +300,13 @@ impl Seen {
             now,
             updated: &history.updated,
             targets: &self.targets,
+            tags: &self.tags,
             in_progress: &self.in_progress,
+            backfills: &self.backfills,
             failed: &history.failed,
             checks: &history.checks,
         }
     }
-}
-
-/// What runs are to bring up to date.
-fn targets(store: &SqliteStore, runs: &BTreeSet<RunId>) -> Result<BTreeMap<RunId, BTreeSet<AssetKey>>, CliError> {
-    let mut found = BTreeMap::new();
-    for run in runs {
-        // One that is not in the log any more was long ago.
-        if store.origin(*run)?.is_some() {
-            let state = super::super::runs::state(store, *run)?.0;
-            found.insert(*run, units(&state.actions).map(|((asset, _), _)| asset).collect());
-        }
-    }
-    Ok(found)
 }
 
 /// What runs that have not ended are still to bring up to date.
