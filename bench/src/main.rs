@@ -182,14 +182,16 @@ fn automation() {
     let automated = measure("automation, 10,000 assets are taken up", ASSET_COUNT, || automation::Automated::new(&graph));
     let all: BTreeSet<AssetKey> = graph.assets().iter().map(|asset| asset.key.clone()).collect();
     let (nothing, none, checks) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-    let (targets, failed) = (BTreeMap::new(), BTreeSet::new());
+    let (targets, tags, failed) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     let facts = automation::Facts {
         graph: &graph,
         snapshot: &snapshot,
         now: jiff::Timestamp::UNIX_EPOCH,
         updated: &nothing,
         targets: &targets,
+        tags: &tags,
         in_progress: &none,
+        backfills: &[],
         failed: &failed,
         checks: &checks,
     };

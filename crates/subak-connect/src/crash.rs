@@ -21,14 +21,20 @@ pub const POINTS: &[&str] = &[
     "before_finish",
 ];
 
-/// Arms the point `name`: the process dies by `abort` when it passes it for the first time. Only the first call counts.
+/// What stands before a point at which the process is not killed, but the code there panics.
+const PANIC: &str = "panic:";
+
+/// Arms the point `name`: the process dies by `abort` when it passes it for the first time; with `panic:` before the name it panics there each time.
+/// Only the first call counts.
 pub fn arm(name: &str) {
     drop(ARMED.set(name.to_owned()));
 }
 
 /// Dies here if this point is armed. Abort runs no destructors and flushes nothing, like `kill -9`.
 pub fn point(name: &str) {
-    if ARMED.get().is_some_and(|armed| armed == name) {
+    let Some(armed) = ARMED.get() else { return };
+    if armed == name {
         std::process::abort();
     }
+    assert!(armed.strip_prefix(PANIC) != Some(name), "asked to panic at `{name}`");
 }

@@ -463,6 +463,7 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(6 * 60 * 60);
 mod tests {
     use super::*;
 
+    /// T-61: the wait has an upper bound, also after a thousand attempts.
     #[test]
     fn delay_doubles_and_is_bounded() {
         let retry = Retry { jitter_percent: 0, ..Retry::default() };

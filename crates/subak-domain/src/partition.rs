@@ -505,6 +505,7 @@ mod tests {
         assert_eq!(keys(&windows(Cadence::Monthly, "2024-01-01", "UTC"), "2024-02", &daily), ["2024-02-01", "2024-02-29"]);
     }
 
+    /// T-144: a window has one key, and what is written otherwise is none.
     #[test]
     fn what_is_no_key_is_none() {
         let cases = [

@@ -195,6 +195,7 @@ mod tests {
         assert_after(S::Pending, &[C::Skipped, C::CancelRequested], S::Skipped);
     }
 
+    /// T-75: the first end counts, and nothing that is reported later changes it.
     #[test]
     fn a_final_step_never_starts_again_by_itself() {
         for status in [S::Succeeded, S::Failed, S::Canceled, S::Skipped] {

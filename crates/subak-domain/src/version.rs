@@ -41,6 +41,7 @@ impl fmt::Display for Version {
 mod tests {
     use super::*;
 
+    /// T-159: the order of keys does not matter.
     #[test]
     fn order_does_not_matter_and_boundaries_do() {
         assert_eq!(Version::of(&[("a", "1"), ("b", "2")]), Version::of(&[("b", "2"), ("a", "1")]));

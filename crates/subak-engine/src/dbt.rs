@@ -48,7 +48,7 @@ impl DataExecutor {
         call: Call<'_>,
     ) -> Result<Ended, Box<Failure>> {
         let context = program::context(self, call.run, call.inputs);
-        let pipes = Session::files(self, (call.run, &call.action.step, call.inputs), &context)?;
+        let pipes = Session::files(self, (call.run, &call.action.step, call.inputs), &context, stop).await?;
         // A file that a database keeps for one process is dbt's while dbt runs.
         let lent = stop.guard(self.connections.lend(&node.on)).await;
         let lent = lent.map_err(|reason| failure::of_stop(reason, DATA_NOT_BUILT))?;

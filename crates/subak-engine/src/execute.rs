@@ -495,7 +495,6 @@ fn compare_columns(found: &[Column], expected: &[Column], is_exact: bool) -> Aud
     AuditResult { bad_row_count, row_count: None, sample }
 }
 
-/// Evaluates the checks of an asset on what is staged. `Err` when one of them blocks the publication.
 /// The error of a check says which one.
 fn named<T>(check: &Check, result: Result<T, Box<Failure>>) -> Result<T, Box<Failure>> {
     result.map_err(|mut failure| {
@@ -504,6 +503,7 @@ fn named<T>(check: &Check, result: Result<T, Box<Failure>>) -> Result<T, Box<Fai
     })
 }
 
+/// Evaluates the checks of an asset on what is staged. `Err` when one of them blocks the publication.
 pub(crate) async fn audit_staged(
     asset: &Asset,
     staged: &mut dyn Staged,

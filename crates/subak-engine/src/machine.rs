@@ -41,6 +41,8 @@ pub enum Input {
     },
     /// Time has passed.
     Woke,
+    /// No more steps are to be begun here; another process goes on with them.
+    Hold,
     /// Somebody asked the run to stop.
     Cancel {
         /// Who.
@@ -148,6 +150,8 @@ pub struct Machine {
     name: String,
     running: BTreeSet<StepId>,
     waiting: BTreeSet<(Timestamp, StepId)>,
+    /// Whether nothing more is to be begun.
+    is_held: bool,
 }
 
 impl Machine {
@@ -170,6 +174,7 @@ impl Machine {
             name: String::new(),
             running: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            is_held: false,
             state,
         };
         let actions = machine.state.actions.clone();
@@ -259,6 +264,7 @@ impl Machine {
             Input::TakeOver { holder, ended } => self.take_over(&mut turn, holder, ended)?,
             Input::Ended { step, result } => self.ended(&mut turn, &step, result)?,
             Input::Woke => {}
+            Input::Hold => self.is_held = true,
             Input::Cancel { by } => self.cancel(&mut turn, by)?,
         }
         self.fill(&mut turn)?;
@@ -398,7 +404,7 @@ impl Machine {
 
     /// Starts steps while there is room, or finishes when nothing is left.
     fn fill(&mut self, turn: &mut Turn) -> Result<(), IllegalEvent> {
-        if self.state.status == RunStatus::Running {
+        if self.state.status == RunStatus::Running && !self.is_held {
             while self.busy_count() < self.slots.count_max {
                 let due = self.waiting.iter().take_while(|(due, _)| *due <= turn.now).find(|(_, step)| self.has_room(step));
                 if let Some(waiting) = due.cloned() {

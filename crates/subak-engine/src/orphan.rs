@@ -174,6 +174,7 @@ mod tests {
 
     use super::*;
 
+    /// FM-40: a number that was given to another process is nobody's.
     #[test]
     fn what_is_left_of_a_program_is_ended() {
         let temporary = tempfile::tempdir().expect("a folder");

@@ -18,6 +18,12 @@ const LOG_LENGTH_MAX: u64 = 64 * 1024 * 1024;
 /// The longest line of output that is kept whole.
 const LINE_LENGTH_MAX: usize = 64 * 1024;
 
+/// The longest secret that is looked for where a longer line is cut.
+const SECRET_LENGTH_MAX: usize = 4 * 1024;
+
+/// Places that are tried, one before the other, until one is found at which a line can be cut.
+const CUT_COUNT_MAX: usize = 16;
+
 /// Bytes that are read at a time.
 const READ_LENGTH_MAX: u64 = 1024 * 1024;
 
@@ -33,20 +39,23 @@ pub(crate) struct Output {
     open: Vec<u8>,
     /// Up to where room on the disk was given back.
     released: u64,
+    /// Whether the next line begins before the offset, so that it is no whole line.
+    is_inside: bool,
 }
 
 impl Output {
     /// Reads a file from `offset` on.
     pub(crate) fn open(path: &Path, offset: u64) -> std::io::Result<Self> {
         let file = File::options().read(true).write(true).open(path)?;
-        Ok(Self { file, offset, open: Vec::new(), released: offset })
+        Ok(Self { file, offset, open: Vec::new(), released: offset, is_inside: false })
     }
 
-    /// The lines that are complete since the last call, in pieces where they are very long; empty when there is nothing new now.
-    pub(crate) fn lines(&mut self) -> Vec<String> {
+    /// The lines that are complete since the last call, with their secrets taken out by `mask`, in pieces where they are very long; empty when there
+    /// is nothing new now.
+    pub(crate) fn lines(&mut self, mask: impl Fn(&str) -> String) -> Vec<String> {
         // Whoever opens it anew, as `> /dev/stderr` does, begins it anew.
         if self.file.metadata().is_ok_and(|metadata| metadata.len() < self.offset) {
-            (self.offset, self.released) = (0, 0);
+            (self.offset, self.released, self.is_inside) = (0, 0, false);
             self.open.clear();
         }
         let mut bytes = Vec::new();
@@ -59,14 +68,21 @@ impl Output {
         self.offset += length as u64;
         let mut found = Vec::new();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // Of half a line nobody can say whether it holds half a secret.
+            if self.is_inside {
+                self.is_inside = !part.ends_with(b"\n");
+                continue;
+            }
             for piece in part.chunks(LINE_LENGTH_MAX) {
-                if self.open.len() + piece.len() > LINE_LENGTH_MAX {
-                    found.push(self.take());
-                }
                 self.open.extend_from_slice(piece);
+                while self.open.len() > LINE_LENGTH_MAX + SECRET_LENGTH_MAX {
+                    let rest = self.open.split_off(self.cut(&mask));
+                    found.push(mask(&self.take()));
+                    self.open = rest;
+                }
             }
             if part.ends_with(b"\n") {
-                found.push(self.take());
+                found.push(mask(&self.take()));
             }
         }
         self.release();
@@ -83,6 +99,9 @@ impl Output {
         let left_out = waiting - READ_LENGTH_MAX.min(waiting) + self.open.len() as u64;
         self.offset = length - READ_LENGTH_MAX.min(waiting);
         self.open.clear();
+        let mut before = [b'\n'];
+        let read = self.file.seek(SeekFrom::Start(self.offset.saturating_sub(1))).and_then(|_| self.file.read(&mut before));
+        self.is_inside = self.offset > 0 && (read.is_err() || before != *b"\n");
         self.release();
         left_out
     }
@@ -90,6 +109,19 @@ impl Output {
     /// What stands behind the last whole line.
     pub(crate) fn rest(&mut self) -> Option<String> {
         (!self.open.is_empty()).then(|| self.take())
+    }
+
+    /// Where a line that is too long can be cut: between two letters, and in no secret.
+    fn cut(&self, mask: &impl Fn(&str) -> String) -> usize {
+        let is_letter = |at: &usize| self.open.get(*at).is_none_or(|byte| byte & 0b1100_0000 != 0b1000_0000);
+        let places = (0..CUT_COUNT_MAX).map(|count| LINE_LENGTH_MAX - count * SECRET_LENGTH_MAX / 3);
+        let places = places.filter_map(|at| (at - 3..=at).rev().find(is_letter));
+        let masked = |from: usize, to: usize| mask(&String::from_utf8_lossy(&self.open[from..to]));
+        let is_between = |at: &usize| {
+            let (from, to) = (at - SECRET_LENGTH_MAX, (at + SECRET_LENGTH_MAX).min(self.open.len()));
+            masked(from, *at) + &masked(*at, to) == masked(from, to)
+        };
+        places.into_iter().find(is_between).unwrap_or(LINE_LENGTH_MAX)
     }
 
     fn take(&mut self) -> String {
@@ -133,18 +165,22 @@ pub(crate) struct Log {
 
 impl Log {
     /// A new one, or what another process has kept so far.
-    pub(crate) async fn open(path: &Path, is_new: bool) -> std::io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            tokio::fs::create_dir_all(folder).await?;
-        }
-        if is_new {
-            let file = tokio::fs::File::create(path).await?;
-            return Ok(Self { file: Some(file), length: 0, dropped_count: 0, left_out: 0, tail: VecDeque::new() });
-        }
-        let file = tokio::fs::File::options().append(true).create(true).open(path).await?;
-        let length = file.metadata().await?.len();
-        let tail = last_lines(path, length).unwrap_or_default();
-        Ok(Self { file: Some(file), length, dropped_count: 0, left_out: 0, tail })
+    /// One that cannot be kept fails no step: its last lines are known all the same.
+    pub(crate) async fn open(path: &Path, is_new: bool) -> Self {
+        let opened = async {
+            if let Some(folder) = path.parent() {
+                tokio::fs::create_dir_all(folder).await?;
+            }
+            if is_new {
+                return Ok((tokio::fs::File::create(path).await?, 0));
+            }
+            let file = tokio::fs::File::options().append(true).create(true).open(path).await?;
+            let length = file.metadata().await?.len();
+            Ok::<_, std::io::Error>((file, length))
+        };
+        let (file, length) = opened.await.map_or((None, 0), |(file, length)| (Some(file), length));
+        let tail = if is_new { VecDeque::new() } else { last_lines(path, length).unwrap_or_default() };
+        Self { file, length, dropped_count: 0, left_out: 0, tail }
     }
 
     /// Notes that bytes are left out.
@@ -216,47 +252,48 @@ mod tests {
 
     use super::*;
 
+    /// FM-37: a line without an end is taken in pieces.
     #[test]
     fn lines_are_read_as_they_become_whole() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("output");
         let mut file = File::create(&path).expect("made");
         let mut output = Output::open(&path, 0).expect("opened");
-        assert!(output.lines().is_empty());
+        assert!(output.lines(str::to_owned).is_empty());
         write!(file, "one\r\ntwo\nth").expect("written");
-        assert_eq!(output.lines(), ["one", "two"]);
+        assert_eq!(output.lines(str::to_owned), ["one", "two"]);
         assert_eq!(output.offset(), 9);
         // Whoever reads on begins with what was no line yet.
         let mut next = Output::open(&path, output.offset()).expect("opened");
         write!(file, "ree\n\nfour").expect("written");
-        assert_eq!(output.lines(), ["three", ""]);
-        assert_eq!(next.lines(), ["three", ""]);
+        assert_eq!(output.lines(str::to_owned), ["three", ""]);
+        assert_eq!(next.lines(str::to_owned), ["three", ""]);
         assert_eq!((next.rest().as_deref(), next.rest()), (Some("four"), None));
         file.write_all(&vec![b'x'; 3 * LINE_LENGTH_MAX / 2]).expect("written");
         writeln!(file).expect("written");
-        let lengths: Vec<usize> = next.lines().iter().map(String::len).collect();
+        let lengths: Vec<usize> = next.lines(str::to_owned).iter().map(String::len).collect();
         assert_eq!(lengths, [LINE_LENGTH_MAX, LINE_LENGTH_MAX / 2]);
     }
 
-    /// What is begun anew is read from its beginning; of what is far behind the oldest is left out.
+    /// FM-37: what is begun anew is read from its beginning; of what is far behind the oldest is left out.
     #[test]
     fn a_file_that_is_begun_anew_or_runs_away_is_read_on() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("output");
         std::fs::write(&path, "a long line\nopen").expect("written");
         let mut output = Output::open(&path, 0).expect("opened");
-        assert_eq!(output.lines(), ["a long line"]);
+        assert_eq!(output.lines(str::to_owned), ["a long line"]);
         std::fs::write(&path, "new\n").expect("written");
-        assert_eq!(output.lines(), ["new"]);
+        assert_eq!(output.lines(str::to_owned), ["new"]);
         assert_eq!(output.skip(10), 0);
         let line = format!("{}\n", "x".repeat(1023));
         std::fs::write(&path, line.repeat(3 * 1024)).expect("written");
         let left_out = output.skip(2 * READ_LENGTH_MAX);
         assert_eq!(left_out, 3 * READ_LENGTH_MAX - READ_LENGTH_MAX - 4, "all but the last megabyte");
-        assert_eq!(output.lines().len(), 1024);
+        assert_eq!(output.lines(str::to_owned).len(), 1024);
     }
 
-    /// What was read takes no room, however much it is.
+    /// FM-37: what was read takes no room, however much it is.
     #[cfg(target_os = "linux")]
     #[test]
     fn what_was_read_takes_no_room() {
@@ -269,7 +306,7 @@ mod tests {
         let mut count = 0;
         for _ in 0..20 {
             file.write_all(line.repeat(1024).as_bytes()).expect("written");
-            count += output.lines().len();
+            count += output.lines(str::to_owned).len();
         }
         assert_eq!(count, 20 * 1024);
         let room = path.metadata().expect("there").blocks() * 512;
@@ -281,8 +318,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("logs/a.log");
         let lines = |from: usize, to: usize| (from..to).map(|at| format!("line {at}"));
-        Log::open(&path, true).await.expect("made").lines(lines(0, 30)).await;
-        let mut next = Log::open(&path, false).await.expect("opened");
+        Log::open(&path, true).await.lines(lines(0, 30)).await;
+        let mut next = Log::open(&path, false).await;
         assert_eq!(next.tail.iter().next().map(String::as_str), Some("line 10"));
         next.lines(lines(30, 31)).await;
         next.end().await;

@@ -46,6 +46,8 @@ pub(crate) struct Heard {
     pub(crate) value: Option<Value>,
     /// A message that is none.
     pub(crate) problem: Option<String>,
+    /// What was left of it when it had ended.
+    pub(crate) left: Option<String>,
 }
 
 /// A folder that goes with the value.

@@ -27,6 +27,15 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often messages of a program are looked for.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How often somebody who waits for room on the disk looks again.
+const ROOM_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long what a program left behind has to end.
+const LEFT_GRACE: Duration = Duration::from_secs(5);
+
+/// What is said of a program that left something behind.
+const LEFT_BEHIND: &str = "the program left processes behind when it ended; they were ended too";
+
 /// Characters of a line that a failure shows.
 const CAUSE_LENGTH_MAX: usize = 1_000;
 
@@ -79,9 +88,9 @@ impl Group {
         Self(process.map(Pid::from_raw))
     }
 
-    /// Whether nothing is left of it.
+    /// Whether nothing is left of it. What has ended and nobody has waited for is gone.
     fn is_gone(&self) -> bool {
-        self.0.is_none_or(|group| killpg(group, None).is_err())
+        self.0.is_none_or(|group| killpg(group, None).is_err() || usage::only_zombies(group))
     }
 
     /// Best effort: the group may be gone.
@@ -150,7 +159,7 @@ pub(crate) async fn run(
     inputs: &Inputs,
     stop: &StopSignal,
 ) -> Result<StepOutcome, Box<Failure>> {
-    let pipes = Session::files(executor, (run, &action.step, inputs), &context(executor, run, inputs))?;
+    let pipes = Session::files(executor, (run, &action.step, inputs), &context(executor, run, inputs), stop).await?;
     let session = Session { executor, run, step: &action.step, inputs, stop, pipes };
     let Ended { pipes, heard, usage, .. } = session.carry_out(program, &[]).await?.well()?;
     let written = pipes.value().map_err(|problem| {
@@ -169,13 +178,13 @@ pub(crate) async fn run(
 
 /// What should have been said otherwise.
 pub(crate) fn warnings(heard: &Heard) -> Vec<String> {
+    let mut found: Vec<String> = heard.left.iter().cloned().collect();
     if let Some(exception) = &heard.exception {
-        vec![format!("the program reported an error and ended with code 0: {exception}")]
+        found.push(format!("the program reported an error and ended with code 0: {exception}"));
     } else if heard.is_opened && !heard.is_closed {
-        vec!["the program opened its Pipes session and did not close it".to_owned()]
-    } else {
-        Vec::new()
+        found.push("the program opened its Pipes session and did not close it".to_owned());
     }
+    found
 }
 
 /// The checks, unless one of error severity failed.
@@ -193,17 +202,26 @@ pub(crate) fn refuse_failed(checks: Vec<CheckOutcome>, what: &str, data: &str) -
 
 impl Session<'_> {
     /// The files of a session whose program is told `context`: new ones, or those of the program that goes on.
-    pub(crate) fn files(
+    pub(crate) async fn files(
         executor: &DataExecutor,
         (run, step, inputs): (RunId, &StepId, &Inputs),
         context: &Value,
+        stop: &StopSignal,
     ) -> Result<Pipes, Box<Failure>> {
         let temporary = &executor.place.temporary;
         if inputs.adopted_after.is_some() {
             return orphan::find(temporary, run, step).map(Pipes::adopt).ok_or_else(|| failure::lost("the program"));
         }
         let owner = orphan::owner(run, step, inputs);
-        Pipes::open(temporary, &owner, context).map_err(|error| not_prepared(&error))
+        loop {
+            match Pipes::open(temporary, &owner, context) {
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull && executor.place.waits_for_room => {
+                    let waited = stop.guard(tokio::time::sleep(ROOM_INTERVAL)).await;
+                    waited.map_err(|reason| failure::of_stop(reason, DATA_NOT_BEGUN))?;
+                }
+                opened => return opened.map_err(|error| not_prepared(&error)),
+            }
+        }
     }
 
     /// Runs the program to its end. `variables` come beside those of every program.
@@ -213,19 +231,19 @@ impl Session<'_> {
         let place = &executor.place;
         // Of one that goes on too: the secrets that it was given are known by this, and taken out of what it says.
         let mut command = command(executor, program, inputs, pipes.root())?;
-        let (path, child, group) = match pipes.adopted() {
-            Some(adopted) => {
-                let group = left.unwrap_or_else(|| Group::of(None));
-                (log_path(&place.logs, run, &adopted.step, adopted.attempt), None, group)
-            }
-            None => {
-                let variables = variables.iter().map(|(name, value)| (*name, value.as_str()));
-                let child = start(&mut command, executor, (run, step, inputs), &pipes, variables)?;
-                let group = Group::of(i32::try_from(child.id()).ok());
-                (log_path(&place.logs, run, step, inputs.attempt), Some(child), group)
-            }
+        let path = match pipes.adopted() {
+            Some(adopted) => log_path(&place.logs, run, &adopted.step, adopted.attempt),
+            None => log_path(&place.logs, run, step, inputs.attempt),
         };
-        let mut log = Log::open(&path, child.is_some()).await.map_err(|error| not_prepared(&error))?;
+        let mut log = Log::open(&path, pipes.adopted().is_none()).await;
+        let (child, group) = if pipes.adopted().is_some() {
+            (None, left.unwrap_or_else(|| Group::of(None)))
+        } else {
+            let variables = variables.iter().map(|(name, value)| (*name, value.as_str()));
+            let child = start(&mut command, executor, (run, step, inputs), &pipes, variables)?;
+            let group = Group::of(i32::try_from(child.id()).ok());
+            (Some(child), group)
+        };
         let mut heard = Heard::default();
         let bounds = Bounds { stop, limits: &program.limits };
         let ended = listen(executor, child, &group, &pipes, &mut heard, &mut log, bounds).await;
@@ -234,7 +252,10 @@ impl Session<'_> {
         pipes.hear(&mut heard, |line| (place.mask)(line));
         log.lines(std::mem::take(&mut heard.lines).into_iter()).await;
         log.end().await;
-        let (status, usage) = ended?;
+        let (status, usage) = ended.map_err(|mut failure| {
+            failure.causes.extend(heard.left.clone());
+            failure
+        })?;
         if pipes.is_missing() {
             return Err(not_started(program, &std::io::ErrorKind::NotFound.into()));
         }
@@ -387,8 +408,12 @@ async fn listen(
     let mut waiting = std::pin::pin!(async {
         match child {
             Some(child) => {
-                let ended = usage::wait(child).await.map_err(|error| not_prepared(&error));
-                ended.map(|(status, usage)| (of_shell(status), usage))
+                match usage::wait(child).await {
+                    // What waits for the program was killed, and nobody knows what the program has done.
+                    Ok((status, _)) if status.signal().is_some() => Err(failure::lost("the program")),
+                    Ok((status, usage)) => Ok((of_shell(status), usage)),
+                    Err(error) => Err(not_prepared(&error)),
+                }
             }
             None => ended_elsewhere(pipes).await.ok_or_else(|| failure::lost("the program")),
         }
@@ -404,8 +429,11 @@ async fn listen(
             biased;
             ended = waiting.as_mut(), if status.is_none() => {
                 status = Some(ended);
+                if !group.is_gone() {
+                    heard.left.get_or_insert_with(|| LEFT_BEHIND.to_owned());
+                }
                 group.signal(Signal::SIGTERM);
-                kill_at.get_or_insert(tokio::time::Instant::now() + GRACE);
+                kill_at.get_or_insert(tokio::time::Instant::now() + LEFT_GRACE);
             }
             // What has ended by itself cannot be stopped any more.
             reason = stop.stopped(), if stopped.is_none() && status.is_none() => {
@@ -428,6 +456,9 @@ async fn listen(
                 }
             }
         }
+    }
+    if let Some(group) = group.0.filter(|_| !group.is_gone()) {
+        heard.left = Some(format!("processes of the program cannot be ended, and go on in process group {group}"));
     }
     for _ in 0..=BACKLOG_LENGTH_MAX / READ_LENGTH {
         let before = output.offset();
@@ -468,12 +499,12 @@ async fn keep(pipes: &Pipes, output: &mut Output, heard: &mut Heard, log: &mut L
     // A program may write faster than it is read: then some of it is left out, and nothing else waits for the rest.
     log.leave_out(output.skip(BACKLOG_LENGTH_MAX));
     for _ in 0..READ_COUNT_MAX {
-        let lines = output.lines();
+        let lines = output.lines(&mask);
         if lines.is_empty() {
             break;
         }
         has_new = true;
-        log.lines(lines.iter().map(|line| mask(line))).await;
+        log.lines(lines.into_iter()).await;
         tokio::task::yield_now().await;
     }
     if has_new {
@@ -521,11 +552,11 @@ fn used_too_much(message: String, usage: Option<Usage>) -> Box<Failure> {
 fn ended_badly(heard: &Heard, status: ExitStatus, log: &Log, path: &Path) -> Box<Failure> {
     let message = match (status.code(), status.signal()) {
         (Some(code), _) => format!("the program ended with code {code}"),
-        (None, Some(9)) => "the program was killed (signal 9); the system does so when memory runs out".to_owned(),
+        (None, Some(9)) => "the program was killed from outside (signal 9); the system does so when memory runs out".to_owned(),
         (None, signal) => format!("the program was ended by signal {}", signal.unwrap_or(0)),
     };
-    let class = if status.signal() == Some(9) { FailureClass::Resource } else { FailureClass::Program };
-    let mut failure = failure::plain("SBK0328", message, DATA_PROGRAM, class);
+    // Whoever killed it may not do so the next time, so `retry` decides.
+    let mut failure = failure::plain("SBK0328", message, DATA_PROGRAM, FailureClass::Program);
     failure.causes.extend(heard.exception.clone());
     failure.causes.extend(log.tail.iter().map(|line| line.chars().take(CAUSE_LENGTH_MAX).collect()));
     failure.help.push(format!("all of its output stands in `{}`", path.display()));
@@ -544,6 +575,8 @@ pub struct Place {
     pub python: Vec<String>,
     /// Variables of the environment that programs do not get: they hold secrets.
     pub hidden: Vec<String>,
+    /// Whether a program that finds no room on the disk waits for it, instead of failing.
+    pub waits_for_room: bool,
     /// Takes secrets out of a line.
     pub mask: Box<dyn Fn(&str) -> String + Send + Sync>,
     /// Sends requests and messages of tasks.
@@ -568,6 +601,7 @@ impl Default for Place {
             temporary: PathBuf::from(".subak/tmp"),
             python: vec!["python3".to_owned()],
             hidden: Vec::new(),
+            waits_for_room: false,
             mask: Box::new(str::to_owned),
             outbound: outbound::nobody(),
         }

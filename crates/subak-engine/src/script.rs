@@ -159,7 +159,7 @@ impl DataExecutor {
     ) -> Result<Ended, Box<Failure>> {
         let context = self.script_context(keys, how, call);
         let Call { run, action, inputs } = call;
-        let pipes = Session::files(self, (run, &action.step, inputs), &context)?;
+        let pipes = Session::files(self, (run, &action.step, inputs), &context, stop).await?;
         let folder = |name| pipes.folder(name).map_err(|error| program::not_prepared(&error));
         let (given, output) = (folder("inputs")?, folder("output")?);
         // One that goes on was given its tables.

@@ -310,7 +310,7 @@ impl Loop<'_> {
     async fn drive(&mut self, first: Input, cancel: &StopSignal) -> Result<(), EngineError> {
         let engine = self.hand.engine;
         let mut renew_at = engine.clock.now() + RENEW_INTERVAL;
-        let mut is_cancel_sent = matches!(first, Input::Cancel { .. });
+        let (mut is_cancel_sent, mut is_held) = (matches!(first, Input::Cancel { .. }), false);
         self.take(first).await?;
         while !self.is_finished {
             let wake_at = self.wake_at.unwrap_or(renew_at).min(renew_at);
@@ -319,6 +319,10 @@ impl Loop<'_> {
                 _ = cancel.stopped(), if !is_cancel_sent => {
                     is_cancel_sent = true;
                     Some(Input::Cancel { by: engine.holder.clone() })
+                }
+                () = cancel.asked_to_hold(), if !is_held => {
+                    is_held = true;
+                    Some(Input::Hold)
                 }
                 Some(ended) = self.steps.join_next_with_id() => Some(self.ended(ended)),
                 () = engine.clock.sleep_until(wake_at) => None,
@@ -331,7 +335,13 @@ impl Loop<'_> {
                 }
             }
             match input {
-                Some(input) => self.take(input).await?,
+                Some(input) => {
+                    let holds = matches!(input, Input::Hold);
+                    self.take(input).await?;
+                    if holds {
+                        cancel.holds();
+                    }
+                }
                 None if self.wake_at.is_some_and(|wake_at| wake_at <= now) => self.take(Input::Woke).await?,
                 None => {}
             }

@@ -49,6 +49,27 @@ fn tree(program: Pid) -> Vec<i32> {
     found
 }
 
+/// Whether all processes of a group have ended, and only wait for somebody to ask how. Where nobody does, as in a container without an `init`, they
+/// stay for good.
+pub(crate) fn only_zombies(group: Pid) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_number = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
+    let mut count = 0;
+    for entry in processes.filter(is_number) {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // proc(5): behind the name in parentheses come the state, the parent and the group.
+        let mut fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let (state, of) = (fields.next().unwrap_or_default(), fields.nth(1).and_then(|of| of.parse::<i32>().ok()));
+        if of == Some(group.as_raw()) {
+            count += 1;
+            if state != "Z" && state != "X" {
+                return false;
+            }
+        }
+    }
+    count > 0
+}
+
 /// The most memory, in bytes, that one process of a program had so far; `None` where the system does not tell.
 pub(crate) fn memory_peak(program: Pid) -> Option<u64> {
     tree(program).into_iter().filter_map(|process| status_of(&process.to_string(), "VmHWM")).max()

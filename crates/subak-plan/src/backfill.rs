@@ -482,7 +482,7 @@ mod tests {
         panic!("it does not end");
     }
 
-    /// T-130, T-133, T-137: whatever fails and whatever dies, each partition is done once, behind those that it reads, or failed, or left out
+    /// T-130, T-133, T-137, FM-58: whatever fails and whatever dies, each partition is done once, behind those that it reads, or failed, or left out
     /// because of one that did.
     #[test]
     fn t_133_each_partition_comes_to_one_end() {
@@ -568,7 +568,7 @@ mod tests {
         assert!(!can_be_reversed(&mixed, &of(&mixed, &["a", "week"], "all", 1, true).targets));
     }
 
-    /// T-136, T-138, T-140: paused and canceled ones start nothing; what is gone from the project fails and holds up nothing.
+    /// T-136, T-138, T-140, FM-58: paused and canceled ones start nothing; what is gone from the project fails and holds up nothing.
     #[test]
     fn t_138_what_is_gone_fails_and_holds_up_nothing() {
         let graph = cut(&graph("a\nb"), &["a", "b"]);
@@ -585,7 +585,7 @@ mod tests {
         assert_eq!(done, ["a[2024-01-01]", "a[2024-01-02]"]);
     }
 
-    /// Keys are fixed when a backfill is made, whatever their list becomes; what is read comes first, however the keys are numbered.
+    /// T-129: keys are fixed when a backfill is made, whatever their list becomes; what is read comes first, however the keys are numbered.
     #[test]
     fn keys_are_those_that_were_asked_for() {
         let keyed = |keys: &[&str]| {

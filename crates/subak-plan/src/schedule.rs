@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(found.join(" "), expect, "{:?} in {}", schedule.rule, schedule.timezone);
     }
 
-    /// T-1 to T-4: the measured table, by the rule of Debian's cron.
+    /// T-1 to T-4, FM-46: the measured table, by the rule of Debian's cron.
     #[test]
     fn t_1_to_t_4_clocks_that_jump() {
         let new_york = |line: &str, day: &str, expect: &str| {

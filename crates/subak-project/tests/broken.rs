@@ -109,6 +109,7 @@ fn names() -> Vec<String> {
     names
 }
 
+/// T-153 (`pools`), T-163 (`unknown_key`), S3-9 (`many_at_once`): everything that is wrong is said at once, each with its place.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the switch of golden files, as in expect-test")]
 fn broken_projects_say_what_is_wrong() {

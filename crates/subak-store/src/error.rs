@@ -51,6 +51,12 @@ pub enum StoreError {
         /// The lease.
         name: String,
     },
+    /// Another file stands where the state stood, or none: what is written from now on nobody would see.
+    #[error("the state `{}` was moved, replaced or deleted while it was open", path.display())]
+    Moved {
+        /// Where it stood.
+        path: PathBuf,
+    },
     /// The disk is full.
     #[error("there is no room left for the state")]
     Full(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -46,9 +46,9 @@ impl Served {
         server.wait().expect("it ends");
     }
 
-    /// Waits until it ends by itself.
-    pub fn ended(&mut self) {
-        self.server.take().expect("a server").wait().expect("it ends");
+    /// Waits until it ends by itself. The exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.server.take().expect("a server").wait().expect("it ends").code()
     }
 
     /// Asks it to stop, and waits for that. The exit code.

@@ -68,6 +68,7 @@ impl From<StoreError> for CliError {
             StoreError::Conflict { .. } | StoreError::Changed { .. } | StoreError::Fenced { .. } => {
                 (codes::PROJECT_HELD, Exit::Conflict)
             }
+            StoreError::Moved { .. } => (codes::STATE_OPEN, Exit::Unreachable),
             StoreError::Full(_) => (codes::RESOURCE, Exit::Unreachable),
             StoreError::Failed { .. } => (codes::STATE_FAILED, Exit::Unreachable),
         };

@@ -266,6 +266,7 @@ pub(crate) fn place(opened: &Opened, settings: &Settings, redactor: Redactor, ou
         temporary: state.join("tmp"),
         python,
         hidden: settings.secret_variables(),
+        waits_for_room: false,
         mask: Box::new(move |line| redactor.redact(line)),
         outbound,
     }

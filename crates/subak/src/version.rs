@@ -24,7 +24,7 @@ pub(crate) struct Version {
 }
 
 /// What the files on the disk looked like before they were read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Fingerprint {
     own: u64,
     named: u64,

@@ -185,6 +185,7 @@ fn a_check_that_failed_is_evaluated_again() {
     }
 }
 
+/// S3-11: the same assets run against another connection.
 #[test]
 fn profiles_have_their_own_state() {
     let sandbox = shop();
@@ -247,6 +248,7 @@ fn a_missing_column_lists_those_that_are_there() {
     .assert_eq(&problems(&ran));
 }
 
+/// T-77: a check of severity `error` keeps a table and what reads it as they were; one of severity `warn` blocks nothing.
 #[test]
 fn a_failing_check_keeps_the_old_table() {
     let sandbox = shop();
@@ -291,6 +293,7 @@ fn an_unreadable_file_and_a_missing_one() {
     .assert_eq(&problems(&ran));
 }
 
+/// S3-2: a circle is refused with its path.
 #[test]
 fn a_cycle_is_named_as_a_path() {
     let sandbox = shop();
@@ -323,6 +326,7 @@ fn sql_that_the_warehouse_refuses() {
     assert!(ran.err.contains("no_such_column"), "{}", ran.err);
 }
 
+/// FM-10: the second one is refused and names the process of the first.
 #[test]
 fn two_commands_at_once() {
     let sandbox = shop();

@@ -142,6 +142,7 @@ fn undisturbed() -> Vec<Vec<Vec<String>>> {
     vec![run(1), run(2)]
 }
 
+/// FM-2: a process that dies at any of the points leaves one commit of each step.
 #[test]
 fn a_kill_at_every_point_loses_and_doubles_nothing() {
     let expected = undisturbed();

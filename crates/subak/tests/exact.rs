@@ -166,6 +166,7 @@ fn incremental_assets_add_merge_and_follow_their_columns() {
     assert!(!plan.out.contains("definition_changed"), "{}", plan.out);
 }
 
+/// S3-8: each check has its severity, and `warn` fails nothing.
 #[test]
 fn every_kind_of_check_passes_and_fails() {
     let sandbox = project(&[

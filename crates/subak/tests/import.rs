@@ -69,6 +69,7 @@ fn environment(server: &Postgres) -> String {
     )
 }
 
+/// S3-22: each stream of a replication is an asset, those of patterns too.
 #[test]
 fn a_replication_of_sling_runs_unchanged() {
     let server = Postgres::start();

@@ -86,6 +86,7 @@ fn ended(server: &mut Child, seed: u64) -> Option<i32> {
     panic!("server {} does not end, seed {seed}", server.id());
 }
 
+/// FM-1, FM-5: a server that is killed or held up at random loses and doubles nothing.
 #[test]
 fn each_step_is_committed_once_whatever_happens_to_the_server() {
     // A seed that failed can be given again when the test is built.
@@ -119,7 +120,7 @@ fn each_step_is_committed_once_whatever_happens_to_the_server() {
             "asked to end" => {
                 served.signal("TERM");
                 let code = ended(&mut served.take_server(), seed);
-                assert!(matches!(code, None | Some(143)), "{code:?}, seed {seed}");
+                assert!(matches!(code, None | Some(0 | 143)), "{code:?}, seed {seed}");
             }
             "held up" => {
                 served.signal("STOP");
@@ -149,7 +150,7 @@ fn each_step_is_committed_once_whatever_happens_to_the_server() {
     // In peace everything comes to its end.
     let is_open = |served: &Served| served.sandbox.run(&["run", "list", "--output", "csv"]).out.contains(",running");
     served.wait("the end of what goes on", |served| !is_open(served));
-    assert_eq!(served.stop(), Some(143), "seed {seed}");
+    assert_eq!(served.stop(), Some(0), "seed {seed}");
     served.sandbox.run(&["run"]).expect(0);
     let told = format!("seed {seed}, {counts:?}");
     compare(&served, &source, &told);

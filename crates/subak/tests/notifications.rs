@@ -124,7 +124,7 @@ fn who_cannot_be_told_is_told_later_or_given_up() {
     assert!(found.contains(&"failure chat failed".to_owned()), "{found:?}");
 }
 
-/// What a server could not send before it was killed the next one sends; a late run is told once.
+/// What a server could not send before it was killed the next one sends. T-58: a deadline that was missed is told once and stays recorded.
 #[test]
 fn a_server_tells_what_is_late_and_what_it_missed() {
     let is_up = Arc::new(AtomicBool::new(false));
@@ -317,6 +317,7 @@ tasks:
     assert_eq!(value("order"), serde_json::json!({ "status": 201, "body": "made" }));
 }
 
+/// S4-22: a message can be sent to see whether it arrives.
 #[test]
 fn receivers_can_be_tested() {
     let double = HttpDouble::start(|_| HttpReply::status(200, ""));

@@ -105,7 +105,7 @@ fn chain(days: u32) -> Sandbox {
     sandbox
 }
 
-/// T-104, T-130, T-143: what is missing comes by itself; what changed makes what reads it due, and nothing else.
+/// T-104, T-130, T-143, T-169: what is missing comes by itself; what changed makes what reads it due, and nothing else.
 #[test]
 fn what_is_due_follows_the_partitions() {
     let sandbox = chain(31);
@@ -263,7 +263,7 @@ fn a_table_is_read_by_its_partitions() {
 
 const LOADED: &str = "select 'sales', day, amount from sales union all select 'daily', day, amount from gold.daily order by all";
 
-/// T-133, T-134, T-141: one day that fails holds up what reads it and nothing else; another backfill takes up the rest.
+/// T-133, T-134, T-135, T-141: one day that fails holds up what reads it and nothing else; another backfill takes up the rest.
 #[test]
 fn a_backfill_tries_everything_once() {
     let sandbox = chain(7);

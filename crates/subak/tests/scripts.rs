@@ -100,7 +100,7 @@ const SEVERAL: &str = "script:
     three: { checks: [ { not_null: name } ] }
 ";
 
-/// Several assets of one program: one start for those that are asked for, each a step and a table of its own.
+/// S3-5: several assets of one program: one start for those that are asked for, each a step and a table of its own.
 #[test]
 fn one_start_makes_several_assets() {
     let sandbox = sandbox(&[("assets/gold/several.yml", SEVERAL), ("assets/gold/after.sql", "select name from gold.two\n")]);

@@ -53,7 +53,7 @@ fn s3_17_a_file_starts_one_run() {
     assert!(listed.contains("arrivals,sensor,files in/*.csv,load,on,"), "{listed}");
 }
 
-/// T-84: a crash before or behind the transaction of a look neither loses nor doubles a run.
+/// T-84, T-86: a crash before or behind the transaction of a look neither loses nor doubles a run.
 #[test]
 fn t_84_a_crash_neither_loses_nor_doubles_a_run() {
     for point in ["look_planned", "look_written"] {

@@ -41,7 +41,7 @@ fn t_29_a_tick_starts_one_run() {
     }
     let count = served.lines("log").len();
     served.wait("a run", |served| served.lines("log").len() > count);
-    assert_eq!(served.stop(), Some(143));
+    assert_eq!(served.stop(), Some(0));
     let ticks = served.ticks("often");
     let moments: BTreeSet<&str> = ticks.iter().filter_map(|tick| tick.split(',').next()).collect();
     assert_eq!(moments.len(), ticks.len(), "{ticks:?}");
@@ -66,7 +66,7 @@ fn t_29_a_tick_starts_one_run() {
 fn t_16_t_166_runs_are_about_a_time() {
     let mut served = project(JOBS);
     served.wait("some runs", |served| served.lines("intervals").len() > 3);
-    assert_eq!(served.stop(), Some(143));
+    assert_eq!(served.stop(), Some(0));
     let lines = served.lines("intervals");
     let moment = |text: &str| text.parse::<jiff::civil::DateTime>().expect("a time");
     for line in &lines {
@@ -90,7 +90,7 @@ fn t_16_t_166_runs_are_about_a_time() {
     assert!(refused.err.contains("a job with a `schedule` knows"), "{}", refused.err);
 }
 
-/// T-12: `catchup: all` makes good each tick of the time in which no server ran, oldest first, and the intervals of their runs leave out nothing.
+/// T-12, FM-47: `catchup: all` makes good each tick of the time in which no server ran, oldest first, and the intervals of their runs have no gap.
 #[test]
 fn t_12_all_missed_ticks_are_made_good() {
     let all = "job: all\nschedule: { every: 1s, catchup: all }\ntasks: { note: { run: 'echo $SUBAK_INTERVAL_START_UTC,$SUBAK_INTERVAL_END_UTC >> all' } }\n---\n\
@@ -138,7 +138,7 @@ fn t_15_a_schedule_that_is_off_starts_nothing() {
     assert!(served.ticks("often").len() <= ticks + 2, "nothing is made good");
 }
 
-/// A command that finds a server hands its run over; the end and the exit code are those of the run.
+/// A command that finds a server hands its run over; the end and the exit code are those of the run. T-74: a stop waits for what goes on.
 #[test]
 fn runs_are_handed_over() {
     let mut served = project(
@@ -173,14 +173,14 @@ fn runs_are_handed_over() {
     let mut slow =
         served.sandbox.command(&["run", "--job", "slow"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
     served.wait("the slow run", |served| served.lines("log").contains(&"begun".to_owned()));
-    assert_eq!(served.stop(), Some(143));
+    assert_eq!(served.stop(), Some(0));
     assert_eq!(served.lines("log").last().map(String::as_str), Some("ended"));
     assert_eq!(slow.wait().expect("it ends").code(), Some(0));
     // Without a server a command does the work itself.
     served.sandbox.run(&["run", "--job", "ok", "--set", "day=2025-02-01"]).expect(0);
 }
 
-/// T-161: what is broken goes on as it was, and so does everything else; also when the server is started again meanwhile.
+/// T-161, FM-49: what is broken goes on as it was, and so does everything else; also when the server is started again meanwhile.
 #[test]
 fn t_161_a_broken_file_stops_nothing() {
     let mut served = project(JOBS);
@@ -289,7 +289,7 @@ schedule: { cron: '0 0 1 1 *', catchup: none }
 tasks: { a: { run: 'true' } }
 ";
 
-/// T-146, T-150, T-158: pools and tags bound runs together, and one that waits says for what.
+/// T-146, T-150, T-158: pools and tags bound runs together, and one that waits says for what. T-76: that wait is no part of its `timeout`.
 #[test]
 fn t_150_pools_and_tags_bound_runs() {
     let subak = format!("{PROJECT}pools: {{ api: 3 }}\nrun_limits: {{ 'customer=*': 1 }}\n");
@@ -384,7 +384,7 @@ tasks:
         assert_eq!(child.wait().expect("it ends").code(), Some(0));
     }
     assert_eq!(served.lines("log"), ["first", "second", "first", "second"]);
-    assert_eq!(served.stop(), Some(143));
+    assert_eq!(served.stop(), Some(0));
 }
 
 /// Of runs that wait, those of the job with the highest priority come first.
@@ -447,7 +447,7 @@ tasks:
     let left = std::fs::read_dir(served.sandbox.path().join(".subak/tmp")).into_iter().flatten().flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().contains("task-")).collect();
     assert!(left.is_empty(), "{left:?}");
-    assert_eq!(served.stop(), Some(143));
+    assert_eq!(served.stop(), Some(0));
 }
 
 /// T-62: whoever is asked to end does not wait for people or for times; the next server goes on with what waits.
@@ -465,13 +465,13 @@ tasks:
     drop(hand_over(&served, &["--job", "waits"]));
     served.wait("the first attempt", |served| served.lines("again") == ["x"]);
     served.wait("its end", |served| served.sandbox.run(&["run", "show", "last"]).out.contains("waiting"));
-    assert_eq!(served.stop(), Some(143), "at once");
+    assert_eq!(served.stop(), Some(0), "at once");
     std::fs::write(served.sandbox.path().join("go"), "").expect("written");
     served.start();
     served.sandbox.run(&["run", "approve", "last", "asked"]).expect(0);
     served.wait("the end", |served| served.lines("after") == ["done"]);
     assert_eq!(served.lines("again").len(), 2);
-    assert_eq!(served.stop(), Some(143));
+    assert_eq!(served.stop(), Some(0));
 }
 
 /// T-69, T-71: a run that goes on is stopped with everything that it started; one that waits is never begun.
@@ -506,6 +506,7 @@ fn t_69_runs_are_canceled_where_they_are() {
 }
 
 /// T-56, T-57: a question takes up no room; the answer counts, else what the task says; a no fails the run, or is handed on.
+/// T-55: one whose time is over goes on with its default, or fails and says why.
 #[test]
 fn t_56_t_57_people_are_asked() {
     let jobs = "job: ask

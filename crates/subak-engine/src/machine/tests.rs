@@ -126,6 +126,7 @@ fn runs_in_order_within_its_slots() {
     );
 }
 
+/// T-45: a run has failed only when nothing of it is unfinished.
 #[test]
 fn a_failure_skips_what_needs_it_and_nothing_else() {
     assert_run(
@@ -173,7 +174,7 @@ fn transient_failures_are_tried_again_while_others_go_on() {
     );
 }
 
-/// What is lost is tried again with a budget of its own; a task that is to be tried once is not.
+/// T-54: what is lost is tried again with a budget of its own, and then it has failed; a task that is to be tried once is not.
 #[test]
 fn lost_attempts_have_a_budget_of_their_own() {
     let ends = |mut action: Action, is_task: bool| {
@@ -218,6 +219,7 @@ fn tasks_of_an_asset_hide_no_failed_check() {
     assert_eq!(machine.state().status, RunStatus::Failed);
 }
 
+/// T-70: the end of a wait for another attempt starts nothing in a run that is canceled.
 #[test]
 fn cancel_stops_what_runs_and_drops_the_rest() {
     assert_run(
@@ -526,6 +528,8 @@ fn assert_rules(state: &RunState, log: &[(Timestamp, RunEvent)]) {
     }
 }
 
+/// FM-59: whatever fails, dies or is canceled, no more of a pool is taken than there is.
+///
 /// Seeds are fixed, so every run of this test is equal; a failing seed is printed and can be put here alone.
 #[test]
 fn simulation() {
@@ -553,6 +557,7 @@ fn simulation() {
     }
 }
 
+/// T-63: a step that waits to be tried again has given its slots back.
 #[test]
 fn a_pool_bounds_the_steps_that_use_it() {
     let uses = ["a", "b", "c"].map(|name| (StepId::asset(&key(name)), [("app".to_owned(), 1)].into()));

@@ -165,6 +165,7 @@ fn t_102_updates_by_common_runs_do_not_count() {
 }
 
 /// T-103: what is asked for and what reads it come in one run, when they have the same partitions. T-107: nothing is asked for twice.
+/// T-125: a change while a run has it in hand asks for nothing, and once more when that run had begun before it.
 #[test]
 fn t_103_t_107_one_run_and_once() {
     let mut world = World::new(

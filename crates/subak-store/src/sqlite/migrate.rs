@@ -260,8 +260,16 @@ fn back_up(connection: &Connection, path: &Path, format: u32) -> Result<(), Stor
     if backup.exists() {
         return Ok(());
     }
-    connection.execute("vacuum into ?", [backup.display().to_string()]).map_err(failed("written"))?;
-    Ok(())
+    // One that a crash left behind half written does not count as a backup.
+    let begun = path.with_extension("db.backup-begun");
+    let not_made = |error: std::io::Error| StoreError::Failed { action: "written", source: Box::new(error) };
+    match std::fs::remove_file(&begun) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_made(error)),
+        _ => {}
+    }
+    connection.execute("vacuum into ?", [begun.display().to_string()]).map_err(failed("written"))?;
+    std::fs::File::open(&begun).and_then(|file| file.sync_all()).map_err(not_made)?;
+    std::fs::rename(&begun, &backup).map_err(not_made)
 }
 
 #[cfg(test)]

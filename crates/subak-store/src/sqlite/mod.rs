@@ -15,6 +15,7 @@ mod ticks;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -80,7 +81,7 @@ impl SqliteStore {
         }
         migrate::migrate(&mut connection, path)?;
         let reader = open_reader(path)?;
-        let writer = Arc::new(Writer::start(connection));
+        let writer = Arc::new(Writer::start(connection, path));
         Ok(Self {
             path: path.to_path_buf(),
             writer,
@@ -107,6 +108,26 @@ impl SqliteStore {
             Some(entry) => self.writer.ask(Request::Audited(Box::new(request), entry.clone())).await,
             None => self.writer.ask(request).await,
         }
+    }
+
+    /// From now on a write waits until it can be made where the disk is full, or another process has the file; before, it failed. Reads go on.
+    pub fn be_patient(&self) {
+        self.writer.stall.is_patient.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a write waits.
+    pub fn is_patient(&self) -> bool {
+        self.writer.stall.is_patient.load(Ordering::Relaxed)
+    }
+
+    /// For how long writes have waited, and for what; `None` where they go on.
+    pub fn stalled(&self) -> Option<(std::time::Duration, String)> {
+        self.writer.stall.now()
+    }
+
+    /// Notes in the audit log that somebody is about to do something elsewhere.
+    pub async fn note(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.audited_as(entry).ask(Request::Nothing).await.map(drop)
     }
 
     /// The file.
@@ -210,9 +231,12 @@ impl SqliteStore {
         self.ask(Request::Schedule(name.to_owned(), state)).await.map(drop)
     }
 
-    /// Forgets what is known of schedules that are not among these.
-    pub async fn keep_schedules(&self, names: Vec<String>, lease: &Lease) -> Result<(), StoreError> {
-        self.ask(Request::Schedules(names, lease.clone())).await.map(drop)
+    /// Forgets what is known of schedules that are not among these. Returns the names of those.
+    pub async fn keep_schedules(&self, names: Vec<String>, lease: &Lease) -> Result<Vec<String>, StoreError> {
+        match self.ask(Request::Schedules(names, lease.clone())).await? {
+            Answer::Forgotten(names) => Ok(names),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Enters what somebody answered to the question of a step. `false` when somebody has answered before.
@@ -324,9 +348,12 @@ impl SqliteStore {
         people::first_false(&self.read())
     }
 
-    /// Forgets what is known of sensors that are not among these, save which runs they have started.
-    pub async fn keep_sensors(&self, names: Vec<String>, lease: &Lease) -> Result<(), StoreError> {
-        self.ask(Request::Sensors(names, lease.clone())).await.map(drop)
+    /// Forgets what is known of sensors that are not among these, save which runs they have started. Returns their names.
+    pub async fn keep_sensors(&self, names: Vec<String>, lease: &Lease) -> Result<Vec<String>, StoreError> {
+        match self.ask(Request::Sensors(names, lease.clone())).await? {
+            Answer::Forgotten(names) => Ok(names),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// How the run of a job ended that ended last before a moment, another one than `run` and not one that was canceled.

@@ -81,13 +81,14 @@ pub(super) fn enter(connection: &Connection, look: &SensorLook) -> Result<Vec<Ru
 }
 
 /// Forgets the sensors that are not among these. The keys of their runs stay known: what they have started stays started.
-pub(super) fn keep(connection: &Connection, names: &[String]) -> Result<(), StoreError> {
+pub(super) fn keep(connection: &Connection, names: &[String]) -> Result<Vec<String>, StoreError> {
     let mut statement = connection.prepare("select name from sensors").map_err(failed("read"))?;
     let known: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(|rows| rows.collect()).map_err(failed("read"))?;
-    for name in known.iter().filter(|name| !names.contains(name)) {
+    let gone: Vec<String> = known.into_iter().filter(|name| !names.contains(name)).collect();
+    for name in &gone {
         writer::execute(connection, "delete from sensors where name = ?", [name])?;
         // One that comes back is a new one, and was told nothing.
         writer::execute(connection, "delete from deliveries where sensor = ?", [name])?;
     }
-    Ok(())
+    Ok(gone)
 }

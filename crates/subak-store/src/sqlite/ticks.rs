@@ -74,14 +74,15 @@ pub(super) fn state(connection: &Connection, name: &str) -> Result<Option<Schedu
 }
 
 /// Forgets the schedules that are not among these.
-pub(super) fn keep(connection: &Connection, names: &[String]) -> Result<(), StoreError> {
+pub(super) fn keep(connection: &Connection, names: &[String]) -> Result<Vec<String>, StoreError> {
     let mut statement = connection.prepare("select name from schedules").map_err(failed("read"))?;
     let known: Vec<String> = statement.query_map([], |row| row.get(0)).and_then(|rows| rows.collect()).map_err(failed("read"))?;
     let kept: BTreeSet<&String> = names.iter().collect();
-    for name in known.iter().filter(|name| !kept.contains(name)) {
+    let gone: Vec<String> = known.into_iter().filter(|name| !kept.contains(name)).collect();
+    for name in &gone {
         connection.execute("delete from schedules where name = ?", [name]).map_err(failed("written"))?;
     }
-    Ok(())
+    Ok(gone)
 }
 
 /// Notes what a schedule is now.

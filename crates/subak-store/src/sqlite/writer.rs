@@ -1,7 +1,9 @@
 //! The one thread that writes.
 
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +19,9 @@ use crate::{Acquired, Append, Delivered, Delivery, Holder, Lease, ScheduleState,
 
 /// How long a statement waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a patient writer tries again.
+const AGAIN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Requests in one transaction at most.
 const GROUP_LENGTH_MAX: usize = 500;
@@ -64,6 +69,8 @@ pub(super) enum Request {
     Sensors(Vec<String>, Lease),
     /// Somebody changes.
     People(Change),
+    /// Nothing, for what is done elsewhere and only has to be audited.
+    Nothing,
     /// Something, and what the audit log says of it where it was not refused.
     Audited(Box<Request>, AuditEntry),
 }
@@ -81,6 +88,8 @@ pub(super) enum Answer {
     Delivered(Delivered),
     /// How many rows it was about.
     Count(u64),
+    /// The names of which nothing is remembered any more.
+    Forgotten(Vec<String>),
     Done,
 }
 
@@ -91,6 +100,71 @@ type Reply = oneshot::Sender<Result<Answer, StoreError>>;
 pub(super) struct Writer {
     requests: Mutex<Option<Sender<(Request, Reply)>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) stall: Arc<Stall>,
+}
+
+/// Whether a writer waits until what keeps it from writing has passed: a full disk, or a lock of another process.
+#[derive(Debug, Default)]
+pub(super) struct Stall {
+    /// Whether it waits at all; otherwise it fails.
+    pub(super) is_patient: AtomicBool,
+    /// Why it waits now, and since when.
+    now: Mutex<Option<(Duration, String)>>,
+}
+
+impl Stall {
+    /// Whether the writer waits for the end of this.
+    fn waits_for(&self, error: &rusqlite::Error) -> bool {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
+        let passes = matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked | DiskFull));
+        passes && self.is_patient.load(Ordering::Relaxed)
+    }
+
+    /// Notes what it waits for, and returns for how long it does before it tries again, the time that the last try has waited included.
+    fn wait_for(&self, error: &rusqlite::Error) -> Duration {
+        let is_full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+        let waited = if is_full { AGAIN_INTERVAL } else { AGAIN_INTERVAL + BUSY_TIMEOUT };
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, why) = now.get_or_insert_default();
+        (*before, *why) = (*before + waited, error.to_string());
+        waited
+    }
+
+    fn is_over(&self) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// For how long it has waited now, and why.
+    pub(super) fn now(&self) -> Option<(Duration, String)> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The file that is written, and which one it was when it was opened.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl Place {
+    fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), identity: identity(path) }
+    }
+
+    /// Refuses to go on once another file stands there, or none: whoever opens the state now does not see this one.
+    fn refuse_moved(&self) -> Result<(), StoreError> {
+        if identity(&self.path) == self.identity {
+            return Ok(());
+        }
+        Err(StoreError::Moved { path: self.path.clone() })
+    }
+}
+
+/// Tells a file from another one with its name.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 impl Drop for Writer {
@@ -104,10 +178,12 @@ impl Drop for Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Self {
+    pub(super) fn start(connection: Connection, path: &Path) -> Self {
         let (requests, waiting) = channel();
-        let thread = std::thread::spawn(move || serve(connection, &waiting));
-        Self { requests: Mutex::new(Some(requests)), thread: Mutex::new(Some(thread)) }
+        let (stall, place) = (Arc::<Stall>::default(), Place::of(path));
+        let known = Arc::clone(&stall);
+        let thread = std::thread::spawn(move || serve(connection, &waiting, &known, &place));
+        Self { requests: Mutex::new(Some(requests)), thread: Mutex::new(Some(thread)), stall }
     }
 
     /// Hands over a request and waits until it is durable.
@@ -130,7 +206,7 @@ impl Writer {
     }
 }
 
-fn serve(connection: Connection, waiting: &Receiver<(Request, Reply)>) {
+fn serve(connection: Connection, waiting: &Receiver<(Request, Reply)>, stall: &Stall, place: &Place) {
     while let Ok(first) = waiting.recv() {
         let mut group = vec![first];
         while group.len() < GROUP_LENGTH_MAX
@@ -138,41 +214,76 @@ fn serve(connection: Connection, waiting: &Receiver<(Request, Reply)>) {
         {
             group.push(next);
         }
-        serve_group(&connection, group);
+        let answers = loop {
+            match in_transaction(&connection, &group, place) {
+                Err(error) if stall.waits_for(&error) && !is_deserted(waiting, &mut group) => {
+                    let waited = stall.wait_for(&error);
+                    std::thread::sleep(AGAIN_INTERVAL);
+                    renew_as_of_now(&mut group, waited);
+                }
+                answers => break answers,
+            }
+        };
+        stall.is_over();
+        match answers {
+            Ok(answers) => group.into_iter().zip(answers).for_each(|((_, reply), answer)| drop(reply.send(answer))),
+            Err(error) => group.into_iter().for_each(|(_, reply)| drop(reply.send(Err(failed("written")(copy(&error)))))),
+        }
     }
     // Leaves one file behind, and none that looks like a crash.
     drop(connection.execute_batch("pragma wal_checkpoint(truncate)"));
 }
 
-/// One transaction for the whole group. A request that fails is rolled back alone; a commit that fails fails all of them.
-fn serve_group(connection: &Connection, group: Vec<(Request, Reply)>) {
-    let mut answers = Vec::with_capacity(group.len());
-    let mut outcome = connection.execute_batch("begin immediate");
-    for (request, reply) in group {
-        let answer = match &outcome {
-            Ok(()) => in_savepoint(connection, &request),
-            Err(_) => Ok(Answer::Done),
-        };
-        // A full disk ends the whole transaction, savepoints included. Whatever ran after that would commit by itself.
-        if outcome.is_ok() && connection.is_autocommit() {
-            let lost = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
-            outcome = Err(rusqlite::Error::SqliteFailure(lost, Some("the transaction was rolled back".into())));
+/// Makes renewals that have waited for so long ones of now.
+fn renew_as_of_now(group: &mut [(Request, Reply)], waited: Duration) {
+    for (request, _) in group {
+        if let Request::Renew(_, now) = request {
+            *now += waited;
         }
-        answers.push((answer, reply));
     }
-    if outcome.is_ok() {
-        outcome = connection.execute_batch("commit");
+}
+
+/// Takes up what came meanwhile. Whether nobody is there any more to ask for anything.
+fn is_deserted(waiting: &Receiver<(Request, Reply)>, group: &mut Vec<(Request, Reply)>) -> bool {
+    while group.len() < GROUP_LENGTH_MAX {
+        match waiting.try_recv() {
+            Ok(next) => group.push(next),
+            Err(TryRecvError::Empty) => return false,
+            Err(TryRecvError::Disconnected) => return true,
+        }
     }
+    false
+}
+
+/// One transaction for the whole group. A request that fails is rolled back alone; a commit that fails fails all of them, and nothing was done.
+fn in_transaction(
+    connection: &Connection,
+    group: &[(Request, Reply)],
+    place: &Place,
+) -> Result<Vec<Result<Answer, StoreError>>, rusqlite::Error> {
+    let full = || {
+        let lost = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        rusqlite::Error::SqliteFailure(lost, Some("the disk is full".into()))
+    };
+    let written = || {
+        connection.execute_batch("begin immediate")?;
+        let mut answers = Vec::with_capacity(group.len());
+        for (request, _) in group {
+            let answer = in_savepoint(connection, request, place);
+            // A full disk ends the whole transaction, savepoints included. Whatever ran after that would commit by itself.
+            if connection.is_autocommit() || matches!(answer, Err(StoreError::Full(_))) {
+                return Err(full());
+            }
+            answers.push(answer);
+        }
+        connection.execute_batch("commit")?;
+        Ok(answers)
+    };
+    let outcome = written();
     if outcome.is_err() && !connection.is_autocommit() {
         drop(connection.execute_batch("rollback"));
     }
-    for (answer, reply) in answers {
-        let answer = match &outcome {
-            Ok(()) => answer,
-            Err(error) => Err(failed("written")(copy(error))),
-        };
-        drop(reply.send(answer));
-    }
+    outcome
 }
 
 /// The same error once more, for each request of a group.
@@ -183,9 +294,12 @@ fn copy(error: &rusqlite::Error) -> rusqlite::Error {
     }
 }
 
-fn in_savepoint(connection: &Connection, request: &Request) -> Result<Answer, StoreError> {
+fn in_savepoint(connection: &Connection, request: &Request, place: &Place) -> Result<Answer, StoreError> {
     let run =
         |sql: &str| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed("written"));
+    if let Request::Renew(..) = request {
+        place.refuse_moved()?;
+    }
     run("savepoint request")?;
     let answer = handle(connection, request);
     if answer.is_err() {
@@ -205,6 +319,7 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             execute(connection, sql, params![lease.name, lease.generation.cast_signed()])?;
             Ok(Answer::Done)
         }
+        Request::Nothing => Ok(Answer::Done),
         Request::Rebuild => summary::rebuild(connection).map(|()| Answer::Done),
         Request::Tick(tick, append, fence) => {
             refuse_stale(connection, fence.as_ref())?;
@@ -216,7 +331,7 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         }
         Request::Schedules(names, fence) => {
             refuse_stale(connection, Some(fence))?;
-            ticks::keep(connection, names).map(|()| Answer::Done)
+            ticks::keep(connection, names).map(Answer::Forgotten)
         }
         Request::Sensor(looks) => enter_looks(connection, looks).map(Answer::Looked),
         Request::Purge(before, end, fence) => {
@@ -227,7 +342,7 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Deliver(delivery) => deliveries::enter(connection, delivery).map(Answer::Delivered),
         Request::Sensors(names, fence) => {
             refuse_stale(connection, Some(fence))?;
-            sensors::keep(connection, names).map(|()| Answer::Done)
+            sensors::keep(connection, names).map(Answer::Forgotten)
         }
         Request::Cancel(run, Some(at)) => {
             let sql = "insert into cancel_requests (run, at) values (?, ?) on conflict do nothing";

@@ -355,13 +355,15 @@ impl Hold {
         let redactor = connections.redactor();
         let teller = Arc::new(Teller::new(Arc::clone(&connections)).with_answers(self.store.clone()));
         let connections: Arc<dyn Connections> = connections;
+        let mut place = open::place(opened, context.settings, redactor.clone(), teller);
+        place.waits_for_room = self.store.is_patient();
         let inner = DataExecutor {
             graph: Arc::clone(opened.graph()),
             connections,
             reporter: Arc::clone(&watcher),
             as_of: opened.as_of.clone(),
             timezone: opened.timezone(),
-            place: open::place(opened, context.settings, redactor.clone(), teller),
+            place,
             invocations: subak_engine::Invocations::default(),
         };
         let inner = Redacting { inner, redactor };

@@ -16,8 +16,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use jiff::tz::TimeZone;
-use subak_domain::{Action, BackfillState, Job, RunEvent, RunId, RunState, RunStatus, Sensor, StepState, StepStatus, Timestamp};
+use subak_domain::{Action, BackfillState, Job, RunEvent, RunId, RunState, RunStatus, Sensor, Timestamp};
 use subak_engine::{Clock, StopReason, StopSignal, SystemClock};
 use subak_project::Retention;
 use subak_store::{Append, EventLog, Leases, ScheduleState, SqliteStore, StoreError};
@@ -54,6 +55,9 @@ const LATE_MAX: Duration = Duration::from_secs(60);
 /// Looks that go on at a time.
 const LOOK_COUNT_MAX: usize = 16;
 
+/// How often runs are looked at that are to begin no more steps.
+const HOLD_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How often the log is looked at for what others have written.
 const LOG_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -80,6 +84,8 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
         let root = project::find_root(context.global)?;
         let (First { version, opened, problems }, seen) = first_version(context, &root)?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
+        // A disk that is full, or a file that somebody else holds for a while, is waited for.
+        hold.store().be_patient();
         let engine = hold.engine(context, &opened)?;
         let inherited = hold.settle(context, &opened, &engine, true).await?;
         drop(engine);
@@ -94,7 +100,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             queue: Queue::default(),
             inherited,
             seen,
-            version,
+            version: Arc::new(version),
             held: BTreeSet::new(),
             zone: opened.timezone(),
             told: watch::Sender::default(),
@@ -145,7 +151,7 @@ struct Server<'a> {
     /// What the files of the project looked like when they were last read.
     seen: Fingerprint,
     /// The files as they could last be loaded. Everything that begins goes by them; what goes on keeps those that it began with.
-    version: Version,
+    version: Arc<Version>,
     /// Runs and backfills that these files cannot carry on; they wait for others.
     held: BTreeSet<String>,
     /// The project's time zone, in which runs are told the time.
@@ -260,7 +266,7 @@ impl<'a> Server<'a> {
             .await?;
         // One that is gone and comes back is a new one.
         let names: Vec<String> = self.schedules.keys().cloned().collect();
-        self.hold.store().keep_schedules(names, self.hold.lease()).await?;
+        let mut forgotten = self.hold.store().keep_schedules(names, self.hold.lease()).await?;
         self.sensors = opened.project.sensors().to_vec();
         if self.args.listen.is_some() {
             let connections = ProjectConnections::new(&opened.root, &opened.project.config, self.context.settings, true);
@@ -269,7 +275,12 @@ impl<'a> Server<'a> {
         self.not_before.clear();
         self.automation = Automation::new(&opened, now);
         let names = self.sensors.iter().map(|sensor| sensor.name.clone()).chain(self.automation.names()).collect();
-        self.hold.store().keep_sensors(names, self.hold.lease()).await?;
+        forgotten.extend(self.hold.store().keep_sensors(names, self.hold.lease()).await?);
+        for name in forgotten {
+            self.context
+                .printer
+                .note(&format!("what was remembered of `{name}` is forgotten; under another name it begins anew"));
+        }
         let next =
             self.schedules.values().filter_map(|known| Some((known.times.next_after(now)?, known.job.name.as_str()))).min();
         let next =
@@ -347,9 +358,11 @@ impl<'a> Server<'a> {
         Ok(tasks)
     }
 
-    /// Until somebody asks it to stop: runs that go on are waited for. Asked again, it stops them; a third time, it ends at once.
+    /// Until somebody asks it to stop: steps that go on are waited for, and what comes behind them is left to the next server. Asked again, it stops
+    /// them; a third time, it ends at once.
     async fn serve(&mut self) -> Result<Exit, CliError> {
         let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+        let mut hang_up = signals(SignalKind::hangup())?;
         let (mut asked, mut code) = (0, Exit::Interrupted);
         let mut running: Vec<Running<'a>> = Vec::new();
         let mut looking: Vec<Looking<'a>> = Vec::new();
@@ -374,7 +387,7 @@ impl<'a> Server<'a> {
             } else {
                 self.cancel_runs(&running).await?;
             }
-            let wake_at = if asked == 0 { turn_at } else { SystemClock.now() + TURN };
+            let wake_at = if asked == 0 { turn_at } else { SystemClock.now() + HOLD_INTERVAL };
             let (store, seen) = (self.hold.store().clone(), self.queue.position());
             tokio::select! {
                 (at, ended) = first_end(&mut running) => {
@@ -394,7 +407,13 @@ impl<'a> Server<'a> {
                     }
                 }
                 _ = interrupt.recv() => { asked += 1; code = Exit::Interrupted; }
-                _ = terminate.recv() => { asked += 1; code = Exit::Terminated; }
+                // Nothing is cut short by the first one: that is an end as good as any.
+                _ = terminate.recv() => { asked += 1; code = if asked == 1 { Exit::Ok } else { Exit::Terminated }; }
+                _ = hang_up.recv() => {
+                    self.seen = Fingerprint::default();
+                    turn_at = Timestamp::MIN;
+                    continue;
+                }
                 () = SystemClock.sleep_until(wake_at) => continue,
                 () = something_new(&store, seen), if asked == 0 => continue,
             }
@@ -402,12 +421,17 @@ impl<'a> Server<'a> {
             if asked > 0 {
                 // What they would find is found by the next server.
                 looking.clear();
-                self.leave_waiting(&mut running)?;
+                for running in &running {
+                    running.stop.hold();
+                }
             }
             match asked {
                 1 if !running.is_empty() => {
                     let runs: Vec<String> = running.iter().map(|running| running.entry.run.to_string()).collect();
-                    let note = format!("stopping when {} is done; once more stops it too", runs.join(", "));
+                    let note = format!(
+                        "stopping when the steps of {} are done that have begun; once more stops them too",
+                        runs.join(", ")
+                    );
                     self.context.printer.note(&note);
                 }
                 2 => running.iter().for_each(|running| running.stop.stop(StopReason::Canceled)),
@@ -533,15 +557,14 @@ impl<'a> Server<'a> {
         Ok(count)
     }
 
-    /// Leaves runs to the next server that only wait: for a time, for a person, or to try a step again.
+    /// Leaves runs to the next server in which no step goes on, or only some that wait: for a time, or for a person.
     fn leave_waiting(&self, running: &mut Vec<Running<'a>>) -> Result<(), CliError> {
         let mut at = 0;
         while at < running.len() {
             let run = running[at].entry.run;
             let state = super::runs::state(self.hold.store(), run)?.0;
-            let is_due = |step: &StepState| matches!(step.status, StepStatus::Waiting { .. });
-            let has_open = executing(&state).next().is_some() || state.steps.values().any(is_due);
-            if has_open && state.status == RunStatus::Running && executing(&state).all(Action::is_idle) {
+            let may_be_left = running[at].stop.is_held() && state.status == RunStatus::Running;
+            if may_be_left && executing(&state).all(Action::is_idle) {
                 drop(running.swap_remove(at));
                 self.context.printer.note(&format!("run {run} waits; the next server goes on with it"));
             } else {
@@ -613,8 +636,8 @@ impl<'a> Server<'a> {
             }
             if sensor.watch.is_of_log() {
                 if let Some(look) = sensor::look_at_log(self.hold.store(), &sensor, &state).await? {
-                    self.looked(Looking { sensor, state, began_at: now, work: Box::pin(std::future::pending()) }, Ok(look))
-                        .await?;
+                    let (version, work) = (Arc::clone(&self.version), Box::pin(std::future::pending()));
+                    self.looked(Looking { sensor, state, began_at: now, version, work }, Ok(look)).await?;
                 }
                 continue;
             }
@@ -624,18 +647,18 @@ impl<'a> Server<'a> {
             let (own, known) = (sensor.clone(), state.clone());
             let work =
                 Box::pin(async move { sensor::look(context, &opened, connections, &own, &known, StopSignal::default()).await });
-            looking.push(Looking { sensor, state, began_at: now, work });
+            looking.push(Looking { sensor, state, began_at: now, version: Arc::clone(&self.version), work });
         }
         Ok(())
     }
 
     /// Writes down what a look found, and plans its runs.
     async fn looked(&mut self, looking: Looking<'a>, seen: Seen) -> Result<(), CliError> {
-        let Looking { sensor, state, began_at, .. } = looking;
+        let Looking { sensor, state, began_at, version, .. } = looking;
         let again_after = seen.as_ref().ok().and_then(|look| look.again_after);
         let (context, name) = (self.context, sensor.name.clone());
         let (store, lease) = (self.hold.store(), self.hold.lease());
-        let open = || self.version.open(context.global, context.settings, context.printer.quiet(), None);
+        let open = || version.open(context.global, context.settings, context.printer.quiet(), None);
         match sensor::commit(store, lease, (sensor, state, began_at), seen, open).await {
             Ok(written) => {
                 if let Some(told) = written.told {
@@ -675,6 +698,19 @@ impl<'a> Server<'a> {
                 SystemClock.sleep_until(SystemClock.now() + RENEW_INTERVAL).await;
             }
         });
+        let (store, printer, counts) = (self.hold.store().clone(), self.context.printer, Arc::clone(&self.counts));
+        tasks.spawn(async move {
+            loop {
+                let (before, now) = (counts.is_stalled.load(Ordering::Relaxed), store.stalled());
+                counts.is_stalled.store(now.is_some(), Ordering::Relaxed);
+                match now {
+                    Some((_, why)) if !before => printer.note(&format!("the state cannot be written, everything waits: {why}")),
+                    None if before => printer.note("the state is written again"),
+                    _ => {}
+                }
+                SystemClock.sleep_until(SystemClock.now() + TURN).await;
+            }
+        });
         let (store, lease) = (self.hold.store().clone(), self.hold.lease().clone());
         let (printer, told) = (self.context.printer, self.told.subscribe());
         tasks.spawn(async move {
@@ -704,12 +740,22 @@ impl<'a> Server<'a> {
         tasks
     }
 
-    /// Looks at the files and at the schedules.
+    /// Looks at the files and at the schedules. A bug in one of the looks keeps the others from nothing.
     async fn turn(&mut self, now: Timestamp) -> Result<(), CliError> {
-        self.reload().await?;
+        let mut bugs = Vec::new();
+        bugs.extend(in_spite_of_bugs("the files", self.reload()).await?);
         self.read_queue().await?;
-        self.evaluate(now).await?;
-        self.backfills().await?;
+        bugs.extend(in_spite_of_bugs("schedules", self.evaluate(now)).await?);
+        bugs.extend(in_spite_of_bugs("backfills", self.backfills()).await?);
+        bugs.extend(in_spite_of_bugs("automation", self.automate(now)).await?);
+        for bug in bugs {
+            // The bug itself was told where it is.
+            self.context.printer.note(&format!("{bug} cannot be looked at; everything else goes on"));
+        }
+        Ok(())
+    }
+
+    async fn automate(&mut self, now: Timestamp) -> Result<(), CliError> {
         let opened = Arc::clone(&self.opened);
         for told in self.automation.turn(self.hold.store(), self.hold.lease(), &opened, now).await? {
             self.context.printer.note(&told);
@@ -786,7 +832,7 @@ impl<'a> Server<'a> {
         match version.open(self.context.global, self.context.settings, self.context.printer, None) {
             Ok(opened) => {
                 keep(self.context, &version);
-                self.version = version;
+                self.version = Arc::new(version);
                 self.held.clear();
                 self.counts.is_broken.store(false, Ordering::Relaxed);
                 self.load(Arc::new(opened)).await
@@ -799,6 +845,17 @@ impl<'a> Server<'a> {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Does something of the server. Returns what it was when it panicked: what is shared is written in one go, so nothing is left half done.
+async fn in_spite_of_bugs(
+    what: &'static str,
+    work: impl Future<Output = Result<(), CliError>>,
+) -> Result<Option<&'static str>, CliError> {
+    match std::panic::AssertUnwindSafe(work).catch_unwind().await {
+        Ok(done) => done.map(|()| None),
+        Err(_) => Ok(Some(what)),
     }
 }
 

@@ -69,7 +69,7 @@ async fn take_over(world: &World, run: RunId, lease: Lease) {
 }
 
 /// The first goes on with a lease that is not its own any more: what it appends is refused, what it still publishes is known by its load. Each step
-/// is committed once, and the tables are those of an undisturbed run.
+/// is committed once, and the tables are those of an undisturbed run. T-51, T-54, T-97, FM-5: what an older attempt or leader says late is refused.
 #[tokio::test]
 async fn two_leaders_commit_each_step_once() {
     for seed in 1..=crate::seed_count(500) {

@@ -43,6 +43,8 @@ pub(in crate::commands) struct Counts {
     pub(in crate::commands) is_stopping: AtomicBool,
     /// Whether the files of the project have errors just now.
     pub(in crate::commands) is_broken: AtomicBool,
+    /// Whether the state cannot be written just now.
+    pub(in crate::commands) is_stalled: AtomicBool,
 }
 
 impl Counts {
@@ -146,6 +148,11 @@ impl Counts {
                 "subak_project_broken",
                 "Whether the files of the project have errors, so that the last version without goes on",
                 one(f64::from(is_broken)),
+            ),
+            gauge(
+                "subak_state_stalled",
+                "Whether the state cannot be written just now, so that everything waits",
+                one(f64::from(self.is_stalled.load(Ordering::Relaxed))),
             ),
             counter("subak_runs_ended", "Runs that have ended since the process began", runs),
             counter("subak_run_seconds", "Time that these runs took", seconds),

@@ -26,6 +26,7 @@ use crate::exit::CliError;
 use crate::open::{self, ProjectConnections};
 use crate::project::Opened;
 use crate::redact::Redactor;
+use crate::version::Version;
 
 /// Events that are read from the log at a time.
 const EVENT_COUNT: usize = 1_000;
@@ -42,6 +43,8 @@ pub(in crate::commands) struct Looking<'a> {
     /// What was known before.
     pub(in crate::commands) state: SensorState,
     pub(in crate::commands) began_at: Timestamp,
+    /// The files that it goes by, also when others are served before it is done.
+    pub(in crate::commands) version: Arc<Version>,
     pub(in crate::commands) work: Pin<Box<dyn Future<Output = Seen> + 'a>>,
 }
 

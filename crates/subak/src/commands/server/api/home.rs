@@ -133,6 +133,17 @@ fn attention(api: &Api, call: &Call, picture: &Picture) -> Result<Vec<AttentionV
             owner: None,
         });
     }
+    if let Some((waited, why)) = api.store.stalled() {
+        found.push(AttentionView {
+            kind: "system".into(),
+            name: "state".into(),
+            title: "the state of the project".into(),
+            status: "failed".into(),
+            cause: format!("it cannot be written, so that everything waits: {why}"),
+            since: call.now.checked_sub(waited).ok().map(text),
+            owner: None,
+        });
+    }
     let failures = assets::failures(api, call, picture)?;
     found.extend(failures.assets.into_iter().map(|(view, at)| AttentionView {
         kind: "asset".into(),
@@ -220,8 +231,14 @@ fn waiting(api: &Api) -> Result<Vec<AttentionView>, Problem> {
 }
 
 /// What the counts come to, one sentence.
-fn sentence(failed_assets: usize, failed_runs: u64, waiting: usize, counts: &BTreeMap<String, usize>, is_broken: bool) -> String {
+fn sentence(failed_assets: usize, failed_runs: u64, attention: &[AttentionView], counts: &BTreeMap<String, usize>) -> String {
     let mut parts = Vec::new();
+    let has = |kind: &str| attention.iter().any(|entry| entry.kind == kind);
+    let (is_broken, is_stalled) = (has("problem"), has("system"));
+    let waiting = attention.iter().filter(|entry| entry.status == "waiting").count();
+    if is_stalled {
+        parts.push("the state cannot be written".to_owned());
+    }
     if is_broken {
         parts.push("the project has errors".to_owned());
     }
@@ -273,8 +290,8 @@ fn home(api: &Api, call: &Call, _: Nothing) -> Result<HomeView, Problem> {
     let timeline = RunFilter { planned_from: Some(from), ..RunFilter::default() };
     let timeline = api.store.find_runs(&timeline, RUN_COUNT_MAX).map_err(failed)?;
     let mut attention = attention(api, call, &picture)?;
-    let waiting = attention.iter().filter(|entry| entry.status == "waiting").count();
-    let is_broken = attention.iter().any(|entry| entry.kind == "problem");
+    let failed_assets = counts.get("failed").copied().unwrap_or(0);
+    let sentence = sentence(failed_assets, failed_run_count, &attention, &counts);
     let run_counts = api.store.run_counts().map_err(failed)?;
     let has_run = !picture.snapshot.latest.is_empty();
     let is_scheduled = picture.serving.jobs.values().any(|job| job.schedule.is_some());
@@ -288,9 +305,8 @@ fn home(api: &Api, call: &Call, _: Nothing) -> Result<HomeView, Problem> {
     ];
     let attention_more = attention.len().saturating_sub(ATTENTION_COUNT_MAX);
     attention.truncate(ATTENTION_COUNT_MAX);
-    let failed_assets = counts.get("failed").copied().unwrap_or(0);
     Ok(HomeView {
-        sentence: sentence(failed_assets, failed_run_count, waiting, &counts, is_broken),
+        sentence,
         is_well: attention.is_empty(),
         at: text(call.now),
         failed_run_count,
@@ -320,15 +336,26 @@ mod tests {
     #[test]
     fn one_sentence_says_how_everything_is() {
         let counts = |entries: &[(&str, usize)]| entries.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let entry = |kind: &str, status: &str| AttentionView {
+            kind: kind.into(),
+            name: "a".into(),
+            title: "a".into(),
+            status: status.into(),
+            cause: String::new(),
+            since: None,
+            owner: None,
+        };
+        let (waiting, broken) = (entry("task", "waiting"), entry("problem", "failed"));
         let cases = [
-            (sentence(0, 0, 0, &counts(&[]), false), "There are no assets yet."),
-            (sentence(0, 0, 0, &counts(&[("fresh", 1)]), false), "Everything is fresh: 1 asset."),
+            (sentence(0, 0, &[], &counts(&[])), "There are no assets yet."),
+            (sentence(0, 0, &[], &counts(&[("fresh", 1)])), "Everything is fresh: 1 asset."),
             (
-                sentence(1, 2, 1, &counts(&[("failed", 1), ("fresh", 8), ("stale", 3)]), false),
+                sentence(1, 2, &[waiting], &counts(&[("failed", 1), ("fresh", 8), ("stale", 3)])),
                 "1 asset failed, 2 runs failed today, 1 thing waits for a person, 3 assets are stale; 8 fresh.",
             ),
-            (sentence(0, 0, 0, &counts(&[("missing", 1)]), true), "The project has errors, 1 asset is never made."),
-            (sentence(0, 0, 0, &counts(&[("late", 2), ("fresh", 1)]), false), "2 assets are late; 1 fresh."),
+            (sentence(0, 0, &[broken], &counts(&[("missing", 1)])), "The project has errors, 1 asset is never made."),
+            (sentence(0, 0, &[entry("system", "failed")], &counts(&[("fresh", 1)])), "The state cannot be written; 1 fresh."),
+            (sentence(0, 0, &[], &counts(&[("late", 2), ("fresh", 1)])), "2 assets are late; 1 fresh."),
         ];
         for (found, expected) in cases {
             assert_eq!(found, expected);
