@@ -29,6 +29,7 @@ export const PLACES: { to: string; word: string; keys: string; icon: ReactNode; 
   { to: "/queue", word: "Queue", keys: "q", icon: icon("M2 3.5h12M2 8h12M2 12.5h7") },
   { to: "/backfills", word: "Backfills", keys: "b", icon: icon("M2 3h3v3H2ZM6.5 3h3v3h-3ZM11 3h3v3h-3ZM2 7.5h3v3H2ZM6.5 7.5h3v3h-3Z") },
   { to: "/automation", word: "Automation", keys: "u", icon: icon("M8 2a6 6 0 1 1-6 6M8 4.5V8l2.5 1.5M2 4v4h4") },
+  { to: "/quality", word: "Quality", keys: "y", icon: icon("M8 2 3 4v4c0 3 2 5 5 6 3-1 5-3 5-6V4ZM5.5 8l2 2 3.500-3.500") },
   { to: "/connections", word: "Connections", keys: "c", icon: icon("M6 10 3.5 12.5M10 6l2.5-2.5M5 7l4 4-1.5 1.5a2.8 2.8 0 0 1-4-4ZM11 9 7 5l1.5-1.5a2.8 2.8 0 0 1 4 4Z") },
   { to: "/sql", word: "SQL", keys: "s", icon: icon("M2 3h12v10H2ZM4.5 6l2 2-2 2M8 10h3.5"), may: "data" },
   { to: "/docs", word: "Docs", keys: "d", icon: icon("M3 2.5h7l3 3v8H3ZM5.5 7h5M5.5 10h5") },

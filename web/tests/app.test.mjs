@@ -23,6 +23,7 @@ before(async () => {
   failed = await admin.start({ job: "nightly" });
   broken = await admin.start({ select: ["gold.broken"] });
   await admin.start({ select: ["gold.daily"], partition: ["2024-01-01..2024-01-05"] });
+  await admin.start({ select: ["bronze.payouts"] });
   asking = await admin.start({ job: "asking" }, false);
 });
 
@@ -35,7 +36,7 @@ const addresses = () => [
   "/", "/assets", "/assets/gold.sales", "/assets/gold.broken", "/assets/silver.orders?tab=checks", "/assets/silver.orders?tab=columns",
   "/assets/gold.sales?tab=definition", "/assets/gold.daily?tab=partitions", "/lineage", "/lineage?focus=gold.sales&depth=1", "/runs", "/runs?status=failed",
   `/runs/${failed}`, `/runs/${failed}?tab=events`, `/runs/${broken}`, `/runs/${asking}`, "/queue", "/plan", "/plan?select=gold.sales", "/plan?job=nightly", "/backfills",
-  "/assets/gold.sales?tab=rows", "/sql", "/sql?q=select%20id%2C%20amount%20from%20silver.orders%20limit%203", "/automation", "/automation/yearly", "/connections", "/docs", "/docs/guides~jobs", "/admin/users", "/admin/tokens", "/admin/audit", "/admin/system",
+  "/assets/gold.sales?tab=rows", "/sql", "/sql?q=select%20id%2C%20amount%20from%20silver.orders%20limit%203", "/quality", "/quality?status=failed", "/quarantine/bronze.payouts", "/quarantine/bronze.payouts?status=discarded", "/automation", "/automation/yearly", "/connections", "/docs", "/docs/guides~jobs", "/admin/users", "/admin/tokens", "/admin/audit", "/admin/system",
 ];
 
 /** Goes somewhere and waits until what is there has come. */
@@ -45,6 +46,9 @@ async function go(page, address) {
   await page.waitForFunction(() => document.querySelectorAll(".skeleton").length === 0);
   return response;
 }
+
+const sent = (body) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+const ask = (api, sql) => api("/api/v1/query", sent({ sql }));
 
 const settled = (own) => own.wrong.filter((one) => !one.includes("404"));
 
@@ -114,6 +118,69 @@ test("queries are asked, kept in the address, and only read", async () => {
   await go(page, "/assets/gold.sales?tab=rows");
   await page.waitForSelector("table.rows tbody tr");
   assert.equal(await page.locator("table.rows tbody tr").count(), 1);
+});
+
+test("refused rows are seen, mended, loaded and discarded", async () => {
+  const { page, api } = admin;
+  await go(page, "/quality");
+  await page.getByRole("link", { name: "bronze.payouts" }).click();
+  await page.waitForSelector("tbody tr");
+  assert.equal(await page.locator("tbody tr").count(), 2);
+  assert.deepEqual(await page.locator("mark").allInnerTexts(), ["amount=1.250,00", "amount==7"]);
+  await page.getByLabel("Choose payouts.csv:3", { exact: false }).check();
+  await page.getByRole("button", { name: "Load again…" }).click();
+  await page.fill("dialog[open] input[name=amount]", "1250.00");
+  await page.getByRole("button", { name: "Load", exact: true }).click();
+  await page.waitForURL(/\/runs\//);
+  await page.waitForFunction(() => document.querySelector("main").innerText.includes("succeeded"));
+  const rows = await ask(api, "select amount::text as amount from bronze.payouts order by id");
+  assert.deepEqual(rows.rows.flat(), ["10.50", "1250.00", "9.25"]);
+  await go(page, "/quarantine/bronze.payouts");
+  await page.waitForSelector("tbody tr");
+  assert.equal(await page.locator("tbody tr").count(), 1);
+  await page.locator("tbody input[type=checkbox]").check();
+  await page.getByRole("button", { name: "Discard…" }).click();
+  await page.getByRole("button", { name: "Discard them" }).click();
+  await page.waitForFunction(() => document.querySelector("main").innerText.includes("No refused rows are open"));
+  await go(page, "/quarantine/bronze.payouts?status=discarded");
+  await page.waitForSelector("tbody tr");
+  assert.equal(await page.locator("tbody tr").count(), 1);
+  const audit = await api("/api/v1/audit");
+  assert.deepEqual(audit.items.map((one) => one.action).filter((one) => one.startsWith("quarantine.")), ["quarantine.discard", "quarantine.replay"]);
+});
+
+test("what checks found is a list, worst first, and can be narrowed", async () => {
+  const { page } = admin;
+  await go(page, "/quality");
+  await page.waitForSelector("tbody tr");
+  await page.getByRole("button", { name: "passed" }).click();
+  await page.waitForFunction(() => {
+    const rows = [...document.querySelectorAll("[aria-label=Checks] tbody tr")];
+    return rows.length >= 3 && rows.every((row) => row.innerText.includes("passed"));
+  });
+  assert.match(page.url(), /status=passed/);
+  await page.getByRole("button", { name: "Show all" }).click();
+  await page.waitForFunction(() => document.querySelector("[aria-label=Checks] tbody").innerText.includes("a query of its own"));
+});
+
+test("keys are added, and a backfill is looked at before it begins", async () => {
+  const { page, api } = admin;
+  await go(page, "/assets/gold.regions?tab=partitions");
+  await page.getByRole("button", { name: "Add to regions…" }).click();
+  await page.fill("textarea[name=keys]", "bali\njava\n");
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.waitForFunction(() => document.querySelector("main").innerText.includes("2 partitions"));
+  await page.getByRole("button", { name: "Backfill…" }).click();
+  await page.getByRole("button", { name: "What would it be about?" }).click();
+  await page.waitForSelector("dialog[open] [role=status]");
+  assert.match(await page.innerText("dialog[open] [role=status]"), /2 partitions of gold\.regions/);
+  await page.getByRole("button", { name: "Begin", exact: true }).click();
+  await page.waitForURL(/\/backfills\//);
+  await page.waitForFunction(() => document.querySelector("main").innerText.includes("2 of 2 partitions done"));
+  const rows = await ask(api, "select region from gold.regions order by 1");
+  assert.deepEqual(rows.rows.flat(), ["bali", "java"]);
+  const refused = await api("/api/v1/backfills", sent({ select: ["gold.sales"], partition: ["all"] }));
+  assert.ok(refused.error?.help, JSON.stringify(refused));
 });
 
 test("UI-06: the counter is the list that proves it", async () => {

@@ -13,7 +13,11 @@ if (!browserPath) throw new Error("there is no Chromium: apt install chromium");
 export const PASSWORD = "a password of tests";
 
 const FILES = {
-  "subak.yml": "project: shown\ntimezone: UTC\nconnections:\n  warehouse: { type: duckdb, path: w.duckdb }\npools: { api: 1 }\n",
+  "subak.yml": "project: shown\ntimezone: UTC\nconnections:\n  warehouse: { type: duckdb, path: w.duckdb }\n  files: { type: files, path: input }\npools: { api: 1 }\n",
+  "input/payouts.csv": "id,amount\n1,10.5\n2,\"1.250,00\"\n3,=7\n4,9.25\n",
+  "assets/bronze/files.yml": "ingest:\n  from: files\n  defaults: { on_reject: quarantine }\n  streams:\n    payouts: { path: payouts.csv, primary_key: id, columns: { id: bigint, amount: 'decimal(18,2)' } }\n",
+  "assets/gold/regions.sql": "/* subak\nstored_as: incremental\nunique_key: region\npartition: { dynamic: regions, column: region }\n*/\nselect {{ partition.key }} as region, 1 as amount\n",
+  "checks/amounts.sql": "/* subak\nseverity: warn\n*/\nselect * from bronze.payouts where amount > 10\n",
   "assets/bronze/events.sql": "/* subak\nstored_as: table\nowner: mai\ntags: [daily]\n*/\nselect i as id, i * 2 as amount from range(1000) t(i)\n",
   "assets/silver/orders.sql": "/* subak\nstored_as: table\ndescription: \"<img src=x onerror=alert(1)> \\u202eevil\"\nchecks: [ { not_null: id }, { unique: id } ]\n*/\nselect id, amount from bronze.events\n",
   "assets/gold/sales.sql": "/* subak\nstored_as: table\nowner: finance\nchecks: [ { not_null: total } ]\n*/\nselect sum(amount) as total from silver.orders\n",

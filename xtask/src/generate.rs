@@ -318,5 +318,6 @@ fn shape(key: &Key) -> String {
         Shape::Items => "list or expression".into(),
         Shape::Body => "text, list or mapping".into(),
         Shape::Receiver => "receiver".into(),
+        Shape::Export => "export".into(),
     }
 }

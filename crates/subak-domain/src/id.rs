@@ -16,6 +16,11 @@ impl RunId {
         Self(Ulid::from_parts(unix_ms, random))
     }
 
+    /// Its 128 bits: the time in milliseconds, then 80 random ones.
+    pub fn bits(&self) -> u128 {
+        self.0.0
+    }
+
     /// When the run was made, in milliseconds since 1970-01-01 UTC.
     pub fn unix_ms(&self) -> u64 {
         self.0.timestamp_ms()

@@ -61,6 +61,32 @@ pub static RECEIVER_KINDS: &[ReceiverKind] = &[
     },
 ];
 
+/// Every kind of system that can be told everything that runs do, as they do it.
+pub static EXPORT_KINDS: &[ReceiverKind] = &[
+    ReceiverKind {
+        kind: "openlineage",
+        doc: "Events of OpenLineage, for example to Marquez or DataHub: runs and steps, what they read and wrote, columns and what they come from, checks.",
+        fields: &[
+            Field::new("url", FieldKind::Text, true, "Where events are sent: `https://marquez.example.org/api/v1/lineage`."),
+            Field::optional("namespace", FieldKind::Text, "The namespace of jobs. By default the name of the project."),
+            Field::optional(
+                "authorization",
+                FieldKind::Secret,
+                "The value of the header `Authorization`, for example `Bearer …`.",
+            ),
+        ],
+    },
+    ReceiverKind {
+        kind: "opentelemetry",
+        doc: "Traces by OTLP over HTTP: a trace for each run, a span for each attempt of a step.",
+        fields: &[
+            Field::new("url", FieldKind::Text, true, "The collector: `http://localhost:4318`. `/v1/traces` is added to it."),
+            Field::optional("service", FieldKind::Text, "The name of the service. By default `subak`."),
+            Field::optional("authorization", FieldKind::Secret, "The value of the header `Authorization`."),
+        ],
+    },
+];
+
 /// What can be told of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Occasion {

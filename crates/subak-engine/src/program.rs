@@ -393,6 +393,17 @@ impl Seen {
     }
 }
 
+/// How a program ends, which this process has started or another one.
+async fn ended(child: Option<Child>, pipes: &Pipes) -> Result<(ExitStatus, Usage), Box<Failure>> {
+    let Some(child) = child else { return ended_elsewhere(pipes).await.ok_or_else(|| failure::lost("the program")) };
+    match usage::wait(child).await {
+        // What waits for the program was killed, and nobody knows what the program has done.
+        Ok((status, _)) if status.signal().is_some() => Err(failure::lost("the program")),
+        Ok((status, usage)) => Ok((of_shell(status), usage)),
+        Err(error) => Err(not_prepared(&error)),
+    }
+}
+
 /// Follows a program until it has ended and said everything. Asks it to stop when somebody asks the step to, and kills one that uses too much.
 async fn listen(
     executor: &DataExecutor,
@@ -405,19 +416,7 @@ async fn listen(
 ) -> Result<(ExitStatus, Usage), Box<Failure>> {
     let Bounds { stop, limits } = bounds;
     let mut output = Output::open(&pipes.output_path(), pipes.kept_offset()).map_err(|error| not_prepared(&error))?;
-    let mut waiting = std::pin::pin!(async {
-        match child {
-            Some(child) => {
-                match usage::wait(child).await {
-                    // What waits for the program was killed, and nobody knows what the program has done.
-                    Ok((status, _)) if status.signal().is_some() => Err(failure::lost("the program")),
-                    Ok((status, usage)) => Ok((of_shell(status), usage)),
-                    Err(error) => Err(not_prepared(&error)),
-                }
-            }
-            None => ended_elsewhere(pipes).await.ok_or_else(|| failure::lost("the program")),
-        }
-    });
+    let mut waiting = std::pin::pin!(ended(child, pipes));
     let mask = |line: &str| (executor.place.mask)(line);
     let (mut status, mut stopped, mut kill_at) = (None, None, None);
     let mut seen = Seen::default();
@@ -429,7 +428,7 @@ async fn listen(
             biased;
             ended = waiting.as_mut(), if status.is_none() => {
                 status = Some(ended);
-                if !group.is_gone() {
+                if stopped.is_none() && !group.is_gone() {
                     heard.left.get_or_insert_with(|| LEFT_BEHIND.to_owned());
                 }
                 group.signal(Signal::SIGTERM);

@@ -369,7 +369,7 @@ struct Evaluation<'a> {
     /// The assets that made a condition true, by its text.
     because_of: BTreeMap<String, BTreeSet<String>>,
     /// Which assets upstream count, where not all of them do: whether those that a selection names, or all others.
-    wheres: Vec<(bool, &'a str)>,
+    filters: Vec<(bool, &'a str)>,
     /// The check that is looked at.
     check: Option<&'a str>,
 }
@@ -384,7 +384,7 @@ impl<'a> Evaluation<'a> {
     ) -> Self {
         // A clock that is put back sees no tick twice.
         let after = Memory { at: before.at.max(Some(facts.now)), ..Memory::default() };
-        let (wheres, because_of) = (Vec::new(), BTreeMap::new());
+        let (filters, because_of) = (Vec::new(), BTreeMap::new());
         Self {
             automated,
             facts,
@@ -395,7 +395,7 @@ impl<'a> Evaluation<'a> {
             is_passing: false,
             due_at: None,
             because_of,
-            wheres,
+            filters,
             check: None,
         }
     }
@@ -438,9 +438,9 @@ impl<'a> Evaluation<'a> {
             // It was replaced by what it stands for.
             Condition::AnyDownstream => Truth::new(),
             Condition::Where { allow, selection, inner } => {
-                self.wheres.push((*allow, selection));
+                self.filters.push((*allow, selection));
                 let found = self.eval(inner, asset);
-                self.wheres.pop();
+                self.filters.pop();
                 found
             }
             Condition::OfAsset(key, inner) => {
@@ -503,7 +503,7 @@ impl<'a> Evaluation<'a> {
     /// Under what a condition remembers: its text, so that what stands beside it may change, and what it is asked of where that is not the asset.
     fn name_of(&self, condition: &Condition, asset: &Asset) -> String {
         let mut name = condition.to_string();
-        for (allow, selection) in &self.wheres {
+        for (allow, selection) in &self.filters {
             name = format!("{}('{selection}', {name})", if *allow { "allow" } else { "ignore" });
         }
         if asset.key == self.root.key { name } else { format!("{name} of {}", asset.key) }
@@ -526,7 +526,7 @@ impl<'a> Evaluation<'a> {
     fn deps(&self, asset: &'a Asset) -> Vec<&'a Asset> {
         let is_named =
             |selection: &str, key: &AssetKey| self.automated.selections.get(selection).is_some_and(|named| named.contains(key));
-        let counts = |dep: &&Asset| self.wheres.iter().all(|(allow, selection)| is_named(selection, &dep.key) == *allow);
+        let counts = |dep: &&Asset| self.filters.iter().all(|(allow, selection)| is_named(selection, &dep.key) == *allow);
         deps(self.facts.graph, asset).into_iter().filter(counts).collect()
     }
 
@@ -609,6 +609,21 @@ impl<'a> Evaluation<'a> {
         })
     }
 
+    /// Whether nobody found the asset up to date for so long.
+    fn not_confirmed_within(&mut self, age: std::time::Duration, asset: &Asset) -> Truth {
+        let confirmed_at = self.facts.snapshot.latest.get(&asset.key).map(|latest| latest.confirmed_at);
+        // What was asked for has as long again before it is asked for anew.
+        let asked_at = self.before.requested_at.filter(|_| asset.key == self.root.key);
+        let Some(from) = confirmed_at.max(asked_at) else { return Truth::new() };
+        let age = jiff::SignedDuration::try_from(age).unwrap_or(jiff::SignedDuration::MAX);
+        let Ok(end) = from.checked_add(age) else { return Truth::new() };
+        if end > self.facts.now {
+            self.due(Some(end));
+            return Truth::new();
+        }
+        keys(asset, self.facts).into_iter().map(|key| (key, end)).collect()
+    }
+
     fn operand(&mut self, operand: &Operand, asset: &Asset) -> Truth {
         let (facts, now) = (self.facts, self.facts.now);
         let all = || keys(asset, facts).into_iter();
@@ -663,19 +678,7 @@ impl<'a> Evaluation<'a> {
             Operand::InitialEvaluation => everything(self.before.is_new()),
             Operand::InLatestTimeWindow(lookback) => self.in_latest_window(*lookback, asset),
             Operand::CronTickPassed(_, schedule) => self.ticked(schedule, asset),
-            Operand::FreshnessFailed(age) => {
-                let confirmed_at = facts.snapshot.latest.get(&asset.key).map(|latest| latest.confirmed_at);
-                // What was asked for has as long again before it is asked for anew.
-                let asked_at = self.before.requested_at.filter(|_| asset.key == self.root.key);
-                let Some(from) = confirmed_at.max(asked_at) else { return Truth::new() };
-                let age = jiff::SignedDuration::try_from(*age).unwrap_or(jiff::SignedDuration::MAX);
-                let Ok(end) = from.checked_add(age) else { return Truth::new() };
-                if end > now {
-                    self.due(Some(end));
-                    return Truth::new();
-                }
-                all().map(|key| (key, end)).collect()
-            }
+            Operand::FreshnessFailed(age) => self.not_confirmed_within(*age, asset),
             Operand::Freshness(status) => {
                 let Some(policy) = &asset.freshness else { return Truth::new() };
                 let found = freshness(policy, facts.snapshot.latest.get(&asset.key), now);

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use subak_diag::{Diagnostic, codes};
 use subak_domain::config::{Field, FieldKind};
 use subak_domain::job::PoolSlots;
-use subak_domain::notification::RECEIVER_KINDS;
+use subak_domain::notification::{EXPORT_KINDS, RECEIVER_KINDS, ReceiverKind};
 use subak_domain::{AssetKey, ConnectionName, Notifications, Occasion, Retry, asset};
 
 use crate::ConnectorInfo;
@@ -50,6 +50,8 @@ pub struct Config {
     pub run_limits: BTreeMap<String, NonZeroU32>,
     /// Who can be told about runs, by name.
     pub receivers: Arc<BTreeMap<String, ReceiverDeclaration>>,
+    /// Systems that are told everything that runs do, by name.
+    pub exports: Arc<BTreeMap<String, ReceiverDeclaration>>,
     /// Who is told about runs of jobs that say nothing themselves.
     pub notifications: Arc<Notifications>,
 }
@@ -161,7 +163,8 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
         unknown_profile(settings.profile.unwrap_or_default(), &profiles, &mut context);
     }
     let warehouse = self::warehouse(warehouse, &connections, &mut context);
-    let receivers = receivers(&fields, settings, &mut context);
+    let exports = receivers(&fields, ("exports", EXPORT_KINDS), settings, &mut context);
+    let receivers = receivers(&fields, ("notifications", RECEIVER_KINDS), settings, &mut context);
     let (retry, timeout, notifications) = defaults(&fields, &receivers, &mut context);
     let external = external(&fields, &mut context);
     let mut vars = BTreeMap::new();
@@ -189,6 +192,7 @@ pub(crate) fn read(path: &Arc<str>, text: &str, settings: &Settings<'_>, problem
         pools,
         run_limits,
         receivers: Arc::new(receivers),
+        exports: Arc::new(exports),
         notifications: Arc::new(notifications),
     })
 }
@@ -255,34 +259,45 @@ fn defaults(
     (decode::retry(&fields, none.0, context), timeout, notifications(&fields, receivers, context))
 }
 
-fn receivers(fields: &Fields<'_>, settings: &Settings<'_>, context: &mut Context<'_>) -> BTreeMap<String, ReceiverDeclaration> {
+fn receivers(
+    fields: &Fields<'_>,
+    (key, kinds): (&str, &'static [ReceiverKind]),
+    settings: &Settings<'_>,
+    context: &mut Context<'_>,
+) -> BTreeMap<String, ReceiverDeclaration> {
     let mut receivers = BTreeMap::new();
-    for (name, node) in fields.named("notifications", context) {
-        if let Some(receiver) = receiver(&name.text, node, settings, context) {
+    for (name, node) in fields.named(key, context) {
+        let what = if key == "exports" { format!("export `{}`", name.text) } else { format!("receiver `{}`", name.text) };
+        if let Some(receiver) = receiver(&what, kinds, node, settings, context) {
             receivers.insert(name.text.clone(), receiver);
         }
     }
     receivers
 }
 
-fn receiver(name: &str, node: &Node, settings: &Settings<'_>, context: &mut Context<'_>) -> Option<ReceiverDeclaration> {
-    let what = format!("receiver `{name}`");
+fn receiver(
+    what: &str,
+    known: &'static [ReceiverKind],
+    node: &Node,
+    settings: &Settings<'_>,
+    context: &mut Context<'_>,
+) -> Option<ReceiverDeclaration> {
     let Value::Map(entries) = &node.value else {
-        context.wrong_shape(node, &what, "a mapping");
+        context.wrong_shape(node, what, "a mapping");
         return None;
     };
-    let kinds: Vec<&str> = RECEIVER_KINDS.iter().map(|kind| kind.kind).collect();
+    let kinds: Vec<&str> = known.iter().map(|kind| kind.kind).collect();
     let Some((_, kind_node)) = entries.iter().find(|(key, _)| key.text == "type") else {
         let problem = Diagnostic::error(codes::MISSING_KEY, format!("{what} needs the key `type`"));
         context.report(problem.help(format!("known types are {}", list(&kinds))), &node.span, "");
         return None;
     };
     let word = text(kind_node, "`type`", context)?;
-    let Some(kind) = RECEIVER_KINDS.iter().find(|kind| kind.kind == word) else {
+    let Some(kind) = known.iter().find(|kind| kind.kind == word) else {
         decode::unknown_word(kind_node, word, &kinds, "`type`", context);
         return None;
     };
-    let fields = Fields::of(node, &keys_of(kind.fields), &["type"], &what, context)?;
+    let fields = Fields::of(node, &keys_of(kind.fields), &["type"], what, context)?;
     let mut values = BTreeMap::new();
     for field in kind.fields {
         if let Some(node) = fields.get(field.name) {

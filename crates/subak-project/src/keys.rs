@@ -73,6 +73,8 @@ pub enum Shape {
     Body,
     /// A receiver of notifications: `type` and the keys of its kind.
     Receiver,
+    /// A system that is told everything.
+    Export,
 }
 
 const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
@@ -436,6 +438,11 @@ pub static PROJECT: &[Key] = &[
     required("connections", Shape::Named(&Shape::Connection), "The outside systems by name."),
     key("profiles", Shape::Named(&Shape::Map(PROFILE)), "Overlays that `--profile NAME` lays over these settings."),
     key("notifications", Shape::Named(&Shape::Receiver), "Who can be told about runs, by name: webhooks, chats, mail."),
+    key(
+        "exports",
+        Shape::Named(&Shape::Export),
+        "Systems that are told everything that runs do, by name: OpenLineage, OpenTelemetry.",
+    ),
     key("defaults", Shape::Map(DEFAULTS), "Settings that assets have where they say nothing."),
     key("lint", Shape::Map(LINT), "House rules for names; `subak validate` warns of names that break them."),
     key(

@@ -36,7 +36,7 @@ pub use subak_domain::config::{Field, FieldKind};
 use subak_domain::{AssetGraph, AssetKey, Job, Sensor, StoredAs};
 pub use subak_domain::{DataType, Writes};
 
-pub use config::{Config, ConnectionDeclaration, Retention};
+pub use config::{Config, ConnectionDeclaration, ReceiverDeclaration, Retention};
 pub use dbt::named_files;
 pub use lineage::{ColumnRef, OutputColumn, OutputColumns};
 pub use reference::{InvalidReference, Part, Template, Unresolved};

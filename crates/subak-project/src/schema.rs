@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use subak_domain::config::{Field, FieldKind};
-use subak_domain::notification::{RECEIVER_KINDS, ReceiverKind};
+use subak_domain::notification::{EXPORT_KINDS, RECEIVER_KINDS, ReceiverKind};
 
 use crate::ConnectorInfo;
 use crate::keys::{self, Key, Shape};
@@ -115,6 +115,7 @@ fn shape(shape: &Shape, connectors: &[ConnectorInfo]) -> Value {
         Shape::Items => json!({ "oneOf": [{ "type": "string" }, { "type": "array" }] }),
         Shape::Body => json!({ "type": ["string", "object", "array"] }),
         Shape::Receiver => json!({ "oneOf": RECEIVER_KINDS.iter().map(receiver).collect::<Vec<_>>() }),
+        Shape::Export => json!({ "oneOf": EXPORT_KINDS.iter().map(receiver).collect::<Vec<_>>() }),
         Shape::Connection => json!({ "oneOf": connectors.iter().map(connection).collect::<Vec<_>>() }),
     }
 }

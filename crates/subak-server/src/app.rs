@@ -27,6 +27,8 @@ const PAGES: &[&str] = &[
     "/plan",
     "/backfills",
     "/backfills/{backfills}",
+    "/quality",
+    "/quarantine/{assets}",
     "/automation",
     "/automation/{automation}",
     "/connections",

@@ -55,6 +55,18 @@ impl Call {
         self.path.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
+    /// A request of somebody who works on the machine itself, about nothing yet.
+    pub fn local(caller: Caller, now: Timestamp, runtime: Handle) -> Self {
+        let (path, session, cookie) = (Vec::new(), None, Mutex::default());
+        Self { caller: Some(caller), now, path, origin: "this machine".to_owned(), session, runtime, cookie }
+    }
+
+    /// The same request, about something.
+    pub(crate) fn about(&self, path: Vec<(String, String)>) -> Self {
+        let (caller, origin, runtime) = (self.caller.clone(), self.origin.clone(), self.runtime.clone());
+        Self { caller, now: self.now, path, origin, session: None, runtime, cookie: Mutex::default() }
+    }
+
     /// What the audit log says of it.
     pub fn entry(&self, action: &str, object: &str, detail: impl Into<String>) -> AuditEntry {
         let actor = self.caller.as_ref().map_or_else(|| "nobody".to_owned(), Caller::to_string);

@@ -17,12 +17,16 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::endpoint::Input;
+use crate::mcp::Tools;
 use crate::people::{self, Caller, Proof};
 use crate::stream::Hub;
-use crate::{Access, Backend, Call, Delivery, Endpoint, ITEM_LENGTH_MAX, Kept, Problem, hook, metrics};
+use crate::{Access, Backend, Call, Delivery, Endpoint, ITEM_LENGTH_MAX, Kept, Problem, hook, metrics, problem};
 
 /// How long a request may take to be answered.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a message of an assistant.
+const MESSAGE_LENGTH_MAX: usize = 1024 * 1024;
 
 /// Requests of one caller a second, and how many may come at once.
 const CALLER_RATE: (f64, f64) = (1_000.0, 2_000.0);
@@ -49,6 +53,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// Where it stands below its host, for example `/data/subak`; empty where nothing stands before it.
     pub prefix: String,
+    /// What assistants can ask for.
+    pub tools: &'static [crate::mcp::Tool],
 }
 
 /// How much a caller may still ask.
@@ -294,6 +300,31 @@ pub(crate) async fn counted<B: Backend>(State(gate): State<Arc<Gate<B>>>, header
         Ok(Err(why)) => Problem::state(why).into_response(),
         Err(problem) => problem.into_response(),
     }
+}
+
+/// Answers a message of the Model Context Protocol.
+pub(crate) async fn mcp<B: Backend>(gate: &Arc<Gate<B>>, tools: Arc<Tools<B>>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let caller = gate.admit(Access::May(Permission::View), &Method::POST, &parts.headers).await?;
+    let bytes = to_bytes(body, MESSAGE_LENGTH_MAX).await.map_err(|_| Problem::too_large(MESSAGE_LENGTH_MAX))?;
+    let message: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|error| Problem::body(format!("the body is no JSON: {error}")))?;
+    let call = Call {
+        caller,
+        now: gate.backend.now(),
+        path: Vec::new(),
+        origin: origin_of(&parts.headers),
+        session: None,
+        runtime: Handle::current(),
+        cookie: Mutex::default(),
+    };
+    let _working = gate.working.acquire().await.ok();
+    let gate = Arc::clone(gate);
+    let answer = blocking(move || tools.answer(&gate.backend, &call, &message)).await?;
+    Ok(match answer {
+        Some(answer) => problem::json(StatusCode::OK, &answer),
+        None => StatusCode::ACCEPTED.into_response(),
+    })
 }
 
 pub(crate) async fn webhook<B: Backend>(

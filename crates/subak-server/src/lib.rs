@@ -10,6 +10,7 @@ mod endpoint;
 mod gate;
 mod hook;
 pub mod layout;
+pub mod mcp;
 mod metrics;
 mod openapi;
 mod people;
@@ -120,6 +121,12 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/metrics", Access::May(Permission::View), "What it counts, as Prometheus reads it."),
     route("POST", "/api/v1/webhooks/{sensor}", Access::Hook, "Tells a sensor something; it is kept before the answer."),
     route("GET", "/api/v1/stream", Access::May(Permission::View), "What changes, as it changes: server-sent events."),
+    route(
+        "POST",
+        "/api/v1/mcp",
+        Access::May(Permission::View),
+        "Tools for assistants, by the Model Context Protocol: one message and its answer.",
+    ),
     route("GET", "/api/v1/openapi.json", Access::May(Permission::View), "This description, as OpenAPI 3.1."),
 ];
 
@@ -137,9 +144,10 @@ pub fn router<B: Backend>(backend: Arc<B>, own: Vec<Endpoint<B>>, settings: &Set
     let mut router: Router<Arc<Gate<B>>> = Router::new();
     // Methods of one path come together.
     let mut paths: BTreeMap<&'static str, axum::routing::MethodRouter<Arc<Gate<B>>>> = BTreeMap::new();
+    let endpoints: Vec<Arc<Endpoint<B>>> = endpoints.into_iter().map(Arc::new).collect();
+    let tools = Arc::new(mcp::Tools::new(settings.tools, &endpoints));
     for endpoint in endpoints {
         let (path, filter) = (endpoint.path, filter_of(&endpoint.method));
-        let endpoint = Arc::new(endpoint);
         let answer =
             async move |State(gate): State<Arc<Gate<B>>>, params, request| gate::answer(&gate, endpoint, params, request).await;
         let method = on(filter, answer);
@@ -156,6 +164,13 @@ pub fn router<B: Backend>(backend: Arc<B>, own: Vec<Endpoint<B>>, settings: &Set
             "/metrics" => router.route(route.path, get(gate::counted::<B>)),
             "/api/v1/webhooks/{sensor}" => router.route(route.path, post(gate::webhook::<B>)),
             "/api/v1/stream" => router.route(route.path, get(stream::answer::<B>)),
+            "/api/v1/mcp" => {
+                let tools = Arc::clone(&tools);
+                let answer = async move |State(gate): State<Arc<Gate<B>>>, request| {
+                    gate::mcp(&gate, tools, request).await.unwrap_or_else(IntoResponse::into_response)
+                };
+                router.route(route.path, post(answer))
+            }
             _ => {
                 let text = Arc::clone(&description);
                 let described = async move |State(gate): State<Arc<Gate<B>>>, headers: HeaderMap| match gate

@@ -144,6 +144,11 @@ pub(crate) enum Command {
     /// Serve the project
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Let an assistant look at the project: the Model Context Protocol on standard input and output
+    ///
+    /// Tools for the catalog, lineage, plans, runs, logs, checks and queries that only read. A server has the same at `POST /api/v1/mcp`, for whoever
+    /// sends a token. Nothing that an assistant can do here changes anything.
+    Mcp,
     /// Say in one sentence why an asset, a run or a step stands as it does
     Why(WhyArgs),
     /// Evaluate checks on what the assets hold now

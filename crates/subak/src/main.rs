@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod complete;
 mod exit;
+mod exports;
 mod freshness;
 mod notices;
 mod open;

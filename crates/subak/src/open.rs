@@ -13,11 +13,11 @@ use subak_connect::{
 };
 use subak_connectors::{CONNECTORS, DuckDbPrograms};
 use subak_domain::config::find_field;
-use subak_domain::notification::RECEIVER_KINDS;
+use subak_domain::notification::{EXPORT_KINDS, RECEIVER_KINDS, ReceiverKind};
 use subak_domain::{ConnectionName, Secret};
 use subak_engine::{Connections, Outbound, Place};
 use subak_notify::Receiver;
-use subak_project::{Config, PROJECT_FILES, Part, Template, Unresolved};
+use subak_project::{Config, PROJECT_FILES, Part, ReceiverDeclaration, Template, Unresolved};
 use tokio::sync::{Mutex, RwLock};
 
 use crate::project::{Opened, STATE_FOLDER};
@@ -109,9 +109,23 @@ impl ProjectConnections {
 
     /// A receiver of notifications with its references resolved.
     pub(crate) fn receiver(&self, name: &str) -> Result<Receiver, ConnectError> {
+        self.resolved_receiver(name, &self.config.receivers, RECEIVER_KINDS)
+    }
+
+    /// A system that is told everything, with its references resolved.
+    pub(crate) fn export(&self, name: &str) -> Result<Receiver, ConnectError> {
+        self.resolved_receiver(name, &self.config.exports, EXPORT_KINDS)
+    }
+
+    fn resolved_receiver(
+        &self,
+        name: &str,
+        declared: &BTreeMap<String, ReceiverDeclaration>,
+        kinds: &[ReceiverKind],
+    ) -> Result<Receiver, ConnectError> {
         let missing = || ConnectError::new(ConnectErrorKind::Config, format!("there is no receiver `{name}`"));
-        let declaration = self.config.receivers.get(name).ok_or_else(missing)?;
-        let kind = RECEIVER_KINDS.iter().find(|kind| kind.kind == declaration.kind).ok_or_else(missing)?;
+        let declaration = declared.get(name).ok_or_else(missing)?;
+        let kind = kinds.iter().find(|kind| kind.kind == declaration.kind).ok_or_else(missing)?;
         let mut values = BTreeMap::new();
         for (key, template) in &declaration.values {
             let is_secret = find_field(kind.fields, key).is_some_and(|field| field.kind == FieldKind::Secret);

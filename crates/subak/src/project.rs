@@ -25,6 +25,7 @@ const FOLDERS: [&str; 5] = ["assets", "checks", "jobs", "macros", "tests"];
 const FILE_COUNT_MAX: usize = 200_000;
 
 /// A project that was loaded from disk.
+#[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) root: PathBuf,
     pub(crate) profile: Option<String>,

@@ -65,6 +65,28 @@ fn a_delivery_starts_one_run() {
     assert!(ticks.contains("failed"), "{ticks}");
 }
 
+/// The dashboard for Grafana asks for nothing that is not counted.
+#[test]
+fn the_dashboard_shows_what_is_counted() {
+    let told = start();
+    let token = told.token("viewer");
+    let counted = told.call(&token, "GET", "/metrics", "").text;
+    let dashboard: serde_json::Value = serde_json::from_str(include_str!("../../../docs/monitoring/grafana.json")).expect("JSON");
+    let targets =
+        dashboard["panels"].as_array().into_iter().flatten().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut names = std::collections::BTreeSet::new();
+    for target in targets {
+        let words = target["expr"].as_str().unwrap_or_default();
+        let words = words.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        names.extend(words.filter(|word| word.starts_with("subak_") || word.starts_with("process_")).map(str::to_owned));
+    }
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        let kind = format!("# TYPE {} ", name.trim_end_matches("_total"));
+        assert!(counted.contains(&kind), "`{name}` is not counted");
+    }
+}
+
 /// A sensor, headers, a body, and the status and code of the answer.
 type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
 

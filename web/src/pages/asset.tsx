@@ -1,9 +1,10 @@
 // One asset: how it stands, what became of it, its partitions, checks, columns and definition.
 import { Link, useParams, useSearch } from "@tanstack/react-router";
-import { useState } from "react";
+import { type FormEvent, useState } from "react";
 import { ApiProblem, type Schemas, useApi, useSend } from "../api/client";
 import { NotFound, useMay } from "../shell";
-import { Code, Empty, Glyph, Loaded, Page, Panel, Problem, Skeleton, Status, Time, Words, count, duration, plural, toneOf, useIcon, Scroll, Tab } from "../ui/parts";
+import { Code, Dialog, Empty, Glyph, Loaded, Page, Panel, Problem, Skeleton, Status, Time, Words, count, duration, plural, toneOf, useIcon, Scroll, Tab } from "../ui/parts";
+import { StartBackfill } from "./backfills";
 import { FailurePanel } from "./failure";
 import { Sample } from "./sql";
 
@@ -107,7 +108,7 @@ function Partitions({ asset }: { asset: string }) {
       {(data) => {
         const shown = data.ranges.filter((range) => (!state || range.state === state) && (!wanted || range.first.includes(wanted) || range.last.includes(wanted) || (range.first <= wanted && wanted <= range.last)));
         return (
-          <Panel title={plural(data.count, "partition")} extra={<Link className="button small" to="/plan" search={{ select: asset, partition: "latest" }}>Plan partitions…</Link>}>
+          <Panel title={plural(data.count, "partition")} extra={<span className="row">{data.sets.map((set) => <AddKeys key={set} set={set} />)}<Link className="button small" to="/plan" search={{ select: asset, partition: "latest" }}>Plan partitions…</Link><StartBackfill asset={asset} partition="missing" /></span>}>
             <div className="stack">
               <div className="parts" role="img" aria-label={Object.entries(data.counts).map(([word, many]) => `${many} ${word}`).join(", ")}>
                 {data.ranges.slice(0, 600).map((range) => <i key={range.first} className={`fill-${toneOf(range.state)}`} style={{ flexGrow: range.count }} title={`${range.first} to ${range.last}: ${range.state}`} />)}
@@ -124,6 +125,32 @@ function Partitions({ asset }: { asset: string }) {
         );
       }}
     </Loaded>
+  );
+}
+
+/** Adds keys to a set of partitions. */
+function AddKeys({ set }: { set: string }) {
+  const [open, setOpen] = useState(false);
+  const act = useSend(() => setOpen(false));
+  if (!useMay("operate")) return null;
+  const submit = (event: FormEvent<HTMLFormElement>) => {
+    event.preventDefault();
+    const keys = String(new FormData(event.currentTarget).get("keys") ?? "").split(/\s+/).filter(Boolean);
+    act.mutate({ path: `/api/v1/partition-sets/${encodeURIComponent(set)}`, body: { keys } });
+  };
+  return (
+    <>
+      <button type="button" className="button small" onClick={() => setOpen(true)}>Add to {set}…</button>
+      <Dialog open={open} title={`Add keys to ${set}`} onClose={() => setOpen(false)}>
+        <form className="content" onSubmit={submit}>
+          <h2>Add keys to {set}</h2>
+          <p className="muted">Each key is a partition of every asset that has this set. Nothing is run for it by that alone.</p>
+          <label className="stack" style={{ gap: 2 }}>Keys, one on each line<textarea className="input mono" name="keys" rows={4} required /></label>
+          {act.error ? <Problem problem={act.error} /> : null}
+          <div className="row"><button type="submit" className="button primary" disabled={act.isPending}>Add</button><button type="button" className="button" onClick={() => setOpen(false)}>Leave it</button></div>
+        </form>
+      </Dialog>
+    </>
   );
 }
 

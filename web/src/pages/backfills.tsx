@@ -1,8 +1,9 @@
 // Backfills: many partitions over as many runs as it takes.
-import { Link, useParams } from "@tanstack/react-router";
-import { ApiProblem, type Schemas, useApi } from "../api/client";
+import { Link, useNavigate, useParams } from "@tanstack/react-router";
+import { type FormEvent, useState } from "react";
+import { ApiProblem, type Schemas, useApi, useSend } from "../api/client";
 import { NotFound, useMay } from "../shell";
-import { Code, Confirm, Empty, Loaded, Page, Panel, Problem, Skeleton, Status, Time, count, plural, Scroll } from "../ui/parts";
+import { Code, Confirm, Dialog, Empty, Loaded, Page, Panel, Problem, Skeleton, Status, Time, count, plural, Scroll } from "../ui/parts";
 import { Act } from "./asset";
 
 type Backfill = Schemas["BackfillView"];
@@ -20,10 +21,52 @@ function Actions({ one }: { one: Backfill }) {
   return <span className="row">{one.status === "running" ? <Act path={`${path}/pause`} word="Pause" /> : null}{one.status === "paused" ? <Act path={`${path}/resume`} word="Go on" primary /> : null}{one.status === "running" || one.status === "paused" ? <Confirm word="Cancel…" title="Cancel the backfill" text="Partitions that are done stay. What is left is not made, and a canceled backfill does not go on: pause it for that." verb="Cancel it" path={`${path}/cancel`} /> : null}</span>;
 }
 
+/** Asks which partitions, says what that would be about, and begins it. */
+export function StartBackfill({ asset = "", partition = "" }: { asset?: string; partition?: string }) {
+  const [open, setOpen] = useState(false);
+  const [seen, setSeen] = useState<Backfill>();
+  const navigate = useNavigate();
+  const look = useSend<Backfill>(setSeen);
+  const begin = useSend<Backfill>((one) => {
+    setOpen(false);
+    void navigate({ to: "/backfills/$backfill", params: { backfill: one.backfill } });
+  });
+  const [said, setSaid] = useState<Record<string, unknown>>();
+  if (!useMay("operate")) return null;
+  const submit = (event: FormEvent<HTMLFormElement>) => {
+    event.preventDefault();
+    const form = new FormData(event.currentTarget);
+    const words = (name: string) => String(form.get(name) ?? "").split(/[\s,]+/).filter(Boolean);
+    const body = { select: words("select"), partition: words("partition"), newest_first: form.get("newest_first") === "on", per_run: Number(form.get("per_run") ?? 100) };
+    setSaid(body);
+    look.mutate({ path: "/api/v1/backfills", body: { ...body, dry_run: true } });
+  };
+  const close = () => {
+    setOpen(false);
+    setSeen(undefined);
+  };
+  return (
+    <>
+      <button type="button" className="button primary" onClick={() => setOpen(true)}>Backfill…</button>
+      <Dialog open={open} title="Begin a backfill" onClose={close}>
+        <form className="content" onSubmit={submit} onChange={() => setSeen(undefined)}>
+          <h2>Begin a backfill</h2>
+          <label className="stack" style={{ gap: 2 }}>Assets with partitions<input className="input mono" name="select" required defaultValue={asset} placeholder="gold.daily" /></label>
+          <label className="stack" style={{ gap: 2 }}>Partitions<input className="input mono" name="partition" required defaultValue={partition} placeholder="2024-01-01..2024-12-31, missing, failed or all" /></label>
+          <div className="row"><label className="row">Partitions in one run <input className="input" style={{ width: 90 }} type="number" name="per_run" min={1} max={1000} defaultValue={100} /></label><label className="row"><input type="checkbox" name="newest_first" /> The last ones first</label></div>
+          {look.error ? <Problem problem={look.error} /> : begin.error ? <Problem problem={begin.error} /> : null}
+          {seen ? <p role="status"><b>{plural(seen.count, "partition")}</b> of {seen.targets.map((target) => `${target.asset} (${count(target.count)})`).join(", ")}. They are made anew, in order, over {plural(Math.ceil(seen.count / Number(said?.["per_run"] ?? 100)), "run")}.</p> : null}
+          <div className="row">{seen ? <button type="button" className="button primary" disabled={begin.isPending} onClick={() => begin.mutate({ path: "/api/v1/backfills", body: said ?? {} })}>Begin</button> : <button type="submit" className="button primary" disabled={look.isPending}>What would it be about?</button>}<button type="button" className="button" onClick={close}>Leave it</button></div>
+        </form>
+      </Dialog>
+    </>
+  );
+}
+
 export function Backfills() {
   const backfills = useApi("/api/v1/backfills", {}, {}, { refetchInterval: 5_000 });
   return (
-    <Page title="Backfills" sub="Many partitions, over as many runs as it takes.">
+    <Page title="Backfills" sub="Many partitions, over as many runs as it takes." actions={<StartBackfill />}>
       <Loaded query={backfills}>
         {(data) => data.items.length === 0 ? (
           <><Empty title="No backfill yet" text="A backfill makes many partitions of an asset, in order and bounded, and can be paused." action={<Link className="button primary" to="/assets">Find an asset with partitions</Link>} doc={{ topic: "guides/partitions", label: "Partitions and backfills" }} /><Code text="subak backfill start gold.daily --partition 2024-01-01..2024-12-31" /></>

@@ -13,7 +13,7 @@ const TONES: Record<string, Tone> = {
   running: "run", stopping: "run", canceling: "run",
   late: "warn", warned: "warn", warning: "warn", waiting: "warn", paused: "warn", outdated: "warn", missed: "warn",
   stale: "stale",
-  queued: "idle", pending: "idle", external: "idle", off: "idle", expired: "idle",
+  queued: "idle", pending: "idle", never: "missing", external: "idle", off: "idle", expired: "idle",
   skipped: "skip", canceled: "skip", revoked: "skip",
   missing: "missing",
 };
@@ -103,7 +103,7 @@ function Ago({ at }: { at: Date }) {
 }
 
 /** A verb that ends something: what it means is said before it is done. */
-export function Confirm({ word, title, text, verb, path }: { word: string; title: string; text: string; verb: string; path: string }) {
+export function Confirm({ word, title, text, verb, path, body = {} }: { word: string; title: string; text: string; verb: string; path: string; body?: Record<string, unknown> }) {
   const [open, setOpen] = useState(false);
   const act = useSend(() => setOpen(false));
   return (
@@ -114,7 +114,7 @@ export function Confirm({ word, title, text, verb, path }: { word: string; title
           <h2>{title}</h2>
           <p className="muted">{text}</p>
           {act.error ? <Problem problem={act.error} /> : null}
-          <div className="row"><button type="button" className="button danger" disabled={act.isPending} onClick={() => act.mutate({ path })}>{verb}</button><span style={{ width: 24 }} /><button type="button" className="button" onClick={() => setOpen(false)}>Leave it</button></div>
+          <div className="row"><button type="button" className="button danger" disabled={act.isPending} onClick={() => act.mutate({ path, body })}>{verb}</button><span style={{ width: 24 }} /><button type="button" className="button" onClick={() => setOpen(false)}>Leave it</button></div>
         </div>
       </Dialog>
     </>

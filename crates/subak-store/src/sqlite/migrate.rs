@@ -226,6 +226,10 @@ const MIGRATIONS: &[&str] = &[
         since integer not null) strict, without rowid;",
     // 11: nothing ever read since when.
     "alter table freshness drop column since;",
+    // 12: how far the log was told to whoever wants all of it.
+    "create table exports (
+        name text primary key,
+        position integer not null) strict, without rowid;",
 ];
 
 /// The format that this binary writes: schema and events together.

@@ -125,6 +125,18 @@ impl SqliteStore {
         self.writer.stall.now()
     }
 
+    /// How far the log was told to somebody who wants all of it; `None` where nobody has begun.
+    pub fn exported(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let sql = "select position from exports where name = ?";
+        let found: Option<i64> = self.read().query_row(sql, [name], |row| row.get(0)).optional().map_err(failed("read"))?;
+        Ok(found.map(i64::unsigned_abs))
+    }
+
+    /// Notes how far the log was told to somebody.
+    pub async fn set_exported(&self, name: &str, position: u64, lease: &Lease) -> Result<(), StoreError> {
+        self.ask(Request::Exported(name.to_owned(), position, lease.clone())).await.map(drop)
+    }
+
     /// Notes in the audit log that somebody is about to do something elsewhere.
     pub async fn note(&self, entry: AuditEntry) -> Result<(), StoreError> {
         self.audited_as(entry).ask(Request::Nothing).await.map(drop)

@@ -53,6 +53,8 @@ pub(super) enum Request {
     Notices(u64, Vec<Notice>, Lease),
     /// How fresh assets are, and notices that are new.
     Freshness(Vec<KnownFreshness>, Vec<Notice>, Lease),
+    /// How far the log was told to somebody who wants all of it.
+    Exported(String, u64, Lease),
     /// What became of a notice.
     Notice(Notice),
     /// The schedules that there are; what is known of others is forgotten.
@@ -314,21 +316,10 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
         Request::Append(append) => append_events(connection, append).map(Answer::Events),
         Request::Acquire { name, holder, now } => acquire(connection, name, holder, *now).map(Answer::Acquired),
         Request::Renew(lease, now) => renew(connection, lease, *now).map(|()| Answer::Done),
-        Request::Release(lease) => {
-            let sql = "update leases set holder = null, expires_at = null where name = ? and generation = ?";
-            execute(connection, sql, params![lease.name, lease.generation.cast_signed()])?;
-            Ok(Answer::Done)
-        }
+        Request::Release(lease) => release(connection, lease).map(|()| Answer::Done),
         Request::Nothing => Ok(Answer::Done),
         Request::Rebuild => summary::rebuild(connection).map(|()| Answer::Done),
-        Request::Tick(tick, append, fence) => {
-            refuse_stale(connection, fence.as_ref())?;
-            let is_new = ticks::enter(connection, tick)?;
-            if let Some(append) = append.as_ref().filter(|_| is_new) {
-                append_events(connection, append)?;
-            }
-            Ok(Answer::Ticked(is_new))
-        }
+        Request::Tick(tick, append, fence) => enter_tick(connection, tick, append.as_ref(), fence.as_ref()).map(Answer::Ticked),
         Request::Schedules(names, fence) => {
             refuse_stale(connection, Some(fence))?;
             ticks::keep(connection, names).map(Answer::Forgotten)
@@ -372,11 +363,31 @@ fn handle(connection: &Connection, request: &Request) -> Result<Answer, StoreErr
             refuse_stale(connection, Some(fence))?;
             notices::freshness(connection, known, made).map(|()| Answer::Done)
         }
+        Request::Exported(name, position, fence) => {
+            refuse_stale(connection, Some(fence))?;
+            let sql = "insert into exports (name, position) values (?1, ?2) on conflict (name) do update set position = ?2";
+            execute(connection, sql, params![name, position.cast_signed()]).map(|_| Answer::Done)
+        }
         Request::Notice(notice) => notices::settle(connection, notice).map(|()| Answer::Done),
         Request::People(change) => people::change(connection, change).map(Answer::Ticked),
         Request::Audited(request, entry) => handle_audited(connection, request, entry),
         Request::Schedule(name, state) => ticks::set_state(connection, name, state).map(|()| Answer::Done),
     }
+}
+
+fn release(connection: &Connection, lease: &Lease) -> Result<(), StoreError> {
+    let sql = "update leases set holder = null, expires_at = null where name = ? and generation = ?";
+    execute(connection, sql, params![lease.name, lease.generation.cast_signed()]).map(drop)
+}
+
+/// Enters a tick and the run that it starts. `false` when the tick is there.
+fn enter_tick(connection: &Connection, tick: &Tick, append: Option<&Append>, fence: Option<&Lease>) -> Result<bool, StoreError> {
+    refuse_stale(connection, fence)?;
+    let is_new = ticks::enter(connection, tick)?;
+    if let Some(append) = append.filter(|_| is_new) {
+        append_events(connection, append)?;
+    }
+    Ok(is_new)
 }
 
 fn renew(connection: &Connection, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {

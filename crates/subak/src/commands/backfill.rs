@@ -13,7 +13,7 @@ use subak_store::{Append, Lease, SqliteStore};
 
 use super::run::{self, Hold};
 use super::{Context, plan, runs, select};
-use crate::args::{BackfillCommand, BackfillStartArgs, HowToRun};
+use crate::args::{BackfillCommand, BackfillStartArgs, HowToRun, Selection};
 use crate::exit::{CliError, Exit};
 use crate::printer::{Table, counted};
 use crate::project::Opened;
@@ -58,18 +58,25 @@ pub(super) fn execute(context: &Context<'_>, command: &BackfillCommand) -> Resul
     }
 }
 
-fn start(context: &Context<'_>, opened: &Opened, args: &BackfillStartArgs) -> Result<Exit, CliError> {
-    let store = opened.store()?;
+/// What a backfill is asked to do.
+pub(super) struct Wanted<'a> {
+    pub(super) selection: &'a Selection,
+    pub(super) partition: &'a [String],
+    pub(super) is_newest_first: bool,
+    pub(super) per_run: u64,
+}
+
+/// The backfill that is asked for, as things are now. `None` where there is no such partition.
+pub(super) fn of(opened: &Opened, store: &SqliteStore, wanted: &Wanted<'_>) -> Result<Option<Backfill>, CliError> {
     let snapshot = store.snapshot()?;
-    let selected = select(opened, &snapshot, &args.selection)?;
-    let picks = plan::picks(&args.partition);
+    let selected = select(opened, &snapshot, wanted.selection)?;
+    let picks = plan::picks(wanted.partition);
     let targets = targets(opened.graph(), &snapshot, &selected.assets, &picks, opened.now());
     let targets = targets.map_err(|error| plan::partition_problem(&error))?;
     if targets.is_empty() {
-        context.printer.note("nothing to do: no such partition of what is selected");
-        return Ok(Exit::Ok);
+        return Ok(None);
     }
-    if args.newest_first && !can_be_reversed(opened.graph(), &targets) {
+    if wanted.is_newest_first && !can_be_reversed(opened.graph(), &targets) {
         let problem =
             Diagnostic::error(codes::USAGE, "the selected assets have partitions of different lengths, and some read others");
         return Err(CliError::new(
@@ -77,22 +84,36 @@ fn start(context: &Context<'_>, opened: &Opened, args: &BackfillStartArgs) -> Re
             Exit::Invalid,
         ));
     }
-    let backfill = Backfill {
+    Ok(Some(Backfill {
         id: run::new_run(),
         revision: 1,
-        selection: format!("{} of {}", args.partition.join(","), run::selection_words(&args.selection)),
+        selection: format!("{} of {}", wanted.partition.join(","), run::selection_words(wanted.selection)),
         created_at: SystemClock.now(),
         created_position: store.newest_position()?,
         as_of: opened.as_of_template.clone(),
         targets,
-        is_newest_first: args.newest_first,
-        per_run: usize::try_from(args.per_run).unwrap_or(100),
+        is_newest_first: wanted.is_newest_first,
+        per_run: usize::try_from(wanted.per_run).unwrap_or(100),
         state: BackfillState::Running,
         run: None,
         again: Vec::new(),
         blocked: std::collections::BTreeSet::new(),
         done: 0,
         failed: 0,
+    }))
+}
+
+fn start(context: &Context<'_>, opened: &Opened, args: &BackfillStartArgs) -> Result<Exit, CliError> {
+    let store = opened.store()?;
+    let wanted = Wanted {
+        selection: &args.selection,
+        partition: &args.partition,
+        is_newest_first: args.newest_first,
+        per_run: args.per_run,
+    };
+    let Some(backfill) = of(opened, &store, &wanted)? else {
+        context.printer.note("nothing to do: no such partition of what is selected");
+        return Ok(Exit::Ok);
     };
     if args.dry_run {
         print_targets(context, &backfill);

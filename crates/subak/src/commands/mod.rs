@@ -135,6 +135,7 @@ pub(crate) fn execute(cli: &Cli, settings: &Arc<Settings>, printer: Printer) -> 
     let context = Context { global: &cli.global, settings, printer };
     match &cli.command {
         Command::Demo(args) => demo::execute(&context, args),
+        Command::Mcp => server::assistant::serve(&context),
         Command::Import(command) => import::execute(&context, command),
         Command::Init(args) => init::execute(&context, args),
         Command::Discover(args) => discover::execute(&context, args),

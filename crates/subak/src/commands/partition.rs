@@ -84,14 +84,20 @@ fn refuse_unknown(opened: &Opened, name: &str) -> Result<(), CliError> {
     if names.contains(&name) { Ok(()) } else { Err(CliError::not_found("set of dynamic partitions", name, names)) }
 }
 
-fn add(context: &Context<'_>, opened: &Opened, args: &PartitionKeysArgs) -> Result<(), CliError> {
-    refuse_unknown(opened, &args.name)?;
-    for key in &args.keys {
+/// Refuses keys that cannot be added to a set.
+pub(super) fn refuse_bad_keys(opened: &Opened, set: &str, keys: &[String]) -> Result<(), CliError> {
+    refuse_unknown(opened, set)?;
+    for key in keys {
         if let Some(why) = key_problem(key) {
             let problem = Diagnostic::error(codes::USAGE, format!("`{key}` cannot be the key of a partition: {why}"));
             return Err(CliError::new(problem.data("no key was added"), Exit::Invalid));
         }
     }
+    Ok(())
+}
+
+fn add(context: &Context<'_>, opened: &Opened, args: &PartitionKeysArgs) -> Result<(), CliError> {
+    refuse_bad_keys(opened, &args.name, &args.keys)?;
     let store = opened.store()?;
     let count = context.block_on(async { Ok(store.add_partitions(&args.name, args.keys.clone(), SystemClock.now()).await?) })?;
     context.printer.note(&format!(

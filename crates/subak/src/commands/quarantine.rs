@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use subak_connect::reject::RejectStatus;
-use subak_connect::{Quarantine, StoredReject, TableName};
+use subak_connect::{ConnectError, Connection, Quarantine, StoredReject, TableName};
 use subak_diag::{Diagnostic, codes};
 use subak_domain::{Action, Asset, AssetKey, Definition, Reason, StepId};
 use subak_engine::{Clock, Connections, SystemClock};
@@ -27,7 +27,7 @@ pub(super) fn execute(context: &Context<'_>, command: &QuarantineCommand) -> Res
 }
 
 /// The asset with this key; only ingests have rejects.
-fn ingest<'a>(opened: &'a Opened, key: &str) -> Result<&'a Asset, CliError> {
+pub(super) fn ingest<'a>(opened: &'a Opened, key: &str) -> Result<&'a Asset, CliError> {
     let assets = opened.graph().assets();
     let is_ingest = |asset: &&Asset| matches!(asset.definition, Definition::Ingest(_) | Definition::Seed(_));
     let known = || assets.iter().filter(is_ingest).map(|asset| asset.key.as_str());
@@ -85,8 +85,18 @@ async fn rejects(
 ) -> Result<Vec<StoredReject>, CliError> {
     let Some(name) = asset.stored_in() else { return Ok(Vec::new()) };
     let connection = connections.open(name).await?;
+    Ok(rejects_in(connection.as_ref(), asset, status, limit).await?)
+}
+
+/// The rejects of an asset, oldest first, at most `limit`.
+pub(super) async fn rejects_in(
+    connection: &dyn Connection,
+    asset: &Asset,
+    status: RejectStatus,
+    limit: u64,
+) -> Result<Vec<StoredReject>, ConnectError> {
     let Some(quarantine) = connection.quarantine() else { return Ok(Vec::new()) };
-    Ok(quarantine.rejects(&TableName::of(&asset.key), status, limit).await?)
+    quarantine.rejects(&TableName::of(&asset.key), status, limit).await
 }
 
 fn show(context: &Context<'_>, args: &QuarantineShowArgs) -> Result<Exit, CliError> {
@@ -133,7 +143,7 @@ fn show(context: &Context<'_>, args: &QuarantineShowArgs) -> Result<Exit, CliErr
 }
 
 /// The ids that are meant, all of which must be open.
-fn wanted(asset: &AssetKey, open: &[StoredReject], ids: &[String]) -> Result<Vec<String>, CliError> {
+pub(super) fn wanted(asset: &AssetKey, open: &[StoredReject], ids: &[String]) -> Result<Vec<String>, CliError> {
     if ids.is_empty() {
         return Ok(open.iter().map(|stored| stored.id.clone()).collect());
     }
@@ -150,9 +160,8 @@ fn wanted(asset: &AssetKey, open: &[StoredReject], ids: &[String]) -> Result<Vec
     Ok(ids.to_vec())
 }
 
-fn replay(context: &Context<'_>, args: &QuarantineReplayArgs) -> Result<Exit, CliError> {
-    let opened = context.open()?;
-    let asset = ingest(&opened, &args.key)?;
+/// Refuses what cannot be loaded again row by row.
+pub(super) fn may_be_replayed(asset: &Asset) -> Result<(), CliError> {
     if asset.partitioning.is_some() {
         // The next run of its partition would take such a row away, or double it.
         let message = format!("`{}` has partitions, and a row that is loaded beside them does not stay", asset.key);
@@ -163,6 +172,22 @@ fn replay(context: &Context<'_>, args: &QuarantineReplayArgs) -> Result<Exit, Cl
         );
         return Err(CliError::new(problem.help(help), Exit::Invalid));
     }
+    Ok(())
+}
+
+/// The action that loads rejects again, with other values where these are named; an empty one is NULL.
+pub(super) fn replay_of(asset: &Asset, rejects: Vec<String>, values: impl Iterator<Item = (String, String)>) -> Action {
+    let values: BTreeMap<String, Option<String>> =
+        values.map(|(name, text)| (name, Some(text).filter(|text| !text.is_empty()))).collect();
+    let work = subak_domain::Work::Replay { asset: asset.key.clone(), rejects, values };
+    let (step, rule) = (StepId::asset(&asset.key), subak_domain::Rule::default());
+    Action { step, work, reason: Reason::Selected, needs: Vec::new(), rule }
+}
+
+fn replay(context: &Context<'_>, args: &QuarantineReplayArgs) -> Result<Exit, CliError> {
+    let opened = context.open()?;
+    let asset = ingest(&opened, &args.key)?;
+    may_be_replayed(asset)?;
     let connections = connections(context, &opened, true);
     let open = context.block_on(rejects(&connections, asset, RejectStatus::Open, u64::MAX))?;
     drop(connections);
@@ -171,16 +196,7 @@ fn replay(context: &Context<'_>, args: &QuarantineReplayArgs) -> Result<Exit, Cl
         context.printer.note(&format!("`{}` has no open rejects", asset.key));
         return Ok(Exit::Ok);
     }
-    let value = |value: &String| (!value.is_empty()).then(|| value.clone());
-    let values: BTreeMap<String, Option<String>> = args.set.iter().map(|(name, text)| (name.clone(), value(text))).collect();
-    let work = subak_domain::Work::Replay { asset: asset.key.clone(), rejects: ids, values };
-    let action = Action {
-        step: StepId::asset(&asset.key),
-        work,
-        reason: Reason::Selected,
-        needs: Vec::new(),
-        rule: subak_domain::Rule::default(),
-    };
+    let action = replay_of(asset, ids, args.set.iter().cloned());
     let selection = format!("quarantine replay {}", asset.key);
     context.block_on(run::work(context, &opened, run::Work::of(vec![action], selection), &args.how))
 }

@@ -22,6 +22,7 @@ use subak_store::{Acquired, Append, EventLog, Holder, Lease, Leases, SqliteStore
 use super::{Context, automation, job, plan, runs};
 use crate::args::{HowToRun, RunArgs, RunIdArgs, RunResumeArgs, Selection};
 use crate::exit::{CliError, Exit, diagnostic_of, exit_of};
+use crate::exports::Exports;
 use crate::freshness::Policies;
 use crate::notices::{self, Teller, Told};
 use crate::open::{self, ProjectConnections};
@@ -408,8 +409,15 @@ impl Hold {
         }
     }
 
-    /// Tells people what became of runs. Whoever cannot be told now is told by the next run, or by a server.
+    /// Tells people what became of runs, and other systems everything. Whoever cannot be told now is told by the next run, or by a server.
     async fn tell(&self, context: &Context<'_>, opened: &Opened) {
+        let exports = exports(context, opened);
+        if !exports.is_empty() {
+            match exports.turn(&self.store, &self.lease).await {
+                Ok(problems) => problems.iter().for_each(|problem| context.printer.note(problem)),
+                Err(error) => context.printer.note(&format!("other systems are told later: {}", error.summary())),
+            }
+        }
         if opened.project.config.receivers.is_empty() {
             return;
         }
@@ -513,6 +521,7 @@ impl Hold {
         if !opened.project.config.receivers.is_empty() {
             notices::begin(&self.store, &self.lease).await?;
         }
+        exports(context, opened).begin(&self.store, &self.lease).await?;
         let left = self.settle(context, opened, engine, false).await?;
         let mut is_left = false;
         let run = match work {
@@ -556,6 +565,12 @@ pub(super) fn told(context: &Context<'_>, opened: &Opened) -> Told {
     let teller = Teller::new(Arc::new(connections));
     let policies = Policies::of(opened.graph());
     Told { project: opened.project.config.project.clone(), jobs: opened.project.jobs().to_vec(), policies, teller }
+}
+
+/// Who is told everything that runs of the project do.
+pub(super) fn exports(context: &Context<'_>, opened: &Opened) -> Exports {
+    let connections = ProjectConnections::new(&opened.root, &opened.project.config, context.settings, true);
+    Exports::new(Arc::new(opened.clone()), connections)
 }
 
 /// The id of a run that is made now. Ids that one process makes rise, also within a millisecond and when the clock is put back.

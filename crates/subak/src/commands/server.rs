@@ -26,6 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub(super) use self::api::assistant;
 use self::api::{Api, Desk, ProblemView, Serving, Shared};
 use self::automate::Automation;
 use self::http::{Counts, Hooks};
@@ -35,6 +36,7 @@ use super::run::{self, Hold};
 use super::{Context, automation, backfill};
 use crate::args::ServerStartArgs;
 use crate::exit::{CliError, Exit};
+use crate::exports::Exports;
 use crate::notices::{self, Told};
 use crate::open::ProjectConnections;
 use crate::pools::Pools;
@@ -104,6 +106,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
             held: BTreeSet::new(),
             zone: opened.timezone(),
             told: watch::Sender::default(),
+            exports: watch::Sender::default(),
             retention: watch::Sender::new(retention),
             jobs: Arc::default(),
             sensors: Vec::new(),
@@ -122,7 +125,12 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
         }
         let _interface = server.listen().await?;
         let served = server.serve().await;
-        let told = server.told.borrow().clone();
+        let (told, exports) = (server.told.borrow().clone(), server.exports.borrow().clone());
+        if let (Ok(_), Some(exports)) = (&served, exports) {
+            for problem in exports.turn(hold.store(), hold.lease()).await? {
+                context.printer.note(&problem);
+            }
+        }
         if let (Ok(_), Some(told)) = (&served, told) {
             // Of what ended last.
             for problem in notices::turn(hold.store(), hold.lease(), &told).await? {
@@ -158,6 +166,8 @@ struct Server<'a> {
     zone: TimeZone,
     /// What people are told from.
     told: watch::Sender<Option<Arc<Told>>>,
+    /// Who is told everything.
+    exports: watch::Sender<Option<Arc<Exports>>>,
     /// How long what happened is kept.
     retention: watch::Sender<Retention>,
     /// All jobs by name.
@@ -243,6 +253,8 @@ impl<'a> Server<'a> {
         self.counts.begin(self.jobs.keys());
         let has_receivers = !opened.project.config.receivers.is_empty();
         self.told.send_replace(if has_receivers { Some(Arc::new(run::told(self.context, &opened))) } else { None });
+        let exports = run::exports(self.context, &opened);
+        self.exports.send_replace((!exports.is_empty()).then(|| Arc::new(exports)));
         self.retention.send_replace(opened.project.config.retention);
         self.zone = opened.timezone();
         let now = SystemClock.now();
@@ -348,7 +360,8 @@ impl<'a> Server<'a> {
             Ok(None) => {}
             Err(problem) => self.context.printer.note(&problem.error.message),
         }
-        let settings = subak_server::Settings { hosts: self.args.host.clone(), prefix: prefix.to_owned() };
+        let (hosts, tools) = (self.args.host.clone(), assistant::TOOLS);
+        let settings = subak_server::Settings { hosts, prefix: prefix.to_owned(), tools };
         let (router, mut telling) = subak_server::router(backend, api::endpoints(), &settings);
         tasks.spawn(async move {
             let served = subak_server::serve(listener, router).await;
@@ -363,7 +376,7 @@ impl<'a> Server<'a> {
     async fn serve(&mut self) -> Result<Exit, CliError> {
         let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
         let mut hang_up = signals(SignalKind::hangup())?;
-        let (mut asked, mut code) = (0, Exit::Interrupted);
+        let (mut asked, mut code) = (0_u32, Exit::Interrupted);
         let mut running: Vec<Running<'a>> = Vec::new();
         let mut looking: Vec<Looking<'a>> = Vec::new();
         let mut renewing = self.renewing();
@@ -372,15 +385,12 @@ impl<'a> Server<'a> {
         loop {
             let now = SystemClock.now();
             if let Some(ended) = renewing.try_join_next() {
-                return Err(given_up(running, ended.ok().and_then(Result::err)).await);
+                return stop_all(running, given_up(ended.ok().and_then(Result::err))).await;
             }
             if asked == 0 {
                 match self.go_on(&mut running, &mut looking, turn_at, now).await {
                     Ok(next) => turn_at = next,
-                    Err(error) => {
-                        stop_all(running).await;
-                        return Err(error);
-                    }
+                    Err(error) => return stop_all(running, error).await,
                 }
             } else if self.leave_waiting(&mut running).map(|()| running.is_empty())? {
                 return Ok(code);
@@ -395,15 +405,13 @@ impl<'a> Server<'a> {
                     // What waited for it goes on at once.
                     turn_at = Timestamp::MIN;
                     if let Err(error) = self.tell(entry.run, began_at, ended) {
-                        stop_all(running).await;
-                        return Err(error);
+                        return stop_all(running, error).await;
                     }
                 }
                 (at, seen) = first_look(&mut looking) => {
                     let looked = looking.swap_remove(at);
                     if let Err(error) = self.looked(looked, seen).await {
-                        stop_all(running).await;
-                        return Err(error);
+                        return stop_all(running, error).await;
                     }
                 }
                 _ = interrupt.recv() => { asked += 1; code = Exit::Interrupted; }
@@ -417,27 +425,28 @@ impl<'a> Server<'a> {
                 () = SystemClock.sleep_until(wake_at) => continue,
                 () = something_new(&store, seen), if asked == 0 => continue,
             }
-            self.counts.is_stopping.store(asked > 0, Ordering::Relaxed);
-            if asked > 0 {
-                // What they would find is found by the next server.
-                looking.clear();
-                for running in &running {
-                    running.stop.hold();
-                }
+            // What they would find is found by the next server.
+            looking.retain(|_| asked == 0);
+            self.stop(&running, asked);
+            if asked > 2 {
+                return Ok(code);
             }
-            match asked {
-                1 if !running.is_empty() => {
-                    let runs: Vec<String> = running.iter().map(|running| running.entry.run.to_string()).collect();
-                    let note = format!(
-                        "stopping when the steps of {} are done that have begun; once more stops them too",
-                        runs.join(", ")
-                    );
-                    self.context.printer.note(&note);
-                }
-                2 => running.iter().for_each(|running| running.stop.stop(StopReason::Canceled)),
-                3.. => return Ok(code),
-                _ => {}
+        }
+    }
+
+    /// Lets runs begin no more steps once somebody has asked the server to stop, and ends their steps once somebody has asked again.
+    fn stop(&self, running: &[Running<'a>], asked: u32) {
+        self.counts.is_stopping.store(asked > 0, Ordering::Relaxed);
+        for one in running.iter().filter(|_| asked > 0) {
+            one.stop.hold();
+            if asked == 2 {
+                one.stop.stop(StopReason::Canceled);
             }
+        }
+        if asked == 1 && !running.is_empty() {
+            let runs: Vec<String> = running.iter().map(|running| running.entry.run.to_string()).collect();
+            let what = format!("the steps of {} that have begun", runs.join(", "));
+            self.context.printer.note(&format!("stopping when {what} are done; once more stops them too"));
         }
     }
 
@@ -690,11 +699,14 @@ impl<'a> Server<'a> {
 
     /// Keeps the right to act, whatever else takes its time. Ends when it is lost.
     fn renewing(&self) -> JoinSet<Result<(), StoreError>> {
-        let (store, lease) = (self.hold.store().clone(), self.hold.lease().clone());
+        let (store, lease, counts) = (self.hold.store().clone(), self.hold.lease().clone(), Arc::clone(&self.counts));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             loop {
-                store.renew(&lease, SystemClock.now()).await?;
+                let began_at = SystemClock.now();
+                store.renew(&lease, began_at).await?;
+                let took = SystemClock.now().duration_since(began_at).as_micros().max(0);
+                counts.write_us.store(u64::try_from(took).unwrap_or(0), Ordering::Relaxed);
                 SystemClock.sleep_until(SystemClock.now() + RENEW_INTERVAL).await;
             }
         });
@@ -721,6 +733,20 @@ impl<'a> Server<'a> {
                     match notices::turn(&store, &lease, &told).await {
                         Ok(problems) => problems.iter().for_each(|problem| printer.note(problem)),
                         Err(error) => printer.note(&format!("people are told later: {}", error.summary())),
+                    }
+                }
+                SystemClock.sleep_until(SystemClock.now() + TURN).await;
+            }
+        });
+        let (store, lease) = (self.hold.store().clone(), self.hold.lease().clone());
+        let (printer, exports) = (self.context.printer, self.exports.subscribe());
+        tasks.spawn(async move {
+            loop {
+                let now = exports.borrow().clone();
+                if let Some(exports) = now {
+                    match exports.turn(&store, &lease).await {
+                        Ok(problems) => problems.iter().for_each(|problem| printer.note(problem)),
+                        Err(error) => printer.note(&format!("other systems are told later: {}", error.summary())),
                     }
                 }
                 SystemClock.sleep_until(SystemClock.now() + TURN).await;
@@ -894,17 +920,17 @@ async fn first_look(looking: &mut [Looking<'_>]) -> (usize, Seen) {
 }
 
 /// Ends runs as ones that somebody stopped, and waits for that.
-async fn stop_all(running: Vec<Running<'_>>) {
+async fn stop_all<T>(running: Vec<Running<'_>>, error: CliError) -> Result<T, CliError> {
     for one in &running {
         one.stop.stop(StopReason::Canceled);
     }
     // What became of them stands in the log, or the next holder of the project records it.
     drop(futures::future::join_all(running.into_iter().map(|one| one.work)).await);
+    Err(error)
 }
 
 /// The error of a server that has lost the project.
-async fn given_up(running: Vec<Running<'_>>, error: Option<StoreError>) -> CliError {
-    stop_all(running).await;
+fn given_up(error: Option<StoreError>) -> CliError {
     match error {
         Some(error) => error.into(),
         None => {

@@ -3,7 +3,7 @@
 #![expect(clippy::cast_precision_loss, reason = "what is counted is shown as floating point numbers")]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use subak_domain::{Freshness, FreshnessStatus, RunState, RunStatus, Sensor, Watch};
@@ -29,6 +29,31 @@ struct Ended {
     seconds: f64,
 }
 
+/// Steps of runs that ended.
+#[derive(Debug, Default)]
+struct Steps {
+    by_status: BTreeMap<&'static str, u64>,
+    seconds: f64,
+    rows_read: u64,
+    rows_written: u64,
+    rows_rejected: u64,
+}
+
+impl Steps {
+    fn add(&mut self, state: &RunState) {
+        for step in state.steps.values() {
+            *self.by_status.entry(step.status.as_str()).or_default() += 1;
+            let Some(outcome) = &step.outcome else { continue };
+            self.seconds += outcome.elapsed_ms as f64 / 1000.0;
+            if let Some(account) = outcome.account {
+                self.rows_read += account.read;
+                self.rows_written += account.written;
+                self.rows_rejected += account.rejected;
+            }
+        }
+    }
+}
+
 /// A job and a status.
 type JobStatus = (String, &'static str);
 
@@ -37,6 +62,10 @@ type JobStatus = (String, &'static str);
 pub(in crate::commands) struct Counts {
     /// Runs that ended and the seconds that they took, by job and status.
     ended: Mutex<BTreeMap<JobStatus, Ended>>,
+    /// What came of the steps of these runs.
+    steps: Mutex<Steps>,
+    /// How long the last renewal of the right to act took, in microseconds: the state was written for it.
+    pub(in crate::commands) write_us: AtomicU64,
     /// Deliveries by sensor.
     delivered: Mutex<BTreeMap<String, u64>>,
     /// Whether the server takes on no more work.
@@ -69,6 +98,7 @@ impl Counts {
         let entry = ended.entry((state.job.clone().unwrap_or_default(), state.status.as_str())).or_default();
         entry.count += 1;
         entry.seconds += elapsed_ms as f64 / 1000.0;
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).add(state);
     }
 }
 
@@ -117,6 +147,13 @@ fn of_store(store: &SqliteStore, opened: Option<&Opened>) -> Result<Vec<Metric>,
     let is_late = |found: Freshness| f64::from(found.status == FreshnessStatus::Late);
     let late = assets.iter().filter_map(|asset| Some(of(&asset.key, is_late(freshness::of(asset, &snapshot, now)?))));
     let late = late.take(ASSET_COUNT_MAX).collect();
+    let exports = opened.map(|opened| opened.project.config.exports.keys()).into_iter().flatten();
+    let newest = store.newest_position().map_err(failed)?;
+    let told = |name: &String| Some((name.clone(), store.exported(name).ok().flatten()?));
+    let behind = exports
+        .filter_map(told)
+        .map(|(name, position)| Sample { labels: vec![("export", name)], value: newest.saturating_sub(position) as f64 });
+    let behind = behind.collect();
     let size = std::fs::metadata(store.path()).map_or(0, |metadata| metadata.len());
     Ok(vec![
         gauge("subak_runs", "Runs that are kept, by status", counts.by_status.into_iter().map(by_status).collect()),
@@ -126,6 +163,7 @@ fn of_store(store: &SqliteStore, opened: Option<&Opened>) -> Result<Vec<Metric>,
         gauge("subak_asset_late", "Whether an asset is older than its freshness policy lets it be", late),
         gauge("subak_asset_rows", "Rows of an asset, where they are known", rows),
         gauge("subak_store_bytes", "Size of the state", one(size as f64)),
+        gauge("subak_export_behind_events", "Events of the log that a system was not told yet", behind),
     ])
 }
 
@@ -140,6 +178,10 @@ impl Counts {
         let seconds = ended.iter().map(|(key, ended)| of(key, ended.seconds)).collect();
         let delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
         let told = |(sensor, count): (&String, &u64)| Sample { labels: vec![("sensor", sensor.clone())], value: *count as f64 };
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_status =
+            |(status, count): (&&str, &u64)| Sample { labels: vec![("status", (*status).to_owned())], value: *count as f64 };
+        let by_status = steps.by_status.iter().map(of_status).collect();
         let version = vec![Sample { labels: vec![("version", env!("CARGO_PKG_VERSION").to_owned())], value: 1.0 }];
         let is_broken = self.is_broken.load(Ordering::Relaxed);
         let mut metrics = vec![
@@ -156,6 +198,16 @@ impl Counts {
             ),
             counter("subak_runs_ended", "Runs that have ended since the process began", runs),
             counter("subak_run_seconds", "Time that these runs took", seconds),
+            counter("subak_steps_ended", "Steps of these runs, by what came of them", by_status),
+            counter("subak_step_seconds", "Time that steps which succeeded took", one(steps.seconds)),
+            counter("subak_rows_read", "Rows that these steps read from sources", one(steps.rows_read as f64)),
+            counter("subak_rows_written", "Rows that they wrote", one(steps.rows_written as f64)),
+            counter("subak_rows_rejected", "Rows that they refused", one(steps.rows_rejected as f64)),
+            gauge(
+                "subak_state_write_seconds",
+                "How long it last took to write the state durably",
+                one(self.write_us.load(Ordering::Relaxed) as f64 / 1e6),
+            ),
             counter(
                 "subak_deliveries",
                 "Deliveries that sensors were told since the process began",

@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use axum::http::Method;
 use serde::{Deserialize, Serialize};
 use subak_connect::connector::find;
 use subak_connect::{Dialect, TableName};
 use subak_connectors::CONNECTORS;
 use subak_domain::{Asset, ConnectionName, Definition, PartitionRule, Permission, RunId, Timestamp};
 use subak_plan::Known;
-use subak_server::{Call, Endpoint, Nothing, Problem};
+use subak_server::{Call, Done, Endpoint, Nothing, Problem};
 use utoipa::{IntoParams, ToSchema};
 
 use super::picture::Picture;
 use super::recent::{self, Outcome, Recent};
 use super::runs::{CheckView, FailureView};
-use super::{Api, VIEW, failed, may, problem, text};
+use super::{Api, OPERATE, VIEW, failed, may, problem, text};
 use crate::args::Selection;
 use crate::commands::{list, partition, select, show};
 use crate::freshness;
@@ -22,6 +23,9 @@ use crate::project::Opened;
 
 /// Assets of a page.
 const ASSET_COUNT_MAX: usize = 20_000;
+
+/// Keys that are added at a time.
+const KEY_COUNT_MAX: usize = 10_000;
 
 /// Ranges of partitions that are told.
 const RANGE_COUNT_MAX: usize = 10_000;
@@ -260,6 +264,8 @@ pub(super) struct PartitionRange {
 pub(super) struct PartitionsView {
     /// `time`, `static`, `dynamic` or `grid`.
     kind: String,
+    /// The sets to which keys can be added: those of dynamic partitions.
+    sets: Vec<String>,
     /// How many there are.
     count: u64,
     /// How many stand how.
@@ -401,10 +407,7 @@ fn asset_of(picture: &Picture, name: &str) -> Result<Asset, Problem> {
 }
 
 fn checks(asset: &Asset, recent: &Recent, call: &Call) -> Vec<AssetCheck> {
-    let found = |name: &str| {
-        let outcomes = recent.of(&asset.key).flat_map(|outcome| &outcome.checks);
-        outcomes.filter(|check| check.check == name).cloned().collect::<Vec<_>>()
-    };
+    let found = |name: &str| recent.evaluations(Some(&asset.key), name).map(|found| found.outcome.clone()).collect::<Vec<_>>();
     let view = |check: &subak_domain::Check| {
         let found = found(&check.name);
         let word = |is_good: bool| if is_good { "passed" } else { "failed" }.to_owned();
@@ -468,7 +471,9 @@ fn partitions(api: &Api, call: &Call, _: Nothing) -> Result<PartitionsView, Prob
     };
     let details = api.store.partitions(&asset.key).map_err(failed)?;
     let details: BTreeMap<&str, _> = details.iter().map(|detail| (detail.key.as_str(), detail)).collect();
-    let known = Known::of(partitioning, &picture.snapshot, picture.serving.opened.now());
+    // As things are now: keys that were added to a set leave no event.
+    let snapshot = api.store.snapshot().map_err(failed)?;
+    let known = Known::of(partitioning, &snapshot, picture.serving.opened.now());
     let (mut ranges, mut counts): (Vec<PartitionRange>, BTreeMap<String, u64>) = (Vec::new(), BTreeMap::new());
     let mut is_cut = false;
     for key in (0..known.len()).filter_map(|at| known.key(at)) {
@@ -490,7 +495,34 @@ fn partitions(api: &Api, call: &Call, _: Nothing) -> Result<PartitionsView, Prob
         PartitionRule::Dynamic(_) => "dynamic",
         PartitionRule::Grid(_) => "grid",
     };
-    Ok(PartitionsView { kind: kind.to_owned(), count: known.len() as u64, counts, ranges, is_cut })
+    let rules = partitioning.dimensions();
+    let set = |(_, _, rule): &(&str, &str, &PartitionRule)| {
+        if let PartitionRule::Dynamic(set) = rule { Some(set.clone()) } else { None }
+    };
+    let sets = rules.iter().filter_map(set).collect();
+    Ok(PartitionsView { kind: kind.to_owned(), sets, count: known.len() as u64, counts, ranges, is_cut })
+}
+
+/// Keys of partitions.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeysBody {
+    /// The keys.
+    keys: Vec<String>,
+}
+
+/// Adds keys to a set of dynamic partitions.
+fn add_keys(api: &Api, call: &Call, said: KeysBody) -> Result<Done, Problem> {
+    let (serving, set) = (api.serving()?, call.part("set"));
+    if said.keys.is_empty() || said.keys.len() > KEY_COUNT_MAX {
+        return Err(Problem::invalid("keys are missing, or there are too many", format!("name 1 to {KEY_COUNT_MAX} of them")));
+    }
+    partition::refuse_bad_keys(&serving.opened, set, &said.keys).map_err(problem)?;
+    let entry = call.entry("partition.add", set, said.keys.iter().take(20).cloned().collect::<Vec<_>>().join(", "));
+    let count = said.keys.len() as u64;
+    let added = call.wait(api.store.audited_as(entry).add_partitions(set, said.keys, call.now)).map_err(failed)?;
+    api.forget_picture();
+    Ok(Done::new(format!("{added} keys are new, {} were there", count - added)))
 }
 
 /// Assets with what they come to, for pages that count them.
@@ -540,6 +572,13 @@ pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
             VIEW,
             "The partitions of an asset, as ranges that stand alike.",
             partitions,
+        ),
+        Endpoint::write(
+            Method::POST,
+            "/api/v1/partition-sets/{set}",
+            OPERATE,
+            "Adds keys to a set of dynamic partitions.",
+            add_keys,
         ),
     ]
 }

@@ -7,7 +7,12 @@ use subak_server::{Call, Done, Endpoint, Nothing, Page, Problem};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Api, OPERATE, VIEW, failed, problem, text};
+use crate::args::Selection;
 use crate::commands::backfill;
+
+/// Partitions in one run where nobody says how many, and at most.
+const PER_RUN: u64 = 100;
+const PER_RUN_MAX: u64 = 1_000;
 
 /// Backfills of a list.
 const BACKFILL_COUNT_MAX: usize = 500;
@@ -84,6 +89,49 @@ impl BackfillView {
     }
 }
 
+/// What a backfill is asked to do.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BackfillBody {
+    /// Assets with partitions, as the command line takes them.
+    select: Vec<String>,
+    /// Keys, ranges (`2024-01-01..2024-12-31`), `missing`, `failed`, `all`.
+    partition: Vec<String>,
+    /// Whether the last partitions come first.
+    #[serde(default)]
+    newest_first: bool,
+    /// Partitions in one run: by default 100.
+    per_run: Option<u64>,
+    /// Only tells what it would be about; nothing is begun.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Begins a backfill, or tells what it would be about.
+fn start(api: &Api, call: &Call, asked: BackfillBody) -> Result<BackfillView, Problem> {
+    let serving = api.serving()?;
+    if asked.select.iter().all(|word| word.trim().is_empty()) || asked.partition.is_empty() {
+        return Err(Problem::invalid("a backfill is of assets and partitions", "name both: `select` and `partition`"));
+    }
+    let per_run = asked.per_run.unwrap_or(PER_RUN);
+    if !(1..=PER_RUN_MAX).contains(&per_run) {
+        return Err(Problem::invalid("`per_run` is out of bounds", format!("it is from 1 to {PER_RUN_MAX}")));
+    }
+    let select = asked.select.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect();
+    let selection = Selection { select, exclude: Vec::new() };
+    let wanted =
+        backfill::Wanted { selection: &selection, partition: &asked.partition, is_newest_first: asked.newest_first, per_run };
+    let Some(found) = backfill::of(&serving.opened, &api.store, &wanted).map_err(problem)? else {
+        return Err(Problem::changed("there is no such partition of what is selected", "look at the partitions of the asset"));
+    };
+    let view = BackfillView::of(&found);
+    if !asked.dry_run {
+        let entry = call.entry("backfill.start", &found.id.to_string(), found.selection.clone());
+        call.wait(api.store.audited_as(entry).put_backfill(found, None, None)).map_err(failed)?;
+    }
+    Ok(view)
+}
+
 /// The backfill of this id.
 pub(super) fn find(api: &Api, id: &str) -> Result<Backfill, Problem> {
     let found = api.store.backfills(false, 10_000).map_err(failed)?;
@@ -133,6 +181,13 @@ fn cancel(api: &Api, call: &Call, _: Nothing) -> Result<Done, Problem> {
 pub(super) fn endpoints() -> Vec<Endpoint<Api>> {
     vec![
         Endpoint::read("/api/v1/backfills", VIEW, "Backfills, the newest first.", list),
+        Endpoint::write(
+            Method::POST,
+            "/api/v1/backfills",
+            OPERATE,
+            "Begins a backfill of partitions; with `dry_run` tells what it would be about.",
+            start,
+        ),
         Endpoint::read("/api/v1/backfills/{backfill}", VIEW, "How far a backfill is.", show),
         Endpoint::write(Method::POST, "/api/v1/backfills/{backfill}/pause", OPERATE, "Starts nothing more of a backfill.", pause),
         Endpoint::write(

@@ -3,6 +3,7 @@
 //! What is shown is made from the log and from the project as the server goes by it; the command line shows the same from the same functions.
 
 mod assets;
+pub(in crate::commands) mod assistant;
 mod automation;
 mod backfills;
 mod home;
@@ -10,6 +11,7 @@ mod lineage;
 mod picture;
 mod plans;
 mod project;
+mod quality;
 mod query;
 mod queue;
 mod recent;
@@ -75,6 +77,11 @@ impl Api {
     /// The project as the server goes by it now.
     fn serving(&self) -> Result<Arc<Serving>, Problem> {
         self.serving.borrow().clone().ok_or_else(|| Problem::state("the project is not loaded yet"))
+    }
+
+    /// Has everything looked at anew, after a change that leaves no event.
+    fn forget_picture(&self) {
+        *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// How everything stands now.
@@ -146,6 +153,7 @@ pub(in crate::commands) fn endpoints() -> Vec<Endpoint<Api>> {
         plans::endpoints(),
         queue::endpoints(),
         query::endpoints(),
+        quality::endpoints(),
         backfills::endpoints(),
         automation::endpoints(),
     ]
@@ -175,7 +183,10 @@ impl Backend for Api {
     }
 
     fn unready(&self) -> Option<String> {
-        self.counts.is_stopping.load(Ordering::Relaxed).then(|| "the server is stopping".to_owned())
+        if self.counts.is_stopping.load(Ordering::Relaxed) {
+            return Some("the server is stopping".to_owned());
+        }
+        self.store.stalled().map(|(_, why)| format!("the state cannot be written: {why}"))
     }
 
     fn metrics(&self) -> Result<Vec<Metric>, String> {

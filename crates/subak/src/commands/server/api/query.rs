@@ -53,9 +53,28 @@ pub(in crate::commands) struct Desk {
 }
 
 impl Desk {
+    /// Does something with a connection, one after the other and not for long.
+    pub(super) async fn with<T, F: Future<Output = Result<T, ConnectError>>>(
+        &self,
+        opened: &Opened,
+        name: &ConnectionName,
+        is_read_only: bool,
+        work: impl FnOnce(Arc<dyn Connection>) -> F,
+    ) -> Result<T, ConnectError> {
+        let _turn = self.turn.lock().await;
+        let done = tokio::time::timeout(TIMEOUT, async { work(self.open(opened, name, is_read_only).await?).await });
+        let late = |_| ConnectError::new(ConnectErrorKind::Unavailable, format!("it took longer than {} s", TIMEOUT.as_secs()));
+        done.await.map_err(late)?
+    }
+
     /// A connection for queries. One to a file that runs have open is theirs, for a process has such a file open once; any other one reads only.
-    async fn open(&self, opened: &Opened, name: &ConnectionName) -> Result<Arc<dyn Connection>, ConnectError> {
-        let own = ProjectConnections::new(&opened.root, &opened.project.config, &self.settings, true);
+    async fn open(
+        &self,
+        opened: &Opened,
+        name: &ConnectionName,
+        is_read_only: bool,
+    ) -> Result<Arc<dyn Connection>, ConnectError> {
+        let own = ProjectConnections::new(&opened.root, &opened.project.config, &self.settings, is_read_only);
         if own.holds_file(name) {
             let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner).connections.upgrade();
             if let Some(shared) = shared {
@@ -94,7 +113,7 @@ pub(super) struct QueryAnswer {
 async fn ask(api: &Api, opened: &Opened, name: &ConnectionName, asked: &QueryAsk) -> Result<QueryAnswer, ConnectError> {
     let _turn = api.desk.turn.lock().await;
     let began_at = SystemClock.now();
-    let connection = api.desk.open(opened, name).await?;
+    let connection = api.desk.open(opened, name, true).await?;
     let Some(backend) = connection.sql() else {
         return Err(ConnectError::new(ConnectErrorKind::Config, format!("connection `{name}` does not run SQL")));
     };

@@ -35,11 +35,21 @@ pub(super) struct Outcome {
     pub(super) note: Option<String>,
 }
 
+/// One evaluation of a check.
+#[derive(Debug, Clone)]
+pub(super) struct Evaluation {
+    pub(super) run: RunId,
+    pub(super) at: Timestamp,
+    pub(super) outcome: CheckOutcome,
+}
+
 /// The last outcomes by asset, as far as the log was read.
 #[derive(Default)]
 pub(super) struct Recent {
     position: Option<u64>,
     outcomes: BTreeMap<AssetKey, VecDeque<Outcome>>,
+    /// The last evaluations by check, and the asset that the check belongs to.
+    evaluations: BTreeMap<(Option<AssetKey>, String), VecDeque<Evaluation>>,
 }
 
 impl Recent {
@@ -63,7 +73,32 @@ impl Recent {
         Ok(())
     }
 
+    /// The evaluations of a check, the newest last.
+    pub(super) fn evaluations(&self, asset: Option<&AssetKey>, check: &str) -> impl DoubleEndedIterator<Item = &Evaluation> {
+        self.evaluations.get(&(asset.cloned(), check.to_owned())).into_iter().flatten()
+    }
+
+    /// Takes over what checks found: those of an asset when it is made or audited, and those that stand alone.
+    fn take_checks(&mut self, event: &Event) {
+        let (step, checks) = match &event.event {
+            RunEvent::StepSucceeded { step, outcome } => (step, &outcome.checks),
+            RunEvent::StepErrored { step, failure, retry_at: None } => (step, &failure.checks),
+            _ => return,
+        };
+        let base = step.base();
+        let name = base.as_str().strip_prefix("audit:").unwrap_or(base.as_str());
+        let asset = if name.starts_with("check:") { None } else { name.parse().ok() };
+        for outcome in checks {
+            let known = self.evaluations.entry((asset.clone(), outcome.check.clone())).or_default();
+            known.push_back(Evaluation { run: event.run, at: event.at, outcome: outcome.clone() });
+            if known.len() > OUTCOME_COUNT_MAX {
+                known.pop_front();
+            }
+        }
+    }
+
     fn take(&mut self, event: &Event) {
+        self.take_checks(event);
         let (step, outcome) = match &event.event {
             RunEvent::StepSucceeded { step, outcome } => (step, Outcome::done(event, step, outcome)),
             // Somebody stopped it: that says nothing of the asset.
