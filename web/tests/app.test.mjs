@@ -127,7 +127,8 @@ test("refused rows are seen, mended, loaded and discarded", async () => {
   await page.waitForSelector("tbody tr");
   assert.equal(await page.locator("tbody tr").count(), 2);
   assert.deepEqual(await page.locator("mark").allInnerTexts(), ["amount=1.250,00", "amount==7"]);
-  await page.getByLabel("Choose payouts.csv:3", { exact: false }).check();
+  assert.equal(await page.locator("tbody tr").first().locator("td").nth(1).innerText(), "input/payouts.csv:3");
+  await page.getByLabel("payouts.csv:3").check();
   await page.getByRole("button", { name: "Load again…" }).click();
   await page.fill("dialog[open] input[name=amount]", "1250.00");
   await page.getByRole("button", { name: "Load", exact: true }).click();
@@ -155,12 +156,12 @@ test("what checks found is a list, worst first, and can be narrowed", async () =
   await page.waitForSelector("tbody tr");
   await page.getByRole("button", { name: "passed" }).click();
   await page.waitForFunction(() => {
-    const rows = [...document.querySelectorAll("[aria-label=Checks] tbody tr")];
+    const rows = [...document.querySelectorAll("table.checks tbody tr")];
     return rows.length >= 3 && rows.every((row) => row.innerText.includes("passed"));
   });
   assert.match(page.url(), /status=passed/);
   await page.getByRole("button", { name: "Show all" }).click();
-  await page.waitForFunction(() => document.querySelector("[aria-label=Checks] tbody").innerText.includes("a query of its own"));
+  await page.waitForFunction(() => document.querySelector("table.checks tbody").innerText.includes("a query of its own"));
 });
 
 test("keys are added, and a backfill is looked at before it begins", async () => {
@@ -211,6 +212,19 @@ test("UI-08, UI-09, UI-44: from home to why it failed, and to the line", async (
   const line = await page.locator(".log .line.hit").first().innerText();
   assert.ok(line.includes("ValueError: no such file"), line);
   assert.ok(await page.locator(".log .line.hit").first().isVisible());
+});
+
+test("UI-16: a line has an address, and is found there by others", async () => {
+  const own = await session(browser, server, "mai");
+  await go(own.page, `/runs/${failed}#L2500`);
+  await own.page.waitForSelector(".log .line.here");
+  assert.match(await own.page.innerText(".log .line.here"), /2500\s*line 2500/);
+  await own.page.selectOption("select[aria-label=Level]", "error");
+  await own.page.waitForFunction(() => document.querySelector(".log .bar")?.innerText.includes("hidden by the filter"));
+  assert.equal(await own.page.locator(".log .line").count(), 1);
+  assert.match(await own.page.innerText(".log .line"), /ValueError/);
+  assert.deepEqual(settled(own), []);
+  await own.context.close();
 });
 
 test("UI-12, UI-14, UI-15: the log draws what is seen, folds progress, and says what a filter hides", async () => {

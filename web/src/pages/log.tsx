@@ -1,7 +1,7 @@
 // What a program wrote: read part by part, only the lines that are seen are drawn, the first error is what is looked at first.
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useEffect, useMemo, useRef, useState } from "react";
-import { base } from "../api/client";
+import { type Schemas, base, get } from "../api/client";
 import { bytes, count, plural } from "../ui/parts";
 
 const LINE_LENGTH_MAX = 8_192;
@@ -10,6 +10,12 @@ const ERROR = /error|exception|traceback|fatal|panicked/i;
 // biome-ignore lint: an escape is what is looked for
 const ANSI = /\u001b\[([0-9;]*)([A-Za-z])/g;
 
+/** How long somebody types before lines are looked for. */
+const TYPING_MS = 250;
+/** Lines before the one that an address names, which are read with it. */
+const BEFORE = 500;
+
+type Found = Schemas["LinesView"];
 type Part = { text: string; from: number; until: number; total: number; open: boolean };
 
 async function read(run: string, step: string, attempt: number, from: number | undefined): Promise<Part> {
@@ -49,20 +55,53 @@ export function Log({ run, step, attempts, open }: { run: string; step: string; 
   const [part, setPart] = useState<Part>();
   const [problem, setProblem] = useState<string>();
   const [wanted, setWanted] = useState("");
-  const [follow, setFollow] = useState(open);
+  const [level, setLevel] = useState("");
+  const [found, setFound] = useState<Found>();
+  // The number of the first line that was read, where that is known.
+  const [begins, setBegins] = useState<number>();
+  const named = useRef(Number(/^#L(\d+)$/.exec(location.hash)?.[1] ?? 0));
+  const [marked, setMarked] = useState(named.current);
+  const [follow, setFollow] = useState(open && !named.current);
   useEffect(() => {
     setAttempt(attempts);
   }, [attempts, step]);
+  const isFiltered = wanted !== "" || level !== "";
+  // Lines are looked for where all of them are.
+  useEffect(() => {
+    if (!isFiltered) {
+      setFound(undefined);
+      return;
+    }
+    const ended = new AbortController();
+    const look = () => get("/api/v1/runs/{run}/log/lines", { run }, { step, attempt, q: wanted, level, limit: 5_000 }, ended.signal).then(setFound, (error: unknown) => ended.signal.aborted || setProblem(String(error)));
+    const timer = setTimeout(() => void look(), TYPING_MS);
+    const again = open ? setInterval(() => void look(), 2_000) : undefined;
+    return () => {
+      ended.abort();
+      clearTimeout(timer);
+      clearInterval(again);
+    };
+  }, [run, step, attempt, wanted, level, isFiltered, open]);
   useEffect(() => {
     let ended = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
     let known: Part | undefined;
+    setBegins(undefined);
     const turn = async () => {
       try {
-        const next = await read(run, step, attempt, known?.until);
+        let from = known?.until;
+        if (!known && named.current > 0) {
+          const lines = await get("/api/v1/runs/{run}/log/lines", { run }, { step, attempt, from_line: Math.max(1, named.current - BEFORE), limit: 1 });
+          from = lines.lines[0]?.offset;
+        }
+        const next = await read(run, step, attempt, from);
         if (ended) return;
+        if (!known && next.from > 0) {
+          void get("/api/v1/runs/{run}/log/lines", { run }, { step, attempt, from: next.from, limit: 1 }).then((lines) => ended || setBegins(lines.lines[0]?.number), () => undefined);
+        }
         const text = (known?.text ?? "") + next.text;
         const cut = text.length > BYTES_MAX ? text.indexOf("\n", text.length - BYTES_MAX) + 1 : 0;
+        if (cut > 0) setBegins(undefined);
         known = { ...next, from: (known?.from ?? next.from) + cut, text: text.slice(cut) };
         setPart(known);
         setProblem(undefined);
@@ -82,11 +121,11 @@ export function Log({ run, step, attempts, open }: { run: string; step: string; 
   }, [run, step, attempt, open]);
   const lines = useMemo(() => linesOf(part?.text ?? ""), [part?.text]);
   const shown = useMemo(() => {
-    const all = lines.map((line, at) => ({ line, at }));
-    if (!wanted) return all;
-    const low = wanted.toLowerCase();
-    return all.filter((one) => one.line.toLowerCase().includes(low));
-  }, [lines, wanted]);
+    if (isFiltered) return (found?.lines ?? []).map((one) => ({ line: one.text, number: one.number }));
+    // Where the beginning was cut off meanwhile, nobody knows the numbers.
+    const first = !part || part.from === 0 ? 1 : begins;
+    return lines.map((line, at) => ({ line, number: first === undefined ? 0 : first + at }));
+  }, [lines, found, isFiltered, part?.from, begins]);
   const scroll = useRef<HTMLDivElement>(null);
   const rows = useVirtualizer({ count: shown.length, getScrollElement: () => scroll.current, estimateSize: () => 18, overscan: 20 });
   const first = useMemo(() => shown.findIndex((one) => ERROR.test(one.line)), [shown]);
@@ -94,10 +133,15 @@ export function Log({ run, step, attempts, open }: { run: string; step: string; 
   useEffect(() => {
     if (shown.length === 0) return;
     const key = `${run} ${step} ${attempt}`;
-    if (follow) rows.scrollToIndex(shown.length - 1, { align: "end" });
+    const place = named.current > 0 && !isFiltered ? shown.findIndex((one) => one.number === named.current) : -1;
+    if (place >= 0) {
+      rows.scrollToIndex(place, { align: "center" });
+      named.current = 0;
+    } else if (named.current > 0 && !isFiltered) return;
+    else if (follow) rows.scrollToIndex(shown.length - 1, { align: "end" });
     else if (jumped.current !== key) rows.scrollToIndex(first >= 0 ? first : shown.length - 1, { align: first >= 0 ? "center" : "end" });
     jumped.current = key;
-  }, [shown.length, follow, attempt, step]);
+  }, [shown.length, follow, attempt, step, begins, isFiltered]);
   /** All of it, part by part, as one file. */
   const download = async () => {
     const parts: string[] = [];
@@ -119,6 +163,7 @@ export function Log({ run, step, attempts, open }: { run: string; step: string; 
         <h3>Log</h3>
         {attempts > 1 ? <label className="row">Attempt <select className="input" style={{ width: "auto" }} value={attempt} onChange={(event) => setAttempt(Number(event.target.value))}>{Array.from({ length: attempts }, (_, at) => <option key={at} value={at + 1}>{at + 1}</option>)}</select></label> : null}
         <input type="search" className="input" style={{ maxWidth: 240 }} placeholder="Lines that say" aria-label="Lines that say" value={wanted} onChange={(event) => setWanted(event.target.value)} />
+        <select className="input" style={{ width: "auto" }} aria-label="Level" value={level} onChange={(event) => setLevel(event.target.value)}><option value="">all lines</option><option value="warning">warnings and errors</option><option value="error">errors</option></select>
         {first >= 0 ? <button type="button" className="button" onClick={() => { setFollow(false); rows.scrollToIndex(first, { align: "center" }); }}>First error</button> : null}
         {part?.open ? <label className="row"><input type="checkbox" checked={follow} onChange={(event) => setFollow(event.target.checked)} />Follow</label> : null}
         <button type="button" className="button" onClick={() => rows.scrollToIndex(shown.length - 1, { align: "end" })}>End</button>
@@ -128,13 +173,13 @@ export function Log({ run, step, attempts, open }: { run: string; step: string; 
       </div>
       {problem ? <p role="alert" className="tone-bad">The log cannot be read: {problem}</p> : null}
       <div className="log">
-        {wanted && shown.length < lines.length ? <div className="bar">{plural(lines.length - shown.length, "line")} hidden by the filter <button type="button" className="button small" onClick={() => setWanted("")}>Show all</button></div> : null}
-        {part && part.from > 0 ? <div className="bar">The first {bytes(part.from)} are not shown; download it for all of it.</div> : null}
+        {isFiltered && found ? <div className="bar">{plural(found.total - found.matched, "line")} hidden by the filter{found.lines.length < found.matched ? `, the first ${count(found.lines.length)} of ${count(found.matched)} shown` : ""} <button type="button" className="button small" onClick={() => { setWanted(""); setLevel(""); }}>Show all</button></div> : null}
+        {part && part.from > 0 && !isFiltered ? <div className="bar">The first {bytes(part.from)} are not shown; download it for all of it.</div> : null}
         <div className="lines" ref={scroll} tabIndex={0} role="log" aria-label={`Log of ${step}`} aria-live="off" onWheel={(event) => event.deltaY < 0 && setFollow(false)}>
           <div style={{ height: rows.getTotalSize(), position: "relative" }}>
             {rows.getVirtualItems().map((row) => {
               const one = shown[row.index];
-              return one ? <div key={row.index} className={`line ${ERROR.test(one.line) ? "hit" : ""}`} style={{ transform: `translateY(${row.start}px)` }}><span className="n">{part && part.from > 0 ? "…" : one.at + 1}</span><span><Coloured line={one.line} /></span></div> : null;
+              return one ? <div key={row.index} className={`line ${one.number > 0 && one.number === marked ? "here" : ERROR.test(one.line) ? "hit" : ""}`} style={{ transform: `translateY(${row.start}px)` }}><a className="n" href={`#L${one.number}`} tabIndex={-1} onClick={(event) => { event.preventDefault(); setMarked(one.number); history.replaceState(history.state, "", `#L${one.number}`); }}>{one.number || "…"}</a><span><Coloured line={one.line} /></span></div> : null;
             })}
           </div>
         </div>

@@ -14,7 +14,7 @@ const LATELY = 20;
 /** The last evaluations, each with the run that it belongs to. */
 function Lately({ check }: { check: Check }) {
   return (
-    <span className="row strip">
+    <span className="row lately">
       {check.history.slice(-LATELY).map((one) => (
         <Link key={`${one.run} ${one.at}`} to="/runs/$run" params={{ run: one.run }} className={`tone-${toneOf(one.status)}`} aria-label={`${one.status} at ${one.at}`} title={`${one.status}, ${plural(one.bad_rows, "bad row")}, ${one.at}`}><Glyph tone={toneOf(one.status)} size={10} /></Link>
       ))}
@@ -43,7 +43,7 @@ export function Quality() {
         {(data) => data.items.length === 0 ? (
           <Empty title={isFiltered ? "No check is like that" : "No checks yet"} text={isFiltered ? "Fewer filters may find it." : "A check is a statement about the rows, such as not_null or unique. It is evaluated before readers see the data."} doc={{ topic: "guides/checks", label: "How to declare checks" }} />
         ) : (
-          <div className="panel"><Scroll label="Checks"><table>
+          <div className="panel"><Scroll label="Checks"><table className="checks">
             <thead><tr><th>Status</th><th>Check</th><th>Asset</th><th>If it fails</th><th>Lately</th><th>Since</th><th className="right">Bad rows</th><th>Such as</th></tr></thead>
             <tbody>{data.items.map((one) => (
               <tr key={`${one.asset ?? ""} ${one.check}`}>
@@ -123,7 +123,7 @@ export function Rejects() {
               <tr key={one.reject}>
                 {isOpen && may ? <td><input type="checkbox" aria-label={`Choose ${one.place}`} checked={chosen.has(one.reject)} onChange={() => toggle(one.reject)} /></td> : null}
                 <td className="mono nowrap">{one.place}</td>
-                <td>{one.reason}</td>
+                <td style={{ minWidth: "24ch" }}>{one.reason}</td>
                 <td><Row one={one} /></td>
                 <td className="mono nowrap"><Link to="/runs/$run" params={{ run: one.run }}>{one.run.slice(-8)}</Link></td>
                 <td className="nowrap"><Time at={one.rejected_at} /></td>
@@ -139,8 +139,10 @@ export function Rejects() {
 /** A row as it came, with the value marked that did not fit. */
 function Row({ one }: { one: Reject }) {
   const shown = (value: unknown) => (value === null ? "null" : typeof value === "string" ? value : JSON.stringify(value));
-  const isWrong = (name: string, value: unknown) => name === one.column || (typeof one.column === "string" && typeof one.value === "string" && shown(value) === one.value && !(one.column in one.row));
-  return <span className="cells mono">{Object.entries(one.row).map(([name, value]) => (isWrong(name, value) ? <mark key={name}>{name ? `${name}=` : ""}{shown(value)}</mark> : <span key={name}><span className="muted">{name ? `${name}=` : ""}</span>{shown(value)}</span>))}</span>;
+  const has = one.row.some((cell) => cell.column === one.column);
+  // A column of the table may come from one of the source that has another name.
+  const isWrong = (name: string, value: unknown) => name === one.column || (!has && typeof one.column === "string" && typeof one.value === "string" && shown(value) === one.value);
+  return <span className="cells mono">{one.row.map(({ column: name, value }) => (isWrong(name, value) ? <mark key={name}>{name ? `${name}=` : ""}{shown(value)}</mark> : <span key={name}><span className="muted">{name ? `${name}=` : ""}</span>{shown(value)}</span>))}</span>;
 }
 
 function Replay({ asset, picked, onDone }: { asset: string; picked: Reject[]; onDone: () => void }) {
@@ -154,7 +156,7 @@ function Replay({ asset, picked, onDone }: { asset: string; picked: Reject[]; on
   const broken = picked.filter((one) => !one.may_be_replayed);
   // Of one row everything can be mended; of several what is the same for all.
   const [first] = picked;
-  const columns = picked.length === 1 && first ? Object.entries(first.row) : [];
+  const columns: [string, unknown][] = picked.length === 1 && first ? first.row.map((cell) => [cell.column, cell.value]) : [];
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const said = new FormData(event.currentTarget);

@@ -52,6 +52,11 @@ pub(in crate::commands) const TOOLS: &[Tool] = &[
     get("get_run", "/api/v1/runs/{run}", "A run with its steps: why one failed, what is now true of the data, what to do."),
     get("get_run_events", "/api/v1/runs/{run}/events", "What happened to a run, in order."),
     get("read_log", "/api/v1/runs/{run}/log", "What the program of a step of a run wrote, from a byte on."),
+    get(
+        "search_log",
+        "/api/v1/runs/{run}/log/lines",
+        "Lines that the program of a step of a run wrote and that say something: `q`, or `level=error`.",
+    ),
     get("list_jobs", "/api/v1/jobs", "Jobs: what they do, when, and what they take."),
     get(
         "list_automation",

@@ -8,6 +8,7 @@ mod automation;
 mod backfills;
 mod home;
 mod lineage;
+mod log_lines;
 mod picture;
 mod plans;
 mod project;
@@ -150,6 +151,7 @@ pub(in crate::commands) fn endpoints() -> Vec<Endpoint<Api>> {
         assets::endpoints(),
         lineage::endpoints(),
         runs::endpoints(),
+        log_lines::endpoints(),
         plans::endpoints(),
         queue::endpoints(),
         query::endpoints(),

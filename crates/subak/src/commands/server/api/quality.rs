@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::Method;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use subak_connect::reject::{RejectStatus, table_of};
 use subak_connect::{ConnectError, ConnectErrorKind, Connection, StoredReject, TableName};
 use subak_domain::shape::OnReject;
@@ -200,8 +201,8 @@ pub(super) struct RejectView {
     /// That value.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
-    /// The row before anything was done to it, by column; where it could not be taken apart, its text under an empty name.
-    row: BTreeMap<String, serde_json::Value>,
+    /// The row before anything was done to it, in the order of its columns; where it could not be taken apart, its text under an empty name.
+    row: Vec<CellView>,
     /// Whether it can be loaded again: what could not be taken apart has to be mended in its file.
     may_be_replayed: bool,
     /// The run that refused it.
@@ -212,17 +213,57 @@ pub(super) struct RejectView {
     status: String,
 }
 
+/// A value of a row that was refused.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CellView {
+    /// The column of the source.
+    column: String,
+    /// The value: text, number, truth value, or what is nested in it.
+    value: Value,
+}
+
+/// An object of JSON in the order in which it was written.
+struct InOrder(Vec<CellView>);
+
+impl<'de> Deserialize<'de> for InOrder {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> serde::de::Visitor<'de> for Entries {
+            type Value = InOrder;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<InOrder, A::Error> {
+                let mut found = Vec::new();
+                while let Some((column, value)) = map.next_entry()? {
+                    found.push(CellView { column, value });
+                }
+                Ok(InOrder(found))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
 impl RejectView {
-    fn of(stored: &StoredReject) -> Self {
-        let parsed: Option<serde_json::Value> = serde_json::from_str(&stored.reject.row).ok();
+    fn of(stored: &StoredReject, root: &std::path::Path) -> Self {
+        let parsed: Result<InOrder, _> = serde_json::from_str(&stored.reject.row);
         let (row, may_be_replayed) = match parsed {
-            Some(serde_json::Value::Object(columns)) => (columns.into_iter().collect(), true),
-            Some(serde_json::Value::String(text)) => (BTreeMap::from([(String::new(), text.into())]), false),
-            _ => (BTreeMap::from([(String::new(), stored.reject.row.clone().into())]), false),
+            Ok(InOrder(columns)) => (columns, true),
+            Err(_) => {
+                let text = serde_json::from_str(&stored.reject.row).unwrap_or_else(|_| stored.reject.row.clone());
+                (vec![CellView { column: String::new(), value: Value::String(text) }], false)
+            }
         };
+        // Where the project lies on its machine is nobody's business, and everybody's columns are narrow.
+        let place = stored.reject.place();
+        let below = place.strip_prefix(&*root.to_string_lossy()).map(|place| place.trim_start_matches('/').to_owned());
+        let place = below.unwrap_or(place);
         Self {
             reject: stored.id.clone(),
-            place: stored.reject.place(),
+            place,
             reason: stored.reject.reason.clone(),
             column: stored.reject.column.clone(),
             value: stored.reject.value.clone(),
@@ -340,7 +381,8 @@ fn rejects(api: &Api, call: &Call, query: RejectsQuery) -> Result<Page<RejectVie
     let status =
         status.ok_or_else(|| Problem::invalid(format!("`{wanted}` is no status"), "it is `open`, `replayed` or `discarded`"))?;
     let found = found(api, call, &asset, status, query.limit.unwrap_or(100).clamp(1, REJECT_COUNT_MAX))?;
-    Ok(Page::whole(found.iter().map(RejectView::of).collect()))
+    let root = api.serving()?.opened.root.clone();
+    Ok(Page::whole(found.iter().map(|stored| RejectView::of(stored, &root)).collect()))
 }
 
 /// The ids that are meant, all of which are open.

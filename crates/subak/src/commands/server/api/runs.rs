@@ -488,18 +488,32 @@ fn events(api: &Api, call: &Call, _: Nothing) -> Result<Page<EventView>, Problem
     Ok(Page::whole(api.store.run_events(run).map_err(failed)?.iter().map(view).collect()))
 }
 
-/// Some bytes of a log, from the beginning of a line where it is the last part. Secrets were taken out before they were written.
-fn log(api: &Api, call: &Call, query: LogQuery) -> Result<Sent, Problem> {
+/// A log that somebody asks for.
+pub(super) struct LogAsked {
+    pub(super) path: std::path::PathBuf,
+    /// Whether its attempt goes on.
+    pub(super) is_open: bool,
+}
+
+/// The log of an attempt of a step of the run that the path names; of the last one where nobody says which.
+pub(super) fn log_asked(api: &Api, call: &Call, step: &str, attempt: Option<u32>) -> Result<LogAsked, Problem> {
     let run = run_of(api, call.part("run"))?;
     let (state, _) = runs::state(&api.store, run).map_err(problem)?;
-    let found = state.steps.iter().find(|(id, _)| id.as_str() == query.step);
-    let (step, state) = found.ok_or_else(|| Problem::not_found("step", &query.step))?;
-    let attempt = query.attempt.unwrap_or(state.attempt_count);
+    let found = state.steps.iter().find(|(id, _)| id.as_str() == step);
+    let (step, state) = found.ok_or_else(|| Problem::not_found("step", step))?;
+    let attempt = attempt.unwrap_or(state.attempt_count);
     if !(1..=state.attempt_count).contains(&attempt) {
         return Err(Problem::not_found("attempt", &attempt.to_string()));
     }
+    let is_open = !state.status.is_final() && attempt == state.attempt_count;
+    Ok(LogAsked { path: log_of(api, run, step, attempt)?, is_open })
+}
+
+/// Some bytes of a log, from the beginning of a line where it is the last part. Secrets were taken out before they were written.
+fn log(api: &Api, call: &Call, query: LogQuery) -> Result<Sent, Problem> {
+    let LogAsked { path, is_open } = log_asked(api, call, &query.step, query.attempt)?;
     let read = || {
-        let mut file = std::fs::File::open(log_of(api, run, step, attempt).ok()?).ok()?;
+        let mut file = std::fs::File::open(&path).ok()?;
         let total = file.metadata().ok()?.len();
         let from = query.from.unwrap_or_else(|| total.saturating_sub(LOG_LENGTH_MAX)).min(total);
         file.seek(SeekFrom::Start(from)).ok()?;
@@ -510,7 +524,6 @@ fn log(api: &Api, call: &Call, query: LogQuery) -> Result<Sent, Problem> {
             if query.from.is_none() && from > 0 { body.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1) } else { 0 };
         body.drain(..skipped);
         let from = from + skipped as u64;
-        let is_open = !state.status.is_final() && attempt == state.attempt_count;
         if is_open || from + (body.len() as u64) < total {
             let end = body.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
             // A line that is longer than a part is cut between two letters.
@@ -526,7 +539,7 @@ fn log(api: &Api, call: &Call, query: LogQuery) -> Result<Sent, Problem> {
         ("x-log-from", from.to_string()),
         ("x-log-until", until.to_string()),
         ("x-log-bytes", total.to_string()),
-        ("x-log-open", (!state.status.is_final() && attempt == state.attempt_count).to_string()),
+        ("x-log-open", is_open.to_string()),
     ];
     Ok(Sent { body, kind: "text/plain; charset=utf-8", headers })
 }
