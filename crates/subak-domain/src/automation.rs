@@ -265,7 +265,11 @@ impl Condition {
             Self::Not(found) => Self::Not(inner(found, change)),
             Self::Since(from, until) => Self::Since(inner(from, change), inner(until, change)),
             Self::NewlyTrue(found) => Self::NewlyTrue(inner(found, change)),
-            Self::Named(name, found) => Self::Named(name, inner(found, change)),
+            Self::Named(name, found) => {
+                let after = inner(found.clone(), change);
+                // One that is another one by now has the name no more: two conditions with one text are one.
+                if after == found { Self::Named(name, after) } else { *after }
+            }
         };
         change(found)
     }

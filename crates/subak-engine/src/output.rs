@@ -129,6 +129,11 @@ impl Output {
         line.trim_end_matches(['\n', '\r']).to_owned()
     }
 
+    /// Up to where it was read.
+    pub(crate) fn position(&self) -> u64 {
+        self.offset
+    }
+
     /// Up to where whole lines were read.
     pub(crate) fn offset(&self) -> u64 {
         self.offset - self.open.len() as u64

@@ -498,8 +498,9 @@ async fn keep(pipes: &Pipes, output: &mut Output, heard: &mut Heard, log: &mut L
     // A program may write faster than it is read: then some of it is left out, and nothing else waits for the rest.
     log.leave_out(output.skip(BACKLOG_LENGTH_MAX));
     for _ in 0..READ_COUNT_MAX {
+        let before = output.position();
         let lines = output.lines(&mask);
-        if lines.is_empty() {
+        if output.position() == before {
             break;
         }
         has_new = true;

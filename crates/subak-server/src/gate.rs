@@ -201,6 +201,12 @@ async fn carry_out<B: Backend>(
     let (parts, body) = request.into_parts();
     // Nobody's body is read who may not send one.
     let caller = gate.admit(endpoint.access, &endpoint.method, &parts.headers).await?;
+    // What waits for the disk may be done when whoever asked for it has asked again.
+    if endpoint.method != Method::GET
+        && let Some((_, why)) = gate.backend.store().stalled()
+    {
+        return Err(Problem::stalled(&why));
+    }
     let body = body_of(&endpoint, &parts.headers, body).await?;
     let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let call = Call {
@@ -243,6 +249,7 @@ async fn body_of<B: 'static>(endpoint: &Endpoint<B>, headers: &HeaderMap, body: 
 
 /// Before every route: the host, and what every answer carries.
 pub(crate) async fn guarded<B: Backend>(State(gate): State<Arc<Gate<B>>>, request: Request, next: Next) -> Response {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_lowercase();
     let name =
         host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(&*host, |(name, _)| name);
@@ -250,7 +257,7 @@ pub(crate) async fn guarded<B: Backend>(State(gate): State<Arc<Gate<B>>>, reques
     let mut response = if gate.is_known_host(name) {
         match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => Problem::too_slow().into_response(),
+            Err(_) => Problem::too_slow(is_safe).into_response(),
         }
     } else {
         Problem::host(name).into_response()
@@ -343,6 +350,9 @@ pub(crate) async fn webhook<B: Backend>(
     let Ok(bytes) = to_bytes(body, ITEM_LENGTH_MAX).await else { return Problem::too_large(ITEM_LENGTH_MAX).into_response() };
     if !hook.admits(&headers, &bytes) {
         return Problem::secret().into_response();
+    }
+    if let Some((_, why)) = gate.backend.store().stalled() {
+        return Problem::stalled(&why).into_response();
     }
     let id = match hook::id_of(&headers) {
         Ok(id) => id,

@@ -334,9 +334,9 @@ impl People {
     /// Writes down when something was last used; nobody waits for it.
     fn note(&self, change: Change) {
         let store = self.store.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // Handlers have a thread of their own. What cannot be noted is noted with the next use.
-            drop(runtime.block_on(store.change_people(change)));
+        // What cannot be noted is noted with a later use.
+        if let (Ok(runtime), None) = (tokio::runtime::Handle::try_current(), store.stalled()) {
+            drop(runtime.spawn(async move { store.change_people(change).await }));
         }
     }
 }

@@ -18,6 +18,9 @@ pub struct Problem {
     pub(crate) wait_seconds: Option<u64>,
 }
 
+/// When somebody is to ask again while nothing can be written.
+const STALL_SECONDS: u64 = 5;
+
 /// An error: what failed, why, what is now true of the data, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, ToSchema)]
 pub struct ApiError {
@@ -147,8 +150,19 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, codes::HTTP_BODY, message, help)
     }
 
-    pub(crate) fn too_slow() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, codes::HTTP_BODY, "the request took too long", "send it again")
+    pub(crate) fn too_slow(is_safe: bool) -> Self {
+        let help = if is_safe { "send it again" } else { "it may be done all the same: look before you send it again" };
+        Self::new(StatusCode::REQUEST_TIMEOUT, codes::HTTP_BODY, "the request took too long", help)
+    }
+
+    /// Nothing can be written just now, so nothing was done.
+    pub(crate) fn stalled(why: &str) -> Self {
+        let message = format!("the state cannot be written just now, and nothing was done: {why}");
+        let help = "send it again when `GET /readyz` says so";
+        Self {
+            wait_seconds: Some(STALL_SECONDS),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, codes::STATE_FAILED, message, help)
+        }
     }
 
     pub(crate) fn body(message: impl Into<String>) -> Self {

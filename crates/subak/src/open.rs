@@ -33,6 +33,8 @@ pub(crate) struct ProjectConnections {
     config: Config,
     settings: Arc<Settings>,
     is_read_only: bool,
+    /// Whether whoever opens one to write holds the project, so that stages which are there belong to loads that died.
+    sweeps: bool,
     redactor: Redactor,
     open: Mutex<BTreeMap<ConnectionName, Arc<dyn Connection>>>,
     /// Whoever opens one reads its gate; whoever it is lent to writes it.
@@ -51,10 +53,16 @@ impl ProjectConnections {
             config: config.clone(),
             settings: Arc::clone(settings),
             is_read_only,
+            sweeps: !is_read_only,
             redactor: Redactor::default(),
             open: Mutex::default(),
             gates: Mutex::default(),
         }
+    }
+
+    /// The same, for somebody who writes beside runs that go on: what they stage stays.
+    pub(crate) fn beside_runs(self) -> Self {
+        Self { sweeps: false, ..self }
     }
 
     /// Whether nothing is written through them, as where somebody only looks.
@@ -202,8 +210,7 @@ impl Connections for ProjectConnections {
         })?;
         let unknown = || ConnectError::new(ConnectErrorKind::Config, format!("there is no connector `{kind}`"));
         let connection = find(CONNECTORS, kind).ok_or_else(unknown)?.open(request).await?;
-        // Whoever opens to write holds the project, so whatever stages are there belong to loads that died.
-        if let Some(sink) = connection.sink().filter(|_| !self.is_read_only) {
+        if let Some(sink) = connection.sink().filter(|_| self.sweeps) {
             sink.clean_up().await?;
         }
         open.insert(name.clone(), Arc::clone(&connection));

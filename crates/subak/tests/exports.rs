@@ -132,7 +132,7 @@ fn fm_54_who_does_not_listen_is_told_later() {
     let up = Arc::clone(&is_up);
     let double = HttpDouble::start(move |request| match request.path.as_str() {
         "/lineage" if !up.load(Ordering::Relaxed) => HttpReply::status(503, "later"),
-        "/v1/traces" => HttpReply::status(404, "no such place"),
+        "/v1/traces" => HttpReply::status(400, "no such trace"),
         _ => HttpReply::status(200, ""),
     });
     let files = files(&double.url());

@@ -169,6 +169,35 @@ fn fm_12_a_locked_state_is_waited_for() {
     served.wait("it to be ready", |_| !unready().contains("cannot be written"));
 }
 
+/// FM-12: what cannot be done just now is refused and not done later, what can be seen is shown, and a server that nobody wants any more ends.
+#[test]
+fn fm_12_a_stalled_server_answers_and_can_be_stopped() {
+    let files = files("job: ok\ntasks: { a: { run: 'echo a >> log' } }\n");
+    let mut listening = Listening::new(BINARY, &files.each_ref().map(|(path, text)| (*path, text.as_str())), &[], &[]);
+    let token = listening.token("admin");
+    let other = rusqlite::Connection::open(listening.served.sandbox.path().join(".subak/state.db")).expect("opened");
+    other.busy_timeout(Duration::from_secs(30)).expect("set");
+    other.execute_batch("begin immediate").expect("locked");
+    listening.served.wait("it to be told", |_| listening.ask("GET", "/readyz", &[], b"").text.contains("cannot be written"));
+    let home = listening.call(&token, "GET", "/api/v1/home", "").json();
+    assert!(home["sentence"].as_str().is_some_and(|text| text.starts_with("The state cannot be written")), "{home}");
+    listening
+        .served
+        .wait("it to be counted", |_| listening.call(&token, "GET", "/metrics", "").text.contains("subak_state_stalled 1"));
+    let asked = listening.call(&token, "POST", "/api/v1/backfills", r#"{"select":["gold.one"],"partition":["all"]}"#);
+    assert!(
+        asked.status == 503 && asked.text.contains("nothing was done") && asked.text.contains("retry-after: 5"),
+        "{}",
+        asked.text
+    );
+    listening.served.signal("TERM");
+    std::thread::sleep(Duration::from_millis(500));
+    listening.served.signal("TERM");
+    assert!(matches!(listening.served.ended(), Some(3 | 143)));
+    other.execute_batch("rollback").expect("free");
+    listening.served.sandbox.run(&["run", "--job", "ok"]).expect(0);
+}
+
 /// FM-14: where the disk of the state is full everything waits, and goes on when there is room.
 #[test]
 fn fm_14_a_full_disk_is_waited_for() {
@@ -180,6 +209,7 @@ fn fm_14_a_full_disk_is_waited_for() {
         # Only the state is on this disk.
         ln -s ../elsewhere .subak/tmp && ln -s ../elsewhere .subak/logs
         "$2" server start > /dev/null 2> said & server=$!
+        until grep -q serving said; do sleep 0.1; done
         "$2" run --job ok > /dev/null 2> handed &
         until grep -q a log 2> /dev/null; do sleep 0.1; done
         dd if=/dev/zero of=.subak/filling bs=4k 2> /dev/null

@@ -100,7 +100,7 @@ impl Reader {
         match (words[0].as_str(), words.get(1).map(String::as_str)) {
             ("cd", _) => self.folder = self.folder.join(&words[1]),
             ("subak", Some("server")) => {
-                let mut server = self.command(&words[..3].to_vec());
+                let mut server = self.command(&words[..3]);
                 server.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::null());
                 self.server = Server(Some(server.spawn().expect("starts")));
                 wait_for_server(&self.folder);

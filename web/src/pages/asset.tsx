@@ -135,7 +135,7 @@ function AddKeys({ set }: { set: string }) {
   if (!useMay("operate")) return null;
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
-    const keys = String(new FormData(event.currentTarget).get("keys") ?? "").split(/\s+/).filter(Boolean);
+    const keys = String(new FormData(event.currentTarget).get("keys") ?? "").split("\n").map((key) => key.trim()).filter(Boolean);
     act.mutate({ path: `/api/v1/partition-sets/${encodeURIComponent(set)}`, body: { keys } });
   };
   return (

@@ -36,8 +36,8 @@ export function StartBackfill({ asset = "", partition = "" }: { asset?: string; 
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const form = new FormData(event.currentTarget);
-    const words = (name: string) => String(form.get(name) ?? "").split(/[\s,]+/).filter(Boolean);
-    const body = { select: words("select"), partition: words("partition"), newest_first: form.get("newest_first") === "on", per_run: Number(form.get("per_run") ?? 100) };
+    const words = (name: string, between: RegExp) => String(form.get(name) ?? "").split(between).map((word) => word.trim()).filter(Boolean);
+    const body = { select: words("select", /\s+/), partition: words("partition", /,/), newest_first: form.get("newest_first") === "on", per_run: Number(form.get("per_run") ?? 100) };
     setSaid(body);
     look.mutate({ path: "/api/v1/backfills", body: { ...body, dry_run: true } });
   };
@@ -49,14 +49,14 @@ export function StartBackfill({ asset = "", partition = "" }: { asset?: string; 
     <>
       <button type="button" className="button primary" onClick={() => setOpen(true)}>Backfill…</button>
       <Dialog open={open} title="Begin a backfill" onClose={close}>
-        <form className="content" onSubmit={submit} onChange={() => setSeen(undefined)}>
+        <form className="content" onSubmit={submit} onChange={() => { setSeen(undefined); setSaid(undefined); }}>
           <h2>Begin a backfill</h2>
           <label className="stack" style={{ gap: 2 }}>Assets with partitions<input className="input mono" name="select" required defaultValue={asset} placeholder="gold.daily" /></label>
           <label className="stack" style={{ gap: 2 }}>Partitions<input className="input mono" name="partition" required defaultValue={partition} placeholder="2024-01-01..2024-12-31, missing, failed or all" /></label>
           <div className="row"><label className="row">Partitions in one run <input className="input" style={{ width: 90 }} type="number" name="per_run" min={1} max={1000} defaultValue={100} /></label><label className="row"><input type="checkbox" name="newest_first" /> The last ones first</label></div>
           {look.error ? <Problem problem={look.error} /> : begin.error ? <Problem problem={begin.error} /> : null}
-          {seen ? <p role="status"><b>{plural(seen.count, "partition")}</b> of {seen.targets.map((target) => `${target.asset} (${count(target.count)})`).join(", ")}. They are made anew, in order, over {plural(Math.ceil(seen.count / Number(said?.["per_run"] ?? 100)), "run")}.</p> : null}
-          <div className="row">{seen ? <button type="button" className="button primary" disabled={begin.isPending} onClick={() => begin.mutate({ path: "/api/v1/backfills", body: said ?? {} })}>Begin</button> : <button type="submit" className="button primary" disabled={look.isPending}>What would it be about?</button>}<button type="button" className="button" onClick={close}>Leave it</button></div>
+          {seen && said ? <p role="status"><b>{plural(seen.count, "partition")}</b> of {seen.targets.map((target) => `${target.asset} (${count(target.count)})`).join(", ")}. They are made anew, in order, over {plural(Math.ceil(seen.count / Number(said?.["per_run"] ?? 100)), "run")}.</p> : null}
+          <div className="row">{seen && said ? <button type="button" className="button primary" disabled={begin.isPending} onClick={() => begin.mutate({ path: "/api/v1/backfills", body: said ?? {} })}>Begin</button> : <button type="submit" className="button primary" disabled={look.isPending}>What would it be about?</button>}<button type="button" className="button" onClick={close}>Leave it</button></div>
         </form>
       </Dialog>
     </>

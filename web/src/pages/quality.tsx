@@ -89,10 +89,14 @@ const WORDS: Record<string, string> = { open: "Open", replayed: "Loaded after al
 
 export function Rejects() {
   const { asset = "" } = useParams({ strict: false }) as { asset?: string };
-  const search = useSearch({ strict: false }) as { status?: string };
-  const status = search.status ?? "open";
+  const { status = "open" } = useSearch({ strict: false }) as { status?: string };
+  // What was chosen of one list says nothing of another one.
+  return <RejectList key={`${asset} ${status}`} asset={asset} status={status} />;
+}
+
+function RejectList({ asset, status }: { asset: string; status: string }) {
   const may = useMay("operate");
-  const rejects = useApi("/api/v1/quarantine/{asset}", { asset }, { status, limit: 500 }, { keep: true });
+  const rejects = useApi("/api/v1/quarantine/{asset}", { asset }, { status, limit: 500 });
   const [chosen, choose] = useState<ReadonlySet<string>>(new Set());
   if (rejects.error instanceof ApiProblem && rejects.error.status === 404) return <NotFound what={`asset ${asset}`} />;
   const items = rejects.data?.items ?? [];
@@ -146,40 +150,45 @@ function Row({ one }: { one: Reject }) {
 }
 
 function Replay({ asset, picked, onDone }: { asset: string; picked: Reject[]; onDone: () => void }) {
-  const [open, setOpen] = useState(false);
+  // Those that were chosen when it was opened, whatever the list shows meanwhile.
+  const [chosen, setChosen] = useState<Reject[]>();
+  const [changed, setChanged] = useState<Record<string, string>>({});
   const navigate = useNavigate();
+  const close = () => {
+    setChosen(undefined);
+    setChanged({});
+  };
   const act = useSend<Schemas["Replayed"]>((done) => {
-    setOpen(false);
+    close();
     onDone();
     void navigate({ to: "/runs/$run", params: { run: done.run } });
   });
-  const broken = picked.filter((one) => !one.may_be_replayed);
-  // Of one row everything can be mended; of several what is the same for all.
-  const [first] = picked;
-  const columns: [string, unknown][] = picked.length === 1 && first ? first.row.map((cell) => [cell.column, cell.value]) : [];
+  const rows = chosen ?? picked;
+  const broken = rows.filter((one) => !one.may_be_replayed);
+  // Of one row everything can be mended; of several they are loaded as they are.
+  const [first] = rows;
+  const columns: [string, unknown][] = rows.length === 1 && first ? first.row.map((cell) => [cell.column, cell.value]) : [];
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
-    const said = new FormData(event.currentTarget);
-    const changed = columns.filter(([name, value]) => String(said.get(name) ?? "") !== (value === null ? "" : String(value)));
-    const set = Object.fromEntries(changed.map(([name]) => [name, String(said.get(name) ?? "")]));
-    act.mutate({ path: `/api/v1/quarantine/${encodeURIComponent(asset)}/replay`, body: { rejects: picked.map((one) => one.reject), set } });
+    const which = rows.length === 0 ? { all: true } : { rejects: rows.map((one) => one.reject) };
+    act.mutate({ path: `/api/v1/quarantine/${encodeURIComponent(asset)}/replay`, body: { ...which, set: changed } });
   };
-  const title = picked.length === 0 ? "Load all open rows again" : `Load ${plural(picked.length, "row")} again`;
+  const title = rows.length === 0 ? "Load all open rows again" : `Load ${plural(rows.length, "row")} again`;
   return (
     <>
-      <button type="button" className="button primary" onClick={() => setOpen(true)}>{picked.length === 0 ? "Load all again…" : "Load again…"}</button>
-      <Dialog open={open} title={title} onClose={() => setOpen(false)}>
+      <button type="button" className="button primary" onClick={() => setChosen(picked)}>{picked.length === 0 ? "Load all again…" : "Load again…"}</button>
+      <Dialog open={chosen !== undefined} title={title} onClose={close}>
         <form className="content" onSubmit={submit}>
           <h2>{title}</h2>
           <p className="muted">A run loads them as the project is declared now. What still does not fit stays open, and the run says why.</p>
           {broken.length > 0 ? <p className="tone-warn">{plural(broken.length, "row")} could not be taken apart: correct the file and load it, then discard them.</p> : null}
           {columns.length > 0 ? (
             <div className="stack fields">{columns.map(([name, value]) => (
-              <label key={name} className="stack" style={{ gap: 2 }}><span className={name === first?.column ? "tone-bad" : "muted"}>{name}{name === first?.column ? `: ${first.reason}` : ""}</span><input className="input mono" name={name} defaultValue={value === null ? "" : String(value)} /></label>
+              <label key={name} className="stack" style={{ gap: 2 }}><span className={name === first?.column ? "tone-bad" : "muted"}>{name}{name === first?.column ? `: ${first.reason}` : ""}</span><input className="input mono" name={name} defaultValue={value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value)} onChange={(event) => setChanged({ ...changed, [name]: event.target.value })} /></label>
             ))}</div>
           ) : null}
           {act.error ? <Problem problem={act.error} /> : null}
-          <div className="row"><button type="submit" className="button primary" disabled={act.isPending || broken.length > 0}>Load</button><button type="button" className="button" onClick={() => setOpen(false)}>Leave it</button></div>
+          <div className="row"><button type="submit" className="button primary" disabled={act.isPending || broken.length > 0}>Load</button><button type="button" className="button" onClick={close}>Leave it</button></div>
         </form>
       </Dialog>
     </>

@@ -172,6 +172,28 @@ fn all_deps_updated_since_cron(line: &str, timezone: &str) -> Result<Condition, 
     Ok(Condition::AllDeps(Box::new(Condition::Or(vec![since, is(Operand::WillBeRequested)]))))
 }
 
+/// Refuses what is not known of a single check.
+fn refuse_unknown_of_checks(word: &str, inner: &Condition) -> Result<(), ConditionError> {
+    let mut other = None;
+    inner.walk(&mut |condition| {
+        let is_known = match condition {
+            Condition::Is(operand) => {
+                matches!(operand, Operand::CheckFailed | Operand::CheckPassed | Operand::Missing | Operand::WillBeRequested)
+            }
+            Condition::And(_) | Condition::Or(_) | Condition::Not(_) | Condition::Labeled(..) => true,
+            _ => false,
+        };
+        if !is_known {
+            other.get_or_insert_with(|| condition.to_string());
+        }
+    });
+    if let Some(other) = other {
+        let known = "`check_passed`, `check_failed`, `missing` and `will_be_requested`";
+        return Err(ConditionError::Wrong(format!("`{word}` is over single checks, of which {known} are known, not `{other}`")));
+    }
+    Ok(())
+}
+
 /// A condition from its text. Cron lines in it count by the clock of `timezone`.
 pub fn parse(text: &str, timezone: &str) -> Result<Condition, ConditionError> {
     let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0, timezone };
@@ -369,25 +391,7 @@ impl Parser<'_> {
     /// A condition over each check. What is not known of a single check has no place in it.
     fn of_checks(&mut self, word: &str) -> Result<Condition, ConditionError> {
         let inner = self.inner()?;
-        let mut other = None;
-        inner.walk(&mut |condition| {
-            let is_known = match condition {
-                Condition::Is(operand) => {
-                    matches!(operand, Operand::CheckFailed | Operand::CheckPassed | Operand::Missing | Operand::WillBeRequested)
-                }
-                Condition::And(_) | Condition::Or(_) | Condition::Not(_) | Condition::Labeled(..) => true,
-                _ => false,
-            };
-            if !is_known {
-                other.get_or_insert_with(|| condition.to_string());
-            }
-        });
-        if let Some(other) = other {
-            let known = "`check_passed`, `check_failed`, `missing` and `will_be_requested`";
-            return Err(ConditionError::Wrong(format!(
-                "`{word}` is over single checks, of which {known} are known, not `{other}`"
-            )));
-        }
+        refuse_unknown_of_checks(word, &inner)?;
         Ok(Condition::Checks { all: word.starts_with("all_"), blocking: word.contains("blocking"), inner })
     }
 
@@ -413,8 +417,14 @@ impl Parser<'_> {
         if count == 0 {
             return Err(ConditionError::Wrong(format!("`{part}` is no part of `{shown}`")));
         }
-        let mut size = 0;
-        found.walk(&mut |_| size += 1);
+        let (mut size, mut wrong) = (0, Ok(()));
+        found.walk(&mut |condition| {
+            size += 1;
+            if let (Condition::Checks { inner, .. }, Ok(())) = (condition, &wrong) {
+                wrong = refuse_unknown_of_checks("replace", inner);
+            }
+        });
+        wrong?;
         if size > SIZE_MAX {
             return Err(ConditionError::Wrong(format!("it is made of more than {SIZE_MAX} conditions")));
         }

@@ -110,9 +110,9 @@ impl SqliteStore {
         }
     }
 
-    /// From now on a write waits until it can be made where the disk is full, or another process has the file; before, it failed. Reads go on.
-    pub fn be_patient(&self) {
-        self.writer.stall.is_patient.store(true, Ordering::Relaxed);
+    /// Whether a write waits from now on until it can be made, where the disk is full or another process has the file; at first it fails. Reads go on.
+    pub fn be_patient(&self, is_patient: bool) {
+        self.writer.stall.is_patient.store(is_patient, Ordering::Relaxed);
     }
 
     /// Whether a write waits.

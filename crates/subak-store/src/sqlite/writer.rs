@@ -171,6 +171,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        // Whatever waits for the disk is given up.
+        self.stall.is_patient.store(false, Ordering::Relaxed);
         let take = |slot: &mut Option<Sender<(Request, Reply)>>| drop(slot.take());
         self.requests.get_mut().map(take).unwrap_or_default();
         if let Ok(Some(thread)) = self.thread.get_mut().map(Option::take) {
@@ -272,9 +274,14 @@ fn in_transaction(
         let mut answers = Vec::with_capacity(group.len());
         for (request, _) in group {
             let answer = in_savepoint(connection, request, place);
-            // A full disk ends the whole transaction, savepoints included. Whatever ran after that would commit by itself.
-            if connection.is_autocommit() || matches!(answer, Err(StoreError::Full(_))) {
+            if matches!(answer, Err(StoreError::Full(_))) {
                 return Err(full());
+            }
+            // Some errors end the whole transaction, savepoints included. Whatever ran after that would commit by itself.
+            if connection.is_autocommit() {
+                let lost = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+                let why = answer.err().map_or_else(|| "the transaction was rolled back".to_owned(), |error| error.to_string());
+                return Err(rusqlite::Error::SqliteFailure(lost, Some(why)));
             }
             answers.push(answer);
         }

@@ -147,8 +147,9 @@ pub(super) fn wanted(asset: &AssetKey, open: &[StoredReject], ids: &[String]) ->
     if ids.is_empty() {
         return Ok(open.iter().map(|stored| stored.id.clone()).collect());
     }
+    let known: std::collections::BTreeSet<&str> = open.iter().map(|stored| stored.id.as_str()).collect();
     for id in ids {
-        if !open.iter().any(|stored| stored.id == *id) {
+        if !known.contains(id.as_str()) {
             let known = open.iter().map(|stored| stored.id.as_str());
             let mut error = CliError::not_found(&format!("open reject of `{asset}`"), id, known);
             for problem in &mut error.problems {

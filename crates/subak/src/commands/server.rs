@@ -87,7 +87,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
         let (First { version, opened, problems }, seen) = first_version(context, &root)?;
         let hold = Hold::take_as(run::SERVER, context, &opened, &args.how).await?;
         // A disk that is full, or a file that somebody else holds for a while, is waited for.
-        hold.store().be_patient();
+        hold.store().be_patient(true);
         let engine = hold.engine(context, &opened)?;
         let inherited = hold.settle(context, &opened, &engine, true).await?;
         drop(engine);
@@ -127,6 +127,7 @@ pub(super) fn start(context: &Context<'_>, args: &ServerStartArgs) -> Result<Exi
         let served = server.serve().await;
         let (told, exports) = (server.told.borrow().clone(), server.exports.borrow().clone());
         if let (Ok(_), Some(exports)) = (&served, exports) {
+            hold.store().renew(hold.lease(), SystemClock.now()).await?;
             for problem in exports.turn(hold.store(), hold.lease()).await? {
                 context.printer.note(&problem);
             }
@@ -184,6 +185,23 @@ struct Server<'a> {
     serving: watch::Sender<Option<Arc<Serving>>>,
     /// What is counted for whoever watches the server.
     counts: Arc<Counts>,
+}
+
+/// What signals said so far.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    /// How often somebody asked the server to end.
+    asked: u32,
+    /// With which code it ends then.
+    code: Exit,
+    /// How often somebody asked it to read the files again.
+    hang_ups: u32,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self { asked: 0, code: Exit::Interrupted, hang_ups: 0 }
+    }
 }
 
 /// What a server begins with.
@@ -374,9 +392,9 @@ impl<'a> Server<'a> {
     /// Until somebody asks it to stop: steps that go on are waited for, and what comes behind them is left to the next server. Asked again, it stops
     /// them; a third time, it ends at once.
     async fn serve(&mut self) -> Result<Exit, CliError> {
-        let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
-        let mut hang_up = signals(SignalKind::hangup())?;
-        let (mut asked, mut code) = (0_u32, Exit::Interrupted);
+        let (said, _listening) = self.listen_to_signals()?;
+        let mut said = said.subscribe();
+        let (mut asked, mut code, mut hang_ups) = (0_u32, Exit::Interrupted, 0);
         let mut running: Vec<Running<'a>> = Vec::new();
         let mut looking: Vec<Looking<'a>> = Vec::new();
         let mut renewing = self.renewing();
@@ -392,10 +410,15 @@ impl<'a> Server<'a> {
                     Ok(next) => turn_at = next,
                     Err(error) => return stop_all(running, error).await,
                 }
-            } else if self.leave_waiting(&mut running).map(|()| running.is_empty())? {
-                return Ok(code);
             } else {
-                self.cancel_runs(&running).await?;
+                let left = self.leave_waiting(&mut running);
+                if left.is_ok() && running.is_empty() {
+                    return Ok(code);
+                }
+                let canceled = self.cancel_runs(&running).await;
+                if let Err(error) = left.and(canceled) {
+                    return stop_all(running, error).await;
+                }
             }
             let wake_at = if asked == 0 { turn_at } else { SystemClock.now() + HOLD_INTERVAL };
             let (store, seen) = (self.hold.store().clone(), self.queue.position());
@@ -414,13 +437,12 @@ impl<'a> Server<'a> {
                         return stop_all(running, error).await;
                     }
                 }
-                _ = interrupt.recv() => { asked += 1; code = Exit::Interrupted; }
-                // Nothing is cut short by the first one: that is an end as good as any.
-                _ = terminate.recv() => { asked += 1; code = if asked == 1 { Exit::Ok } else { Exit::Terminated }; }
-                _ = hang_up.recv() => {
-                    self.seen = Fingerprint::default();
-                    turn_at = Timestamp::MIN;
-                    continue;
+                _ = said.changed() => {
+                    let now = *said.borrow_and_update();
+                    (asked, code) = (now.asked, now.code);
+                    if now.hang_ups > hang_ups {
+                        (self.seen, turn_at, hang_ups) = (Fingerprint::default(), Timestamp::MIN, now.hang_ups);
+                    }
                 }
                 () = SystemClock.sleep_until(wake_at) => continue,
                 () = something_new(&store, seen), if asked == 0 => continue,
@@ -432,6 +454,34 @@ impl<'a> Server<'a> {
                 return Ok(code);
             }
         }
+    }
+
+    /// Counts what signals say, whatever else goes on. Whoever asks twice does not want to wait for a disk that is full.
+    fn listen_to_signals(&self) -> Result<(watch::Sender<Said>, JoinSet<()>), CliError> {
+        let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+        let (mut hang_up, said, store) = (signals(SignalKind::hangup())?, watch::Sender::default(), self.hold.store().clone());
+        let (mut tasks, told) = (JoinSet::new(), said.clone());
+        tasks.spawn(async move {
+            loop {
+                let code = tokio::select! {
+                    _ = interrupt.recv() => Some(Exit::Interrupted),
+                    _ = terminate.recv() => Some(Exit::Terminated),
+                    _ = hang_up.recv() => None,
+                };
+                told.send_modify(|said: &mut Said| match code {
+                    None => said.hang_ups += 1,
+                    Some(code) => {
+                        said.asked += 1;
+                        // Nothing is cut short by the first one: that is an end as good as any.
+                        said.code = if said.asked == 1 && code == Exit::Terminated { Exit::Ok } else { code };
+                    }
+                });
+                if told.borrow().asked > 1 {
+                    store.be_patient(false);
+                }
+            }
+        });
+        Ok((said, tasks))
     }
 
     /// Lets runs begin no more steps once somebody has asked the server to stop, and ends their steps once somebody has asked again.
@@ -774,6 +824,10 @@ impl<'a> Server<'a> {
         bugs.extend(in_spite_of_bugs("schedules", self.evaluate(now)).await?);
         bugs.extend(in_spite_of_bugs("backfills", self.backfills()).await?);
         bugs.extend(in_spite_of_bugs("automation", self.automate(now)).await?);
+        if !bugs.is_empty() {
+            // What was taken off the agenda is looked at again.
+            self.agenda = self.schedules.keys().map(|name| (Timestamp::MIN, name.clone())).collect();
+        }
         for bug in bugs {
             // The bug itself was told where it is.
             self.context.printer.note(&format!("{bug} cannot be looked at; everything else goes on"));

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use subak_domain::{Event, HttpRequest, RunId, RunState, Secret, Timestamp};
+use subak_domain::{Event, HttpRequest, RunEvent, RunId, RunState, Secret, Timestamp};
 use subak_engine::{Clock, SystemClock};
-use subak_notify::{Http, NotifyError, Receiver};
+use subak_notify::{Http, Receiver};
 use subak_store::{EventLog, Lease, SqliteStore};
 
 use crate::commands::run_state;
@@ -24,8 +24,8 @@ use crate::redact::Redactor;
 /// Events that are read at a time.
 const PAGE_LENGTH: usize = 200;
 
-/// Pages that one turn tells to one system.
-const PAGE_COUNT_MAX: usize = 20;
+/// How long one turn goes on; what is left is told by the next one.
+const TURN_MAX: Duration = Duration::from_secs(8);
 
 /// The longest wait before somebody who did not answer is asked again.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -40,16 +40,26 @@ pub(crate) struct Exports {
     waits: Mutex<BTreeMap<String, (u32, Timestamp)>>,
 }
 
-/// A run as far as the log tells, and when it was planned.
+/// A run as far as the log tells.
 struct Known {
     state: RunState,
     events: Vec<Event>,
+    /// Which attempt of its step an event is about, by the number of the event.
+    attempts: BTreeMap<u64, u32>,
 }
 
-/// What is sent at once, and up to which position of the log it tells.
+/// What is sent: each body with the position of the event that it tells of.
 struct Batch {
-    bodies: Vec<serde_json::Value>,
+    bodies: Vec<(u64, serde_json::Value)>,
     path: &'static str,
+}
+
+/// Why something could not be told.
+enum Untold {
+    /// Nobody answered, or nobody was let in: it is tried again, after so long at least.
+    Later(String, Option<Duration>),
+    /// The other side does not want this, now or later.
+    Refused(String),
 }
 
 impl Exports {
@@ -94,71 +104,115 @@ impl Exports {
         }
         let receiver = match self.connections.export(name) {
             Ok(receiver) => receiver,
-            Err(error) => return Ok(self.later(name, now, &error.to_string())),
+            Err(error) => return Ok(self.later(name, now, &error.to_string(), None)),
         };
-        for _ in 0..PAGE_COUNT_MAX {
+        let (until, mut runs, mut refused) = (now + TURN_MAX, BTreeMap::new(), None);
+        'turn: while SystemClock.now() < until {
             let position = store.exported(name)?.unwrap_or(0);
             let events = store.read_after(position, PAGE_LENGTH).await?;
             let Some(last) = events.last().map(|event| event.position) else { break };
-            let known = known(store, &events)?;
+            know(&mut runs, store, &events)?;
             let batch = match receiver.kind.as_str() {
-                "openlineage" => openlineage::batch(&self.opened, &receiver, &events, &known),
-                _ => traces::batch(&self.opened, &receiver, &events, &known),
+                "openlineage" => openlineage::batch(&self.opened, &receiver, &events, &runs),
+                _ => traces::batch(&self.opened, &receiver, &events, &runs),
             };
-            if let Err(error) = self.send(&receiver, batch).await {
-                if error.is_transient {
-                    return Ok(self.later(name, now, &error.message));
+            let mut told = position;
+            for (of, body) in batch.bodies {
+                if SystemClock.now() >= until {
+                    store.set_exported(name, told, lease).await?;
+                    break 'turn;
                 }
-                // What the other side does not want it will not want later.
-                store.set_exported(name, last, lease).await?;
-                let message = self.redactor.redact(&error.message);
-                return Ok(Some(format!("`{name}` does not take what it is told, and is not told it again: {message}")));
+                match self.send(&receiver, batch.path, body).await {
+                    Ok(()) => {}
+                    // What the other side does not want it will not want later.
+                    Err(Untold::Refused(why)) => drop(refused.get_or_insert(why)),
+                    Err(Untold::Later(why, wait)) => {
+                        store.set_exported(name, told, lease).await?;
+                        return Ok(self.later(name, now, &why, wait));
+                    }
+                }
+                // Several bodies may tell of one event; it is told when the last one is.
+                told = told.max(of - 1);
             }
             store.set_exported(name, last, lease).await?;
+        }
+        if let Some(why) = refused {
+            return Ok(Some(format!("`{name}` does not take some of what it is told: {}", self.redactor.redact(&why))));
         }
         let was_waiting = self.waits.lock().unwrap_or_else(PoisonError::into_inner).remove(name).is_some();
         Ok(was_waiting.then(|| format!("`{name}` is told again")))
     }
 
     /// Notes that somebody is to be asked again later; what to say the first time.
-    fn later(&self, name: &str, now: Timestamp, why: &str) -> Option<String> {
+    fn later(&self, name: &str, now: Timestamp, why: &str, asked: Option<Duration>) -> Option<String> {
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         let count = waits.get(name).map_or(1, |(count, _)| count.saturating_add(1));
-        let wait = Duration::from_secs(1u64 << count.min(6)).min(WAIT_MAX);
+        let wait = Duration::from_secs(1u64 << count.min(6)).max(asked.unwrap_or_default()).min(WAIT_MAX);
         waits.insert(name.to_owned(), (count, now + wait));
         (count == 1).then(|| format!("`{name}` is told later: {}", self.redactor.redact(why)))
     }
 
-    async fn send(&self, receiver: &Receiver, batch: Batch) -> Result<(), NotifyError> {
+    async fn send(&self, receiver: &Receiver, path: &str, body: serde_json::Value) -> Result<(), Untold> {
         let value = |key: &str| receiver.values.get(key).map(Secret::expose).filter(|value| !value.is_empty());
-        let url = format!("{}{}", value("url").unwrap_or_default().trim_end_matches('/'), batch.path);
+        let url = format!("{}{path}", value("url").unwrap_or_default().trim_end_matches('/'));
         let mut headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
         headers.extend(value("authorization").map(|value| ("Authorization".to_owned(), value.to_owned())));
-        for body in batch.bodies {
-            let body = self.redactor.value(body).to_string();
-            let request = HttpRequest { method: "POST".to_owned(), url: url.clone(), headers: headers.clone(), body: Some(body) };
-            let answer = self.http.call(&request).await?;
-            if !(200..300).contains(&answer.status) {
-                let is_transient = matches!(answer.status, 408 | 429) || answer.status >= 500;
-                let line = answer.text.trim().lines().next().unwrap_or_default().to_owned();
-                let message = format!("it answered {} {line}", answer.status).trim_end().to_owned();
-                return Err(NotifyError { message, is_transient, wait: answer.retry_after });
-            }
+        let body = self.redactor.value(body).to_string();
+        let request = HttpRequest { method: "POST".to_owned(), url, headers, body: Some(body) };
+        let answer = self.http.call(&request).await.map_err(|error| Untold::Later(error.message, error.wait))?;
+        let line = answer.text.trim().lines().next().unwrap_or_default();
+        let why = format!("it answered {} {line}", answer.status).trim_end().to_owned();
+        match answer.status {
+            200..300 => Ok(()),
+            // Neither a token that has ended nor an address that is wrong says anything of what is told.
+            401 | 403 | 404 | 408 | 429 => Err(Untold::Later(why, answer.retry_after)),
+            400..500 => Err(Untold::Refused(why)),
+            _ => Err(Untold::Later(why, answer.retry_after)),
         }
-        Ok(())
     }
 }
 
-/// The runs that events are about.
-fn known(store: &SqliteStore, events: &[Event]) -> Result<BTreeMap<RunId, Known>, CliError> {
-    let mut found = BTreeMap::new();
+/// Reads the runs that events are about, as far as they are not known.
+fn know(runs: &mut BTreeMap<RunId, Known>, store: &SqliteStore, events: &[Event]) -> Result<(), CliError> {
     for event in events {
-        if let std::collections::btree_map::Entry::Vacant(entry) = found.entry(event.run) {
+        let is_known = runs.get(&event.run).is_some_and(|known| known.events.len() as u64 >= event.sequence);
+        if !is_known {
             let (state, events) = run_state(store, event.run)?;
-            entry.insert(Known { state, events });
+            runs.insert(event.run, Known { state, attempts: attempts(&events), events });
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// Which attempt of its step each event is about.
+fn attempts(events: &[Event]) -> BTreeMap<u64, u32> {
+    let (mut counts, mut found) = (BTreeMap::<&subak_domain::StepId, u32>::new(), BTreeMap::new());
+    for event in events {
+        let step = match &event.event {
+            RunEvent::StepStarted { step, .. } => {
+                *counts.entry(step).or_default() += 1;
+                step
+            }
+            RunEvent::StepSucceeded { step, .. } | RunEvent::StepErrored { step, .. } => step,
+            _ => continue,
+        };
+        found.insert(event.sequence, counts.get(step).copied().unwrap_or(1));
+    }
+    found
+}
+
+/// The steps that were being executed when an event came, with the attempt.
+fn executing_before(known: &Known, sequence: u64) -> impl Iterator<Item = (&subak_domain::StepId, u32)> {
+    let mut open = BTreeMap::new();
+    for event in known.events.iter().take_while(|event| event.sequence < sequence) {
+        match &event.event {
+            RunEvent::StepStarted { step, .. } => drop(open.insert(step, known.attempts[&event.sequence])),
+            RunEvent::StepSucceeded { step, .. } | RunEvent::StepErrored { step, .. } => drop(open.remove(step)),
+            RunEvent::Lost { .. } => open.clear(),
+            _ => {}
+        }
+    }
+    open.into_iter()
 }
 
 impl Known {
@@ -168,7 +222,7 @@ impl Known {
             return job.clone();
         }
         match self.events.first().map(|event| &event.event) {
-            Some(subak_domain::RunEvent::Planned { selection, .. }) => selection.clone(),
+            Some(RunEvent::Planned { selection, .. }) => selection.clone(),
             _ => "run".to_owned(),
         }
     }

@@ -10,7 +10,7 @@ use subak_domain::{
 };
 use subak_notify::Receiver;
 
-use super::{Batch, Known};
+use super::{Batch, Known, executing_before};
 use crate::project::Opened;
 
 /// Who says it.
@@ -36,7 +36,8 @@ pub(super) fn batch(opened: &Opened, receiver: &Receiver, events: &[Event], know
     let namespace = receiver.values.get("namespace").map(Secret::expose).filter(|value| !value.is_empty());
     let namespace = namespace.unwrap_or(&opened.project.config.project).to_owned();
     let source = Source { opened, namespace };
-    let bodies = events.iter().filter_map(|event| source.event(event, known.get(&event.run)?)).collect();
+    let of = |event: &Event| known.get(&event.run).map(|known| source.event(event, known)).unwrap_or_default();
+    let bodies = events.iter().flat_map(|event| of(event).into_iter().map(|body| (event.position, body))).collect();
     Batch { bodies, path: "" }
 }
 
@@ -64,24 +65,30 @@ fn text(at: Timestamp) -> String {
 }
 
 impl Source<'_> {
-    fn event(&self, event: &Event, known: &Known) -> Option<Value> {
+    fn event(&self, event: &Event, known: &Known) -> Vec<Value> {
+        let attempt = known.attempts.get(&event.sequence).copied().unwrap_or(1);
+        let of_step = |step, word, outcome, failure| vec![self.of_step((event, known), (step, attempt), word, outcome, failure)];
         match &event.event {
-            RunEvent::Started { .. } => Some(self.of_run(event, known, "START")),
+            RunEvent::Started { .. } => vec![self.of_run(event, known, "START")],
             RunEvent::Finished { status } => {
                 let word = match status {
                     RunStatus::Succeeded => "COMPLETE",
                     RunStatus::Canceled => "ABORT",
                     _ => "FAIL",
                 };
-                Some(self.of_run(event, known, word))
+                vec![self.of_run(event, known, word)]
             }
-            RunEvent::StepStarted { step, .. } => Some(self.of_step(event, known, step, "START", None, None)),
-            RunEvent::StepSucceeded { step, outcome } => Some(self.of_step(event, known, step, "COMPLETE", Some(outcome), None)),
+            RunEvent::StepStarted { step, .. } => of_step(step, "START", None, None),
+            RunEvent::StepSucceeded { step, outcome } => of_step(step, "COMPLETE", Some(outcome), None),
             RunEvent::StepErrored { step, failure, .. } => {
                 let word = if failure.class == FailureClass::Canceled { "ABORT" } else { "FAIL" };
-                Some(self.of_step(event, known, step, word, failure.published.as_deref(), Some(failure)))
+                of_step(step, word, failure.published.as_deref(), Some(failure))
             }
-            _ => None,
+            // Nobody says how its steps ended.
+            RunEvent::Lost { .. } => executing_before(known, event.sequence)
+                .map(|(step, attempt)| self.of_step((event, known), (step, attempt), "FAIL", None, None))
+                .collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -112,18 +119,14 @@ impl Source<'_> {
 
     fn of_step(
         &self,
-        event: &Event,
-        known: &Known,
-        step: &StepId,
+        (event, known): (&Event, &Known),
+        (step, attempt): (&StepId, u32),
         word: &str,
         outcome: Option<&StepOutcome>,
         failure: Option<&Failure>,
     ) -> Value {
         let base = step.base();
         let asset = base.as_str().parse::<AssetKey>().ok().and_then(|key| self.opened.graph().get(&key));
-        let begun = |earlier: &&Event| matches!(&earlier.event, RunEvent::StepStarted { step: other, .. } if other == step);
-        let attempt = known.events.iter().filter(|earlier| earlier.sequence <= event.sequence).filter(begun).count();
-        let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
         let parent = json!({
             "run": { "runId": run_uuid(event.run) }, "job": { "namespace": self.namespace, "name": known.name() },
         });

@@ -26,10 +26,13 @@ pub(super) fn batch(opened: &Opened, receiver: &Receiver, events: &[Event], know
         let Some(known) = known.get(&event.run) else { continue };
         let spans = spans(event, status, known);
         for spans in spans.chunks(SPAN_COUNT_MAX) {
-            bodies.push(json!({ "resourceSpans": [{
+            bodies.push((
+                event.position,
+                json!({ "resourceSpans": [{
                 "resource": { "attributes": [text("service.name", service), text("subak.project", project)] },
                 "scopeSpans": [{ "scope": { "name": "subak", "version": env!("CARGO_PKG_VERSION") }, "spans": spans }],
-            }] }));
+            }] }),
+            ));
         }
     }
     Batch { bodies, path: "/v1/traces" }
@@ -71,19 +74,24 @@ fn spans(end: &Event, status: RunStatus, known: &Known) -> Vec<Value> {
     let before = before.map(|event| event.sequence).max().unwrap_or(0);
     let own: Vec<&Event> = own.filter(|event| event.sequence > before).collect();
     let root = span_id(run, "", usize::try_from(before).unwrap_or(0));
-    let (mut spans, mut open, mut counts) = (Vec::new(), BTreeMap::new(), BTreeMap::<&StepId, usize>::new());
+    let (mut spans, mut open) = (Vec::new(), BTreeMap::new());
     for event in &own {
         match &event.event {
             RunEvent::StepStarted { step, .. } => {
-                let count = counts.entry(step).or_default();
-                *count += 1;
-                open.insert(step, Attempt { step, number: *count, began_at: event.at });
+                let number = known.attempts.get(&event.sequence).map_or(1, |number| *number as usize);
+                open.insert(step, Attempt { step, number, began_at: event.at });
             }
             RunEvent::StepSucceeded { step, outcome } => {
                 spans.extend(open.remove(step).map(|attempt| attempt.span((&trace, &root, run), event.at, Ok(outcome))));
             }
             RunEvent::StepErrored { step, failure, .. } => {
                 spans.extend(open.remove(step).map(|attempt| attempt.span((&trace, &root, run), event.at, Err(failure))));
+            }
+            // Nobody says how its steps ended.
+            RunEvent::Lost { .. } => {
+                for attempt in std::mem::take(&mut open).into_values() {
+                    spans.push(attempt.lost((&trace, &root, run), event.at));
+                }
             }
             _ => {}
         }
@@ -113,14 +121,21 @@ fn spans(end: &Event, status: RunStatus, known: &Known) -> Vec<Value> {
     spans
 }
 
+/// Where a span stands: the trace, the span above it, and the run.
+type Place<'a> = (&'a str, &'a str, RunId);
+
 impl Attempt<'_> {
-    fn span(
-        &self,
-        (trace, parent, run): (&str, &str, RunId),
-        ended_at: Timestamp,
-        came: Result<&StepOutcome, &Failure>,
-    ) -> Value {
-        let mut attributes = vec![text("subak.step", self.step.as_str()), number("subak.attempt", self.number as u64)];
+    fn lost(&self, place: Place<'_>, ended_at: Timestamp) -> Value {
+        let status = json!({ "code": 2, "message": "the process that executed it is gone" });
+        self.of(place, ended_at, self.attributes(), status)
+    }
+
+    fn attributes(&self) -> Vec<Value> {
+        vec![text("subak.step", self.step.as_str()), number("subak.attempt", self.number as u64)]
+    }
+
+    fn span(&self, place: Place<'_>, ended_at: Timestamp, came: Result<&StepOutcome, &Failure>) -> Value {
+        let mut attributes = self.attributes();
         let status = match came {
             Ok(outcome) => {
                 attributes.push(json!({ "key": "subak.changed", "value": { "boolValue": outcome.changed } }));
@@ -136,6 +151,10 @@ impl Attempt<'_> {
                 json!({ "code": 2, "message": failure.message })
             }
         };
+        self.of(place, ended_at, attributes, status)
+    }
+
+    fn of(&self, (trace, parent, run): Place<'_>, ended_at: Timestamp, attributes: Vec<Value>, status: Value) -> Value {
         json!({
             "traceId": trace, "spanId": span_id(run, self.step.as_str(), self.number), "parentSpanId": parent, "name": self.step.as_str(),
             "kind": INTERNAL, "attributes": attributes, "status": status,

@@ -50,6 +50,8 @@ pub(in crate::commands) struct Automation {
     names: BTreeSet<AssetKey>,
     /// Assets that are to be evaluated at a time, whatever happens.
     due: BTreeMap<AssetKey, Timestamp>,
+    /// Backfills that had not ended when they were looked at last: their changes leave no events.
+    backfills: BTreeMap<RunId, (u64, BTreeSet<AssetKey>)>,
 }
 
 /// What has happened since the last evaluation, and what is known from before.
@@ -171,7 +173,7 @@ impl Automation {
         let automated = graph.assets().iter().filter(|asset| asset.automation.is_some());
         let names: BTreeSet<AssetKey> = automated.map(|asset| asset.key.clone()).collect();
         let due = names.iter().map(|asset| (asset.clone(), now)).collect();
-        Self { automated: Automated::new(graph), names, due }
+        Self { automated: Automated::new(graph), names, due, backfills: BTreeMap::new() }
     }
 
     /// Under which names the store knows what is automated; none where nothing is.
@@ -183,6 +185,22 @@ impl Automation {
     /// How many assets are brought up to date by themselves.
     pub(in crate::commands) fn count(&self) -> usize {
         self.names.len()
+    }
+
+    /// The automated assets that look at assets of which a backfill has begun, changed or ended since the last time.
+    fn near_changed_backfills(&mut self, store: &SqliteStore) -> Result<BTreeSet<AssetKey>, CliError> {
+        let assets = |backfill: &Backfill| backfill.targets.iter().map(|target| target.asset.clone()).collect();
+        let open = store.backfills(true, BACKFILL_COUNT_MAX)?;
+        let now: BTreeMap<RunId, _> = open.iter().map(|found| (found.id, (found.revision, assets(found)))).collect();
+        let is_other = |(id, entry): &(&RunId, &(u64, BTreeSet<AssetKey>)),
+                        others: &BTreeMap<RunId, (u64, BTreeSet<AssetKey>)>| {
+            others.get(id) != Some(*entry)
+        };
+        let changed = now.iter().filter(|entry| is_other(entry, &self.backfills));
+        let ended = self.backfills.iter().filter(|entry| is_other(entry, &now));
+        let found = self.automated.near(changed.chain(ended).flat_map(|(_, (_, assets))| assets));
+        self.backfills = now;
+        Ok(found)
     }
 
     /// Evaluates what may have changed. Returns what is worth telling.
@@ -201,6 +219,7 @@ impl Automation {
         let mut history = History::of(&log.cursor).unwrap_or(History { position: newest, ..History::default() });
         let mut wanted: BTreeSet<AssetKey> =
             self.due.iter().filter(|(_, at)| **at <= now).map(|(asset, _)| asset.clone()).collect();
+        wanted.extend(self.near_changed_backfills(store)?);
         if wanted.is_empty() && history.position >= newest {
             return Ok(Vec::new());
         }

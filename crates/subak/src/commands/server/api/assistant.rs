@@ -140,6 +140,11 @@ pub(in crate::commands) fn serve(context: &Context<'_>) -> Result<Exit, CliError
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
+                if line.len() >= MESSAGE_LENGTH_MAX && !line.ends_with(b"\n") {
+                    // The rest of it is none either.
+                    drop(lines.skip_until(b'\n'));
+                    line.truncate(0);
+                }
                 local.refresh(&root)?;
                 let call = Call::local(Caller::local("assistant"), SystemClock.now(), runtime.clone());
                 let answer = match serde_json::from_slice::<Value>(&line) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use subak_connect::reject::{RejectStatus, table_of};
 use subak_connect::{ConnectError, ConnectErrorKind, Connection, StoredReject, TableName};
 use subak_domain::shape::OnReject;
-use subak_domain::{Asset, AssetKey, Definition, Permission, RunEvent, Severity, Timestamp};
+use subak_domain::{Asset, AssetKey, ConnectionName, Definition, Permission, RunEvent, Severity, Timestamp};
 use subak_server::{Access, Call, Done, Endpoint, Nothing, Page, Problem};
 use subak_store::{Append, EventLog};
 use utoipa::{IntoParams, ToSchema};
@@ -280,8 +280,12 @@ impl RejectView {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplayBody {
-    /// Their ids; all open ones where the list is empty.
+    /// Their ids.
+    #[serde(default)]
     rejects: Vec<String>,
+    /// All open ones, instead of naming them.
+    #[serde(default)]
+    all: bool,
     /// Other values, by column of the source; an empty one is NULL.
     #[serde(default)]
     set: BTreeMap<String, String>,
@@ -330,27 +334,36 @@ fn quarantine(api: &Api, call: &Call, _: Nothing) -> Result<Page<QuarantineView>
         rules.chain([ingest.shape.on_reject()]).any(|rule| rule == OnReject::Quarantine)
     };
     let assets = serving.opened.graph().assets().iter().filter(keeps);
-    let mut views = Vec::new();
+    // Each connection is opened once, and waited for once.
+    let mut by_connection: BTreeMap<&ConnectionName, Vec<&Asset>> = BTreeMap::new();
     for asset in assets {
-        let place = TableName::of(&asset.key);
-        let counted = with_connection(api, call, &asset.key, true, |connection| {
-            let place = place.clone();
-            async move {
-                match connection.quarantine() {
-                    Some(quarantine) => quarantine.count(&place).await,
-                    None => Ok([0; 3]),
-                }
+        by_connection.entry(asset.stored_in().unwrap_or(&serving.opened.project.config.warehouse)).or_default().push(asset);
+    }
+    let mut views = Vec::new();
+    for assets in by_connection.into_values() {
+        let places: Vec<TableName> = assets.iter().map(|asset| TableName::of(&asset.key)).collect();
+        let wanted = places.clone();
+        let counted = with_connection(api, call, &assets[0].key, true, |connection| async move {
+            let mut counts = Vec::new();
+            for place in &wanted {
+                counts.push(match connection.quarantine() {
+                    Some(quarantine) => quarantine.count(place).await?,
+                    None => [0; 3],
+                });
             }
+            Ok(counts)
         });
-        let ([open, replayed, discarded], problem) = match counted {
+        let (counts, problem) = match counted {
             Ok(counts) => (counts, None),
             // Nothing was loaded yet.
             Err(error) if error.kind == ConnectErrorKind::NotFound => continue,
-            Err(error) => ([0; 3], Some(error.message)),
+            Err(error) => (vec![[0; 3]; assets.len()], Some(error.message)),
         };
-        if open + replayed + discarded > 0 || problem.is_some() {
-            let (asset, table) = (asset.key.to_string(), table_of(&place).to_string());
-            views.push(QuarantineView { asset, open, replayed, discarded, table, problem });
+        for ((asset, place), [open, replayed, discarded]) in assets.iter().zip(&places).zip(counts) {
+            if open + replayed + discarded > 0 || problem.is_some() {
+                let (asset, table) = (asset.key.to_string(), table_of(place).to_string());
+                views.push(QuarantineView { asset, open, replayed, discarded, table, problem: problem.clone() });
+            }
         }
     }
     views.sort_by_key(|view| std::cmp::Reverse(view.open));
@@ -391,7 +404,9 @@ fn open_ones(api: &Api, call: &Call, asset: &Asset, ids: &[String]) -> Result<Ve
         let message = format!("{} rows are named, and {DECIDED_COUNT_MAX} are allowed", ids.len());
         return Err(Problem::invalid(message, "decide about fewer at a time"));
     }
-    let open = found(api, call, asset, RejectStatus::Open, u64::MAX)?;
+    // Those that were refused first are the ones that are shown.
+    let most = if ids.is_empty() { DECIDED_COUNT_MAX as u64 } else { u64::MAX };
+    let open = found(api, call, asset, RejectStatus::Open, most)?;
     let wanted = quarantine::wanted(&asset.key, &open, ids).map_err(problem)?;
     if wanted.is_empty() {
         return Err(Problem::changed(format!("`{}` has no open rejects", asset.key), "somebody has decided about them"));
@@ -403,6 +418,9 @@ fn open_ones(api: &Api, call: &Call, asset: &Asset, ids: &[String]) -> Result<Ve
 fn replay(api: &Api, call: &Call, said: ReplayBody) -> Result<Replayed, Problem> {
     let asset = asset_of(api, call)?;
     quarantine::may_be_replayed(&asset).map_err(problem)?;
+    if said.all != said.rejects.is_empty() {
+        return Err(Problem::invalid("it is not said which rows", "name them in `rejects`, or say `all: true`, not both"));
+    }
     let ids = open_ones(api, call, &asset, &said.rejects)?;
     let count = ids.len();
     let run = run::new_run();

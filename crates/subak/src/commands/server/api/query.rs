@@ -62,7 +62,12 @@ impl Desk {
         work: impl FnOnce(Arc<dyn Connection>) -> F,
     ) -> Result<T, ConnectError> {
         let _turn = self.turn.lock().await;
-        let done = tokio::time::timeout(TIMEOUT, async { work(self.open(opened, name, is_read_only).await?).await });
+        let done = async { work(self.open(opened, name, is_read_only).await?).await };
+        if !is_read_only {
+            // What has begun is done to its end, and told.
+            return done.await;
+        }
+        let done = tokio::time::timeout(TIMEOUT, done);
         let late = |_| ConnectError::new(ConnectErrorKind::Unavailable, format!("it took longer than {} s", TIMEOUT.as_secs()));
         done.await.map_err(late)?
     }
@@ -74,8 +79,9 @@ impl Desk {
         name: &ConnectionName,
         is_read_only: bool,
     ) -> Result<Arc<dyn Connection>, ConnectError> {
-        let own = ProjectConnections::new(&opened.root, &opened.project.config, &self.settings, is_read_only);
-        if own.holds_file(name) {
+        let own = ProjectConnections::new(&opened.root, &opened.project.config, &self.settings, is_read_only).beside_runs();
+        // What is written goes with what runs write, where they have it open.
+        if own.holds_file(name) || !is_read_only {
             let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner).connections.upgrade();
             if let Some(shared) = shared {
                 return shared.open(name).await;
