@@ -24,7 +24,7 @@ const LINE_LENGTH_MAX: usize = 8 * 1024;
 
 /// Words by which lines say that something is wrong, and that something may be.
 const ERRORS: [&str; 6] = ["error", "exception", "traceback", "fatal", "panicked", "critical"];
-const WARNINGS: [&str; 2] = ["warn", "deprecat"];
+const WARNINGS: [&str; 2] = ["warn", "deprecated"];
 
 /// Which lines of which log.
 #[derive(Debug, Deserialize, IntoParams)]
