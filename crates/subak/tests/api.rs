@@ -132,7 +132,7 @@ fn n_01_to_n_06_nothing_is_answered_to_strangers() {
         "/livez/../api/v1/runs",
         "/debug",
     ] {
-        let heard = server.ask("GET", path, &[], b"");
+        let heard = patiently(&server, "GET", path, &[]);
         // The page of the app asks who they are; it holds nothing of the project.
         assert!(matches!(heard.status, 400 | 401 | 404) && !heard.text.contains("silver.one"), "{path}: {}", heard.text);
     }

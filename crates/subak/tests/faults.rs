@@ -318,3 +318,33 @@ fn fm_43_no_room_for_logs() {
     sandbox.run(&["run", "--job", "j"]).expect(0);
     assert_eq!(std::fs::read_to_string(sandbox.path().join("log")).expect("read"), "made\n");
 }
+
+/// FM-57: removing what is old can be killed at any moment, and goes on the next time; what is known of assets stays.
+#[test]
+fn fm_57_a_purge_goes_on_where_it_was_killed() {
+    let items: Vec<String> = (0..400).map(|at| at.to_string()).collect();
+    let job = "job: many\ntasks:\n  each:\n    for_each: [ITEMS]\n    tasks: { one: { wait: 1ms } }\n";
+    let sandbox = sandbox(&job.replace("ITEMS", &items.join(", ")));
+    sandbox.run(&["run", "gold.one"]).expect(0);
+    for _ in 0..6 {
+        sandbox.run(&["run", "--job", "many"]).expect(0);
+    }
+    let events = || {
+        let state = rusqlite::Connection::open(sandbox.path().join(".subak/state.db")).expect("opened");
+        state.query_row("select count(*) from events", [], |row| row.get::<_, i64>(0)).expect("counted")
+    };
+    assert!(events() > 4_000, "{} events", events());
+    for wait_ms in [5, 20, 40, 60, 80] {
+        let mut purge = sandbox.command(&["db", "purge", "--older-than", "0"]);
+        let mut purge = purge.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        drop(purge.kill());
+        purge.wait().expect("it ends");
+        sandbox.run(&["db", "check"]).expect(0);
+    }
+    sandbox.run(&["db", "purge", "--older-than", "0"]).expect(0);
+    assert!(events() < 100, "{} events are left", events());
+    let listed = sandbox.run(&["list", "--output", "csv"]).expect(0).out;
+    assert!(listed.contains("gold.one") && listed.contains("fresh"), "what is known stays: {listed}");
+    sandbox.run(&["run", "--job", "many"]).expect(0);
+}

@@ -292,4 +292,57 @@ mod tests {
         back_up(&connection, &path, 1).expect("backup");
         assert!(path.with_extension("db.backup-format-1").exists());
     }
+
+    /// What a database is made of.
+    fn shape(connection: &Connection) -> Vec<String> {
+        let mut rows =
+            connection.prepare("select name from sqlite_schema where name not like 'sqlite_%' order by name").expect("schema");
+        let names: Vec<String> =
+            rows.query_map([], |row| row.get(0)).expect("schema").collect::<rusqlite::Result<_>>().expect("schema");
+        let columns = |name: &String| {
+            let mut rows = connection
+                .prepare("select name || ' ' || type || ' ' || \"notnull\" || ' ' || pk from pragma_table_info(?)")
+                .expect("columns");
+            let found: Vec<String> =
+                rows.query_map([name], |row| row.get(0)).expect("columns").collect::<rusqlite::Result<_>>().expect("columns");
+            format!("{name}: {}", found.join(", "))
+        };
+        names.iter().map(columns).collect()
+    }
+
+    /// FM-55: every format that there ever was leads to this one; a migration that does not come to its end changes nothing, and is made again; a backup
+    /// that was begun by somebody who died is none.
+    #[test]
+    fn fm_55_every_format_leads_to_this_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let new = folder.path().join("new.db");
+        let mut connection = Connection::open(&new).expect("open");
+        migrate(&mut connection, &new).expect("migrate");
+        let expected = shape(&connection);
+        for format in 1..MIGRATIONS.len() {
+            let path = folder.path().join(format!("format-{format}.db"));
+            let mut connection = Connection::open(&path).expect("open");
+            for migration in &MIGRATIONS[..format] {
+                connection.execute_batch(migration).expect("an old format");
+            }
+            let version = u32::try_from(format).expect("small");
+            connection.pragma_update(None, "user_version", version).expect("pragma");
+            let old = shape(&connection);
+            // Whoever dies within it has changed nothing.
+            for count in 1..=MIGRATIONS.len() - format {
+                let transaction = connection.transaction().expect("begun");
+                for migration in &MIGRATIONS[format..format + count] {
+                    transaction.execute_batch(migration).expect("a migration");
+                }
+                drop(transaction);
+                assert_eq!(shape(&connection), old, "format {format}, {count} migrations");
+            }
+            std::fs::write(path.with_extension("db.backup-begun"), "half of it").expect("written");
+            migrate(&mut connection, &path).expect("migrate");
+            assert_eq!(shape(&connection), expected, "format {format}");
+            let backup = path.with_extension(format!("db.backup-format-{format}"));
+            let kept = Connection::open(&backup).expect("the backup");
+            assert_eq!(shape(&kept), old, "the backup of format {format}");
+        }
+    }
 }

@@ -211,7 +211,12 @@ impl Writer {
 }
 
 fn serve(connection: Connection, waiting: &Receiver<(Request, Reply)>, stall: &Stall, place: &Place) {
+    let mut lost: Option<rusqlite::Error> = None;
     while let Ok(first) = waiting.recv() {
+        if let Some(lost) = &lost {
+            drop(first.1.send(Err(failed("written")(copy(lost)))));
+            continue;
+        }
         let mut group = vec![first];
         while group.len() < GROUP_LENGTH_MAX
             && let Ok(next) = waiting.try_recv()
@@ -229,10 +234,15 @@ fn serve(connection: Connection, waiting: &Receiver<(Request, Reply)>, stall: &S
             }
         };
         stall.is_over();
+        lost = answers.as_ref().err().filter(|error| is_lost_sync(error)).map(copy);
         match answers {
             Ok(answers) => group.into_iter().zip(answers).for_each(|((_, reply), answer)| drop(reply.send(answer))),
             Err(error) => group.into_iter().for_each(|(_, reply)| drop(reply.send(Err(failed("written")(copy(&error)))))),
         }
+    }
+    if lost.is_some() {
+        // What is on the disk is found by whoever opens it next.
+        return;
     }
     // Leaves one file behind, and none that looks like a crash.
     drop(connection.execute_batch("pragma wal_checkpoint(truncate)"));
@@ -293,6 +303,13 @@ fn in_transaction(
         drop(connection.execute_batch("rollback"));
     }
     outcome
+}
+
+/// Whether a sync failed. What was to be synced may be gone from the system's memory, so that the next sync succeeds without it: nothing may be written
+/// any more that counts on it (SQLite's `pager.c` cannot know; fsync(2) since Linux 4.13).
+fn is_lost_sync(error: &rusqlite::Error) -> bool {
+    let codes = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
+    error.sqlite_error().is_some_and(|error| codes.contains(&error.extended_code))
 }
 
 /// The same error once more, for each request of a group.
