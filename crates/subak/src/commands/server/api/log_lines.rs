@@ -183,11 +183,11 @@ mod tests {
             (lines, found.matched)
         };
         assert_eq!(all("", &[], 0, 0), (vec!["1 0 begin".to_owned(), "2 6 loading 100%".to_owned()], 5));
-        assert_eq!(all("VALUE", &[], 0, 0), (vec!["3 31 ValueError: no".to_owned()], 1));
+        assert_eq!(all("VALUE", &[], 0, 0), (vec!["3 30 ValueError: no".to_owned()], 1));
         assert_eq!(all("", &ERRORS, 0, 0).1, 1);
-        assert_eq!(all("", &["error", "warn"], 0, 0).0[1], "4 46 WARNING: old");
-        assert_eq!(all("", &[], 5, 0).0, ["5 60 end"]);
-        assert_eq!(all("", &[], 0, 40).0[0], "4 46 WARNING: old");
+        assert_eq!(all("", &["error", "warn"], 0, 0).0[1], "4 45 WARNING: old");
+        assert_eq!(all("", &[], 5, 0).0, ["5 59 end"]);
+        assert_eq!(all("", &[], 0, 40).0[0], "4 45 WARNING: old");
         let long = shown("x".repeat(LINE_LENGTH_MAX + 5).as_bytes());
         assert_eq!(long.chars().count(), LINE_LENGTH_MAX + 1);
     }
