@@ -437,7 +437,10 @@ async fn listen(
             // What has ended by itself cannot be stopped any more.
             reason = stop.stopped(), if stopped.is_none() && status.is_none() => {
                 stopped = Some(reason);
+                // What has a group of its own is known by what it was told, and hears of it together with the group.
+                let escaped = usage::escaped(group.0, &pipes.value_path());
                 group.signal(Signal::SIGTERM);
+                signal_each(&escaped, Signal::SIGTERM);
                 kill_at = Some(tokio::time::Instant::now() + GRACE);
             }
             _ = tick.tick() => {
@@ -456,6 +459,9 @@ async fn listen(
             }
         }
     }
+    if stopped.is_some() {
+        end_escaped(group, &pipes.value_path(), kill_at, log).await;
+    }
     if let Some(group) = group.0.filter(|_| !group.is_gone()) {
         heard.left = Some(format!("processes of the program cannot be ended, and go on in process group {group}"));
     }
@@ -468,6 +474,27 @@ async fn listen(
     }
     log.lines(output.rest().iter().map(|line| mask(line))).await;
     told(stopped, seen, status)
+}
+
+/// Best effort: a process may be gone.
+fn signal_each(processes: &[Pid], signal: Signal) {
+    for process in processes {
+        nix::sys::signal::kill(*process, signal).unwrap_or_default();
+    }
+}
+
+/// Ends what a program that was stopped has started in groups of their own, once the time is over that everything has to end by itself.
+async fn end_escaped(group: &Group, told: &Path, kill_at: Option<tokio::time::Instant>, log: &mut Log) {
+    let mut escaped = usage::escaped(group.0, told);
+    while !escaped.is_empty() && kill_at.is_some_and(|at| tokio::time::Instant::now() < at) {
+        tokio::time::sleep(LISTEN_INTERVAL).await;
+        escaped = usage::escaped(group.0, told);
+    }
+    if !escaped.is_empty() {
+        signal_each(&escaped, Signal::SIGKILL);
+        let which = escaped.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        log.lines(std::iter::once(format!("processes that had left the group of the program were killed: {which}"))).await;
+    }
 }
 
 /// What came of a program that was followed to its end.

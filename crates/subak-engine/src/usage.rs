@@ -1,5 +1,7 @@
 //! What programs use of the machine.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -52,22 +54,34 @@ fn tree(program: Pid) -> Vec<i32> {
 /// Whether all processes of a group have ended, and only wait for somebody to ask how. Where nobody does, as in a container without an `init`, they
 /// stay for good.
 pub(crate) fn only_zombies(group: Pid) -> bool {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let is_number = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
-    let mut count = 0;
-    for entry in processes.filter(is_number) {
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // proc(5): behind the name in parentheses come the state, the parent and the group.
-        let mut fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
-        let (state, of) = (fields.next().unwrap_or_default(), fields.nth(1).and_then(|of| of.parse::<i32>().ok()));
-        if of == Some(group.as_raw()) {
-            count += 1;
-            if state != "Z" && state != "X" {
-                return false;
-            }
-        }
-    }
-    count > 0
+    let mut of_group = processes().filter(|process| group_of(*process).is_some_and(|(_, of)| of == group)).peekable();
+    of_group.peek().is_some() && of_group.all(|process| group_of(process).is_none_or(|(is_zombie, _)| is_zombie))
+}
+
+/// All processes of the machine.
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw)
+}
+
+/// Whether a process has ended, and waits for somebody to ask how, and the group that it is in; `None` where it is gone.
+fn group_of(process: Pid) -> Option<(bool, Pid)> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // proc(5): behind the name in parentheses come the state, the parent and the group.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let is_zombie = matches!(fields.next()?, "Z" | "X");
+    Some((is_zombie, Pid::from_raw(fields.nth(1)?.parse().ok()?)))
+}
+
+/// The processes outside a group whose environment names this file, as that of everything does which a program has started, in whatever group or session.
+pub(crate) fn escaped(group: Option<Pid>, told: &Path) -> Vec<Pid> {
+    let told = told.as_os_str().as_bytes();
+    let names_it = |process: &Pid| {
+        let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable.strip_prefix(b"SUBAK_VALUE_PATH=") == Some(told))
+    };
+    let is_elsewhere = |process: &Pid| group_of(*process).is_some_and(|(is_zombie, of)| !is_zombie && Some(of) != group);
+    processes().filter(names_it).filter(is_elsewhere).collect()
 }
 
 /// The most memory, in bytes, that one process of a program had so far; `None` where the system does not tell.

@@ -290,6 +290,20 @@ fn t_71_a_stop_reaches_grandchildren() {
     assert!(!is_alive(&left), "what it left is gone");
 }
 
+/// FM-35, T-71, T-72: a program whose time is over takes along even what has gone into a session of its own and does not listen, and its log tells so.
+#[test]
+fn fm_35_t_72_what_leaves_the_group_is_ended_too() {
+    let escape = "setsid sh -c 'trap \"\" TERM; echo $$ > pid; while true; do sleep 0.1; done' & while true; do sleep 0.1; done";
+    let sandbox = project(&format!("job: j\ntasks:\n  tree:\n    timeout: 2s\n    run: |\n      {escape}\n"));
+    let ran = sandbox.run(&["run", "--job", "j"]).expect(1);
+    assert!(ran.err.contains("timeout"), "{}", ran.err);
+    let pid = std::fs::read_to_string(sandbox.path().join("pid")).expect("the pid");
+    assert!(!is_alive(&pid), "it is gone");
+    let log = sandbox.run(&["run", "logs", "last", "tree"]).expect(0).out;
+    assert!(log.contains("processes that had left the group of the program were killed"), "{log}");
+    assert!(log.contains(pid.trim()), "{log}");
+}
+
 /// An unmodified script that uses the published client.
 #[test]
 fn scripts_of_dagster_pipes_run_unchanged() {
