@@ -138,6 +138,19 @@ impl Times {
 
     /// The ticks behind one moment up to another, at most so many: the newest ones.
     pub fn due(&self, after: Timestamp, until: Timestamp, count_max: usize) -> Vec<Timestamp> {
+        // Of years that were missed only the end is gone through: what a search doubles has at most twice as many ticks as are asked for.
+        for power in 5..40 {
+            let from = until.checked_sub(SignedDuration::from_secs(1 << power)).ok().filter(|from| *from > after);
+            let Some(from) = from else { break };
+            let found = self.newest(from, until, count_max);
+            if found.len() == count_max {
+                return found;
+            }
+        }
+        self.newest(after, until, count_max)
+    }
+
+    fn newest(&self, after: Timestamp, until: Timestamp, count_max: usize) -> Vec<Timestamp> {
         let mut found = std::collections::VecDeque::new();
         let mut at = after;
         while let Some(next) = self.next_after(at).filter(|next| *next <= until) {
@@ -319,6 +332,42 @@ mod tests {
         let found: Vec<String> =
             times.due(just_before, moment(until), 100).iter().map(|tick| tick.strftime("%H:%M").to_string()).collect();
         assert_eq!(found.join(" "), expect, "{:?} in {}", schedule.rule, schedule.timezone);
+    }
+
+    /// FM-45: ten years that were missed take no longer than an hour.
+    #[test]
+    fn fm_45_of_many_ticks_the_newest_are_found() {
+        let seconds = |seconds: u64| Schedule::new(ScheduleRule::Every(Duration::from_secs(seconds)), "UTC");
+        let times = Times::new(&seconds(1)).expect("a schedule");
+        let moment = |text: &str| text.parse::<Timestamp>().expect("an instant");
+        let found = times.due(moment("2016-11-21T00:00:00Z"), moment("2026-11-21T00:00:00Z"), 1_000);
+        assert_eq!((found.len(), found.last().copied()), (1_000, Some(moment("2026-11-21T00:00:00Z"))));
+        assert_eq!(found.first().copied(), Some(moment("2026-11-20T23:43:21Z")));
+        // What is asked for is all that there is, and nothing before its beginning.
+        for (rule, after, count) in
+            [(seconds(7), "2026-11-20T23:59:00Z", 8), (cron("0 0 1 1 *", "UTC"), "2016-11-21T00:00:00Z", 10)]
+        {
+            let times = Times::new(&rule).expect("a schedule");
+            let found = times.due(moment(after), moment("2026-11-21T00:00:00Z"), 1_000);
+            assert_eq!(found.len(), count, "{found:?}");
+            assert!(found.iter().all(|tick| *tick > moment(after)) && found.is_sorted());
+        }
+    }
+
+    /// T-26: when the rules of a zone change, what was recorded stays where it was, and nothing comes a second time or earlier than it.
+    #[test]
+    fn t_26_new_rules_of_a_zone_leave_what_was_recorded() {
+        // As if the clocks of one zone were those of the other from today on, an hour earlier or later.
+        for (old, new) in [("America/Sao_Paulo", "America/New_York"), ("America/New_York", "America/Sao_Paulo")] {
+            let times = |zone: &str| Times::new(&cron("0 * * * *;30 2 * * *", zone)).expect("a schedule");
+            let moment = |text: &str| text.parse::<Timestamp>().expect("an instant");
+            let recorded = times(old).due(moment("2024-03-10T00:00:00Z"), moment("2024-03-10T06:10:00Z"), 100);
+            let last = *recorded.last().expect("some");
+            let more = times(new).due(last, moment("2024-03-10T12:00:00Z"), 100);
+            assert!(more.iter().all(|tick| *tick > last), "{old}, then {new}: {more:?} behind {last}");
+            let hours = more.iter().filter(|tick| tick.as_second() % 3_600 == 0).count();
+            assert_eq!(hours, 6, "no hour is left out: {more:?}");
+        }
     }
 
     /// T-1 to T-4, FM-46: the measured table, by the rule of Debian's cron.

@@ -16,22 +16,42 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(3_600);
 /// How long commands leave it to others.
 const PAUSE: Duration = Duration::from_secs(86_400);
 
-/// The file whose age says when somebody has looked last.
+/// The file whose time says as of when somebody has looked last.
 const MARK: &str = "last_purge";
+
+/// What a look counts on at most beyond the one before it. A clock that is wrong by years has to be so for months before it costs what is kept.
+const STRIDE: Duration = PAUSE;
 
 /// Before which moment what has ended is old; `None` where all is kept.
 pub(crate) fn before(retention: &Retention, now: Timestamp) -> Option<Timestamp> {
     now.checked_sub(jiff::SignedDuration::try_from(retention.keep?).ok()?).ok()
 }
 
-/// Whether it is time for a command to look.
-pub(crate) fn is_due(state_folder: &Path, now: Timestamp) -> bool {
-    let modified = std::fs::metadata(state_folder.join(MARK)).and_then(|mark| mark.modified()).ok();
-    let looked_at = modified.and_then(|at| Timestamp::try_from(at).ok());
-    looked_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= PAUSE)
+/// As of when somebody has looked last.
+fn looked_at(state_folder: &Path) -> Option<Timestamp> {
+    let modified = std::fs::metadata(state_folder.join(MARK)).and_then(|mark| mark.modified()).ok()?;
+    Timestamp::try_from(modified).ok()
 }
 
-/// Removes what is old.
+/// Whether it is time for a command to look.
+pub(crate) fn is_due(state_folder: &Path, now: Timestamp) -> bool {
+    looked_at(state_folder).is_none_or(|at| now.duration_since(at).unsigned_abs() >= PAUSE)
+}
+
+/// The time that a look counts on: now, and no more than a day behind the look before.
+pub(crate) fn counted(state_folder: &Path, now: Timestamp) -> Timestamp {
+    looked_at(state_folder)
+        .and_then(|at| at.checked_add(jiff::SignedDuration::try_from(STRIDE).ok()?).ok())
+        .map_or(now, |at| at.min(now))
+}
+
+/// Notes as of when somebody has looked. Best effort: without a mark the next command looks once more.
+fn mark(state_folder: &Path, now: Timestamp) {
+    let marked = std::fs::File::create(state_folder.join(MARK)).and_then(|mark| mark.set_modified(now.into()));
+    drop(marked);
+}
+
+/// Removes what is old at a time.
 pub(crate) async fn purge(
     store: &SqliteStore,
     lease: &Lease,
@@ -51,8 +71,7 @@ pub(crate) async fn purge(
         }
     });
     drop(removed.await);
-    // Best effort: without a mark the next command looks once more.
-    drop(std::fs::write(state_folder.join(MARK), ""));
+    mark(state_folder, now);
     Ok(())
 }
 
@@ -84,6 +103,21 @@ fn bytes_of(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// FM-45: a clock that is ahead by years takes away a day at a look; one that is put back begins anew.
+    #[test]
+    fn fm_45_a_wrong_clock_costs_a_day_at_most() {
+        let folder = tempfile::tempdir().expect("folder");
+        let day = |day: i64| Timestamp::from_second(day * 86_400).expect("a time");
+        assert!(is_due(folder.path(), day(100)));
+        assert_eq!(counted(folder.path(), day(100)), day(100));
+        mark(folder.path(), day(100));
+        assert!(!is_due(folder.path(), day(100)));
+        assert_eq!(counted(folder.path(), day(100) + Duration::from_secs(3_600)), day(100) + Duration::from_secs(3_600));
+        assert_eq!(counted(folder.path(), day(3_750)), day(101));
+        assert_eq!(counted(folder.path(), day(50)), day(50));
+        assert!(is_due(folder.path(), day(3_750)) && is_due(folder.path(), day(50)));
+    }
 
     #[test]
     fn old_output_goes_and_the_oldest_of_what_is_too_much() {

@@ -1,11 +1,12 @@
 //! A disk that loses what was not synced, and one that fails. Everything that is done to the state of a project is written down by a library that is
 //! loaded before the system's; what would be on the disk after the power is gone at any moment is put together from that.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use subak_testkit::{Sandbox, Served};
 
+#[path = "support/preload.rs"]
+mod preload;
 #[path = "support/served.rs"]
 mod served;
 
@@ -21,16 +22,6 @@ const DISK_COUNT: u64 = 3;
 
 /// What a disk writes at once.
 const SECTOR_LENGTH: usize = 512;
-
-/// The library that stands between a command and its disk.
-fn library(folder: &Path) -> PathBuf {
-    let path = folder.join("disk.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/disk.c");
-    let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).args([source, "-ldl"]).output();
-    let made = made.expect("cc (apt-get install build-essential)");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    path
-}
 
 /// Something that was done to one of the two files.
 struct Done {
@@ -101,7 +92,7 @@ fn random(seed: &mut u64) -> u64 {
 #[test]
 fn fm_16_nothing_that_was_acknowledged_is_lost_with_the_power() {
     let sandbox = Sandbox::new(BINARY, FILES);
-    let library = library(sandbox.path());
+    let library = preload::library(sandbox.path(), "disk");
     sandbox.run(&["run", "--job", "ok"]).expect(0);
     let state = sandbox.path().join(".subak/state.db");
     let before = Disk([std::fs::read(&state).expect("the state"), Vec::new()]);
@@ -153,7 +144,7 @@ fn fm_16_nothing_that_was_acknowledged_is_lost_with_the_power() {
 #[test]
 fn fm_15_a_sync_that_fails_is_the_end() {
     let mut served = Served::unstarted(BINARY, FILES);
-    let library = library(served.sandbox.path());
+    let library = preload::library(served.sandbox.path(), "disk");
     let (flag, library) = (served.sandbox.path().join("fails"), library.to_str().expect("a path").to_owned());
     served.start_with(&[], &[("LD_PRELOAD", &library), ("DISK_FAILS", flag.to_str().expect("a path"))]);
     served::wait(served.sandbox.path());

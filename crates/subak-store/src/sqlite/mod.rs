@@ -53,6 +53,20 @@ pub(crate) fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreE
     }
 }
 
+/// How long somebody may read at once. While one reads, nothing that is written since can be taken out of the log beside the file.
+const READ_DURATION_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Operations of SQLite's machine between two looks at the clock: some milliseconds.
+const LOOK_OPERATIONS: i32 = 100_000;
+
+/// Ends what a connection does from now on once it has taken too long.
+#[expect(clippy::disallowed_methods, reason = "a bound of how long something takes, which no test goes by")]
+fn bound(reader: &mut Connection, duration_max: std::time::Duration) {
+    let began_at = std::time::Instant::now();
+    // It is refused on a connection that is not its own only, and this one is.
+    drop(reader.progress_handler(LOOK_OPERATIONS, Some(move || began_at.elapsed() > duration_max)));
+}
+
 /// A connection that only reads.
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -215,6 +229,14 @@ impl SqliteStore {
         let sql = "select holder from leases where name = ? and holder is not null and expires_at > ?";
         let parameters = params![lease, now.as_microsecond()];
         let text: Option<String> = self.read().query_row(sql, parameters, |row| row.get(0)).optional().map_err(failed("read"))?;
+        let holder = text.and_then(|text| serde_json::from_str::<Holder>(&text).ok());
+        Ok(holder.filter(|holder| !holder.is_gone()))
+    }
+
+    /// Who took a lease last and has not given it back, as long as it lives. Its right may have run out: it stands still, or the clock was put forward.
+    pub fn last_holder(&self, lease: &str) -> Result<Option<Holder>, StoreError> {
+        let sql = "select holder from leases where name = ? and holder is not null";
+        let text: Option<String> = self.read().query_row(sql, [lease], |row| row.get(0)).optional().map_err(failed("read"))?;
         let holder = text.and_then(|text| serde_json::from_str::<Holder>(&text).ok());
         Ok(holder.filter(|holder| !holder.is_gone()))
     }
@@ -539,7 +561,9 @@ impl SqliteStore {
     }
 
     fn read(&self) -> std::sync::MutexGuard<'_, Connection> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        bound(&mut reader, READ_DURATION_MAX);
+        reader
     }
 }
 

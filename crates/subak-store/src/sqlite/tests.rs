@@ -65,6 +65,60 @@ async fn summaries_equal_their_rebuild() {
     assert!(store.open_runs().expect("open").is_empty());
 }
 
+/// T-92: positions become visible in their order, so that whoever goes on behind the last one it saw sees each event once, however many write.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_92_a_reader_that_follows_misses_nothing() {
+    const WRITERS: u64 = 32;
+    const EVENTS: u64 = 20;
+    let (_folder, store) = open();
+    let mut writing = tokio::task::JoinSet::new();
+    for number in 1..=WRITERS {
+        let store = store.clone();
+        writing.spawn(async move {
+            for step in 1..=EVENTS {
+                let events = vec![(at(1), RunEvent::Started { holder: step.to_string() })];
+                let run = RunId::from_parts(number, 7);
+                store.append(Append { run, expected: step, events, fence: None }).await.expect("append");
+            }
+        });
+    }
+    let reader = store.with_own_reader().expect("a reader");
+    let (mut last, mut seen) = (0, std::collections::BTreeMap::<RunId, u64>::new());
+    while seen.values().sum::<u64>() < WRITERS * EVENTS {
+        for event in reader.read_after(last, 7).await.expect("read") {
+            assert!(event.position > last, "positions go up");
+            let count = seen.entry(event.run).or_default();
+            *count += 1;
+            assert_eq!(event.sequence, *count, "nothing of a run is left out");
+            last = event.position;
+        }
+        tokio::task::yield_now().await;
+    }
+    while let Some(written) = writing.join_next().await {
+        written.expect("written");
+    }
+    assert!(reader.read_after(last, 7).await.expect("read").is_empty());
+}
+
+/// FM-13: who reads for too long is ended, and what was written meanwhile can be taken out of the log beside the file again.
+#[tokio::test]
+async fn fm_13_readers_end() {
+    let (folder, store) = open();
+    let endless = "with recursive n (i) as (select 1 union all select i + 1 from n) select count(*) from n";
+    {
+        let mut reader = store.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        bound(&mut reader, std::time::Duration::from_millis(50));
+        let ended = reader.query_row(endless, [], |row| row.get::<_, i64>(0)).expect_err("it takes for ever");
+        assert_eq!(ended.sqlite_error_code(), Some(rusqlite::ErrorCode::OperationInterrupted));
+    }
+    let run = RunId::from_parts(1, 1);
+    store.append(Append { run, expected: 1, events: events(1), fence: None }).await.expect("append");
+    assert_eq!(store.run_events(run).expect("the next one is read").len(), 5);
+    drop(store);
+    let log = folder.path().join("state.db-wal");
+    assert!(log.metadata().map_or(0, |log| log.len()) == 0, "nothing is left in the log");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_writers_share_commits_and_lose_nothing() {
     let (folder, store) = open();

@@ -267,7 +267,9 @@ async fn hand_over(context: &Context<'_>, opened: &Opened, store: &SqliteStore, 
             let elapsed_ms = SystemClock.now().duration_since(began_at).as_millis().max(0) as u64;
             return Ok(report(context, run, &state, elapsed_ms));
         }
-        if served(opened)?.is_none() && !runs::state(store, run)?.0.status.is_final() {
+        // One that lives and stands still, or whose clock was put forward, goes on with it.
+        let is_there = served(opened)?.is_some() || store.last_holder(LEASE)?.is_some_and(|holder| holder.command == SERVER);
+        if !is_there && !runs::state(store, run)?.0.status.is_final() {
             let problem = Diagnostic::error(codes::RUN_LOST, format!("the server ended before run {run} did"));
             let what = if seen > known { "the next server goes on with it" } else { "the next server runs it" };
             return Err(CliError::new(problem.data(what), Exit::Conflict));
@@ -403,7 +405,8 @@ impl Hold {
         if !retention::is_due(&folder, now) {
             return;
         }
-        if let Err(error) = retention::purge(&self.store, &self.lease, &folder, &opened.project.config.retention, now).await {
+        let (now, kept) = (retention::counted(&folder, now), &opened.project.config.retention);
+        if let Err(error) = retention::purge(&self.store, &self.lease, &folder, kept, now).await {
             // How the run ended is what counts here.
             context.printer.note(&format!("what is old is removed later: {}", error.summary()));
         }

@@ -807,7 +807,8 @@ impl<'a> Server<'a> {
         tasks.spawn(async move {
             loop {
                 let (now, kept) = (SystemClock.now(), *kept.borrow());
-                if let Err(error) = retention::purge(&store, &lease, &folder, &kept, now).await {
+                let counted = retention::counted(&folder, now);
+                if let Err(error) = retention::purge(&store, &lease, &folder, &kept, counted).await {
                     printer.note(&format!("what is old is removed later: {}", error.summary()));
                 }
                 SystemClock.sleep_until(now + retention::INTERVAL).await;
