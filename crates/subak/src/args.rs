@@ -664,7 +664,7 @@ pub(crate) struct PartitionListArgs {
     #[arg(value_name = "KEY")]
     pub(crate) asset: String,
     /// Only partitions that stand so
-    #[arg(long, value_name = "STATE", value_parser = ["done", "outdated", "failed", "missing"])]
+    #[arg(long, value_name = "STATE", value_parser = ["done", "outdated", "failed", "missing", "undeclared"])]
     pub(crate) state: Option<String>,
     /// Partitions to show
     #[arg(long, value_name = "N", default_value_t = 20)]

@@ -238,6 +238,36 @@ fn what_is_gone_is_loaded_again() {
     assert!(refused.err.contains("`sales` has partitions"), "{}", refused.err);
 }
 
+/// T-122: partitions that are cut in another way are not taken for those that were made, and what is left of those is told.
+#[test]
+fn t_122_partitions_cut_otherwise() {
+    let asset = |partition: &str| {
+        format!(
+            "/* subak\nstored_as: incremental\npartition: {partition}\n*/\nselect cast({{{{ partition.start }}}} as date) as day, 1 as n\n"
+        )
+    };
+    let daily = |start: &str, more: &str| asset(&format!("{{ daily: day, start: {start}, end: 2024-01-05{more} }}"));
+    let sandbox = project(&[("assets/gold/days.sql", &daily("2024-01-01", ""))]);
+    let listed = || {
+        let listed = sandbox.run(&["partition", "list", "gold.days", "--output", "csv"]).expect(0);
+        let rows = listed.out.lines().skip(1).map(|row| row.split(',').take(2).collect::<Vec<_>>().join(" "));
+        (rows.collect::<Vec<_>>().join(", "), listed.err)
+    };
+    sandbox.run(&["run"]).expect(0);
+    assert_eq!(listed().0, "2024-01-04 done, 2024-01-03 done, 2024-01-02 done, 2024-01-01 done");
+    sandbox.write("assets/gold/days.sql", &daily("2024-01-03", ""));
+    let (rows, told) = listed();
+    assert_eq!(rows, "2024-01-04 done, 2024-01-03 done, 2024-01-02 undeclared, 2024-01-01 undeclared");
+    assert!(told.contains("2 were made when `partition:` said something else"), "{told}");
+    // The same keys on another clock are other days.
+    sandbox.write("assets/gold/days.sql", &daily("2024-01-01", ", timezone: Asia/Jakarta"));
+    assert_eq!(listed().0, "2024-01-04 outdated, 2024-01-03 outdated, 2024-01-02 outdated, 2024-01-01 outdated");
+    sandbox.write("assets/gold/days.sql", &asset("{ monthly: day, start: 2024-01-01, end: 2024-02-01 }"));
+    let (rows, _) = listed();
+    assert!(rows.starts_with("2024-01 missing, 2024-01-04 undeclared"), "{rows}");
+    assert_eq!(read(&sandbox, "select count(*) from gold.days"), ["4"]);
+}
+
 /// A source that knows the column is asked for the rows of the partition only.
 #[test]
 fn a_table_is_read_by_its_partitions() {

@@ -120,6 +120,29 @@ start: { job: note, set: { id: late } }
 }
 
 /// A statement on the database that a sensor watches, while nobody has it.
+/// T-88: a sensor looks once at a time, and its interval counts from the beginning of a look.
+#[test]
+fn t_88_one_look_at_a_time() {
+    let jobs = "job: note\ntasks: { a: { run: 'true' } }\n---\nsensor: slow\nmin_interval: 3s\nstart: note\n\
+                watch: { run: 'echo begin $(date +%s%N) >> looks; sleep 2; echo \"{}\" > $SUBAK_VALUE_PATH; echo end $(date +%s%N) >> looks' }\n";
+    let served = Served::new(BINARY, &[("subak.yml", PROJECT), ("jobs/jobs.yml", jobs)]);
+    served.wait("some looks", |served| served.lines("looks").len() >= 8);
+    let looks: Vec<(String, i64)> = served
+        .lines("looks")
+        .iter()
+        .filter_map(|line| {
+            let (what, at) = line.split_once(' ')?;
+            Some((what.to_owned(), at.parse::<i64>().ok()? / 1_000_000))
+        })
+        .collect();
+    assert!(looks.chunks_exact(2).all(|pair| pair[0].0 == "begin" && pair[1].0 == "end"), "{looks:?}");
+    let begins: Vec<i64> = looks.iter().filter(|(what, _)| what == "begin").map(|(_, at)| *at).collect();
+    // What is asked for is the least; a busy machine may take longer, though not once for each look.
+    let pauses: Vec<i64> = begins.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.iter().all(|pause| *pause >= 2_900), "{pauses:?}");
+    assert!(pauses.iter().any(|pause| *pause < 4_900), "counted from the end it would be five seconds: {pauses:?}");
+}
+
 fn served_query(sandbox: &Sandbox, sql: &str) -> String {
     let path = sandbox.path().join("app.duckdb");
     let connection = duckdb::Connection::open(path).expect("open");

@@ -116,6 +116,142 @@ fn t_12_all_missed_ticks_are_made_good() {
     assert!(lines.windows(2).all(|pair| pair[0].split(',').nth(1) <= pair[1].split(',').next()), "{lines:?}");
 }
 
+/// T-14: a schedule that becomes another one counts from that moment, whatever it would have done before.
+#[test]
+fn t_14_a_changed_schedule_counts_from_now() {
+    let job = |rule: &str| format!("job: changed\nschedule: {{ {rule}, catchup: all }}\ntasks: {{ note: {{ run: 'true' }} }}\n");
+    let served = project(&job("cron: '0 0 1 1 *'"));
+    served::wait(served.sandbox.path());
+    std::thread::sleep(Duration::from_secs(2));
+    let changed_at = SystemClock.now();
+    served.sandbox.write("jobs/jobs.yml", &job("every: 1s"));
+    served.wait("some ticks", |served| served.ticks("changed").len() > 2);
+    for tick in served.ticks("changed") {
+        let moment: jiff::Timestamp = tick.split(',').next().and_then(|moment| moment.parse().ok()).expect("a moment");
+        assert!(moment > changed_at, "{tick} came before {changed_at}");
+    }
+}
+
+/// T-28: a backfill of what a job makes leaves the job's schedule where it was. T-66, T-67: one step that is to be tried again keeps its backfill open,
+/// and is not tried again once that is canceled.
+#[test]
+fn t_28_t_66_t_67_backfills_and_schedules_and_retries() {
+    let days = "# /// subak\n# stored_as: outside\n# partition: { daily: day, start: 2024-01-01, end: 2024-01-05 }\n# retry: { attempts_max: 3, delay_first: 1h }\n# ///\n\
+                echo $SUBAK_PARTITION >> days; test -e fails && exit 1; true\n";
+    let jobs = "job: daily\nschedule: { cron: '0 0 1 1 *', catchup: all }\nselect: gold.days\n";
+    let mut served = Served::new(BINARY, &[("subak.yml", PROJECT), ("jobs/jobs.yml", jobs), ("assets/gold/days.sh", days)]);
+    served::wait(served.sandbox.path());
+    let schedule = |served: &Served| {
+        let state = rusqlite::Connection::open(served.sandbox.path().join(".subak/state.db")).expect("the state");
+        let told = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+        state.query_row("select definition, since from schedules where name = 'daily'", [], told).expect("the schedule")
+    };
+    served.wait("the schedule", |served| served.sandbox.run(&["automation", "show", "daily"]).code == Some(0));
+    let before = schedule(&served);
+    let start = ["backfill", "start", "gold.days", "--partition", "all"];
+    served.sandbox.run(&start).expect(0);
+    served.wait("the backfill", |served| served.lines("days").len() == 4);
+    let shown = |served: &Served| served.sandbox.run(&["backfill", "show", "last"]).expect(0).err;
+    served.wait("its end", |served| shown(served).contains("succeeded: 4 done"));
+    assert_eq!((schedule(&served), served.ticks("daily").len()), (before, 0));
+    served.sandbox.write("fails", "");
+    served.sandbox.run(&start).expect(0);
+    served.wait("the first attempts", |served| served.lines("days").len() == 8);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(shown(&served).contains("running"), "{}", shown(&served));
+    served.sandbox.run(&["backfill", "cancel", "last"]).expect(0);
+    served.wait("its end", |served| shown(served).contains("is canceled"));
+    let open = |served: &Served| {
+        let state = rusqlite::Connection::open(served.sandbox.path().join(".subak/state.db")).expect("the state");
+        state
+            .query_row("select count(*) from runs where status in ('queued', 'running')", [], |row| row.get::<_, i64>(0))
+            .expect("a count")
+    };
+    served.wait("the end of its run", |served| open(served) == 0);
+    assert_eq!(served.lines("days").len(), 8, "nothing is tried again");
+    assert_eq!(served.stop(), Some(0));
+}
+
+const GENTLE: &str = "job: leaves
+pools: { one: 1 }
+tasks: { a: { run: 'trap \"sleep 2; echo gone >> order; exit 1\" TERM; echo begun >> order; while true; do sleep 0.1; done' } }
+---
+job: follows
+pools: { one: 1 }
+tasks: { a: { run: 'echo follows >> order' } }
+";
+
+/// T-148: who is being canceled has its slot until it is gone.
+#[test]
+fn t_148_what_is_canceled_keeps_its_slot() {
+    let subak = format!("{PROJECT}pools: {{ one: 1 }}\n");
+    let served = Served::new(BINARY, &[("subak.yml", &subak), ("jobs/jobs.yml", GENTLE)]);
+    served::wait(served.sandbox.path());
+    let mut first = hand_over(&served, &["--job", "leaves"]);
+    served.wait("the first one", |served| !served.lines("order").is_empty());
+    let mut second = hand_over(&served, &["--job", "follows"]);
+    served.wait("the second one", |served| served.sandbox.run(&["run", "list"]).out.contains("follows"));
+    let listed = served.sandbox.command(&["run", "list", "--output", "csv"]).output().expect("starts").stdout;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let run = listed.lines().find(|line| line.contains("leaves")).and_then(|line| line.split(',').next()).expect("a run");
+    served.sandbox.run(&["run", "cancel", run]).expect(0);
+    assert_eq!(first.wait().expect("it ends").code(), Some(130));
+    assert_eq!(second.wait().expect("it ends").code(), Some(0));
+    assert_eq!(served.lines("order"), ["begun", "gone", "follows"]);
+}
+
+/// T-160: a run goes by the files that it began with, whatever they become.
+#[test]
+fn t_160_a_run_keeps_its_version() {
+    let job = |what: &str| {
+        format!(
+            "job: kept\ntasks:\n  first: {{ run: 'echo first >> kept; while ! test -e go; do sleep 0.1; done' }}\n  \
+             second: {{ needs: first, run: 'echo {what} >> kept' }}\n  third: {{ needs: second, asset: gold.one }}\n"
+        )
+    };
+    let served = project(&job("old"));
+    served::wait(served.sandbox.path());
+    let mut run = hand_over(&served, &["--job", "kept"]);
+    served.wait("the first task", |served| !served.lines("kept").is_empty());
+    served.sandbox.write("jobs/jobs.yml", &job("new"));
+    served.sandbox.write("assets/gold/one.sql", "select 2 as id\n");
+    served.sandbox.write("jobs/other.yml", "job: other\ntasks: { a: { run: 'echo other >> other' } }\n");
+    served.sandbox.run(&["run", "--job", "other"]).expect(0);
+    served.sandbox.write("go", "");
+    assert_eq!(run.wait().expect("it ends").code(), Some(0));
+    assert_eq!(served.lines("kept"), ["first", "old"]);
+    let rows = |served: &Served| served.sandbox.run(&["query", "select id from gold.one", "--output", "csv"]).expect(0).out;
+    assert_eq!(rows(&served), "id\n1");
+    assert_eq!(hand_over(&served, &["--job", "kept"]).wait().expect("it ends").code(), Some(0));
+    assert_eq!(served.lines("kept")[2..], ["first", "new"]);
+    assert_eq!(rows(&served), "id\n2");
+}
+
+/// T-96, T-155: the right to act is kept, whatever takes its time: a look, or a program that answers nobody.
+#[test]
+fn t_96_t_155_work_does_not_hold_up_the_lease() {
+    let jobs = "job: slow\ntasks: { a: { run: 'echo $$ > pid; while ! test -e go; do sleep 0.1; done' } }\n---\n\
+                sensor: looks\nwatch: { run: 'sleep 600' }\ntimeout: 1h\nstart: slow\n";
+    let served = project(jobs);
+    served::wait(served.sandbox.path());
+    let mut run = hand_over(&served, &["--job", "slow"]);
+    served.wait("the program", |served| !served.lines("pid").is_empty());
+    let stopped = std::process::Command::new("kill").args(["-STOP", &served.lines("pid")[0]]).status().expect("kill");
+    assert!(stopped.success());
+    let lease = |served: &Served| {
+        let state = rusqlite::Connection::open(served.sandbox.path().join(".subak/state.db")).expect("the state");
+        let told = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        state.query_row("select generation, expires_at from leases where holder is not null", [], told).expect("a lease")
+    };
+    let (generation, expires_at) = lease(&served);
+    served.wait("two renewals", |served| lease(served).1 > expires_at + 9_000_000);
+    assert_eq!(lease(&served).0, generation);
+    let went_on = std::process::Command::new("kill").args(["-CONT", &served.lines("pid")[0]]).status().expect("kill");
+    assert!(went_on.success());
+    served.sandbox.write("go", "");
+    assert_eq!(run.wait().expect("it ends").code(), Some(0));
+}
+
 /// T-15: what came while a schedule was off is not made good; and its state outlives the server.
 #[test]
 fn t_15_a_schedule_that_is_off_starts_nothing() {

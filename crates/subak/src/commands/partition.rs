@@ -1,5 +1,7 @@
 //! `subak partition`: the partitions of an asset, and sets of them that grow.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::json;
 use subak_diag::{Diagnostic, codes};
 use subak_domain::{Asset, PartitionRule, Timestamp};
@@ -13,6 +15,9 @@ use crate::args::{PartitionCommand, PartitionKeysArgs, PartitionListArgs};
 use crate::exit::{CliError, Exit};
 use crate::printer::{Table, counted};
 use crate::project::Opened;
+
+/// A partition that was made, and that the asset as it is now does not have.
+const UNDECLARED: &str = "undeclared";
 
 pub(super) fn execute(context: &Context<'_>, command: &PartitionCommand) -> Result<Exit, CliError> {
     let opened = context.open()?;
@@ -34,14 +39,17 @@ fn list(context: &Context<'_>, opened: &Opened, args: &PartitionListArgs) -> Res
     };
     let snapshot = context.snapshot(opened)?;
     let details = opened.store_if_there()?.map(|store| store.partitions(&asset.key)).transpose()?.unwrap_or_default();
-    let details: std::collections::BTreeMap<&str, _> = details.iter().map(|detail| (detail.key.as_str(), detail)).collect();
+    let details: BTreeMap<&str, _> = details.iter().map(|detail| (detail.key.as_str(), detail)).collect();
     let known = Known::of(partitioning, &snapshot, opened.now());
     let mut table = Table::new("partitions", &["partition", "state", "at", "run", "rows"]);
-    let mut counts = [("done", 0_usize), ("outdated", 0), ("failed", 0), ("missing", 0)];
-    for at in (0..known.len()).rev() {
-        let Some(key) = known.key(at) else { continue };
+    let mut counts = [("done", 0_usize), ("outdated", 0), ("failed", 0), ("missing", 0), (UNDECLARED, 0)];
+    let declared: Vec<String> = (0..known.len()).rev().filter_map(|at| known.key(at)).collect();
+    let is_declared: BTreeSet<&str> = declared.iter().map(String::as_str).collect();
+    let undeclared = details.keys().rev().filter(|key| !is_declared.contains(*key)).map(|key| (*key).to_owned());
+    let undeclared: Vec<String> = undeclared.collect();
+    for (key, is_declared) in declared.iter().map(|key| (key, true)).chain(undeclared.iter().map(|key| (key, false))) {
         let detail = details.get(key.as_str()).copied();
-        let state = state(asset, detail);
+        let state = if is_declared { state(asset, detail) } else { UNDECLARED };
         counts.iter_mut().filter(|(name, _)| *name == state).for_each(|(_, count)| *count += 1);
         if table.rows.len() == args.limit || args.state.as_deref().is_some_and(|wanted| wanted != state) {
             continue;
@@ -58,7 +66,11 @@ fn list(context: &Context<'_>, opened: &Opened, args: &PartitionListArgs) -> Res
     context.printer.table(&table);
     let said: Vec<String> =
         counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}")).collect();
-    context.printer.note(&format!("{}: {}", counted(known.len() as u64, "partition"), said.join(", ")));
+    context.printer.note(&format!("{}: {}", counted((known.len() + undeclared.len()) as u64, "partition"), said.join(", ")));
+    if !undeclared.is_empty() {
+        let what = "were made when `partition:` said something else, or by keys that were taken away";
+        context.printer.note(&format!("{} {what}: what is in the table for them stays there", undeclared.len()));
+    }
     Ok(())
 }
 
