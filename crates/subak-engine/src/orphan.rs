@@ -7,12 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use subak_domain::{RunId, StepId};
 
-use crate::Inputs;
+use crate::{Inputs, usage};
 
 /// The file that names the group.
 const FILE: &str = "group";
@@ -22,6 +22,9 @@ pub(crate) const OWNER: &str = "owner.json";
 
 /// The file into which the code is written with which it ended, and a line feed behind it.
 pub(crate) const EXIT: &str = "exit";
+
+/// The file of which a program is told that it may write a value into it.
+pub(crate) const VALUE: &str = "value.json";
 
 /// What the folders of programs begin with.
 pub(crate) const PREFIX: &str = "task-";
@@ -136,9 +139,12 @@ pub fn end_all(temporary: &Path, kept: &[(RunId, StepId)]) -> usize {
     let mut count = 0;
     for folder in folders(temporary).filter(|folder| !kept.contains(folder)) {
         // One that is being started finds its folder gone, or has noted its group.
+        let told = folder.join(VALUE);
         let gone = folder.with_file_name(format!("ended-{}", folder.file_name().unwrap_or_default().to_string_lossy()));
         let folder = if std::fs::rename(&folder, &gone).is_ok() { gone } else { folder };
-        count += usize::from(end(group(&folder)));
+        let group = group(&folder);
+        count += usize::from(end(group));
+        end_escaped(group, &told);
         // What cannot be removed stays; nobody reads it.
         drop(std::fs::remove_dir_all(folder));
     }
@@ -149,7 +155,22 @@ pub fn end_all(temporary: &Path, kept: &[(RunId, StepId)]) -> usize {
 pub(crate) fn forget(temporary: &Path, run: RunId, step: &StepId) {
     if let Some(left) = find(temporary, run, step) {
         end(left.group);
+        end_escaped(left.group, &left.folder.join(VALUE));
         drop(std::fs::remove_dir_all(left.folder));
+    }
+}
+
+/// Ends what has left the group of a program, which is known by the file that it was told of.
+fn end_escaped(group: Option<i32>, told: &Path) {
+    for _ in 0..GONE_COUNT_MAX {
+        let left = usage::escaped(group.map(Pid::from_raw), told);
+        if left.is_empty() {
+            break;
+        }
+        for process in left {
+            kill(process, Signal::SIGKILL).unwrap_or_default();
+        }
+        std::thread::sleep(GONE_INTERVAL);
     }
 }
 

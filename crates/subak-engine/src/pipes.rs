@@ -149,7 +149,7 @@ impl Pipes {
 
     /// The file to which a plain program may write a value.
     pub(crate) fn value_path(&self) -> PathBuf {
-        self.folder.path().join("value.json")
+        self.folder.path().join(orphan::VALUE)
     }
 
     /// The variables that a client looks for.

@@ -33,6 +33,9 @@ const ROOM_INTERVAL: Duration = Duration::from_millis(500);
 /// How long what a program left behind has to end.
 const LEFT_GRACE: Duration = Duration::from_secs(5);
 
+/// How often what does not go is killed again.
+const KILL_COUNT_MAX: usize = 50;
+
 /// What is said of a program that left something behind.
 const LEFT_BEHIND: &str = "the program left processes behind when it ended; they were ended too";
 
@@ -438,9 +441,8 @@ async fn listen(
             reason = stop.stopped(), if stopped.is_none() && status.is_none() => {
                 stopped = Some(reason);
                 // What has a group of its own is known by what it was told, and hears of it together with the group.
-                let escaped = usage::escaped(group.0, &pipes.value_path());
                 group.signal(Signal::SIGTERM);
-                signal_each(&escaped, Signal::SIGTERM);
+                signal_each(&escaped(group, &pipes.value_path()).await, Signal::SIGTERM);
                 kill_at = Some(tokio::time::Instant::now() + GRACE);
             }
             _ = tick.tick() => {
@@ -459,8 +461,9 @@ async fn listen(
             }
         }
     }
-    if stopped.is_some() {
-        end_escaped(group, &pipes.value_path(), kill_at, log).await;
+    if stopped.is_some() || seen.excess.is_some() {
+        let kill_at = kill_at.filter(|_| stopped.is_some());
+        end_escaped(group, &pipes.value_path(), kill_at, heard, log).await;
     }
     if let Some(group) = group.0.filter(|_| !group.is_gone()) {
         heard.left = Some(format!("processes of the program cannot be ended, and go on in process group {group}"));
@@ -483,17 +486,39 @@ fn signal_each(processes: &[Pid], signal: Signal) {
     }
 }
 
-/// Ends what a program that was stopped has started in groups of their own, once the time is over that everything has to end by itself.
-async fn end_escaped(group: &Group, told: &Path, kill_at: Option<tokio::time::Instant>, log: &mut Log) {
-    let mut escaped = usage::escaped(group.0, told);
-    while !escaped.is_empty() && kill_at.is_some_and(|at| tokio::time::Instant::now() < at) {
+/// What has left the group of a program, as far as that can be seen. Looking at a process may take its time where the system holds it.
+async fn escaped(group: &Group, told: &Path) -> Vec<Pid> {
+    let (group, told) = (group.0, told.to_owned());
+    let looking = tokio::task::spawn_blocking(move || usage::escaped(group, &told));
+    tokio::time::timeout(GRACE, looking).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Ends what a program has started in groups of their own, once the time is over that everything has to end by itself, and waits until it is gone.
+async fn end_escaped(group: &Group, told: &Path, kill_at: Option<tokio::time::Instant>, heard: &mut Heard, log: &mut Log) {
+    let mut left = escaped(group, told).await;
+    while !left.is_empty() && kill_at.is_some_and(|at| tokio::time::Instant::now() < at) {
         tokio::time::sleep(LISTEN_INTERVAL).await;
-        escaped = usage::escaped(group.0, told);
+        left = escaped(group, told).await;
     }
-    if !escaped.is_empty() {
-        signal_each(&escaped, Signal::SIGKILL);
-        let which = escaped.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        log.lines(std::iter::once(format!("processes that had left the group of the program were killed: {which}"))).await;
+    let mut killed: BTreeSet<Pid> = BTreeSet::new();
+    for _ in 0..KILL_COUNT_MAX {
+        if left.is_empty() {
+            break;
+        }
+        // What they start meanwhile is found the next time.
+        signal_each(&left, Signal::SIGKILL);
+        killed.extend(left);
+        tokio::time::sleep(LISTEN_INTERVAL).await;
+        left = escaped(group, told).await;
+    }
+    let in_words = |processes: &mut dyn Iterator<Item = &Pid>| processes.map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if !killed.is_empty() {
+        let line = format!("processes that had left the group of the program were killed: {}", in_words(&mut killed.iter()));
+        log.lines(std::iter::once(line)).await;
+    }
+    if !left.is_empty() {
+        let which = in_words(&mut left.iter());
+        heard.left = Some(format!("processes that have left the group of the program cannot be ended, and go on: {which}"));
     }
 }
 

@@ -73,7 +73,8 @@ fn group_of(process: Pid) -> Option<(bool, Pid)> {
     Some((is_zombie, Pid::from_raw(fields.nth(1)?.parse().ok()?)))
 }
 
-/// The processes outside a group whose environment names this file, as that of everything does which a program has started, in whatever group or session.
+/// The processes outside a group whose environment names this file, as that of what a program has started does, in whatever group or session. Best
+/// effort: what was started with another environment (`env -i`, `sudo`), or writes over its own, is not known by it.
 pub(crate) fn escaped(group: Option<Pid>, told: &Path) -> Vec<Pid> {
     let told = told.as_os_str().as_bytes();
     let names_it = |process: &Pid| {

@@ -138,7 +138,7 @@ impl Times {
 
     /// The ticks behind one moment up to another, at most so many: the newest ones.
     pub fn due(&self, after: Timestamp, until: Timestamp, count_max: usize) -> Vec<Timestamp> {
-        // Of years that were missed only the end is gone through: what a search doubles has at most twice as many ticks as are asked for.
+        // Of years that were missed only the end is gone through, in windows that double until they have as many as are asked for.
         for power in 5..40 {
             let from = until.checked_sub(SignedDuration::from_secs(1 << power)).ok().filter(|from| *from > after);
             let Some(from) = from else { break };
@@ -170,7 +170,7 @@ impl Times {
         // What a search doubles finds few ticks: the half before had none.
         (5..40).find_map(|power| {
             let after = until.checked_sub(SignedDuration::from_secs(1 << power)).ok()?;
-            unbounded.due(after, until, 1).pop()
+            unbounded.newest(after, until, 1).pop()
         })
     }
 

@@ -82,6 +82,14 @@ impl Holder {
         }
     }
 
+    /// Whether the process is certainly there: it belongs to this boot of this machine.
+    pub fn is_alive(&self) -> bool {
+        self.host == read_trimmed("/proc/sys/kernel/hostname")
+            && self.boot_id == read_trimmed("/proc/sys/kernel/random/boot_id")
+            && !self.boot_id.is_empty()
+            && started_ticks(self.pid) == Some(self.started_ticks)
+    }
+
     /// Whether the process is certainly gone: it belongs to this boot of this machine, and no such process exists. A process of
     /// another machine is never certainly gone; its lease must run out.
     pub fn is_gone(&self) -> bool {
@@ -115,7 +123,8 @@ mod tests {
     #[test]
     fn this_process_is_not_gone() {
         let holder = Holder::current("test");
-        assert!(!holder.is_gone());
+        assert!(!holder.is_gone() && holder.is_alive());
+        assert!(!Holder { host: "other".into(), ..holder.clone() }.is_alive(), "nobody knows");
         assert!(
             Holder { started_ticks: holder.started_ticks + 1, ..holder.clone() }.is_gone(),
             "a later process with the same id"

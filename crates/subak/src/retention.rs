@@ -16,39 +16,58 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(3_600);
 /// How long commands leave it to others.
 const PAUSE: Duration = Duration::from_secs(86_400);
 
-/// The file whose time says as of when somebody has looked last.
+/// The file that says as of when somebody has looked last, and what the clock said then: two numbers of milliseconds since 1970.
 const MARK: &str = "last_purge";
 
-/// What a look counts on at most beyond the one before it. A clock that is wrong by years has to be so for months before it costs what is kept.
-const STRIDE: Duration = PAUSE;
+/// How far a look goes beyond the one before it at most, as a share of how long things are kept, but never less than a day.
+const STRIDE_SHARE: u32 = 4;
 
 /// Before which moment what has ended is old; `None` where all is kept.
 pub(crate) fn before(retention: &Retention, now: Timestamp) -> Option<Timestamp> {
     now.checked_sub(jiff::SignedDuration::try_from(retention.keep?).ok()?).ok()
 }
 
-/// As of when somebody has looked last.
-fn looked_at(state_folder: &Path) -> Option<Timestamp> {
-    let modified = std::fs::metadata(state_folder.join(MARK)).and_then(|mark| mark.modified()).ok()?;
-    Timestamp::try_from(modified).ok()
+/// As of when somebody has looked last, and what the clock said then.
+fn looked_at(state_folder: &Path) -> Option<(Timestamp, Timestamp)> {
+    let text = std::fs::read_to_string(state_folder.join(MARK)).ok()?;
+    let (counted, clock) = text.trim().split_once(' ')?;
+    let moment = |text: &str| Timestamp::from_millisecond(text.parse().ok()?).ok();
+    Some((moment(counted)?, moment(clock)?))
 }
 
 /// Whether it is time for a command to look.
 pub(crate) fn is_due(state_folder: &Path, now: Timestamp) -> bool {
-    looked_at(state_folder).is_none_or(|at| now.duration_since(at).unsigned_abs() >= PAUSE)
+    looked_at(state_folder).is_none_or(|(_, clock)| now.duration_since(clock).unsigned_abs() >= PAUSE)
 }
 
-/// The time that a look counts on: now, and no more than a day behind the look before.
-pub(crate) fn counted(state_folder: &Path, now: Timestamp) -> Timestamp {
-    looked_at(state_folder)
-        .and_then(|at| at.checked_add(jiff::SignedDuration::try_from(STRIDE).ok()?).ok())
-        .map_or(now, |at| at.min(now))
+/// The time that a look counts on. It follows the clock, twice as fast where it lags behind, and takes no more than a stride at once: a clock that is
+/// ahead by years takes away half of what is kept, and the rest only when it stays so for weeks.
+fn counted(state_folder: &Path, retention: &Retention, now: Timestamp) -> Timestamp {
+    let Some((counted, clock)) = looked_at(state_folder) else { return now };
+    let stride = retention.keep.map_or(PAUSE, |keep| (keep / STRIDE_SHARE).max(PAUSE));
+    let elapsed = Duration::try_from(now.duration_since(clock)).unwrap_or_default().min(stride);
+    counted.checked_add(elapsed * 2).map_or(now, |at| at.min(now))
 }
 
 /// Notes as of when somebody has looked. Best effort: without a mark the next command looks once more.
-fn mark(state_folder: &Path, now: Timestamp) {
-    let marked = std::fs::File::create(state_folder.join(MARK)).and_then(|mark| mark.set_modified(now.into()));
-    drop(marked);
+fn mark(state_folder: &Path, counted: Timestamp, now: Timestamp) {
+    let begun = state_folder.join(format!("{MARK}.begun"));
+    let text = format!("{} {}", counted.as_millisecond(), now.as_millisecond());
+    drop(std::fs::write(&begun, text).and_then(|()| std::fs::rename(&begun, state_folder.join(MARK))));
+}
+
+/// Removes what is old by now, where nobody has asked for it.
+pub(crate) async fn look(
+    store: &SqliteStore,
+    lease: &Lease,
+    state_folder: &Path,
+    retention: &Retention,
+    now: Timestamp,
+) -> Result<(), CliError> {
+    let counted = counted(state_folder, retention, now);
+    purge(store, lease, state_folder, retention, counted).await?;
+    mark(state_folder, counted, now);
+    Ok(())
 }
 
 /// Removes what is old at a time.
@@ -71,7 +90,6 @@ pub(crate) async fn purge(
         }
     });
     drop(removed.await);
-    mark(state_folder, now);
     Ok(())
 }
 
@@ -104,19 +122,35 @@ fn bytes_of(folder: &Path) -> u64 {
 mod tests {
     use super::*;
 
-    /// FM-45: a clock that is ahead by years takes away a day at a look; one that is put back begins anew.
+    /// FM-45: a clock that is ahead by years takes away half at most, however often somebody looks; who looks seldom is not left behind.
     #[test]
-    fn fm_45_a_wrong_clock_costs_a_day_at_most() {
+    fn fm_45_a_wrong_clock_costs_half_at_most() {
         let folder = tempfile::tempdir().expect("folder");
         let day = |day: i64| Timestamp::from_second(day * 86_400).expect("a time");
+        let retention = Retention::default();
+        let look = |now: Timestamp| {
+            let at = counted(folder.path(), &retention, now);
+            mark(folder.path(), at, now);
+            at
+        };
         assert!(is_due(folder.path(), day(100)));
-        assert_eq!(counted(folder.path(), day(100)), day(100));
-        mark(folder.path(), day(100));
+        assert_eq!(look(day(100)), day(100));
         assert!(!is_due(folder.path(), day(100)));
-        assert_eq!(counted(folder.path(), day(100) + Duration::from_secs(3_600)), day(100) + Duration::from_secs(3_600));
-        assert_eq!(counted(folder.path(), day(3_750)), day(101));
-        assert_eq!(counted(folder.path(), day(50)), day(50));
-        assert!(is_due(folder.path(), day(3_750)) && is_due(folder.path(), day(50)));
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(look(day(100) + hour), day(100) + hour);
+        for now in [day(107), day(137), day(167)] {
+            assert_eq!(look(now), now, "weekly, then monthly");
+        }
+        // Ten years ahead, for a while: once, and then as time goes by.
+        for at in 0..100 {
+            let found = look(day(3_817) + hour * at);
+            assert!(found <= day(167 + 45) + hour * at * 2, "{found}");
+        }
+        assert!(is_due(folder.path(), day(168)));
+        assert_eq!(look(day(168)), day(168), "and back");
+        // What is no mark is none.
+        std::fs::write(folder.path().join(MARK), "").expect("written");
+        assert_eq!(look(day(50)), day(50));
     }
 
     #[test]

@@ -112,8 +112,10 @@ fn fm_45_clocks_jump() {
         served.sandbox.run(&["run", "list", "--limit", "1000", "--output", "csv"]).expect(0).out.lines().count()
     };
     let count = runs(&served);
+    let mark = |served: &Served| std::fs::read_to_string(served.sandbox.path().join(".subak/last_purge")).unwrap_or_default();
+    let (before, looks) = (mark(&served), served.lines("looks").len());
     put(&served, TEN_YEARS);
     served.start_with(&[], &variables);
-    served.wait("the next server", |served| served.lines("looks").len() > 10);
+    served.wait("a look at what is old", |served| mark(served) != before && served.lines("looks").len() > looks);
     assert!(runs(&served) >= count);
 }

@@ -259,6 +259,9 @@ fn t_122_partitions_cut_otherwise() {
     let (rows, told) = listed();
     assert_eq!(rows, "2024-01-04 done, 2024-01-03 done, 2024-01-02 undeclared, 2024-01-01 undeclared");
     assert!(told.contains("2 were made when `partition:` said something else"), "{told}");
+    // What was made at a later time is a partition as well.
+    let earlier = sandbox.run(&["partition", "list", "gold.days", "--as-of", "2024-01-04", "--output", "csv"]).expect(0);
+    assert!(earlier.out.contains("2024-01-04,done") && !earlier.out.contains("2024-01-04,undeclared"), "{}", earlier.out);
     // The same keys on another clock are other days.
     sandbox.write("assets/gold/days.sql", &daily("2024-01-01", ", timezone: Asia/Jakarta"));
     assert_eq!(listed().0, "2024-01-04 outdated, 2024-01-03 outdated, 2024-01-02 outdated, 2024-01-01 outdated");

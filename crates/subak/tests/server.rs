@@ -122,6 +122,11 @@ fn t_14_a_changed_schedule_counts_from_now() {
     let job = |rule: &str| format!("job: changed\nschedule: {{ {rule}, catchup: all }}\ntasks: {{ note: {{ run: 'true' }} }}\n");
     let served = project(&job("cron: '0 0 1 1 *'"));
     served::wait(served.sandbox.path());
+    let is_known = |served: &Served| {
+        let state = rusqlite::Connection::open(served.sandbox.path().join(".subak/state.db")).expect("the state");
+        state.query_row("select 1 from schedules where name = 'changed'", [], |row| row.get::<_, i64>(0)).is_ok()
+    };
+    served.wait("the schedule", is_known);
     std::thread::sleep(Duration::from_secs(2));
     let changed_at = SystemClock.now();
     served.sandbox.write("jobs/jobs.yml", &job("every: 1s"));
@@ -231,11 +236,11 @@ fn t_160_a_run_keeps_its_version() {
 #[test]
 fn t_96_t_155_work_does_not_hold_up_the_lease() {
     let jobs = "job: slow\ntasks: { a: { run: 'echo $$ > pid; while ! test -e go; do sleep 0.1; done' } }\n---\n\
-                sensor: looks\nwatch: { run: 'sleep 600' }\ntimeout: 1h\nstart: slow\n";
+                sensor: looks\nwatch: { run: 'echo look >> looks; while ! test -e go; do sleep 0.1; done' }\ntimeout: 1h\nstart: slow\n";
     let served = project(jobs);
     served::wait(served.sandbox.path());
     let mut run = hand_over(&served, &["--job", "slow"]);
-    served.wait("the program", |served| !served.lines("pid").is_empty());
+    served.wait("the program, and the look", |served| !served.lines("pid").is_empty() && !served.lines("looks").is_empty());
     let stopped = std::process::Command::new("kill").args(["-STOP", &served.lines("pid")[0]]).status().expect("kill");
     assert!(stopped.success());
     let lease = |served: &Served| {

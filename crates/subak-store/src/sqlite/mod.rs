@@ -41,12 +41,17 @@ pub struct SqliteStore {
     writer: Arc<Writer>,
     reader: Arc<Mutex<Connection>>,
     newest: watch::Sender<u64>,
+    /// How long one read may take.
+    read_duration_max: std::time::Duration,
     /// What the audit log says of each write.
     entry: Option<AuditEntry>,
 }
 
 pub(crate) fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
     move |error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::OperationInterrupted) => {
+            StoreError::Failed { action, source: "one look at the state took longer than a minute, and was ended".into() }
+        }
         Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full(Box::new(error)),
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
         _ => StoreError::Failed { action, source: Box::new(error) },
@@ -101,6 +106,7 @@ impl SqliteStore {
             writer,
             reader: Arc::new(Mutex::new(reader)),
             newest: watch::Sender::new(0),
+            read_duration_max: READ_DURATION_MAX,
             entry: None,
         })
     }
@@ -233,12 +239,13 @@ impl SqliteStore {
         Ok(holder.filter(|holder| !holder.is_gone()))
     }
 
-    /// Who took a lease last and has not given it back, as long as it lives. Its right may have run out: it stands still, or the clock was put forward.
+    /// Who took a lease last and has not given it back, where it is a process of this machine that lives. Its right may have run out: it stands still, or
+    /// the clock was put forward.
     pub fn last_holder(&self, lease: &str) -> Result<Option<Holder>, StoreError> {
         let sql = "select holder from leases where name = ? and holder is not null";
         let text: Option<String> = self.read().query_row(sql, [lease], |row| row.get(0)).optional().map_err(failed("read"))?;
         let holder = text.and_then(|text| serde_json::from_str::<Holder>(&text).ok());
-        Ok(holder.filter(|holder| !holder.is_gone()))
+        Ok(holder.filter(Holder::is_alive))
     }
 
     /// Records a tick, and with it the run that it starts: both are there afterwards, or neither. `false` when the tick is known already;
@@ -533,9 +540,23 @@ impl SqliteStore {
         }
     }
 
-    /// Writes a copy of the state to a new file, as it is at one moment.
+    /// Writes a copy of the state to a new file, as it is at one moment. What is cut off leaves no copy.
     pub fn back_up(&self, to: &Path) -> Result<(), StoreError> {
-        self.read().execute("vacuum into ?", [to.display().to_string()]).map_err(failed("written")).map(drop)
+        let not_written = |error: std::io::Error| StoreError::Failed { action: "written", source: Box::new(error) };
+        if to.try_exists().map_err(not_written)? {
+            return Err(not_written(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let mut begun = to.as_os_str().to_owned();
+        begun.push(".begun");
+        match std::fs::remove_file(&begun) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_written(error)),
+            _ => {}
+        }
+        // It takes as long as it takes.
+        let reader = open_reader(&self.path)?;
+        reader.execute("vacuum into ?", [Path::new(&begun).display().to_string()]).map_err(failed("written"))?;
+        let whole = std::fs::File::open(&begun).and_then(|file| file.sync_all());
+        whole.and_then(|()| std::fs::rename(&begun, to)).map_err(not_written)
     }
 
     /// Gives the room of what was removed back to the file system.
@@ -548,7 +569,8 @@ impl SqliteStore {
 
     /// What SQLite finds wrong with the file; nothing where it is whole.
     pub fn check(&self) -> Result<Vec<String>, StoreError> {
-        let connection = self.read();
+        // It takes as long as it takes.
+        let connection = open_reader(&self.path)?;
         let mut statement = connection.prepare("pragma integrity_check").map_err(failed("read"))?;
         let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed("read"))?;
         let found: Vec<String> = rows.collect::<rusqlite::Result<_>>().map_err(failed("read"))?;
@@ -562,7 +584,7 @@ impl SqliteStore {
 
     fn read(&self) -> std::sync::MutexGuard<'_, Connection> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        bound(&mut reader, READ_DURATION_MAX);
+        bound(&mut reader, self.read_duration_max);
         reader
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use subak_diag::{Diagnostic, codes};
-use subak_domain::{Asset, PartitionRule, Timestamp};
+use subak_domain::partition::KEY_JOINT;
+use subak_domain::{Asset, PartitionRule, Snapshot, Timestamp};
 use subak_engine::{Clock, SystemClock};
 use subak_plan::Known;
 use subak_project::partition::key_problem;
@@ -45,8 +46,13 @@ fn list(context: &Context<'_>, opened: &Opened, args: &PartitionListArgs) -> Res
     let mut counts = [("done", 0_usize), ("outdated", 0), ("failed", 0), ("missing", 0), (UNDECLARED, 0)];
     let declared: Vec<String> = (0..known.len()).rev().filter_map(|at| known.key(at)).collect();
     let is_declared: BTreeSet<&str> = declared.iter().map(String::as_str).collect();
-    let undeclared = details.keys().rev().filter(|key| !is_declared.contains(*key)).map(|key| (*key).to_owned());
-    let undeclared: Vec<String> = undeclared.collect();
+    // Windows may have been made at a time that is later than now, and are partitions.
+    let others = details.iter().rev().filter(|(key, _)| !is_declared.contains(*key));
+    let (later, others): (Vec<_>, Vec<_>) = others.partition(|(key, _)| has(&partitioning.rule, &snapshot, key));
+    let made = others.into_iter().filter(|(_, detail)| detail.state.is_materialized());
+    let undeclared: Vec<String> = made.map(|(key, _)| (*key).to_owned()).collect();
+    let later: Vec<String> = later.into_iter().map(|(key, _)| (*key).to_owned()).collect();
+    let declared = later.into_iter().chain(declared.iter().cloned()).collect::<Vec<String>>();
     for (key, is_declared) in declared.iter().map(|key| (key, true)).chain(undeclared.iter().map(|key| (key, false))) {
         let detail = details.get(key.as_str()).copied();
         let state = if is_declared { state(asset, detail) } else { UNDECLARED };
@@ -66,12 +72,28 @@ fn list(context: &Context<'_>, opened: &Opened, args: &PartitionListArgs) -> Res
     context.printer.table(&table);
     let said: Vec<String> =
         counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}")).collect();
-    context.printer.note(&format!("{}: {}", counted((known.len() + undeclared.len()) as u64, "partition"), said.join(", ")));
+    context.printer.note(&format!("{}: {}", counted((declared.len() + undeclared.len()) as u64, "partition"), said.join(", ")));
     if !undeclared.is_empty() {
         let what = "were made when `partition:` said something else, or by keys that were taken away";
         context.printer.note(&format!("{} {what}: what is in the table for them stays there", undeclared.len()));
     }
     Ok(())
+}
+
+/// Whether a rule makes a partition with this key, at whatever time.
+fn has(rule: &PartitionRule, snapshot: &Snapshot, key: &str) -> bool {
+    match rule {
+        PartitionRule::Time(windows) => windows.parse(key).is_some_and(|place| {
+            let is_before_end = windows.end.is_none() || windows.last(Timestamp::MAX).is_some_and(|last| place <= last);
+            place >= windows.first() && is_before_end
+        }),
+        PartitionRule::Static(keys) => keys.iter().any(|known| known == key),
+        PartitionRule::Dynamic(name) => snapshot.dynamic.get(name).is_some_and(|keys| keys.iter().any(|known| known == key)),
+        PartitionRule::Grid(dimensions) => {
+            let keys: Vec<&str> = key.split(KEY_JOINT).collect();
+            keys.len() == dimensions.len() && dimensions.iter().zip(keys).all(|(one, key)| has(&one.rule, snapshot, key))
+        }
+    }
 }
 
 /// How a partition stands, in a word.

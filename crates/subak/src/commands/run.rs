@@ -405,8 +405,7 @@ impl Hold {
         if !retention::is_due(&folder, now) {
             return;
         }
-        let (now, kept) = (retention::counted(&folder, now), &opened.project.config.retention);
-        if let Err(error) = retention::purge(&self.store, &self.lease, &folder, kept, now).await {
+        if let Err(error) = retention::look(&self.store, &self.lease, &folder, &opened.project.config.retention, now).await {
             // How the run ended is what counts here.
             context.printer.note(&format!("what is old is removed later: {}", error.summary()));
         }

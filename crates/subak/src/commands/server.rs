@@ -807,8 +807,7 @@ impl<'a> Server<'a> {
         tasks.spawn(async move {
             loop {
                 let (now, kept) = (SystemClock.now(), *kept.borrow());
-                let counted = retention::counted(&folder, now);
-                if let Err(error) = retention::purge(&store, &lease, &folder, &kept, counted).await {
+                if let Err(error) = retention::look(&store, &lease, &folder, &kept, now).await {
                     printer.note(&format!("what is old is removed later: {}", error.summary()));
                 }
                 SystemClock.sleep_until(now + retention::INTERVAL).await;
